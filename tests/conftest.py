@@ -1,0 +1,120 @@
+"""The `xp` fixture: every test that takes it runs once on each backend, NumPy always, the others where installed.
+
+It is an `xpnet` `Backend`: `xp.namespace` is the Array API namespace, ``xp.asarray(host_array)`` and `xpnet.to_numpy`
+move arrays. XPNET_TEST_BACKENDS picks backends by name, for example ``XPNET_TEST_BACKENDS=numpy,cupy``; a named one
+that cannot run is an error, not a skip.
+"""
+
+import dataclasses
+import os
+from contextlib import contextmanager
+
+import array_api_strict
+import numpy as np
+import pytest
+from array_api_strict._array_object import Array
+
+from xpnet.backend import make_backend
+from xpnet.backend.numpy import NumpyBackend
+from xpnet.errors import BackendNotAvailableError
+
+NAMES = ("numpy", "numpy-readonly", "strict", "torch", "jax", "cupy")
+
+
+class ReadOnlyNumpy(NumpyBackend):
+    """NumPy whose arrays cannot be written to: catches a layer that writes into what it was given."""
+
+    def asarray(self, x, dtype=None):
+        x = super().asarray(x, dtype).copy()
+        x.flags.writeable = False
+        return x
+
+
+def make(name, dtype="float32"):
+    if name == "strict":
+        return make_backend("array_api_strict", device="device1", dtype=dtype)
+    if name == "numpy-readonly":
+        numpy = make_backend("numpy", dtype=dtype)
+        return ReadOnlyNumpy(**{field.name: getattr(numpy, field.name) for field in dataclasses.fields(numpy)})
+    return make_backend(name, dtype=dtype)
+
+
+@contextmanager
+def only_on(device_wanted):
+    """Fail where array-api-strict makes an array on another device, even if it is never mixed with others."""
+    original = Array.__dict__["_new"]
+
+    def new(cls, x, /, device):
+        chosen = device or array_api_strict.Device("CPU_DEVICE")
+        assert chosen == device_wanted, f"array made on {chosen}, not on {device_wanted}"
+        return original.__func__(cls, x, device=chosen)
+
+    Array._new = classmethod(new)
+    try:
+        yield
+    finally:
+        Array._new = original
+
+
+@contextmanager
+def no_sync():
+    """Fail where a value of an array-api-strict array is read on the host."""
+    names = ("__float__", "__int__", "__bool__", "__index__", "__array__", "__dlpack__")
+    originals = {name: getattr(Array, name) for name in names if hasattr(Array, name)}
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("the value of an array was read on the host")
+
+    for name in originals:
+        setattr(Array, name, refuse)
+    try:
+        yield
+    finally:
+        for name, method in originals.items():
+            setattr(Array, name, method)
+
+
+def _reason_to_skip(name):
+    try:
+        make(name)
+    except BackendNotAvailableError as error:
+        return str(error)
+    return None
+
+
+_picked = os.environ.get("XPNET_TEST_BACKENDS")
+_names = tuple(name.strip() for name in _picked.split(",")) if _picked else NAMES
+_reasons = {name: None if _picked else _reason_to_skip(name) for name in _names}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[pytest.mark.skip(reason=reason)] if reason else [])
+        for name, reason in _reasons.items()
+    ]
+)
+def xp(request):
+    """A backend with float32 as its default type."""
+    backend = make(request.param)
+    if request.param != "strict":
+        yield backend
+    else:
+        with only_on(backend.device):
+            yield backend
+
+
+@pytest.fixture
+def xp64(xp):
+    """The same backend with float64 as its default type, for gradient checks."""
+    if xp.name == "jax":
+        import jax
+
+        with jax.enable_x64(True):
+            yield dataclasses.replace(xp, dtype=xp.namespace.float64)
+    else:
+        yield dataclasses.replace(xp, dtype=xp.namespace.float64)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

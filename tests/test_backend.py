@@ -1,0 +1,234 @@
+"""The backend switch, moving arrays, and scan."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import xpnet
+from xpnet.backend import make_backend, namespace, size, switch, to_numpy
+
+
+@pytest.fixture(autouse=True)
+def _restore_default(monkeypatch):
+    monkeypatch.setattr(switch, "_default", None)
+    monkeypatch.setattr(switch, "_fallback_said", False)
+    monkeypatch.delenv("XPNET_BACKEND", raising=False)
+
+
+def test_floating_point_becomes_the_default_type_and_integers_stay(xp):
+    assert xp.asarray([1.5, 2.5]).dtype == xp.dtype
+    assert xp.asarray(np.array([1, 2], np.uint8)).dtype == xp.namespace.uint8
+    np.testing.assert_array_equal(to_numpy(xp.asarray(np.array([[1.5, 2]]))), np.array([[1.5, 2]], "float32"))
+
+
+def test_an_array_of_the_library_is_used_where_it_is(xp):
+    x = xp.asarray(np.ones(3))
+
+    if xp.__class__.__name__ != "ReadOnlyNumpy":  # it copies by design
+        assert xp.asarray(x) is x
+
+
+def test_an_array_of_another_library_is_moved(xp):
+    torch = pytest.importorskip("torch")
+    x = xp.asarray(torch.tensor([[1.0, 2.0]], dtype=torch.float64, requires_grad=True))
+
+    assert xp.owns(x)
+    assert x.dtype == xp.dtype
+    np.testing.assert_array_equal(to_numpy(x), [[1, 2]])
+
+
+@pytest.mark.parametrize(
+    "values", [["a", "b"], np.array([1 + 2j]), np.array([None, 1])], ids=["str", "complex", "object"]
+)
+def test_only_real_numbers_are_arrays(xp, values):
+    with pytest.raises(ValueError, match="must hold real numbers"):
+        xp.asarray(values)
+
+
+def test_copy_has_its_own_memory(xp):
+    x = {"a": (xp.asarray(np.ones(3)),)}
+    y = xp.copy(x)
+    doubled = y["a"][0]
+    doubled *= 2.0
+
+    np.testing.assert_array_equal(to_numpy(x["a"][0]), 1)
+
+
+def test_namespace_and_size(xp):
+    x = xp.asarray(np.ones((2, 3)))
+
+    assert namespace(x) is xp.namespace
+    assert size(x) == 6
+
+
+def step(state, batch):
+    total = state + namespace(state).sum(batch["x"]) * batch["learning_rate"]
+    return total, {"total": total, "pair": (total * 2.0, batch["key"])}
+
+
+def test_scan_gathers_rows_and_stacks_records(xp):
+    data = {"x": xp.asarray(np.arange(10.0)[:, None])}
+    index = np.array([[0, 1], [4, 5], [9, 9]])
+    batches = {
+        "index": index,
+        "learning_rate": np.array([1.0, 0.5, 1.0]),
+        "key": np.arange(6, dtype=np.int32).reshape(3, 2),
+    }
+
+    state, records = xp.scan(step, xp.asarray(np.array(1.0)), batches, data)
+
+    np.testing.assert_allclose(to_numpy(records["total"]), [2, 6.5, 24.5])
+    np.testing.assert_allclose(to_numpy(records["pair"][0]), [4, 13, 49])
+    np.testing.assert_array_equal(to_numpy(records["pair"][1]), batches["key"])
+    assert float(to_numpy(state)) == 24.5
+    xp.synchronize()
+
+
+def test_jax_compiles_scan_once_for_each_shape():
+    jax = make_jax()
+    traces = []
+
+    def counted(state, batch):
+        traces.append(1)
+        return step(state, batch)
+
+    data = {"x": jax.asarray(np.arange(10.0)[:, None])}
+    for _ in range(3):
+        for batch in (4, 2):
+            batches = {
+                "index": np.zeros((3, batch), int),
+                "learning_rate": np.ones(3),
+                "key": np.zeros((3, 2), np.int32),
+            }
+            jax.scan(counted, jax.asarray(np.array(1.0)), batches, data)
+
+    assert len(traces) == 2
+
+
+def make_jax():
+    pytest.importorskip("jax")
+    return make_backend("jax")
+
+
+def test_numpy_is_the_default():
+    assert xpnet.get_backend().name == "numpy"
+    assert xpnet.get_backend().float_name == "float32"
+
+
+def test_set_backend_reaches_new_threads_and_use_backend_does_not():
+    xpnet.set_backend("numpy", dtype="float64")
+    seen = []
+    with xpnet.use_backend("array_api_strict") as inside:
+        thread = threading.Thread(target=lambda: seen.append(xpnet.get_backend()))
+        thread.start()
+        thread.join()
+
+        assert xpnet.get_backend() is inside
+    assert seen == [xpnet.get_backend()]
+    assert xpnet.get_backend().float_name == "float64"
+
+
+def test_environment_variable_picks_the_backend(monkeypatch):
+    monkeypatch.setenv("XPNET_BACKEND", "array_api_strict")
+
+    assert xpnet.get_backend().name == "array_api_strict"
+
+
+def test_backend_objects_are_accepted(xp):
+    assert make_backend(xp) is xp
+    with pytest.raises(ValueError, match="has its device and dtype"):
+        make_backend(xp, dtype="float64")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "tensorflow"}, "numpy, cupy, torch, jax, array_api_strict, auto. Received: 'tensorflow'"),
+        ({"name": "numpy", "device": "cuda"}, "Received: device='cuda'"),
+        ({"name": "numpy", "dtype": "float16"}, "Received: dtype='float16'"),
+    ],
+)
+def test_unknown_names_are_value_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        xpnet.set_backend(**arguments)
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_unknown_device_is_not_available(name):
+    pytest.importorskip(name)
+    with pytest.raises(xpnet.BackendNotAvailableError, match="cannot use the device 'no_such_device'"):
+        xpnet.set_backend(name, device="no_such_device")
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "xpnet.backend.cupy", None)
+    monkeypatch.setattr(switch.importlib.util, "find_spec", lambda name: None)
+
+    with pytest.raises(
+        xpnet.BackendNotAvailableError, match=r'cupy is not installed. Run: pip install "xpnet\[cuda12\]"'
+    ):
+        xpnet.set_backend("cupy")
+
+
+def test_a_package_that_does_not_load_says_why(monkeypatch):
+    monkeypatch.setitem(sys.modules, "xpnet.backend.cupy", None)
+    monkeypatch.setattr(switch.importlib.util, "find_spec", lambda name: object())
+
+    with pytest.raises(xpnet.BackendNotAvailableError, match="installed but does not load"):
+        xpnet.set_backend("cupy")
+
+
+def test_auto_falls_back_to_numpy_and_says_so_once(monkeypatch, caplog):
+    real = switch.make_backend
+
+    def no_cupy(name, **settings):
+        if name == "cupy":
+            raise xpnet.BackendNotAvailableError("no CUDA device answers")
+        return real(name, **settings)
+
+    monkeypatch.setattr(switch, "make_backend", no_cupy)
+    with caplog.at_level(logging.WARNING, "xpnet"):
+        for _ in range(2):
+            assert switch._auto(None, None).name == "numpy"
+
+    assert [record.message for record in caplog.records] == [
+        "Backend auto: training on the CPU with NumPy. no CUDA device answers"
+    ]
+
+
+def test_available_backends_gives_a_reason_for_each():
+    reasons = xpnet.available_backends()
+
+    assert list(reasons) == ["numpy", "cupy", "torch", "jax", "array_api_strict"]
+    assert reasons["numpy"] == "usable (cpu)"
+    assert all(reasons.values())
+
+
+def test_show_versions(capsys):
+    xpnet.show_versions()
+
+    out = capsys.readouterr().out
+    assert "numpy" in out
+    assert "in force         <xpnet backend numpy on cpu, float32>" in out
+
+
+def test_backend_survives_pickling(xp):
+    import pickle
+
+    if xp.__class__.__name__ == "ReadOnlyNumpy":
+        return
+    assert pickle.loads(pickle.dumps(xp)) == xp
+
+
+def test_float64_on_jax_turns_on_x64():
+    """In a process of its own: the switch is JAX's global one."""
+    pytest.importorskip("jax")
+    code = "import xpnet; xpnet.set_backend('jax', dtype='float64'); print(xpnet.asarray([1.0]).dtype)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+
+    assert out.stdout.strip() == "float64"

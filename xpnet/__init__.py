@@ -1,0 +1,60 @@
+"""xpnet: neural networks on any array library, the mathematics written once.
+
+import xpnet
+from xpnet import Model, SGD, Sequential
+from xpnet.layers import Dense, ReLU
+
+xpnet.set_backend("numpy")  # or "cupy", "torch", "jax", "auto"
+model = Model(Sequential([Dense(100), ReLU(), Dense(10)]), loss="softmax_cross_entropy", optimizer=SGD(0.1))
+model.fit(x_train, y_train, epochs=10)
+"""
+
+from xpnet import datasets, initializers, layers, losses, metrics, optimizers, schedules
+from xpnet.backend import (
+    Backend,
+    asarray,
+    available_backends,
+    get_backend,
+    set_backend,
+    show_versions,
+    to_numpy,
+    use_backend,
+)
+from xpnet.callbacks import Callback, EarlyStopping, History
+from xpnet.errors import BackendNotAvailableError, DatasetError, DivergenceError
+from xpnet.layers import Sequential
+from xpnet.model import Model
+from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Backend",
+    "BackendNotAvailableError",
+    "Callback",
+    "DatasetError",
+    "DivergenceError",
+    "EarlyStopping",
+    "History",
+    "Model",
+    "RMSprop",
+    "Sequential",
+    "asarray",
+    "available_backends",
+    "datasets",
+    "get_backend",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "optimizers",
+    "schedules",
+    "set_backend",
+    "show_versions",
+    "to_numpy",
+    "use_backend",
+]

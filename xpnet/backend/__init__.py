@@ -1,0 +1,31 @@
+"""Which array library computes, on which device, how arrays move there, and how the training loop runs.
+
+This package is the only place in xpnet that knows a library's name: one module a library, imported when it is asked
+for.
+"""
+
+from xpnet.backend.base import Backend, device, namespace, size, to_numpy
+from xpnet.backend.switch import (
+    asarray,
+    available_backends,
+    get_backend,
+    make_backend,
+    set_backend,
+    show_versions,
+    use_backend,
+)
+
+__all__ = [
+    "Backend",
+    "asarray",
+    "available_backends",
+    "device",
+    "get_backend",
+    "make_backend",
+    "namespace",
+    "set_backend",
+    "show_versions",
+    "size",
+    "to_numpy",
+    "use_backend",
+]

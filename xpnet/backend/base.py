@@ -1,0 +1,181 @@
+"""What a backend is: an array library, a device on it, a default float type, and how to move arrays and loop there."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from xpnet.tree import Array, Tree, map_leaves
+
+_namespaces: dict[type, Any] = {}
+
+
+def namespace(x: Array) -> Any:
+    """The Array API namespace of `x`: a dictionary look-up by type, 50 ns where inspecting the array costs 700."""
+    try:
+        return _namespaces[type(x)]
+    except KeyError:
+        return _namespaces.setdefault(type(x), array_api_compat.array_namespace(x))
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library made ready to compute on: everything xpnet knows about it.
+
+    The mathematics never asks for a backend; it takes the namespace from its arrays. A `Model` holds a backend to move
+    arrays to the device and back, and to run its training loop. Each library's module in this package overrides what
+    that library does differently.
+
+    Attributes
+    ----------
+    name : str
+        As in `set_backend`.
+    namespace : module
+        The Array API namespace, from array-api-compat.
+    device : object
+        The library's own device object.
+    dtype : object
+        The default float type, the library's float32 or float64.
+    """
+
+    name: str
+    namespace: Any
+    device: Any
+    dtype: Any = field(repr=False)
+
+    compiles = False  # does `scan` compile once more for each new number of steps?
+
+    def __repr__(self) -> str:
+        return f"<xpnet backend {self.name} on {self.device}, {self.float_name}>"
+
+    def __reduce__(self):
+        return _unpickle, (self.name, self._device_name(), self.float_name)
+
+    def _device_name(self) -> Any:
+        """The device in a form that can be pickled and that the library's `create` takes."""
+        return str(self.device)
+
+    @cached_property
+    def float_name(self) -> str:
+        """``"float32"`` or ``"float64"``."""
+        return "float64" if self.dtype == self.namespace.float64 else "float32"
+
+    def owns(self, x: Any) -> bool:
+        """Whether `x` is an array of this backend's library."""
+        raise NotImplementedError
+
+    def asarray(self, x: Any, dtype: Any = None) -> Array:
+        """Bring `x` to this backend's device.
+
+        An array of this library is used where it is when device and type are right already; anything else goes through
+        host memory. Floating point becomes the backend's default float type unless `dtype` says otherwise; integers and
+        booleans keep their type.
+        """
+        xp = self.namespace
+        if not self.owns(x):
+            x = to_numpy(x)
+            if x.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"Arrays must hold real numbers. Convert text labels with np.unique(y, return_inverse=True). "
+                    f"Received: an array of dtype {x.dtype}"
+                )
+            if dtype is None and x.dtype.kind == "f":
+                x = x.astype(self.float_name, copy=False)
+            x = self._from_numpy(x)
+        elif array_api_compat.device(x) != self.device:
+            x = array_api_compat.to_device(x, self.device)
+        if dtype is None and xp.isdtype(x.dtype, "real floating"):
+            dtype = self.dtype
+        return x if dtype is None or x.dtype == dtype else xp.astype(x, dtype)
+
+    def _from_numpy(self, x: np.ndarray) -> Array:
+        return self.namespace.asarray(x, device=self.device)
+
+    def copy(self, tree: Tree) -> Tree:
+        """New memory for every array of a tree."""
+        return map_leaves(lambda x: self.namespace.asarray(x, copy=True), tree)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was asked to."""
+
+    def gather(self, x: Array, index: Array) -> Array:
+        """Rows of `x`: ``x[index]``; every index must be in range, and is not checked."""
+        return self.namespace.take(x, index, axis=0)
+
+    def call(self, function: Callable, *args: Any) -> Any:
+        """``function(*args)``, compiled where the library compiles; `function` is pure and hashable."""
+        return function(*args)
+
+    def scan(self, step: Callable, state: Tree, batches: dict[str, np.ndarray], data: dict[str, Array]) -> tuple:
+        """Run ``state, record = step(state, batch)`` over many mini-batches -> the last state, all records.
+
+        Parameters
+        ----------
+        step : callable
+            A pure, hashable function: no branch on array values and no state of its own, so that it can be compiled.
+        state : tree
+            Handed over: its memory may be reused.
+        batches : dict of host arrays
+            What varies from step to step, one row a step. ``"index"`` holds row numbers into `data`. One-dimensional
+            entries arrive in the step as numbers, others as arrays on the device.
+        data : dict of arrays
+            The data set on the device; each step finds its rows in its batch under the same name.
+
+        Returns
+        -------
+        state : tree
+        records : tree
+            Each record stacked over the steps, still on the device: one transfer fetches them all.
+        """
+        columns = {
+            name: values.tolist() if values.ndim == 1 else self._rows(values) for name, values in batches.items()
+        }
+        indices = columns.pop("index")
+        records = []
+        for i, index in enumerate(indices):
+            batch = {name: column[i] for name, column in columns.items()}
+            for name, values in data.items():
+                batch[name] = self.gather(values, index)
+            state, record = step(state, batch)
+            records.append(record)
+        return state, map_leaves(lambda *values: self._stack(values), *records)
+
+    def _rows(self, values: np.ndarray) -> list[Array]:
+        return self.namespace.unstack(self._from_numpy(values))
+
+    def _stack(self, values: tuple) -> Array:
+        return self.namespace.stack(values)
+
+
+def _unpickle(name: str, device: Any, dtype: str) -> Backend:
+    return importlib.import_module(f"xpnet.backend.{name}").create(device, dtype)
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """Bring an array of any library, or whatever NumPy understands, home as a NumPy array."""
+    if isinstance(x, np.ndarray):
+        return x
+    if array_api_compat.is_torch_array(x):
+        return x.detach().cpu().resolve_conj().numpy()
+    if array_api_compat.is_cupy_array(x):
+        return x.get()
+    if type(x).__module__.startswith("array_api_strict"):
+        return np.from_dlpack(x)
+    return np.asarray(x)
+
+
+def device(x: Array) -> Any:
+    """Where `x` is; None, meaning the compiler's choice, for the values that `jax.jit` traces."""
+    return getattr(x, "device", None)
+
+
+def size(x: Array) -> int:
+    """The number of elements (``x.size`` is a method on torch)."""
+    return math.prod(x.shape)

@@ -1,0 +1,75 @@
+"""JAX arrays; the training loop is one ``jax.jit`` around ``jax.lax.scan``."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xpnet.backend.base import Backend
+from xpnet.errors import BackendNotAvailableError
+
+
+class JaxBackend(Backend):
+    compiles = True
+
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, jax.Array)
+
+    def _from_numpy(self, x: np.ndarray) -> jax.Array:
+        return jnp.asarray(x, device=self.device)
+
+    def _device_name(self) -> str:
+        return f"{self.device.platform}:{self.device.id}"
+
+    def synchronize(self) -> None:
+        jax.effects_barrier()
+        jnp.zeros((), device=self.device).block_until_ready()
+
+    def gather(self, x: jax.Array, index: jax.Array) -> jax.Array:
+        return x.at[index].get(mode="promise_in_bounds")
+
+    def call(self, function, *args):
+        return _call(function, *args)
+
+    def scan(self, step, state, batches, data):
+        batches = {name: self.asarray(values) for name, values in batches.items()}
+        return _scan(self, step, state, batches, data)
+
+
+@partial(jax.jit, static_argnums=0)
+def _call(function, *args):
+    return function(*args)
+
+
+@partial(jax.jit, static_argnames=("backend", "step"), donate_argnames="state")
+def _scan(backend, step, state, batches, data):
+    def body(state, batch):
+        index = batch["index"]
+        rows = {name: backend.gather(values, index) for name, values in data.items()}
+        return step(state, batch | rows)
+
+    return jax.lax.scan(body, state, batches)
+
+
+def create(device: Any, dtype: str) -> JaxBackend:
+    if dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    try:
+        chosen = _device(device)
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise BackendNotAvailableError(
+            f'JAX cannot use the device {device!r} ({str(error).splitlines()[0]}). Use a name such as "cpu" or '
+            f'"cuda:0" from jax.devices(). This machine has {jax.devices()}.'
+        ) from error
+    return JaxBackend("jax", jnp, chosen, jnp.dtype(dtype))
+
+
+def _device(device: Any) -> Any:
+    if not isinstance(device, (str, type(None))):
+        return device
+    platform, _, number = (device or "").partition(":")
+    return jax.devices(platform or None)[int(number or 0)]

@@ -1,0 +1,30 @@
+"""NumPy on the CPU: the default, always there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat.numpy as xp
+import numpy as np
+
+from xpnet.backend.base import Backend
+
+
+class NumpyBackend(Backend):
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, np.ndarray) and x.dtype.kind in "fiub"
+
+    def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
+        return super().asarray(np.asarray(x) if np.isscalar(x) else x, dtype)
+
+    def _rows(self, values: np.ndarray) -> list[np.ndarray]:
+        return list(values)
+
+    def _stack(self, values: tuple) -> np.ndarray:
+        return np.array(values)
+
+
+def create(device: Any, dtype: str) -> NumpyBackend:
+    if device not in (None, "cpu"):
+        raise ValueError(f'NumPy has one device, "cpu". Received: device={device!r}')
+    return NumpyBackend("numpy", xp, "cpu", np.dtype(dtype))

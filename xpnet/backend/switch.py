@@ -1,0 +1,146 @@
+"""Which backend is in force: the process default, a context's override, the environment variable XPNET_BACKEND."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from xpnet.backend.base import Backend
+from xpnet.errors import BackendNotAvailableError
+from xpnet.tree import Array
+
+log = logging.getLogger("xpnet")
+
+EXTRAS = {
+    "numpy": None,
+    "cupy": "cuda12",
+    "torch": "torch",
+    "jax": "jax",
+    "array_api_strict": "test",
+}
+
+_default: Backend | None = None
+_override: ContextVar[Backend | None] = ContextVar("xpnet_backend", default=None)
+_fallback_said = False
+
+
+def set_backend(name: str | Backend, *, device: Any = None, dtype: str | None = None) -> Backend:
+    """Choose the backend of every model and array made from now on, in all threads.
+
+    Parameters
+    ----------
+    name : {"numpy", "cupy", "torch", "jax", "array_api_strict", "auto"} or Backend
+        ``"auto"`` is CuPy when a CUDA device answers, else NumPy.
+    device : optional
+        The library's name for a device, such as ``"cuda:1"``; the library's default when not given.
+    dtype : {"float32", "float64"}, optional
+        The default float type, ``"float32"`` unless given. On JAX ``"float64"`` turns on ``jax_enable_x64``.
+
+    Raises
+    ------
+    BackendNotAvailableError
+        The package, the driver or the device is missing.
+    ValueError
+        The name, the device's form or the dtype is not known.
+    """
+    global _default
+    _default = make_backend(name, device=device, dtype=dtype)
+    return _default
+
+
+@contextmanager
+def use_backend(name: str | Backend, *, device: Any = None, dtype: str | None = None) -> Iterator[Backend]:
+    """Like `set_backend`, inside a ``with`` block and for the current thread or task alone."""
+    token = _override.set(make_backend(name, device=device, dtype=dtype))
+    try:
+        yield get_backend()
+    finally:
+        _override.reset(token)
+
+
+def get_backend() -> Backend:
+    """The backend in force: of the enclosing `use_backend`, of `set_backend`, of XPNET_BACKEND, else NumPy."""
+    backend = _override.get() or _default
+    return backend if backend is not None else set_backend(os.environ.get("XPNET_BACKEND") or "numpy")
+
+
+def make_backend(name: str | Backend, *, device: Any = None, dtype: str | None = None) -> Backend:
+    """A backend by name, not put in force; the arguments are those of `set_backend`."""
+    if isinstance(name, Backend):
+        if device is not None or dtype is not None:
+            raise ValueError(f"A Backend object has its device and dtype; give neither. Received: {device=}, {dtype=}")
+        return name
+    if dtype not in (None, "float32", "float64"):
+        raise ValueError(f'dtype must be "float32" or "float64". Received: dtype={dtype!r}')
+    if name == "auto":
+        return _auto(device, dtype)
+    if name not in EXTRAS:
+        raise ValueError(f"The backend must be one of {', '.join([*EXTRAS, 'auto'])}. Received: {name!r}")
+    try:
+        library = importlib.import_module(f"xpnet.backend.{name}")
+    except ImportError as error:
+        if importlib.util.find_spec(name) is not None:
+            raise BackendNotAvailableError(f"The package {name} is installed but does not load: {error}") from error
+        raise BackendNotAvailableError(
+            f'The package {name} is not installed. Run: pip install "xpnet[{EXTRAS[name]}]"'
+            + (' (or "xpnet[cuda13]"; nvidia-smi shows the CUDA version)' if name == "cupy" else "")
+        ) from error
+    return library.create(device, dtype or "float32")
+
+
+def _auto(device: Any, dtype: str | None) -> Backend:
+    global _fallback_said
+    try:
+        return make_backend("cupy", device=device, dtype=dtype)
+    except BackendNotAvailableError as error:
+        if not _fallback_said:
+            log.warning("Backend auto: training on the CPU with NumPy. %s", error)
+            _fallback_said = True
+        return make_backend("numpy", dtype=dtype)
+
+
+def available_backends() -> dict[str, str]:
+    """Each backend's name with ``"usable"`` or the reason why not; this imports every installed one."""
+    reasons = {}
+    for name in EXTRAS:
+        try:
+            reasons[name] = f"usable ({make_backend(name).device})"
+        except BackendNotAvailableError as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def asarray(x: Any, dtype: Any = None) -> Array:
+    """Bring `x` to the backend in force; see `Backend.asarray`."""
+    return get_backend().asarray(x, dtype)
+
+
+def show_versions() -> None:
+    """Print what a bug report needs: versions, BLAS, backends."""
+    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
+    print(f"Python           {platform.python_version()}, {platform.platform()}")
+    for package in ("xpnet", "numpy", "array-api-compat", "cupy", "torch", "jax", "array-api-strict", "scikit-learn"):
+        print(f"{package:16} {_version(package)}")
+    print(f"BLAS             {blas.get('name', 'unknown')} {blas.get('version', '')}, {os.cpu_count()} CPUs")
+    for name, reason in available_backends().items():
+        print(f"{name:16} {reason}")
+    print(f"in force         {get_backend()}")
+
+
+def _version(package: str) -> str:
+    for name in ("cupy-cuda13x", "cupy-cuda12x", "cupy") if package == "cupy" else (package,):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return "not installed"

@@ -1,0 +1,51 @@
+"""PyTorch tensors, on any device PyTorch has; its autograd stays off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat.torch as xp
+import numpy as np
+import torch
+
+from xpnet.backend.base import Backend
+from xpnet.errors import BackendNotAvailableError
+
+
+class TorchBackend(Backend):
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, torch.Tensor)
+
+    def _from_numpy(self, x: np.ndarray) -> torch.Tensor:
+        return torch.tensor(x, device=self.device)
+
+    def asarray(self, x: Any, dtype: Any = None) -> torch.Tensor:
+        x = super().asarray(x, dtype)
+        return x.detach() if x.requires_grad else x
+
+    def synchronize(self) -> None:
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize()
+
+    def gather(self, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return torch.index_select(x, 0, index)  # compat's take costs 4 µs more
+
+    @torch.no_grad()
+    def call(self, function, *args):
+        return super().call(function, *args)
+
+    @torch.no_grad()
+    def scan(self, step, state, batches, data):
+        return super().scan(step, state, batches, data)
+
+
+def create(device: Any, dtype: str) -> TorchBackend:
+    try:
+        chosen = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        available = torch.cuda.is_available() or "torch.cuda.is_available() is False: install a CUDA build and driver"
+        raise BackendNotAvailableError(
+            f'PyTorch cannot use the device {device!r} ({str(error).splitlines()[0]}; {available}). Use device="cpu" '
+            f"or one that torch.device() accepts and this machine has."
+        ) from error
+    return TorchBackend("torch", xp, chosen, getattr(torch, dtype))

@@ -1,0 +1,43 @@
+"""The errors xpnet raises beyond Python's own, and the one way it imports an optional package."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class BackendNotAvailableError(RuntimeError):
+    """A backend was asked for whose package, driver or device is missing; the message says which, and the remedy."""
+
+
+class DatasetError(ValueError):
+    """A data file is missing, truncated, corrupt or not the expected one."""
+
+
+class DivergenceError(ArithmeticError):
+    """Training produced a value that is not finite.
+
+    Attributes
+    ----------
+    step : int
+        The training step (counted from 0 over the model's life) that first produced it.
+    layer : str
+        Where it appeared first, such as ``"2.Dense output"`` or ``"0.weight gradient"``.
+
+    The model is left as it was before that step, so its parameters are finite.
+    """
+
+    def __init__(self, message: str, step: int, layer: str):
+        super().__init__(message)
+        self.step = step
+        self.layer = layer
+
+
+def optional_import(module: str, extra: str) -> ModuleType:
+    """Import an optional package, or say which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and not module.startswith(error.name):
+            raise
+        raise ImportError(f'{module} is not installed; run: pip install "xpnet[{extra}]"') from error
