@@ -1,0 +1,23 @@
+"""Data to learn from: the MNIST family, scikit-learn's digits, readers and writers for files of your own.
+
+Every set comes as ``(x_train, y_train), (x_test, y_test)``: NumPy arrays on the host, unscaled images
+``uint8 (n, height, width)`` and labels ``uint8 (n,)``. A damaged or wrong file is a
+:class:`xpnet.errors.DatasetError`, and so is a set that is found nowhere.
+"""
+
+from xpnet.datasets.folders import image_folder, write_image_folder
+from xpnet.datasets.idx import read_idx
+from xpnet.datasets.sets import digits, fashion_mnist, kmnist, mnist
+from xpnet.datasets.tables import label_first_csv, write_label_first_csv
+
+__all__ = [
+    "digits",
+    "fashion_mnist",
+    "image_folder",
+    "kmnist",
+    "label_first_csv",
+    "mnist",
+    "read_idx",
+    "write_image_folder",
+    "write_label_first_csv",
+]

@@ -1,0 +1,108 @@
+"""The sets with a name: MNIST, its drop-in replacements, and scikit-learn's small digits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xpnet.datasets.fetch import IdxSet, load
+from xpnet.datasets.files import Split, StrPath
+from xpnet.errors import optional_import
+
+MNIST = IdxSet(
+    name="mnist",
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+    checksums={
+        "train-images-idx3-ubyte": "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "sha256:65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "sha256:ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+)
+
+FASHION_MNIST = IdxSet(
+    name="fashion_mnist",
+    mirrors=(
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    ),
+    checksums={
+        "train-images-idx3-ubyte": "md5:f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "md5:9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "md5:8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "md5:15d484375f8d13e6eb1aabb0c3f46965",
+    },
+)
+
+KMNIST = IdxSet(
+    name="kmnist",
+    mirrors=(
+        # a copy, at a state that has the IDX files; first, because the makers' server is often out of reach
+        "https://huggingface.co/datasets/tanganke/kmnist/resolve/53810959241e8f35890445245170c8cec0672f81/raw/",
+        "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+    ),
+    checksums={
+        "train-images-idx3-ubyte": "md5:92be26ec9822e900ac425d0a0aa84ced",
+        "train-labels-idx1-ubyte": "md5:949e75301f8813e0dc5800dcc320fc52",
+        "t10k-images-idx3-ubyte": "md5:bf305b8cd328700fbc17f5acbc2856d2",
+        "t10k-labels-idx1-ubyte": "md5:9f55f451c0988b028eccdf7d5cc265ab",
+    },
+)
+
+
+def mnist(data_dir: StrPath | None = None, download: bool = True) -> tuple[Split, Split]:
+    """MNIST: handwritten digits, 60,000 to learn from and 10,000 to test on, 28x28 pixels.
+
+    Each of the four files is taken, plain or ``.gz``, from the first of these that has it: ``data_dir``,
+    ``$XPNET_DATA`` (in both, the folder ``mnist`` below it, then the folder itself), the cache
+    (``~/.cache/xpnet/mnist``), a public mirror. Its content must have the right checksum. What was downloaded
+    is kept in the cache.
+
+    Parameters
+    ----------
+    data_dir : path-like, optional
+        A folder to look in first.
+    download : bool
+        Whether to download what is found in no folder; this needs ``pip install "xpnet[data]"``.
+
+    Returns
+    -------
+    (x_train, y_train), (x_test, y_test) : uint8 arrays
+        Images ``(n, 28, 28)`` with values 0 to 255, and labels ``(n,)`` with values 0 to 9.
+
+    Raises
+    ------
+    DatasetError
+        If a file is damaged or not the expected one, or is found nowhere; the message lists every place.
+    """
+    return load(MNIST, data_dir, download)
+
+
+def fashion_mnist(data_dir: StrPath | None = None, download: bool = True) -> tuple[Split, Split]:
+    """Fashion-MNIST: ten kinds of clothing, in the form of MNIST; all else as for :func:`mnist`."""
+    return load(FASHION_MNIST, data_dir, download)
+
+
+def kmnist(data_dir: StrPath | None = None, download: bool = True) -> tuple[Split, Split]:
+    """Kuzushiji-MNIST: ten cursive Japanese letters, in the form of MNIST; all else as for :func:`mnist`."""
+    return load(KMNIST, data_dir, download)
+
+
+def digits() -> tuple[Split, Split]:
+    """The 1,797 handwritten digits that come with scikit-learn, 8x8 pixels.
+
+    The split is always the same: shuffled once, the first 1,500 to learn from, the other 297 to test on.
+    Needs ``pip install "xpnet[sklearn]"``.
+
+    Returns
+    -------
+    (x_train, y_train), (x_test, y_test) : uint8 arrays
+        Images ``(n, 8, 8)`` with values 0 to **16**, and labels ``(n,)`` with values 0 to 9.
+    """
+    bunch = optional_import("sklearn.datasets", "sklearn").load_digits()
+    order = np.random.RandomState(0).permutation(len(bunch.target))  # a stream that NumPy never changes
+    x, y = bunch.images[order].astype(np.uint8), bunch.target[order].astype(np.uint8)
+    return (x[:1500], y[:1500]), (x[1500:], y[1500:])
