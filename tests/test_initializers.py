@@ -1,0 +1,216 @@
+"""Initialisers draw on the host with NumPy, whatever the backend, so these tests do not take `xp`."""
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xpnet import initializers
+from xpnet.initializers import (
+    Constant,
+    GlorotNormal,
+    GlorotUniform,
+    HeNormal,
+    HeUniform,
+    Initializer,
+    LeCunNormal,
+    LeCunUniform,
+    Normal,
+    Ones,
+    Orthogonal,
+    TruncatedNormal,
+    Uniform,
+    Zeros,
+)
+
+NAMES = {
+    "zeros": Zeros, "ones": Ones, "constant": Constant, "uniform": Uniform, "normal": Normal,
+    "truncated_normal": TruncatedNormal, "orthogonal": Orthogonal,
+    "lecun_uniform": LeCunUniform, "lecun_normal": LeCunNormal, "glorot_uniform": GlorotUniform,
+    "glorot_normal": GlorotNormal, "he_uniform": HeUniform, "he_normal": HeNormal,
+}
+N = 100_000
+matrices = st.lists(st.integers(1, 6), min_size=2, max_size=4).map(tuple)
+
+
+def rng(seed=0):
+    return np.random.Generator(np.random.Philox(seed))
+
+
+def largest_gap(values, cdf):
+    """The Kolmogorov-Smirnov statistic; below 2 / sqrt(len(values)) but for one sample in 1,500."""
+    expected = np.array([cdf(value) for value in np.sort(values.ravel())])
+    ranks = np.arange(values.size + 1) / values.size
+    return max(np.max(expected - ranks[:-1]), np.max(ranks[1:] - expected))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_draw_is_float64_of_the_shape_and_repeats_with_the_seed(name):
+    initializer = initializers.get(name)
+
+    a, b = initializer(rng(), (3, 2, 4)), initializer(rng(), (3, 2, 4))
+
+    assert a.shape == (3, 2, 4)
+    assert a.dtype == np.float64
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES.keys() - {"zeros", "ones", "constant"}))
+def test_another_seed_draws_other_values(name):
+    initializer = initializers.get(name)
+
+    assert not np.any(initializer(rng(0), (3, 4)) == initializer(rng(1), (3, 4)))
+
+
+def test_fixed_values():
+    np.testing.assert_array_equal(Zeros()(rng(), (2, 3)), [[0, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(Ones()(rng(), (2,)), [1, 1])
+    np.testing.assert_array_equal(Constant(-2.5)(rng(), (2,)), [-2.5, -2.5])
+
+
+def test_uniform_has_its_distribution():
+    values = Uniform(-1, 3)(rng(), (N,))
+
+    assert -1 <= values.min() < values.max() <= 3
+    assert largest_gap(values, lambda x: (x + 1) / 4) < 2 / math.sqrt(N)
+
+
+def test_normal_has_its_distribution():
+    assert largest_gap(Normal(2, mean=1)(rng(), (N,)), NormalDist(1, 2).cdf) < 2 / math.sqrt(N)
+
+
+def test_truncated_normal_has_its_distribution():
+    phi = NormalDist().cdf
+
+    values = TruncatedNormal(2, mean=1)(rng(), (N,))
+
+    assert np.max(np.abs(values - 1)) <= 4
+    assert largest_gap((values - 1) / 2, lambda z: (phi(z) - phi(-2)) / (phi(2) - phi(-2))) < 2 / math.sqrt(N)
+
+
+# In 784 inputs and 100 outputs, the bound of the uniform form and the variance that both have, by hand.
+SCALED = [
+    (LeCunUniform, LeCunNormal, 0.0618589574, 1 / 784),
+    (GlorotUniform, GlorotNormal, 0.0823852555, 1 / 442),
+    (HeUniform, HeNormal, 0.0874817765, 1 / 392),
+]
+
+
+@pytest.mark.parametrize(("uniform", "normal", "bound", "variance"), SCALED)
+def test_variance_scaling(uniform, normal, bound, variance):
+    u, n = uniform()(rng(), (784, 100)), normal()(rng(), (784, 100))
+
+    assert 0.999 * bound < np.max(np.abs(u)) <= bound * (1 + 1e-9)  # 78,400 draws come close
+    cut = 2 * math.sqrt(variance) / 0.8796256610
+    assert 0.99 * cut < np.max(np.abs(n)) <= cut * (1 + 1e-9)
+    for values in (u, n):
+        assert abs(np.mean(values)) < 5 * math.sqrt(variance / values.size)
+        assert np.var(values) == pytest.approx(variance, rel=0.02)  # 4 standard errors or more
+
+
+@pytest.mark.parametrize(
+    ("shape", "fan_in", "fan_out"),
+    [((), 1, 1), ((7,), 7, 7), ((3, 5), 3, 5), ((2, 3, 5), 6, 10), ((3, 4, 5, 6), 60, 72)],
+)
+def test_fans_come_from_the_shape_when_not_given(shape, fan_in, fan_out):
+    for initializer in (HeUniform(), GlorotNormal()):
+        values = initializer(rng(), shape)
+
+        assert isinstance(values, np.ndarray)
+        np.testing.assert_array_equal(values, initializer(rng(), shape, fan_in, fan_out))
+
+
+def test_given_fans_win_over_the_shape():
+    lone_unit = HeUniform()(rng(), (9, 1))
+
+    np.testing.assert_allclose(HeUniform()(rng(), (9, 1), fan_in=900), lone_unit / 10)
+    np.testing.assert_allclose(GlorotUniform()(rng(), (9, 1), fan_out=991), lone_unit / math.sqrt(1000 / 9))
+
+
+def test_a_fan_of_zero_counts_as_one():
+    assert LeCunUniform()(rng(), (0, 4)).shape == (0, 4)
+
+
+@given(shape=matrices, gain=st.floats(0.1, 10))
+def test_orthogonal(shape, gain):
+    W = Orthogonal(gain)(rng(), shape).reshape(-1, shape[-1])
+
+    gram = W.T @ W if W.shape[0] >= W.shape[1] else W @ W.T
+    np.testing.assert_allclose(gram, gain**2 * np.eye(min(W.shape)), rtol=0, atol=1e-12 * gain**2)
+
+
+def test_orthogonal_favours_no_direction():
+    signs = [np.sign(Orthogonal()(rng(seed), (2, 2))[0, 0]) for seed in range(400)]
+
+    assert abs(np.sum(signs)) < 80  # 4 standard errors; without the signs of R all would be negative
+
+
+@pytest.mark.parametrize(("name", "kind"), NAMES.items())
+def test_get_by_name_or_object(name, kind):
+    initializer = initializers.get(name)
+
+    assert initializer == kind()
+    assert hash(initializer) == hash(kind())
+    assert initializers.get(initializer) is initializer
+
+
+def test_get_accepts_any_function():
+    def eye(rng, shape, fan_in=None, fan_out=None):
+        return np.eye(*shape)
+
+    assert initializers.get(eye) is eye
+
+
+@pytest.mark.parametrize("unknown", ["glorot", "", None, 0.05, HeNormal, ["zeros"]])
+def test_get_of_an_unknown_one_lists_the_names(unknown):
+    with pytest.raises(ValueError, match=r"one of the names zeros, ones, .*, he_normal") as error:
+        initializers.get(unknown)
+
+    assert str(error.value).endswith(f"Received: {unknown!r}")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Uniform(1, -1), "low must be <= high; swap them. Received: low=1.0, high=-1.0"),
+        (lambda: Normal(-1), "stddev must be >= 0; drop its sign. Received: stddev=-1.0"),
+        (lambda: TruncatedNormal(-1), "stddev must be >= 0; drop its sign. Received: stddev=-1.0"),
+        (lambda: Normal(math.nan), "stddev must be a finite number, such as 0.05. Received: stddev=nan"),
+        (lambda: Uniform(0, math.inf), "high must be a finite number, such as 0.05. Received: high=inf"),
+        (lambda: Constant("1"), "value must be a finite number, such as 0.05. Received: value='1'"),
+        (lambda: Orthogonal(None), "gain must be a finite number, such as 0.05. Received: gain=None"),
+        (lambda: Orthogonal()(rng(), (3,)),
+         "Orthogonal takes 2 axes or more; use Normal for a vector. Received: shape=(3,)"),
+    ],
+)
+def test_errors_give_the_rule_the_remedy_and_what_was_received(make, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (compared whole below)
+        make()
+
+    assert str(error.value) == message
+
+
+def test_settings_become_floats_so_that_equal_ones_are_one_cache_key():
+    assert repr(Normal(np.float32(0.5), mean=1)) == "Normal(stddev=0.5, mean=1.0)"
+
+
+def test_the_base_is_abstract():
+    with pytest.raises(TypeError, match="abstract"):
+        Initializer()
+
+
+@pytest.mark.parametrize("name", [*list(NAMES)[7:], "orthogonal"])
+@pytest.mark.parametrize("shape", [(300, 200), (3, 3, 40, 150)])
+def test_against_keras(name, shape, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras")
+
+    theirs = np.abs(keras.initializers.get({"class_name": name, "config": {"seed": 0}})(shape).numpy())
+    ours = np.abs(initializers.get(name)(rng(), shape))
+
+    for statistic in (np.std, np.mean, lambda x: np.quantile(x, 0.99)):
+        assert statistic(ours) == pytest.approx(statistic(theirs), rel=0.02)  # 4 standard errors

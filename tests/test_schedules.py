@@ -1,0 +1,276 @@
+"""Schedules are Python floats on the host, whatever the backend, so these tests do not take `xp`."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xpnet import schedules
+from xpnet.schedules import (
+    Constant,
+    Cosine,
+    CosineRestarts,
+    Exponential,
+    InverseTime,
+    Linear,
+    OneCycle,
+    Piecewise,
+    Polynomial,
+    Schedule,
+    WarmUp,
+)
+
+rates = st.floats(0, 10)
+counts = st.integers(1, 1000)
+taken = st.integers(0, 5000)
+ULP = 1e-14  # rates are at most 10: a few roundings
+NUMBER = "must be a finite number >= 0, such as 0.1. Received:"
+COUNT = "must be an int >= 1, such as 1000. Received:"
+
+EXAMPLES = [
+    Constant(0.1),
+    Linear(0.1, 0.001, 40),
+    Polynomial(0.1, 0.001, 40, 2),
+    Exponential(0.1, 0.5, 10),
+    InverseTime(0.1, 0.5, 10),
+    Piecewise([10, 30], [0.1, 0.01, 0.001]),
+    Cosine(0.1, 40),
+    CosineRestarts(0.1, 10, cycle_multiplier=2),
+    WarmUp(10, then=Cosine(0.1, 40)),
+    OneCycle(0.1, 40),
+]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (Constant(0.3), {0: 0.3, 10**9: 0.3}),
+        (Linear(0.01, 0.0001, 395), {0: 0.01, 79: 0.00802, 395: 0.0001, 399: 0.0001}),  # report B
+        (Linear(0, 8, 4), {0: 0, 1: 2, 2: 4, 3: 6, 4: 8, 5: 8}),
+        (Polynomial(5, 1, 4, 2), {0: 5, 1: 3.25, 2: 2, 3: 1.25, 4: 1, 5: 1}),
+        (Polynomial(5, 1, 4, 0.5), {0: 5, 3: 3, 4: 1}),
+        (Exponential(8, 0.25, 2), {0: 8, 1: 4, 2: 2, 4: 0.5}),
+        (Exponential(8, 0.25, 2, staircase=True), {0: 8, 1: 8, 2: 2, 3: 2, 4: 0.5}),
+        (InverseTime(6, 1, 2), {0: 6, 1: 4, 2: 3, 4: 2}),
+        (InverseTime(6, 1, 2, staircase=True), {0: 6, 1: 6, 2: 3, 3: 3, 4: 2}),
+        (Piecewise([2, 4], [5, 3, 1]), {0: 5, 1: 5, 2: 3, 3: 3, 4: 1, 10**9: 1}),
+        (Piecewise([], [5]), {0: 5, 10: 5}),
+        (Cosine(3, 6, end=1), {0: 3, 2: 2.5, 3: 2, 4: 1.5, 6: 1, 7: 1}),
+        (CosineRestarts(3, 6, end=1), {0: 3, 3: 2, 4: 1.5, 6: 3, 9: 2, 6 * 10**9: 3}),
+        (CosineRestarts(4, 2, cycle_multiplier=3), {0: 4, 1: 2, 2: 4, 5: 2, 6: 1, 8: 4, 17: 2, 26: 4}),
+        (CosineRestarts(5, 2, end=1, decay=0.5), {0: 5, 1: 3, 2: 3, 3: 2, 4: 2, 5: 1.5}),
+        (WarmUp(4, then=8), {0: 0, 1: 2, 3: 6, 4: 8, 10**9: 8}),
+        (WarmUp(4, then=Linear(8, 0, 8), start=4), {0: 4, 1: 5, 4: 8, 6: 6, 12: 0}),
+        (WarmUp(2, then=lambda step: 6 / (1 + step)), {0: 0, 1: 3, 2: 6, 3: 3, 4: 2}),
+        (OneCycle(8, 11, rise=5 / 11, div_factor=4, final_div_factor=2),
+         {0: 2, 2: 5, 4: 8, 7: 4.5, 10: 1, 11: 1}),
+        (OneCycle(8, 4, rise=0.25), {0: 8, 3: 0.000032}),
+    ],
+)
+def test_values_by_hand(schedule, expected):
+    assert {step: schedule(step) for step in expected} == pytest.approx(expected, rel=1e-12)
+
+
+# Invariants
+
+
+@given(st.sampled_from([Linear, lambda *args: Polynomial(*args, 1.7), lambda a, b, n: Cosine(a, n, b)]),
+       rates, rates, counts, taken)
+def test_from_start_to_end_monotonically_and_there_it_stays(make, start, end, steps, step):
+    schedule = make(start, end, steps)
+    here, next_ = schedule(step), schedule(step + 1)
+
+    assert schedule(0) == pytest.approx(start, abs=ULP)
+    assert schedule(steps) == schedule(steps + step) == pytest.approx(end, abs=ULP)
+    assert min(start, end) - ULP <= here <= max(start, end) + ULP
+    assert (next_ - here) * (end - start) >= -ULP
+
+
+@given(st.sampled_from([Exponential, InverseTime]), rates, st.floats(0, 1), counts, st.booleans(), taken)
+def test_decays_start_at_start_and_never_rise(kind, start, decay_rate, decay_steps, staircase, step):
+    schedule = kind(start, decay_rate, decay_steps, staircase)
+
+    assert schedule(0) == start
+    assert start >= schedule(step) >= schedule(step + 1) >= 0
+
+
+@given(rates, counts, st.integers(1, 4), taken)
+def test_cosine_restarts_at_the_start_of_each_cycle(start, steps, multiplier, cycle):
+    first = steps * sum(multiplier**i for i in range(cycle % 8))
+    length = steps * multiplier ** (cycle % 8)
+    schedule, one_cycle = CosineRestarts(start, steps, cycle_multiplier=multiplier), Cosine(start, length)
+
+    for step in (0, length // 3, length - 1):
+        assert schedule(first + step) == pytest.approx(one_cycle(step), abs=ULP)
+
+
+@given(st.sampled_from(EXAMPLES), rates, counts, st.integers(0, 100))
+def test_warm_up_ends_where_the_next_schedule_begins(then, start, steps, step):
+    schedule = WarmUp(steps, then, start)
+
+    assert schedule(0) == start
+    assert schedule(steps + step) == then(step)
+    assert min(start, then(0)) - ULP <= schedule(min(step, steps)) <= max(start, then(0)) + ULP
+
+
+@given(rates, counts, st.floats(0, 0.9), taken)
+def test_one_cycle_rises_to_the_peak_and_then_falls(peak, steps, rise, step):
+    schedule = OneCycle(peak, steps, rise)
+    here, next_ = schedule(step), schedule(step + 1)
+
+    assert peak / 250_000 - ULP <= here <= peak + ULP
+    assert schedule(steps - 1) == schedule(steps + step) == pytest.approx(peak / 250_000, abs=ULP)
+    if step + 1 <= rise * steps - 1:
+        assert next_ >= here - ULP
+    if step >= rise * steps - 1:
+        assert next_ <= here + ULP
+
+
+@given(st.lists(counts, unique=True, max_size=5).map(sorted), taken)
+def test_piecewise_counts_the_boundaries_passed(boundaries, step):
+    assert Piecewise(boundaries, range(len(boundaries) + 1))(step) == sum(b <= step for b in boundaries)
+
+
+# Settings
+
+
+@pytest.mark.parametrize("schedule", EXAMPLES, ids=repr)
+def test_equal_schedules_are_one_cache_key_and_give_floats(schedule):
+    same = dataclasses.replace(schedule)
+
+    assert schedule == same
+    assert hash(schedule) == hash(same)
+    assert all(type(schedule(step)) is float for step in (0, 7, 1000))
+
+
+def test_numpy_settings_become_python_numbers():
+    schedule = Linear(np.float32(0.5), np.int64(0), np.int64(10))
+
+    assert repr(schedule) == "Linear(restart_every_epoch=False, start=0.5, end=0.0, steps=10)"
+
+
+def test_restart_every_epoch_is_a_keyword_of_every_schedule():
+    assert not Linear(0.1, 0, 10).restart_every_epoch
+    assert Linear(0.1, 0, 10, restart_every_epoch=True).restart_every_epoch
+    assert WarmUp(10, 0.1, restart_every_epoch=True).restart_every_epoch
+    with pytest.raises(TypeError):
+        Constant(0.1, True)
+
+
+def test_get():
+    schedule, function = Linear(0.1, 0, 10), (lambda step: 0.1)
+
+    assert schedules.get(0.1) == Constant(0.1)
+    assert WarmUp(10, 0.1) == WarmUp(10, Constant(0.1))
+    assert schedules.get(np.float64(0.5)) == Constant(0.5)
+    assert schedules.get(schedule) is schedule
+    assert schedules.get(function) is function
+
+
+@pytest.mark.parametrize("value", ["linear", None, Linear, [0.1]])
+def test_get_of_something_else(value):
+    with pytest.raises(ValueError, match=r"a number, a schedule .*, or a function") as error:
+        schedules.get(value)
+
+    assert str(error.value).endswith(f"Received: {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Constant(-1), f"value {NUMBER} value=-1"),
+        (lambda: schedules.get(-1), f"value {NUMBER} value=-1.0"),
+        (lambda: Linear(math.nan, 0, 10), f"start {NUMBER} start=nan"),
+        (lambda: Linear(1, math.inf, 10), f"end {NUMBER} end=inf"),
+        (lambda: Linear("1", 0, 10), f"start {NUMBER} start='1'"),
+        (lambda: Polynomial(1, 0, 10, -1), f"power {NUMBER} power=-1"),
+        (lambda: Piecewise([5], [1, -1]), f"values[1] {NUMBER} values[1]=-1"),
+        (lambda: Linear(1, 0, 0), f"steps {COUNT} steps=0"),
+        (lambda: Cosine(1, 0.0, 10), f"steps {COUNT} steps=0.0"),
+        (lambda: Exponential(1, 0.5, 2.5), f"decay_steps {COUNT} decay_steps=2.5"),
+        (lambda: CosineRestarts(1, 5, cycle_multiplier=0), f"cycle_multiplier {COUNT} cycle_multiplier=0"),
+        (lambda: Piecewise([0], [1, 2]), f"boundaries[0] {COUNT} boundaries[0]=0"),
+        (lambda: Piecewise([5, 5], [1, 2, 3]),
+         "boundaries must increase; sort them. Received: boundaries=(5, 5)"),
+        (lambda: Piecewise([5], [1]),
+         "there must be one value more than boundaries: before, between and after them. "
+         "Received: values=(1.0,), boundaries=(5,)"),
+        (lambda: WarmUp(5, Constant(1, restart_every_epoch=True)),
+         "then cannot restart alone; give restart_every_epoch=True to WarmUp. "
+         "Received: then=Constant(restart_every_epoch=True, value=1.0)"),
+        (lambda: OneCycle(1, 10, rise=1),
+         "rise, the share of steps up to the peak, must be < 1. Received: rise=1.0"),
+        (lambda: OneCycle(1, 10, div_factor=0.5),
+         "div_factor must be >= 1: the peak is divided by it. Received: div_factor=0.5"),
+        (lambda: OneCycle(1, 10, final_div_factor=0),
+         "final_div_factor must be >= 1: the peak is divided by it. Received: final_div_factor=0.0"),
+    ],
+)
+def test_errors_give_the_rule_the_remedy_and_what_was_received(make, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (compared whole below)
+        make()
+
+    assert str(error.value) == message
+
+
+def test_the_base_is_abstract():
+    with pytest.raises(TypeError, match="abstract"):
+        Schedule()
+
+
+# Against the libraries
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "settings"),
+    [
+        (Linear(0.5, 0.05, 30), "LinearLR", {"start_factor": 1, "end_factor": 0.1, "total_iters": 30}),
+        (Polynomial(0.5, 0, 30, 3), "PolynomialLR", {"total_iters": 30, "power": 3}),
+        (Exponential(0.5, 0.9, 1), "ExponentialLR", {"gamma": 0.9}),
+        (Exponential(0.5, 0.1, 20, staircase=True), "StepLR", {"step_size": 20, "gamma": 0.1}),
+        (Piecewise([10, 35], [0.5, 0.05, 0.005]), "MultiStepLR", {"milestones": [10, 35]}),
+        (Cosine(0.5, 60, end=0.01), "CosineAnnealingLR", {"T_max": 60, "eta_min": 0.01}),
+        (CosineRestarts(0.5, 9, end=0.01), "CosineAnnealingWarmRestarts", {"T_0": 9, "eta_min": 0.01}),
+        (CosineRestarts(0.5, 9, cycle_multiplier=2), "CosineAnnealingWarmRestarts", {"T_0": 9, "T_mult": 2}),
+        (OneCycle(0.5, 60), "OneCycleLR", {"max_lr": 0.5, "total_steps": 60}),
+        (OneCycle(0.5, 60, 0.45, 10, 100), "OneCycleLR",
+         {"max_lr": 0.5, "total_steps": 60, "pct_start": 0.45, "div_factor": 10, "final_div_factor": 100}),
+    ],
+)
+def test_against_torch(ours, theirs, settings):
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5)
+    scheduler = getattr(torch.optim.lr_scheduler, theirs)(optimizer, **settings)
+
+    for step in range(60):
+        assert ours(step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-10, abs=1e-15)  # torch steps on
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "settings"),
+    [
+        (Polynomial(0.5, 0.1, 30, 2), "PolynomialDecay", (0.5, 30, 0.1, 2)),
+        (Exponential(0.5, 0.9, 7), "ExponentialDecay", (0.5, 7, 0.9)),
+        (Exponential(0.5, 0.9, 7, staircase=True), "ExponentialDecay", (0.5, 7, 0.9, True)),
+        (InverseTime(0.5, 0.9, 7), "InverseTimeDecay", (0.5, 7, 0.9)),
+        (InverseTime(0.5, 0.9, 7, staircase=True), "InverseTimeDecay", (0.5, 7, 0.9, True)),
+        (Piecewise([10 + 1, 30 + 1], [0.5, 0.1, 0]), "PiecewiseConstantDecay", ([10, 30], [0.5, 0.1, 0])),
+        (Cosine(0.5, 30, end=0.05), "CosineDecay", (0.5, 30, 0.1)),
+        (WarmUp(10, Cosine(0.5, 30), start=0.1), "CosineDecay", (0.1, 30, 0, "CosineDecay", 0.5, 10)),
+        (CosineRestarts(0.5, 8, 0.05, 1, 0.8), "CosineDecayRestarts", (0.5, 8, 1, 0.8, 0.1)),
+        (CosineRestarts(0.5, 8, 0.05, 3, 0.8), "CosineDecayRestarts", (0.5, 8, 3, 0.8, 0.1)),
+    ],
+)
+def test_against_keras(ours, theirs, settings, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras")
+    schedule = getattr(keras.optimizers.schedules, theirs)(*settings)
+
+    for step in range(60):
+        assert ours(step) == pytest.approx(float(schedule(step)), rel=1e-5, abs=1e-6)  # float32

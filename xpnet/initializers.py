@@ -1,0 +1,255 @@
+"""Initial values of parameters, drawn on the host with NumPy: one seed is one network, on every backend.
+
+``initializer(rng, shape, fan_in=None, fan_out=None)`` gives a float64 array. Weights are ``(in, out)``,
+convolution kernels ``(*window, in, out)``. Fans that are not given come from the shape, as in Keras:
+fan_in = prod(window) · in, fan_out = prod(window) · out; both are the length of a vector.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from numbers import Real
+from typing import ClassVar
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Initializer(ABC):
+    """Draws the initial value of a parameter. Settings are finite numbers; anything else is a ValueError."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            finite = isinstance(value, Real) and math.isfinite(value)
+            _require(finite, f"{field.name} must be a finite number, such as 0.05", f"{field.name}={value!r}")
+            object.__setattr__(self, field.name, float(value))
+
+    @abstractmethod
+    def __call__(
+        self, rng: np.random.Generator, shape: tuple[int, ...], fan_in: int | None = None, fan_out: int | None = None
+    ) -> np.ndarray:
+        """Draw the values: float64, of `shape`."""
+
+
+@dataclass(frozen=True)
+class Zeros(Initializer):
+    """W = 0"""
+
+    def __call__(self, rng, shape, fan_in=None, fan_out=None):
+        return np.zeros(shape)
+
+
+@dataclass(frozen=True)
+class Ones(Initializer):
+    """W = 1"""
+
+    def __call__(self, rng, shape, fan_in=None, fan_out=None):
+        return np.ones(shape)
+
+
+@dataclass(frozen=True)
+class Constant(Initializer):
+    """W = value"""
+
+    value: float = 0.0
+
+    def __call__(self, rng, shape, fan_in=None, fan_out=None):
+        return np.full(shape, self.value)
+
+
+@dataclass(frozen=True)
+class Uniform(Initializer):
+    """W ~ U(low, high)"""
+
+    low: float = -0.05
+    high: float = 0.05
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require(self.low <= self.high, "low must be <= high; swap them", f"low={self.low}, high={self.high}")
+
+    def __call__(self, rng, shape, fan_in=None, fan_out=None):
+        return rng.uniform(self.low, self.high, shape)
+
+
+@dataclass(frozen=True)
+class Normal(Initializer):
+    """W ~ N(mean, stddev²)"""
+
+    stddev: float = 0.05
+    mean: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require(self.stddev >= 0, "stddev must be >= 0; drop its sign", f"stddev={self.stddev}")
+
+    def __call__(self, rng, shape, fan_in=None, fan_out=None):
+        return rng.normal(self.mean, self.stddev, shape)
+
+
+@dataclass(frozen=True)
+class TruncatedNormal(Initializer):
+    """W ~ N(mean, stddev²) given |W - mean| <= 2 stddev:   `stddev` is that before the cut, as in Keras"""
+
+    stddev: float = 0.05
+    mean: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require(self.stddev >= 0, "stddev must be >= 0; drop its sign", f"stddev={self.stddev}")
+
+    def __call__(self, rng, shape, fan_in=None, fan_out=None):
+        z = rng.standard_normal(shape)
+        while np.any(outside := np.abs(z) > 2):  # 4.6 % at first
+            z[outside] = rng.standard_normal(np.count_nonzero(outside))
+        z *= self.stddev
+        z += self.mean
+        return z
+
+
+@dataclass(frozen=True)
+class Orthogonal(Initializer):
+    """WᵀW = gain² 1, or WWᵀ = gain² 1 if that is smaller,   W as a matrix (prod(shape[:-1]), shape[-1])
+
+    A. Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks",
+    ICLR 2014.
+    """
+
+    gain: float = 1.0
+
+    def __call__(self, rng, shape, fan_in=None, fan_out=None):
+        _require(len(shape) >= 2, "Orthogonal takes 2 axes or more; use Normal for a vector", f"{shape=}")
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        Q, R = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
+        Q *= self.gain * np.copysign(1.0, np.diag(R))  # with R's diagonal positive, all Q are equally likely
+        return (Q if rows >= columns else Q.T).reshape(shape)
+
+
+@dataclass(frozen=True)
+class VarianceScaling(Initializer):
+    """E W = 0,   Var W = scale / fan:   the base of the six below
+
+    The normal ones are cut at 2 standard deviations of the uncut normal, as in Keras; Var W is after the cut.
+    """
+
+    scale: ClassVar[float]
+    fan: ClassVar[str]  # "in", or "average" of in and out
+    distribution: ClassVar[str]  # "uniform" or "normal"
+
+    def __call__(self, rng, shape, fan_in=None, fan_out=None):
+        fans = _fans(shape)
+        fan_in = fans[0] if fan_in is None else fan_in
+        fan_out = fans[1] if fan_out is None else fan_out
+        variance = self.scale / max(1, fan_in if self.fan == "in" else (fan_in + fan_out) / 2)
+        if self.distribution == "normal":
+            return TruncatedNormal(math.sqrt(variance) / _STDDEV_AFTER_CUT)(rng, shape)
+        a = math.sqrt(3 * variance)
+        return Uniform(-a, a)(rng, shape)
+
+
+@dataclass(frozen=True)
+class LeCunUniform(VarianceScaling):
+    """W ~ U(-a, a),   a = sqrt(3 / fan_in)
+
+    Y. LeCun et al., "Efficient BackProp", 1998.
+    """
+
+    scale, fan, distribution = 1, "in", "uniform"
+
+
+@dataclass(frozen=True)
+class LeCunNormal(VarianceScaling):
+    """W ~ N(0, 1 / fan_in), cut at 2 standard deviations
+
+    Y. LeCun et al., "Efficient BackProp", 1998. SELU needs it (G. Klambauer et al., "Self-normalizing neural
+    networks", NIPS 2017).
+    """
+
+    scale, fan, distribution = 1, "in", "normal"
+
+
+@dataclass(frozen=True)
+class GlorotUniform(VarianceScaling):
+    """W ~ U(-a, a),   a = sqrt(6 / (fan_in + fan_out));   also called Xavier
+
+    X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks",
+    AISTATS 2010.
+    """
+
+    scale, fan, distribution = 1, "average", "uniform"
+
+
+@dataclass(frozen=True)
+class GlorotNormal(VarianceScaling):
+    """W ~ N(0, 2 / (fan_in + fan_out)), cut at 2 standard deviations;   also called Xavier
+
+    X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks",
+    AISTATS 2010.
+    """
+
+    scale, fan, distribution = 1, "average", "normal"
+
+
+@dataclass(frozen=True)
+class HeUniform(VarianceScaling):
+    """W ~ U(-a, a),   a = sqrt(6 / fan_in)
+
+    K. He et al., "Delving deep into rectifiers", ICCV 2015. Twice LeCun's variance: ReLU passes half of it.
+    """
+
+    scale, fan, distribution = 2, "in", "uniform"
+
+
+@dataclass(frozen=True)
+class HeNormal(VarianceScaling):
+    """W ~ N(0, 2 / fan_in), cut at 2 standard deviations
+
+    K. He et al., "Delving deep into rectifiers", ICCV 2015. Twice LeCun's variance: ReLU passes half of it.
+    """
+
+    scale, fan, distribution = 2, "in", "normal"
+
+
+def get(initializer):
+    """The initializer of a name such as "glorot_uniform", with its default settings; an object as it is."""
+    if isinstance(initializer, str) and initializer in _BY_NAME:
+        return _BY_NAME[initializer]()
+    _require(
+        callable(initializer) and not isinstance(initializer, type),
+        f"An initializer is an object such as Normal(0.01), or one of the names {', '.join(_BY_NAME)}",
+        repr(initializer),
+    )
+    return initializer
+
+
+def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    if len(shape) < 2:
+        return math.prod(shape), math.prod(shape)
+    window = math.prod(shape[:-2])
+    return window * shape[-2], window * shape[-1]
+
+
+def _require(holds: bool, rule: str, received: str) -> None:
+    if not holds:
+        raise ValueError(f"{rule}. Received: {received}")
+
+
+_STDDEV_AFTER_CUT = 0.87962566103423978  # of z ~ N(0, 1) given |z| <= 2
+_BY_NAME: dict[str, type[Initializer]] = {
+    "zeros": Zeros,
+    "ones": Ones,
+    "constant": Constant,
+    "uniform": Uniform,
+    "normal": Normal,
+    "truncated_normal": TruncatedNormal,
+    "orthogonal": Orthogonal,
+    "lecun_uniform": LeCunUniform,
+    "lecun_normal": LeCunNormal,
+    "glorot_uniform": GlorotUniform,
+    "glorot_normal": GlorotNormal,
+    "he_uniform": HeUniform,
+    "he_normal": HeNormal,
+}
