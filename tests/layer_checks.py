@@ -1,0 +1,53 @@
+"""What every layer must pass, in one call: the gradient check and the rules of the layer protocol."""
+
+import numpy as np
+
+from tests.gradients import check_gradient
+from xpnet.backend import to_numpy
+from xpnet.layers import base
+from xpnet.tree import from_leaves, leaves, map_leaves
+
+
+def build(layer, input_shape, seed=0):
+    """Host parameters and statistics; zeros become small random numbers, so that no gradient is zero by accident."""
+    rng = np.random.default_rng(seed)
+    params, output_shape, statistics = base.init(layer, rng, input_shape)
+    params = map_leaves(lambda p: p + 0.1 * rng.normal(size=p.shape), params)
+    return params, output_shape, statistics
+
+
+def check_layer(layer, xp, x, key=None, wide=True):
+    """Check `layer` on the host samples x: against numbers in float64 (`wide`), else the protocol in xp's own type."""
+    params, output_shape, statistics = build(layer, x.shape[1:])
+    move = xp.asarray
+    key = None if key is None else move(key)
+    device_params, device_statistics = map_leaves(move, params), map_leaves(move, statistics)
+    y, backward, _ = base.forward(layer, device_params, move(x), key, device_statistics)
+    weights = np.random.default_rng(1).normal(size=y.shape)  # the loss is Σ weights · y
+    dx, grads = backward(move(weights))
+
+    assert tuple(y.shape) == (x.shape[0], *output_shape)
+    assert dx.shape == x.shape
+    for array in (y, dx, *leaves(grads)):
+        assert xp.owns(array)
+        assert array.dtype == xp.dtype
+        assert array.device == move(x).device
+    assert [g.shape for g in leaves(grads)] == [p.shape for p in leaves(params)]
+    _, same_grads = backward(move(weights), need_dx=False)
+    for first, second in zip(leaves(grads), leaves(same_grads), strict=True):
+        np.testing.assert_array_equal(to_numpy(first), to_numpy(second))
+
+    if wide:
+
+        def loss(params, x):
+            moved = map_leaves(move, params)
+            y, _, _ = base.forward(layer, moved, move(x), key, device_statistics)
+            return float(np.sum(weights * to_numpy(y)))
+
+        check_gradient(lambda x: loss(params, x), x, to_numpy(dx))
+        host = leaves(params)
+        for i, grad in enumerate(leaves(grads)):
+            check_gradient(
+                lambda p, i=i: loss(from_leaves(params, [*host[:i], p, *host[i + 1 :]]), x), host[i], to_numpy(grad)
+            )
+    return y, dx, grads

@@ -1,0 +1,107 @@
+"""The layer protocol: a layer is a frozen set of settings whose forward pass returns its own backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from xpnet.tree import Array, Tree
+
+Shape = tuple[int, ...]  # of one sample: the batch axis is left out
+Backward = Callable[..., tuple[Array | None, Tree]]
+
+
+class Layer:
+    """A function of parameters and input that knows its derivative.
+
+    Subclasses are frozen dataclasses of settings. A layer holds no arrays: parameters come in as a tree, gradients go
+    out as the same tree. So it is thread-safe, it can be traced by a compiler, and one layer may appear in many
+    networks.
+
+    Two kinds of layer need more, and say so in a class attribute:
+
+    - ``random = True`` (dropout): `forward` takes a keyword `key`, see `xpnet.random`;
+    - ``running = True`` (batch normalisation): `init` returns its running statistics as a third value, `forward` and the
+      call take them as a keyword `statistics`, and `forward` returns the new ones as a third value.
+    """
+
+    @property
+    def random(self) -> bool:
+        """Whether `forward` takes a random key."""
+        return False
+
+    @property
+    def running(self) -> bool:
+        """Whether the layer keeps running statistics."""
+        return False
+
+    @property
+    def integer_input(self) -> bool:
+        """Whether input is used as integers (token numbers) and not to be made floating point."""
+        return False
+
+    def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple:
+        """Draw initial parameters.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        input_shape : tuple of int
+            Of one sample.
+
+        Returns
+        -------
+        params : tree of host arrays
+        output_shape : tuple of int
+            Of one sample.
+        """
+        return {}, input_shape
+
+    def forward(self, params: Tree, x: Array, **extra: Any) -> tuple:
+        """The training pass.
+
+        Writes into neither `params` nor `x`.
+
+        Returns
+        -------
+        y : array
+        backward : callable
+            ``backward(dy, need_dx=True) -> dx, grads``: from the gradient of the loss by `y`, the gradients by `x`
+            (None if not needed) and by the parameters. Writes not into `dy`.
+        """
+        raise NotImplementedError
+
+    def __call__(self, params: Tree, x: Array) -> Array:
+        """Inference: the output alone, no activation kept."""
+        return self.forward(params, x)[0]
+
+
+def forward(layer: Layer, params: Tree, x: Array, key: Array | None, statistics: Tree) -> tuple:
+    """`layer.forward` with just what the layer declares -> output, backward, new statistics."""
+    extra: dict[str, Any] = {"key": key} if layer.random else {}
+    if layer.running:
+        return layer.forward(params, x, statistics=statistics, **extra)
+    y, backward = layer.forward(params, x, **extra)
+    return y, backward, statistics
+
+
+def infer(layer: Layer, params: Tree, x: Array, statistics: Tree) -> Array:
+    """``layer(params, x)``, with the running statistics if the layer has any."""
+    return layer(params, x, statistics=statistics) if layer.running else layer(params, x)  # type: ignore[call-arg]
+
+
+def init(layer: Layer, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:
+    """`layer.init` -> parameters, output shape, statistics (an empty tree if the layer has none)."""
+    if getattr(layer, "activation", None) is not None:
+        raise ValueError("A layer with activation=... stands for two layers: put it into a Sequential.")
+    params, output_shape, *statistics = layer.init(rng, input_shape)
+    return params, output_shape, statistics[0] if statistics else {}
+
+
+def require_positive(**settings: int) -> None:
+    """Raise unless each setting is an integer of at least 1."""
+    for name, value in settings.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1. Received: {name}={value!r}")

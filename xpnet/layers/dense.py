@@ -1,0 +1,68 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xpnet import initializers
+from xpnet.backend import namespace
+from xpnet.layers.base import Layer, require_positive
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """y = x W + b,   dx = dy Wᵀ,   dW = xᵀ dy,   db = Σ_batch dy
+
+    x: (batch, in), y: (batch, units), W: (in, units), b: (1, units). With a leading axis of K parameter sets,
+    W: (K, in, units), K networks are computed at once: x: (batch, in) or (K, batch, in), y: (K, batch, units).
+
+    Parameters
+    ----------
+    units : int
+        Width of the output.
+    activation : str or Layer, optional
+        ``Dense(100, activation="relu")`` stands for the two layers ``Dense(100), ReLU()`` in a `Sequential`.
+    use_bias : bool, default True
+    weight_initializer : str or initializer, default "glorot_uniform"
+    bias_initializer : str or initializer, default "zeros"
+
+    Raises
+    ------
+    ValueError
+        `units` is not a positive integer; the input is not one row of features for each sample.
+    """
+
+    units: int
+    activation: str | Layer | None = None
+    use_bias: bool = True
+    weight_initializer: str | initializers.Initializer = "glorot_uniform"
+    bias_initializer: str | initializers.Initializer = "zeros"
+
+    def __post_init__(self):
+        require_positive(units=self.units)
+        initializers.get(self.weight_initializer), initializers.get(self.bias_initializer)
+
+    def init(self, rng, input_shape):
+        if len(input_shape) != 1:
+            raise ValueError(
+                "Dense takes one row of features for each sample. Put Flatten() before it, or TimeDistributed(Dense(...)) "
+                f"to apply it at every position. Received: samples of shape {input_shape}"
+            )
+        params = {"weight": initializers.get(self.weight_initializer)(rng, (*input_shape, self.units))}
+        if self.use_bias:
+            params["bias"] = initializers.get(self.bias_initializer)(rng, (1, self.units))
+        return params, (self.units,)
+
+    def forward(self, params, x):
+        W, b = params["weight"], params.get("bias")
+        y = x @ W
+        if b is not None:
+            y += b  # y is ours: made on the line above
+
+        def backward(dy, need_dx=True):
+            grads = {"weight": x.mT @ dy}
+            if b is not None:
+                grads["bias"] = namespace(dy).sum(dy, axis=-2, keepdims=True)
+            return (dy @ W.mT if need_dx else None), grads
+
+        return y, backward

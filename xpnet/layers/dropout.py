@@ -1,0 +1,43 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xpnet.layers.base import Layer
+from xpnet.random import bernoulli
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """y = x · mask / (1 - rate),   dx = dy · mask / (1 - rate),   mask ~ Bernoulli(1 - rate) for each element
+
+    Inference is the identity: the division keeps the expected value ("inverted" dropout). Srivastava et al., "Dropout",
+    JMLR 15 (2014).
+
+    Parameters
+    ----------
+    rate : float
+        The share of elements set to zero, 0 <= rate < 1, kept to 1/65536.
+    """
+
+    random = True
+
+    rate: float
+
+    def __post_init__(self):
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"rate, the share of elements dropped, must be in [0, 1). Received: rate={self.rate!r}")
+
+    def forward(self, params, x, *, key):
+        keep = max(round((1 - self.rate) * 65536), 1) / 65536  # the probability that the mask really has
+        mask = bernoulli(key, keep, like=x)
+        mask *= 1 / keep
+
+        def backward(dy, need_dx=True):
+            return dy * mask, {}
+
+        return x * mask, backward
+
+    def __call__(self, params, x):
+        return x

@@ -1,0 +1,83 @@
+"""Layers that change the shape or the scale of their input and learn nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from xpnet.backend import namespace
+from xpnet.layers.base import Layer
+
+
+@dataclass(frozen=True)
+class Identity(Layer):
+    """y = x,   dx = dy"""
+
+    def forward(self, params, x):
+        return x, lambda dy, need_dx=True: (dy, {})
+
+
+@dataclass(frozen=True)
+class Rescaling(Layer):
+    """y = scale · x + offset,   dx = scale · dy
+
+    ``Rescaling(1 / 255)`` in front of a network lets it take images as bytes, which are kept as bytes on the device.
+
+    Parameters
+    ----------
+    scale : float
+    offset : float, default 0.0
+    """
+
+    scale: float
+    offset: float = 0.0
+
+    def forward(self, params, x):
+        y = x * self.scale
+        if self.offset:
+            y += self.offset
+        return y, lambda dy, need_dx=True: (dy * self.scale, {})
+
+
+@dataclass(frozen=True)
+class Reshape(Layer):
+    """y = x with each sample in another shape,   dx = dy in the shape of x
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of one sample. One entry may be -1: it is what the others leave.
+
+    Raises
+    ------
+    ValueError
+        The shape does not hold as many elements as a sample has.
+    """
+
+    shape: tuple[int, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "shape", tuple(self.shape))
+        if sum(n == -1 for n in self.shape) > 1 or any(n < 1 and n != -1 for n in self.shape):
+            raise ValueError(f"A shape has positive sizes, at most one of them -1. Received: shape={self.shape}")
+
+    def init(self, rng, input_shape):
+        count, known = math.prod(input_shape), math.prod(n for n in self.shape if n != -1)
+        output_shape = tuple(count // known if n == -1 else n for n in self.shape)
+        if math.prod(output_shape) != count:
+            raise ValueError(
+                f"A sample of shape {input_shape} has {count} elements; {self.shape} holds another number."
+            )
+        return {}, output_shape
+
+    def forward(self, params, x):
+        reshape = namespace(x).reshape
+        y = reshape(x, (x.shape[0], *self.shape))
+        return y, lambda dy, need_dx=True: (reshape(dy, x.shape), {})
+
+
+@dataclass(frozen=True)
+class Flatten(Reshape):
+    """y = x with each sample as one row,   dx = dy in the shape of x"""
+
+    shape: tuple[int, ...] = (-1,)
