@@ -1,0 +1,135 @@
+"""Optimizers: each formula by hand and against PyTorch, on every backend."""
+
+import numpy as np
+import pytest
+
+from xpnet.backend import make_backend, to_numpy
+from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop, get
+from xpnet.tree import leaves, map_leaves
+
+ALL = [
+    SGD(0.1), SGD(0.1, momentum=0.9), SGD(0.1, momentum=0.9, nesterov=True), SGD(0.1, momentum=0.9, moving_average=True),
+    Adam(0.1), AdamW(0.1), RMSprop(0.1), RMSprop(0.1, momentum=0.9), Adagrad(0.1),
+    SGD(0.1, l2=0.1), SGD(0.1, l1=0.1), SGD(0.1, weight_decay=0.1), Adam(0.1, clipvalue=0.5), SGD(0.1, clipnorm=0.5),
+    SGD(0.1, momentum=0.5, global_clipnorm=0.5),
+]  # fmt: skip
+
+
+def run(optimizer, xp, steps=4, seed=0):
+    """Some steps on a two-parameter tree with gradients that do not depend on it -> host parameters."""
+    rng = np.random.default_rng(seed)
+    params = {"weight": rng.normal(size=(3, 2)), "bias": rng.normal(size=(1, 2))}
+    params = xp.copy(map_leaves(xp.asarray, params))
+    writable = xp.__class__.__name__ != "ReadOnlyNumpy"
+    if not writable:  # the trees are handed over: an optimizer may write into them
+        params = map_leaves(np.array, params)
+    state = optimizer.init(params)
+    for _ in range(steps):
+        grads = {"weight": rng.normal(size=(3, 2)), "bias": rng.normal(size=(1, 2))}
+        grads = map_leaves(lambda g: xp.asarray(g) if writable else np.array(xp.asarray(g)), grads)
+        params, state = optimizer.update(params, grads, state, 0.1)
+    return params
+
+
+@pytest.mark.parametrize("optimizer", ALL, ids=repr)
+def test_every_backend_gives_numpys_result(optimizer, xp):
+    expected = run(optimizer, make_backend("numpy"))
+    params = run(optimizer, xp)
+
+    assert all(xp.owns(p) and p.dtype == xp.dtype for p in leaves(params))
+    for p, q in zip(leaves(params), leaves(expected), strict=True):
+        np.testing.assert_allclose(to_numpy(p), q, rtol=1e-5, atol=1e-6)  # a few float32 roundings a step
+
+
+def torch_optimizer(optimizer, parameters, torch):
+    common = {"lr": 0.1, "weight_decay": optimizer.l2}
+    match optimizer:
+        case AdamW():
+            return torch.optim.AdamW(parameters, lr=0.1, eps=optimizer.epsilon, weight_decay=optimizer.weight_decay)
+        case Adam():
+            return torch.optim.Adam(parameters, **common, eps=optimizer.epsilon)
+        case RMSprop():
+            return torch.optim.RMSprop(parameters, **common, alpha=0.9, eps=1e-7, momentum=optimizer.momentum)
+        case Adagrad():
+            return torch.optim.Adagrad(parameters, **common, initial_accumulator_value=0.1, eps=1e-7)
+        case _:
+            return torch.optim.SGD(parameters, **common, momentum=optimizer.momentum, nesterov=optimizer.nesterov)
+
+
+@pytest.mark.parametrize("optimizer", [o for o in ALL if not (o.l1 or getattr(o, "moving_average", 0))], ids=repr)
+def test_equals_torch(optimizer, xp64):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    weight, bias = (torch.tensor(rng.normal(size=shape), requires_grad=True) for shape in ((3, 2), (1, 2)))
+    reference = torch_optimizer(optimizer, [{"params": [weight]}, {"params": [bias], "weight_decay": 0.0}], torch)
+    for _ in range(4):
+        weight.grad, bias.grad = (torch.tensor(rng.normal(size=shape)) for shape in ((3, 2), (1, 2)))
+        if optimizer.clipvalue:
+            torch.nn.utils.clip_grad_value_([weight, bias], optimizer.clipvalue)
+        if optimizer.clipnorm:
+            for p in (weight, bias):
+                torch.nn.utils.clip_grad_norm_([p], optimizer.clipnorm)
+        if optimizer.global_clipnorm:
+            torch.nn.utils.clip_grad_norm_([weight, bias], optimizer.global_clipnorm)
+        if optimizer.weight_decay and not isinstance(optimizer, AdamW):
+            with torch.no_grad():
+                weight *= 1 - 0.1 * optimizer.weight_decay
+        reference.step()
+
+    params = run(optimizer, xp64)
+
+    # torch adds 1e-6 to the norm it clips by
+    np.testing.assert_allclose(to_numpy(params["weight"]), weight.detach().numpy(), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(to_numpy(params["bias"]), bias.detach().numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_moving_average_is_momentum_with_a_smaller_rate(xp64):
+    """v = m v + (1-m) g, p -= lr v is heavy-ball momentum with learning rate (1-m) lr."""
+
+    def path(optimizer, rate):
+        params = {"weight": xp64.asarray(np.ones((2, 2))) * 1.0}  # a product is new memory, handed over
+        state = optimizer.init(params)
+        for step in range(5):
+            grads = {"weight": xp64.asarray(np.full((2, 2), step + 1.0)) * 1.0}
+            params, state = optimizer.update(params, grads, state, rate)
+        return to_numpy(params["weight"])
+
+    average = path(SGD(0.1, momentum=0.9, moving_average=True), 1.0)
+
+    np.testing.assert_allclose(average, path(SGD(0.1, momentum=0.9), 0.1), rtol=1e-12)
+
+
+def test_penalties_spare_biases(xp):
+    for optimizer in (SGD(0.1, l1=0.5), SGD(0.1, l2=0.5), SGD(0.1, weight_decay=0.5)):
+        params, plain = run(optimizer, xp), run(SGD(0.1), xp)
+
+        np.testing.assert_array_equal(to_numpy(params["bias"]), to_numpy(plain["bias"]))
+        assert not np.allclose(to_numpy(params["weight"]), to_numpy(plain["weight"]))
+
+
+def test_optimizers_by_name():
+    """Settings alone, so no backend."""
+    assert get("adam") == Adam()
+    assert get("sgd") == SGD(0.01)
+    assert get(Adagrad()) == Adagrad()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SGD(-0.1), "-0.1"),
+        (lambda: SGD(0.1, momentum=1.0), r"momentum must be in \[0, 1\)"),
+        (lambda: SGD(0.1, nesterov=True), "give momentum > 0"),
+        (lambda: SGD(0.1, momentum=0.9, nesterov=True, moving_average=True), "one of the two"),
+        (lambda: Adam(0.1, epsilon=0), "epsilon must be above 0"),
+        (lambda: Adam(0.1, weight_decay=-1), "weight_decay must be at least 0"),
+        (lambda: SGD(0.1, clipnorm=0), "clipnorm must be above 0"),
+        (lambda: SGD(0.1, clipnorm=1, clipvalue=1), "at most one"),
+        (lambda: Adagrad(0.1, initial_accumulator_value=-1), "at least 0"),
+        (lambda: get("adamax"), "one of sgd, adam, adamw, rmsprop, adagrad. Received: 'adamax'"),
+    ],
+)
+def test_settings_are_checked(make, message):
+    """Settings alone, so no backend."""
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,371 @@
+"""Optimizers: pure functions from parameters and gradients to new parameters.
+
+``init(params) -> state``, ``update(params, grads, state, learning_rate) -> params, state``. All four trees are handed
+over: their memory may be reused, so the caller goes on with what comes back. The learning rate is an argument, not an
+attribute, because schedules change it from step to step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+
+from xpnet import schedules
+from xpnet.backend import device, namespace
+from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves, map_to_trees, named_leaves
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What all optimizers share: regularisation and clipping of the gradient, in this order, then weight decay.
+
+    ``weight`` leaves only (not biases, not the scale and offset of a normalisation): g += l2 W + l1 sign(W), the gradient
+    of l2/2 ΣW² + l1 Σ|W|. Then clipping. Then "decoupled" weight decay, W -= learning_rate · weight_decay · W
+    (I. Loshchilov and F. Hutter, ICLR 2019), which no moment estimate sees.
+
+    Parameters
+    ----------
+    learning_rate : float, Schedule or callable of the step
+    weight_decay, l1, l2 : float, default 0.0
+    clipvalue : float, optional
+        Each element of a gradient is kept within ±clipvalue.
+    clipnorm : float, optional
+        Each parameter's gradient is scaled down to this Euclidean norm.
+    global_clipnorm : float, optional
+        All gradients are scaled down together to this norm. R. Pascanu et al., ICML 2013.
+    """
+
+    learning_rate: float | Callable[[int], float] = 0.01
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
+    clipvalue: float | None = None
+    clipnorm: float | None = None
+    global_clipnorm: float | None = None
+
+    def __post_init__(self):
+        schedules.get(self.learning_rate)
+        for name in ("weight_decay", "l1", "l2"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite. Received: {name}={getattr(self, name)!r}")
+        for name in ("clipvalue", "clipnorm", "global_clipnorm"):
+            limit = getattr(self, name)
+            if limit is not None and not 0 < limit < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite; None turns it off. Received: {name}={limit!r}")
+        if sum(limit is not None for limit in (self.clipvalue, self.clipnorm, self.global_clipnorm)) > 1:
+            raise ValueError("Give at most one of clipvalue, clipnorm and global_clipnorm.")
+
+    def init(self, params: Tree) -> Tree:
+        """The state before the first step."""
+        raise NotImplementedError
+
+    def step(self, params: Tree, grads: Tree, state: Tree, learning_rate: Array) -> tuple[Tree, Tree]:
+        """The method's own rule."""
+        raise NotImplementedError
+
+    def update(self, params: Tree, grads: Tree, state: Tree, learning_rate: Array) -> tuple[Tree, Tree]:
+        """One step -> new parameters, new state."""
+        if self.l1 or self.l2:
+            grads = _map_weights(self._add_penalty, grads, params)
+        grads = self._clip(grads)
+        if self.weight_decay:
+            params = _map_weights(lambda W: W * (1.0 - learning_rate * self.weight_decay), params)
+        return self.step(params, grads, state, learning_rate)
+
+    def _add_penalty(self, g, W):
+        if self.l2:
+            g += self.l2 * W
+        if self.l1:
+            g += self.l1 * namespace(W).sign(W)
+        return g
+
+    def _clip(self, grads):
+        if self.clipvalue is not None:
+            c = self.clipvalue
+            return map_leaves(lambda g: namespace(g).minimum(namespace(g).maximum(g, -c), c), grads)
+        if self.clipnorm is not None:
+            return map_leaves(lambda g: g * _scale(_square_sum(g), self.clipnorm), grads)
+        if self.global_clipnorm is not None:
+            scale = _scale(sum(_square_sum(g) for g in leaves(grads)), self.global_clipnorm)
+            return map_leaves(lambda g: g * scale, grads)
+        return grads
+
+
+def _square_sum(g):
+    return namespace(g).sum(g * g)
+
+
+def _scale(square_sum, limit):
+    """limit / norm where the norm is above the limit, else 1."""
+    xp = namespace(square_sum)
+    return limit / xp.maximum(xp.sqrt(square_sum), limit)
+
+
+def _map_weights(function, tree, *others):
+    """Apply `function` to the leaves named weight, and leave the others as they are."""
+    groups = zip(named_leaves(tree), *map(leaves, others), strict=True)
+    return from_leaves(tree, [function(a, *b) if name.endswith("weight") else a for (name, a), *b in groups])
+
+
+def _zeros(params):
+    return map_leaves(lambda p: namespace(p).zeros_like(p), params)
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """v = m v - lr g,   p = p + v   (without momentum: p = p - lr g)
+
+    - ``nesterov=True``: p = p + m v - lr g, with v as above. I. Sutskever et al., ICML 2013.
+    - ``moving_average=True``: v = m v + (1 - m) g, p = p - lr v. The velocity is the exponential moving average of the
+      gradient: the same path as the usual ("heavy-ball", B. Polyak 1964) form with learning rate (1 - m) lr.
+
+    Parameters
+    ----------
+    learning_rate : float, Schedule or callable of the step, default 0.01
+    momentum : float, default 0.0
+        m, 0 <= m < 1.
+    nesterov, moving_average : bool, default False
+    """
+
+    momentum: float = 0.0
+    nesterov: bool = False
+    moving_average: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require_share(momentum=self.momentum)
+        if self.nesterov + self.moving_average > (self.momentum > 0):
+            raise ValueError("nesterov and moving_average are kinds of momentum: give momentum > 0 and one of the two.")
+
+    def init(self, params):
+        return {"velocity": _zeros(params)} if self.momentum else {}
+
+    def step(self, params, grads, state, learning_rate):
+        m = self.momentum
+
+        def plain(p, g):
+            g *= learning_rate
+            p -= g
+            return p
+
+        def heavy_ball(p, g, v):
+            v *= m
+            g *= learning_rate
+            v -= g
+            p += v
+            return p, v
+
+        def nesterov(p, g, v):
+            v *= m
+            g *= learning_rate
+            v -= g
+            p += m * v
+            p -= g
+            return p, v
+
+        def moving_average(p, g, v):
+            v *= m
+            g *= 1 - m
+            v += g
+            p -= learning_rate * v
+            return p, v
+
+        if not m:
+            return map_leaves(plain, params, grads), state
+        rule = nesterov if self.nesterov else moving_average if self.moving_average else heavy_ball
+        params, velocity = map_to_trees(rule, params, grads, state["velocity"])
+        return params, {"velocity": velocity}
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """m = β₁ m + (1-β₁) g,   v = β₂ v + (1-β₂) g²,   p = p - lr m̂ / (√v̂ + ε),   m̂ = m/(1-β₁ᵗ), v̂ = v/(1-β₂ᵗ)
+
+    D. Kingma and J. Ba, "Adam", ICLR 2015; t counts the steps from 1.
+
+    Parameters
+    ----------
+    learning_rate : float, Schedule or callable of the step, default 0.001
+    beta_1, beta_2 : float, default 0.9 and 0.999
+    epsilon : float, default 1e-7
+    """
+
+    learning_rate: float | Callable[[int], float] = 0.001
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require_share(beta_1=self.beta_1, beta_2=self.beta_2)
+        _require_epsilon(self.epsilon)
+
+    def init(self, params):
+        first = leaves(params)[0]
+        t = namespace(first).zeros((), dtype=first.dtype, device=device(first))
+        return {"m": _zeros(params), "v": _zeros(params), "t": t}
+
+    def step(self, params, grads, state, learning_rate):
+        t = state["t"] + 1
+        m_rate = learning_rate / _one_minus_power(self.beta_1, t)  # lr m̂ = m_rate m
+        v_scale = 1.0 / _one_minus_power(self.beta_2, t)
+
+        def rule(p, g, m, v):
+            m *= self.beta_1
+            m += (1 - self.beta_1) * g
+            v *= self.beta_2
+            g *= g
+            g *= 1 - self.beta_2
+            v += g
+            root = namespace(v).sqrt(v * v_scale)
+            root += self.epsilon
+            p -= m_rate * m / root
+            return p, m, v
+
+        params, m, v = map_to_trees(rule, params, grads, state["m"], state["v"])
+        return params, {"m": m, "v": v, "t": t}
+
+
+def _one_minus_power(beta, t):
+    """1 - βᵗ without cancellation."""
+    return -namespace(t).expm1(t * math.log(beta)) if beta else 1.0
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: W = W - lr · weight_decay · W on the weights, then Adam's step
+
+    I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
+
+    Parameters
+    ----------
+    weight_decay : float, default 0.004
+    """
+
+    _: KW_ONLY
+    weight_decay: float = 0.004
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """s = ρ s + (1-ρ) g²,   p = p - lr g / (√s + ε)   (with momentum: v = m v + lr g / (√s + ε), p = p - v)
+
+    T. Tieleman and G. Hinton, Coursera lecture 6.5 (2012).
+
+    Parameters
+    ----------
+    learning_rate : float, Schedule or callable of the step, default 0.001
+    rho : float, default 0.9
+    momentum : float, default 0.0
+    epsilon : float, default 1e-7
+    """
+
+    learning_rate: float | Callable[[int], float] = 0.001
+    rho: float = 0.9
+    momentum: float = 0.0
+    epsilon: float = 1e-7
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require_share(rho=self.rho, momentum=self.momentum)
+        _require_epsilon(self.epsilon)
+
+    def init(self, params):
+        return {"square": _zeros(params)} | ({"velocity": _zeros(params)} if self.momentum else {})
+
+    def step(self, params, grads, state, learning_rate):
+        def scaled(g, s):
+            s *= self.rho
+            s += (1 - self.rho) * (g * g)
+            root = namespace(s).sqrt(s)
+            root += self.epsilon
+            g *= learning_rate
+            g /= root
+            return g, s
+
+        def descend(p, g):
+            p -= g
+            return p
+
+        def descend_with_momentum(p, g, v):
+            v *= self.momentum
+            v += g
+            p -= v
+            return p, v
+
+        steps, square = map_to_trees(scaled, grads, state["square"])
+        if not self.momentum:
+            return map_leaves(descend, params, steps), {"square": square}
+        params, velocity = map_to_trees(descend_with_momentum, params, steps, state["velocity"])
+        return params, {"square": square, "velocity": velocity}
+
+
+@dataclass(frozen=True)
+class Adagrad(Optimizer):
+    """s = s + g²,   p = p - lr g / (√s + ε)
+
+    J. Duchi et al., "Adaptive subgradient methods", JMLR 12 (2011).
+
+    Parameters
+    ----------
+    learning_rate : float, Schedule or callable of the step, default 0.001
+    initial_accumulator_value : float, default 0.1
+        s before the first step.
+    epsilon : float, default 1e-7
+    """
+
+    learning_rate: float | Callable[[int], float] = 0.001
+    initial_accumulator_value: float = 0.1
+    epsilon: float = 1e-7
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require_epsilon(self.epsilon)
+        if not 0 <= self.initial_accumulator_value < math.inf:
+            raise ValueError(
+                "initial_accumulator_value must be at least 0 and finite. "
+                f"Received: initial_accumulator_value={self.initial_accumulator_value!r}"
+            )
+
+    def init(self, params):
+        return {"square": map_leaves(lambda s: s + self.initial_accumulator_value, _zeros(params))}
+
+    def step(self, params, grads, state, learning_rate):
+        def rule(p, g, s):
+            s += g * g
+            root = namespace(s).sqrt(s)
+            root += self.epsilon
+            g *= learning_rate
+            g /= root
+            p -= g
+            return p, s
+
+        params, square = map_to_trees(rule, params, grads, state["square"])
+        return params, {"square": square}
+
+
+def _require_share(**settings):
+    for name, value in settings.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be in [0, 1). Received: {name}={value!r}")
+
+
+def _require_epsilon(epsilon):
+    if not 0 < epsilon < math.inf:
+        raise ValueError(f"epsilon must be above 0 and finite. Received: epsilon={epsilon!r}")
+
+
+_NAMES = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "adagrad": Adagrad}
+
+
+def get(optimizer: str | Optimizer) -> Optimizer:
+    """An optimizer by name, with its defaults; an `Optimizer` is returned as it is."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if optimizer not in _NAMES:
+        raise ValueError(
+            f"An optimizer is an object such as SGD(0.1) or one of {', '.join(_NAMES)}. Received: {optimizer!r}"
+        )
+    return _NAMES[optimizer]()
