@@ -25,6 +25,10 @@ def namespace(x: Array) -> Any:
         return _namespaces.setdefault(type(x), array_api_compat.array_namespace(x))
 
 
+# What becomes infinite or NaN is reported by the divergence guard, not by a warning in the middle of it.
+_quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
 @dataclass(frozen=True)
 class Backend:
     """An array library made ready to compute on: everything xpnet knows about it.
@@ -109,10 +113,12 @@ class Backend:
         """Rows of `x`: ``x[index]``; every index must be in range, and is not checked."""
         return self.namespace.take(x, index, axis=0)
 
+    @_quiet
     def call(self, function: Callable, *args: Any) -> Any:
         """``function(*args)``, compiled where the library compiles; `function` is pure and hashable."""
         return function(*args)
 
+    @_quiet
     def scan(self, step: Callable, state: Tree, batches: dict[str, np.ndarray], data: dict[str, Array]) -> tuple:
         """Run ``state, record = step(state, batch)`` over many mini-batches -> the last state, all records.
 

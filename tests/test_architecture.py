@@ -1,0 +1,76 @@
+"""The import ladder of docs/architecture.md, read from the syntax trees. Host-side, so no backend."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "xpnet"
+LADDER = [  # each line may import itself and the lines above it
+    {"errors", "tree"},
+    {"backend"},
+    {"random", "special", "initializers", "schedules", "datasets"},
+    {"layers"},
+    {"losses", "metrics", "optimizers"},
+    {"callbacks", "evaluation", "divergence", "inspection", "inputs"},
+    {"training"},
+    {"model"},
+    {"plotting"},
+    {"__init__"},
+]
+LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
+HOST_NUMPY = {"random", "initializers", "layers/base", "datasets", "training", "evaluation", "inputs", "model", "plotting",
+              "inspection"}  # fmt: skip
+MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def imports(module):
+    """(name, whether inside a function) of everything a module imports."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    inside = {n for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for n in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node in inside) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "xpnet":
+            yield from ((f"xpnet.{alias.name}", node in inside) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module, node in inside
+
+
+def rung(part):
+    return next(i for i, names in enumerate(LADDER) if part in names)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_downwards_and_stand_at_the_top(module):
+    part = module.split("/")[0]
+    for name, inside_function in imports(module):
+        assert not inside_function, f"{module} imports {name} inside a function"
+        if name.startswith("xpnet."):
+            assert rung(name.split(".")[1]) <= rung(part), f"{module} imports {name}, which stands above it"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("backend/")])
+def test_only_the_backend_knows_an_array_library(module):
+    known = {name.split(".")[0] for name, _ in imports(module)} & LIBRARIES
+    host_side = any(module == name or module.startswith(name + "/") for name in HOST_NUMPY)
+
+    assert known <= ({"numpy"} if host_side else set())
+
+
+def test_import_brings_no_optional_package():
+    code = """
+import sys, xpnet
+optional = {"cupy", "torch", "jax", "array_api_strict", "matplotlib", "sklearn", "scipy", "pooch", "PIL"}
+print(sorted(optional & set(sys.modules)))
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_are_short(module):
+    assert len((PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()) <= 470

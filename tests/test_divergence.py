@@ -1,0 +1,97 @@
+"""Training that goes non-finite or is interrupted."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from tests.test_model import X, Y, assert_same_parameters, fit, make_model, writable
+from xpnet import SGD, Callback, DivergenceError, schedules
+from xpnet.backend import to_numpy
+from xpnet.layers import Dense, ReLU, Sequential
+from xpnet.tree import leaves
+
+LAYERS = [Dense(8), ReLU(), Sequential([Dense(8), ReLU()]), Dense(3)]
+
+
+def diverging(xp, at):
+    """A run whose learning rate explodes at a step."""
+    return make_model(xp, optimizer=SGD(schedules.Piecewise([at], [0.1, 1e25])), layers=LAYERS)
+
+
+@pytest.mark.parametrize("at", [1, 7, 11])
+def test_the_step_and_the_layer_are_named_and_the_last_finite_state_kept(xp, at):
+    model, reference = diverging(xp, at), make_model(xp, optimizer=SGD(0.1), layers=LAYERS)
+    with pytest.raises(
+        DivergenceError, match=r"(?s)diverged at step.*is not finite.*Lower the learning rate"
+    ) as caught:
+        fit(model, epochs=4)
+
+    assert at <= caught.value.step <= at + 2  # a huge but finite step may come first
+    assert caught.value.layer in str(caught.value)
+    assert model.step == caught.value.step
+    assert all(np.all(np.isfinite(to_numpy(p))) for p in leaves(model.parameters))
+    if caught.value.step == at == 7:  # nothing but good steps before it
+        fit(reference, epochs=2)
+        assert_same_parameters(model, reference, rtol=1e-5, atol=1e-6)
+    model.evaluate(X, Y)
+
+
+def test_the_layer_is_the_first_in_the_chain(xp):
+    model = make_model(xp, optimizer=SGD(0.1), layers=LAYERS).build((2,))
+    poisoned = model.parameters
+    poisoned[2][0]["weight"] = writable(xp).asarray(np.full((8, 8), np.nan))
+
+    with pytest.raises(DivergenceError) as caught:
+        fit(model)
+    assert caught.value.layer == "2.0 Dense output"
+    assert caught.value.step == 0
+
+
+def test_a_run_that_ends_non_finite_is_noticed(xp):
+    """The last update alone overflows: no further loss would show it."""
+    model = make_model(xp, optimizer=SGD(schedules.Piecewise([5], [1e-9, 1e38])), layers=[Dense(3)])
+
+    with pytest.raises(DivergenceError) as caught:
+        model.fit(X * 1e3, Y, batch_size=20, verbose=0)
+    assert (caught.value.step, caught.value.layer) == (5, "0.weight after the update")
+
+
+class InterruptAt(Callback):
+    """Ctrl-C in the middle of an epoch."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, step, logs):
+        if step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_interrupt_leaves_a_usable_model_with_its_history(xp):
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    model = make_model(xp)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, epochs=5, callbacks=[InterruptAt(8)], record_every=1)
+
+    assert model.step == 9
+    assert model.history.epoch == [0]
+    assert model.history.iterations["step"] == list(range(9))
+    assert signal.getsignal(signal.SIGINT) is handler
+    fit(model)
+    assert model.step == 15
+
+
+def test_a_callbacks_error_comes_through(xp):
+    class Fails(Callback):
+        def on_epoch_end(self, epoch, logs):
+            raise ZeroDivisionError
+
+    model = make_model(xp)
+    with pytest.raises(ZeroDivisionError):
+        fit(model, callbacks=[Fails()])
+    assert model.history.epoch == [0]

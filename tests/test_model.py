@@ -1,0 +1,399 @@
+"""Model: fit, evaluate, predict, what they promise, and what they refuse."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from xpnet import SGD, Adam, Callback, EarlyStopping, Model, schedules
+from xpnet.backend import make_backend, to_numpy
+from xpnet.layers import Dense, Dropout, Flatten, Identity, ReLU, Rescaling, Tanh
+from xpnet.tree import leaves, map_leaves, named_leaves
+
+
+def spirals(n=120, classes=3):
+    """A small problem that a linear model cannot solve."""
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % classes
+    radius = rng.uniform(0.1, 1, n)
+    angle = 3 * radius + 2 * np.pi * y / classes + rng.normal(scale=0.1, size=n)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1), y
+
+
+X, Y = spirals()
+
+
+def make_model(xp, optimizer=None, layers=None, **settings):
+    layers = layers or [Dense(16), Tanh(), Dropout(0.1), Dense(3)]
+    settings = {"loss": "softmax_cross_entropy", "metrics": ["accuracy"], "seed": 3} | settings
+    return Model(layers, optimizer=optimizer or SGD(0.2, momentum=0.9), backend=writable(xp), **settings)
+
+
+def writable(xp):
+    """Training reuses the memory of parameters, so the read-only NumPy is replaced where a whole model is trained."""
+    return make_backend("numpy", dtype=xp.float_name) if xp.__class__.__name__ == "ReadOnlyNumpy" else xp
+
+
+def fit(model, epochs=1, **settings):
+    return model.fit(X, Y, **({"batch_size": 20, "epochs": epochs, "verbose": 0} | settings))
+
+
+def assert_same_parameters(a, b, **tolerance):
+    for (name, p), (_, q) in zip(named_leaves(a.parameters), named_leaves(b.parameters), strict=True):
+        np.testing.assert_allclose(to_numpy(p), to_numpy(q), err_msg=name, **tolerance)
+
+
+def test_fit_learns(xp):
+    model = make_model(xp, optimizer=Adam(0.02), layers=[Dense(32), ReLU(), Dense(3)])
+    before = model.build((2,)).evaluate(X, Y)
+    history = fit(model, epochs=40)
+    loss, accuracy = model.evaluate(X, Y)
+
+    assert loss < before.loss / 2
+    assert accuracy > 0.9
+    assert history.epoch == list(range(40))
+    assert sorted(history.history) == ["accuracy", "loss"]
+    assert model.step == 40 * 6
+    np.testing.assert_array_equal(to_numpy(model.predict(X)) == Y, np.argmax(to_numpy(model.predict_logits(X)), 1) == Y)
+    np.testing.assert_allclose(to_numpy(model.predict_proba(X)).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_same_seed_is_the_same_run_on_every_backend(xp):
+    """50 steps with dropout and momentum end with parameters equal to 1e-5."""
+    reference, model = make_model(make_backend("numpy")), make_model(xp)
+    for one in (reference, model):
+        fit(one, epochs=10, batch_size=24)  # 5 steps an epoch
+
+    assert model.step == 50
+    assert_same_parameters(model, reference, rtol=1e-5, atol=1e-5)
+
+
+def test_another_seed_is_another_run(xp):
+    first, second = make_model(xp), make_model(xp, seed=4)
+    first.build((2,)), second.build((2,))
+
+    assert not np.allclose(to_numpy(first.parameters[0]["weight"]), to_numpy(second.parameters[0]["weight"]))
+
+
+def test_float64_on_request(xp64):
+    model = make_model(xp64)
+    fit(model)
+
+    assert all(p.dtype == xp64.dtype for p in leaves(model.parameters))
+    assert model.predict_logits(X).dtype == xp64.dtype
+
+
+def test_bytes_stay_bytes_until_a_batch_is_used(xp):
+    images = np.random.default_rng(0).integers(0, 256, size=(30, 4, 4), dtype=np.uint8)
+    model = make_model(xp, layers=[Rescaling(1 / 255), Flatten(), Dense(3)])
+    model.fit(images, Y[:30], batch_size=10, verbose=0)
+
+    as_floats = make_model(xp, layers=[Identity(), Flatten(), Dense(3)])
+    as_floats.fit(images / 255, Y[:30], batch_size=10, verbose=0)
+    np.testing.assert_allclose(
+        to_numpy(model.parameters[2]["weight"]), to_numpy(as_floats.parameters[2]["weight"]), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_short_last_batch_counts_by_its_rows(xp):
+    model = make_model(xp, optimizer=SGD(1e-9), layers=[Dense(3)])
+    history = fit(model, batch_size=50)  # 50, 50 and 20 rows
+
+    assert history.history["loss"][0] == pytest.approx(model.evaluate(X, Y).loss, rel=1e-5)
+    assert model.step == 3
+
+
+def test_sample_weights_are_repetitions(xp):
+    """Weights 2 and 1 train like a sample that comes twice beside one that comes once."""
+    weighted, repeated = make_model(xp, layers=[Dense(3)]), make_model(xp, layers=[Dense(3)])
+    weight = np.where(np.arange(len(X)) < 60, 2.0, 1.0)
+    weighted.fit(X, Y, sample_weight=weight, batch_size=len(X), epochs=3, verbose=0)
+    twice = np.concatenate([np.arange(60), np.arange(len(X))])
+    repeated.fit(X[twice], Y[twice], batch_size=len(twice), epochs=3, verbose=0)
+
+    assert_same_parameters(weighted, repeated, rtol=1e-4, atol=1e-5)
+
+
+def test_class_weights_multiply_sample_weights(xp):
+    by_class, by_sample = make_model(xp), make_model(xp)
+    fit(by_class, class_weight={0: 1.0, 1: 2.0, 2: 0.5}, sample_weight=np.full(len(X), 3.0))
+    fit(by_sample, sample_weight=3 * np.array([1.0, 2.0, 0.5])[Y])
+
+    assert_same_parameters(by_class, by_sample, rtol=1e-6, atol=1e-7)
+
+
+def test_validation_data_and_split(xp):
+    split, given = make_model(xp), make_model(xp)
+    first = fit(split, epochs=4, validation_split=0.25, validation_freq=2)
+    second = given.fit(X[:90], Y[:90], 20, 4, verbose=0, validation_data=(X[90:], Y[90:]), validation_freq=[2, 4])
+
+    assert first.history == second.history
+    assert len(first.history["loss"]) == 4
+    assert len(first.history["val_accuracy"]) == 2
+
+
+def test_records_every_k_steps(xp):
+    """Mini-batch and validation values of every third step; the run itself is the same as without."""
+    plain, recorded = make_model(xp), make_model(xp)
+    fit(plain, epochs=2)
+    history = fit(recorded, epochs=2, record_every=3, validation_data=(X, Y))
+
+    assert history.iterations["step"] == [2, 5, 8, 11]
+    assert sorted(history.iterations) == ["accuracy", "loss", "step", "val_accuracy", "val_loss"]
+    assert history.iterations["val_loss"][-1] == pytest.approx(history.history["val_loss"][-1], rel=1e-6)
+    assert_same_parameters(plain, recorded, rtol=1e-6, atol=1e-7)
+
+
+def test_sampling_with_replacement(xp):
+    seen = []
+
+    class Count(Callback):
+        def on_epoch_end(self, epoch, logs):
+            seen.append(epoch)
+
+    model = make_model(xp)
+    fit(model, epochs=2, sample_with_replacement=True, callbacks=[Count()])
+
+    assert seen == [0, 1]
+    assert model.step == 12
+
+
+def test_a_schedule_restarts_every_epoch(xp):
+    """With a rate of 0 after the first step of each epoch, an epoch is one step."""
+    restarting = schedules.Piecewise([1], [0.5, 0.0], restart_every_epoch=True)
+    model, one_step = (make_model(xp, optimizer=SGD(rate), layers=[Dense(3)]) for rate in (restarting, 0.5))
+    model.fit(X, Y, batch_size=60, epochs=2, shuffle=False, verbose=0)
+    one_step.fit(X[:60], Y[:60], batch_size=60, epochs=2, shuffle=False, verbose=0)
+
+    assert_same_parameters(model, one_step, rtol=1e-5, atol=1e-6)
+
+
+def test_going_on_is_the_same_run(xp):
+    """fit to epoch 2, then from 2 to 4 with initial_epoch, equals fit to epoch 4."""
+    parts, whole = make_model(xp), make_model(xp)
+    fit(parts, epochs=2)
+    fit(parts, epochs=4, initial_epoch=2)
+    fit(whole, epochs=4)
+
+    assert_same_parameters(parts, whole, rtol=1e-6, atol=1e-7)
+
+
+def test_train_on_batch_is_one_step(xp):
+    model = make_model(xp)
+    first = model.train_on_batch(X, Y)
+    second = model.train_on_batch(X, Y)
+
+    assert model.step == 2
+    assert second.loss < first.loss
+
+
+def test_to_moves_the_model(xp):
+    model = make_model(xp)
+    fit(model)
+    before = to_numpy(model.predict_logits(X))
+    model.to("numpy")
+
+    np.testing.assert_allclose(model.predict_logits(X), before, rtol=1e-5, atol=1e-5)
+    fit(model)
+
+
+def test_k_seeds_train_k_networks(xp):
+    """Three seeds at once give what each gives alone (without dropout: its masks are drawn together)."""
+    settings = {"layers": [Dense(8), Tanh(), Dense(3)]}
+    together = make_model(xp, seed=(5, 6, 7), **settings)
+    history = fit(together, epochs=2, shuffle=False, validation_data=(X, Y))
+
+    assert together.predict(X).shape == (3, 120)
+    for k, seed in enumerate((5, 6, 7)):
+        alone = make_model(xp, seed=seed, **settings)
+        one = fit(alone, epochs=2, shuffle=False, validation_data=(X, Y))
+        assert [losses[k] for losses in history.history["val_loss"]] == pytest.approx(one.history["val_loss"], rel=1e-4)
+        np.testing.assert_allclose(
+            to_numpy(together.parameters[0]["weight"])[k], to_numpy(alone.parameters[0]["weight"]), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_eight_threads_predict_like_one(xp):
+    model = make_model(xp)
+    fit(model)
+    parts = np.array_split(X, 8)
+    expected = [to_numpy(model.predict_proba(part)) for part in parts]
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            for one, other in zip(expected, pool.map(lambda p: to_numpy(model.predict_proba(p)), parts), strict=True):
+                np.testing.assert_array_equal(other, one)
+
+
+def test_fit_works_outside_the_main_thread(xp):
+    model = make_model(xp)
+    thread = threading.Thread(target=fit, args=(model,))
+    thread.start()
+    thread.join()
+
+    assert model.step == 6
+
+
+def test_fit_changes_no_array_it_is_given(xp):
+    x, y = xp.asarray(X), xp.asarray(Y)
+    fit(make_model(xp), epochs=1)
+    model = make_model(xp)
+    model.fit(x, y, batch_size=20, verbose=0)
+
+    np.testing.assert_array_equal(to_numpy(x), X.astype("float32"))
+    np.testing.assert_array_equal(to_numpy(y), Y)
+
+
+def test_regression_targets_may_be_one_dimensional(xp):
+    model = make_model(xp, loss="mean_squared_error", metrics=["r2", "mae", "rmse"], layers=[Dense(1)])
+    target = X @ [2.0, -1.0] + 0.5
+    model.fit(X, target, batch_size=30, epochs=60, verbose=0)
+    result = model.evaluate(X, target, return_dict=True)
+
+    assert list(result) == ["loss", "r2", "mae", "rmse"]
+    assert result["r2"] > 0.999
+    assert result["rmse"] == pytest.approx(result["loss"] ** 0.5, rel=1e-4)
+    assert model.predict(X).shape == (120, 1)
+
+
+def test_early_stopping_restores_the_best_weights(xp):
+    stop = EarlyStopping(patience=2, restore_best_weights=True)
+    model = make_model(xp, optimizer=SGD(schedules.Piecewise([12], [0.2, 3.0]), momentum=0.9))
+    history = fit(model, epochs=30, validation_data=(X, Y), callbacks=[stop])
+
+    assert len(history.epoch) < 30
+    assert model.evaluate(X, Y).loss == pytest.approx(min(history.history["val_loss"]), rel=1e-5)
+
+
+def test_on_train_batch_end_sees_every_step(xp):
+    steps = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, step, logs):
+            steps.append((step, sorted(logs)))
+
+    fit(make_model(xp), callbacks=[Watch()])
+
+    assert steps == [(i, ["accuracy", "loss"]) for i in range(6)]
+
+
+@pytest.mark.parametrize("verbose", [0, 1, 2])
+def test_progress_shows_loss_and_metrics(verbose, capfd):
+    """On NumPy alone: the display does not depend on the backend."""
+    fit(make_model(make_backend("numpy")), epochs=2, verbose=verbose)
+    out, err = capfd.readouterr()
+
+    shown = {0: "", 1: err, 2: out}[verbose]
+    assert (out + err == "") if verbose == 0 else ("Epoch 2/2" in shown and "loss=" in shown and "accuracy=" in shown)
+
+
+def test_summary(capsys):
+    """On NumPy alone: shapes are the same everywhere."""
+    make_model(make_backend("numpy"), layers=[Flatten(), Dense(4, activation="relu"), Dense(3)]).summary((2, 3))
+
+    assert capsys.readouterr().out == (
+        "   layer    output shape  parameters\n"
+        "------------------------------------\n"
+        "   input    (2, 3)\n"
+        "0  Flatten  (6,)                   0\n"
+        "1  Dense    (4,)                  28\n"
+        "2  ReLU     (4,)                   0\n"
+        "3  Dense    (3,)                  15\n"
+        "43 parameters in all\n"
+    )
+
+
+def replaced(values, index, value):
+    values = np.array(values, dtype=float)
+    values[index] = value
+    return values
+
+
+BAD = {
+    "labels out of range": (X, Y + 1, {}, "labels from 1 to 3 for 3 classes"),
+    "negative labels": (X, Y - 1, {}, "labels from -1 to 1"),
+    "float labels": (X, Y * 1.0, {}, "needs integer labels"),
+    "string labels": (X, np.array(["a", "b", "c"])[Y], {}, "y: Arrays must hold real numbers.*return_inverse"),
+    "too few labels": (X, Y[:-1], {}, r"y must have one entry for each sample of x.*\(119,\)"),
+    "wide targets": (X, np.zeros((120, 4)), {}, r"targets of shape \(120, 4\)"),
+    "NaN in x": (replaced(X, (3, 1), np.nan), Y, {}, "x holds values that are not finite"),
+    "infinity in x": (replaced(X, (3, 1), np.inf), Y, {}, "x holds values that are not finite"),
+    "empty data": (X[:0], Y[:0], {}, "x is empty"),
+    "no features": (X[:, 0], Y, {}, r"Reshape one feature for each sample to \(n, 1\)"),
+    "text": (X.astype(str), Y, {}, "x: Arrays must hold real numbers"),
+    "complex": (X + 1j, Y, {}, "x: Arrays must hold real numbers"),
+    "images for Dense": (np.zeros((120, 2, 2)), Y, {}, r"Layer 0, Dense: .*Flatten\(\)"),
+    "batch larger than data": (X, Y, {"batch_size": 121}, "batch_size=121 for 120 samples"),
+    "batch of zero": (X, Y, {"batch_size": 0}, "batch_size must be an integer of at least 1"),
+    "no epochs": (X, Y, {"epochs": 0}, "epochs must be an integer of at least 1"),
+    "initial epoch": (X, Y, {"initial_epoch": 1}, "0 <= initial_epoch < epochs"),
+    "validation split": (X, Y, {"validation_split": 1.0}, r"validation_split must be in \[0, 1\)"),
+    "tiny validation split": (X, Y, {"validation_split": 0.001}, "leave samples on both sides"),
+    "validation shape": (X, Y, {"validation_data": (np.zeros((5, 3)), Y[:5])}, r"Received: samples of shape \(3,\)"),
+    "weights' length": (X, Y, {"sample_weight": np.ones(3)}, "sample_weight must have one entry"),
+    "weights' shape": (X, Y, {"sample_weight": np.ones((120, 1))}, r"shape \(samples,\)"),
+    "negative weights": (X, Y, {"sample_weight": -np.ones(120)}, "finite and at least 0"),
+    "class weights": (X, Y, {"class_weight": {0: 1.0}}, r"Missing: \[1, 2\]"),
+    "negative class weight": (X, Y, {"class_weight": {0: 1, 1: 1, 2: -1}}, "Class weights must be finite"),
+    "verbose": (X, Y, {"verbose": 3}, "verbose must be"),
+    "record_every": (X, Y, {"record_every": 0}, "record_every must be an integer"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_before_anything_changes(case, xp):
+    x, y, settings, message = BAD[case]
+    model = make_model(xp).build((2,)) if case == "validation shape" else make_model(xp)
+
+    with pytest.raises(ValueError, match=message):
+        model.fit(x, y, **({"batch_size": 20, "verbose": 0} | settings))
+    assert model.step == 0
+    assert model.history.history == {}
+
+
+def test_integers_beyond_the_types_of_the_library_are_labels_too(xp):
+    model = make_model(xp)
+    model.fit(X, Y.astype(np.uint8), batch_size=20, verbose=0)
+    model.fit(X, Y.astype(np.int32), batch_size=20, verbose=0)
+
+    assert model.step == 12
+
+
+def test_another_shape_after_building_is_refused(xp):
+    model = make_model(xp)
+    fit(model)
+
+    with pytest.raises(ValueError, match=r"built for samples of shape \(2,\).*Received: samples of shape \(3,\)"):
+        model.predict(np.zeros((4, 3)))
+
+
+def test_predict_before_fit_says_what_to_do(xp):
+    with pytest.raises(RuntimeError, match="call fit"):
+        make_model(xp).predict(X)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "hinge"}, "Received: 'hinge'"),
+        ({"optimizer": "lion"}, "Received: 'lion'"),
+        ({"metrics": ["f1"]}, "Received: 'f1'"),
+        ({"metrics": "accuracy"}, "metrics is a list"),
+        ({"metrics": ["accuracy", "accuracy"]}, "may appear once"),
+        ({"backend": "theano"}, "Received: 'theano'"),
+    ],
+)
+def test_unknown_names_are_refused(settings, message):
+    """Names alone, so no backend."""
+    with pytest.raises(ValueError, match=message):
+        Model([Dense(3)], **({"loss": "softmax_cross_entropy"} | settings))
+
+
+def test_parameters_are_not_shared_between_models(xp):
+    first, second = make_model(xp).build((2,)), make_model(xp).build((2,))
+    before = map_leaves(lambda p: np.array(to_numpy(p)), second.parameters)
+    fit(first)
+
+    for p, q in zip(leaves(before), leaves(second.parameters), strict=True):
+        np.testing.assert_array_equal(to_numpy(q), p)

@@ -1,0 +1,153 @@
+"""What watches a run of `fit`: the history it returns, the progress bar, and callbacks (named as in Keras)."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from xpnet.tree import Tree
+
+
+@dataclass
+class History:
+    """What `fit` returns.
+
+    Attributes
+    ----------
+    history : dict of list
+        One value an epoch: ``"loss"``, each metric, and with validation data ``"val_loss"``, ...
+    epoch : list of int
+        The epochs' numbers, from 0.
+    iterations : dict of list
+        With ``fit(record_every=k)``: one value every k steps; ``"step"``, the mini-batch's ``"loss"`` and metrics
+        and, with validation data, ``"val_loss"``, ... right after that step.
+    """
+
+    history: dict[str, list] = field(default_factory=dict)
+    epoch: list[int] = field(default_factory=list)
+    iterations: dict[str, list] = field(default_factory=dict)
+
+    @staticmethod
+    def add(table: dict[str, list], logs: dict[str, Any]) -> None:
+        """Append each value of `logs` to its column."""
+        for name, value in logs.items():
+            table.setdefault(name, []).append(value)
+
+
+class Callback:
+    """Called at the events of `fit`. Override what you need; `self.model` is the model.
+
+    Overriding `on_train_batch_end` costs a transfer each step; the other events cost nothing.
+    """
+
+    model: Any
+
+    def on_train_begin(self) -> None:
+        """Before the first epoch."""
+
+    def on_train_end(self) -> None:
+        """After the last epoch; not after an error."""
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        """Before each epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
+        """After each epoch and its validation; `logs` is what the history gets."""
+
+    def on_train_batch_end(self, step: int, logs: dict) -> None:
+        """After each step, numbered over the model's life."""
+
+
+class EarlyStopping(Callback):
+    """Stop when a value has not improved for some epochs.
+
+    Parameters
+    ----------
+    monitor : str, default "val_loss"
+        A name in the history.
+    min_delta : float, default 0.0
+        A smaller change is no improvement.
+    patience : int, default 0
+        Epochs without improvement before the stop.
+    mode : {"auto", "min", "max"}, default "auto"
+        Which way is better; "auto" is "max" for names with "accuracy" or "r2", else "min".
+    restore_best_weights : bool, default False
+        Give the model the parameters and statistics of its best epoch at the end.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        patience: int = 0,
+        mode: str = "auto",
+        restore_best_weights: bool = False,
+    ):
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f'mode must be "auto", "min" or "max". Received: mode={mode!r}')
+        self.monitor, self.min_delta, self.patience = monitor, abs(min_delta), patience
+        upwards = mode == "max" or (mode == "auto" and ("accuracy" in monitor or monitor.endswith("r2")))
+        self.sign = -1.0 if upwards else 1.0
+        self.restore_best_weights = restore_best_weights
+
+    def on_train_begin(self) -> None:
+        self.best, self.waited = math.inf, 0
+        self.best_state: Tree = None
+
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
+        if self.monitor not in logs:
+            raise ValueError(f"EarlyStopping monitors one of {', '.join(logs)}. Received: monitor={self.monitor!r}")
+        value = self.sign * logs[self.monitor]
+        self.waited += 1
+        if value < self.best - self.min_delta:
+            self.best, self.waited = value, 0
+            if self.restore_best_weights:
+                self.best_state = self.model.backend.copy(self.model.state)
+        elif self.waited >= self.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self) -> None:
+        if self.best_state is not None:
+            self.model.state = self.best_state
+
+
+class Progress:
+    """The display of `fit`: 0 is silent, 1 a bar for each epoch, 2 a line for each epoch."""
+
+    def __init__(self, verbose: int):
+        self.verbose = verbose
+        self.bar: Any = None
+
+    def start(self, epoch: int, epochs: range, steps: int) -> None:
+        """An epoch of so many steps begins."""
+        self.title, self.begin = f"Epoch {epoch + 1}/{epochs.stop}", time.perf_counter()
+        if self.verbose == 1:
+            self.bar = tqdm(total=steps, desc=self.title, unit="step", dynamic_ncols=True)
+
+    def update(self, steps: int, means: dict) -> None:
+        """Some steps are done, with these means so far."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(_line(means), refresh=False)
+            self.bar.update(steps)
+
+    def end(self, logs: dict) -> None:
+        """The epoch is over."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(_line(logs))
+            self.close()
+        elif self.verbose == 2:
+            print(f"{self.title} - {time.perf_counter() - self.begin:.1f}s - {_line(logs)}", flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def _line(logs: dict) -> str:
+    return ", ".join(f"{name}={value:.4f}" for name, value in logs.items() if isinstance(value, float))

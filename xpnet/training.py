@@ -1,0 +1,206 @@
+"""The training step, and the loop that runs it.
+
+One step is a pure function, state in, state out. What varies between steps (row numbers, learning rate, random key)
+is data in the batch, so the backend can run many steps at once: `Backend.scan`. The loop hands it chunks of steps, as
+long as the next callback, validation or progress update allows, and fetches the records of a whole chunk in one
+transfer.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from xpnet import schedules
+from xpnet.backend import Backend, namespace, to_numpy
+from xpnet.callbacks import Callback, History, Progress
+from xpnet.divergence import diagnose
+from xpnet.evaluation import Averages, Evaluation, prefixed
+from xpnet.layers import base
+from xpnet.optimizers import Optimizer
+from xpnet.random import host_rng, step_keys
+from xpnet.tree import Array, Tree, leaves, map_leaves
+
+CHUNK_SECONDS = 0.2  # how long a chunk may take: Ctrl-C and the progress bar wait for its end
+
+
+@dataclass(frozen=True)
+class TrainingStep(Evaluation):
+    """``state, record = step(state, batch)``: forward, loss, backward, update."""
+
+    optimizer: Optimizer
+
+    def __call__(self, state: dict[str, Tree], batch: dict[str, Array]) -> Any:
+        params = state["params"]
+        x = self.floating(batch["x"])
+        z, backward, statistics = base.forward(self.network, params, x, batch.get("key"), state["statistics"])
+        loss, dz = self.loss(batch["y"], z, batch.get("weight"))
+        _, grads = backward(dz, need_dx=False)
+        params, optimizer = self.optimizer.update(params, grads, state["optimizer"], batch["learning_rate"])
+        return {"params": params, "optimizer": optimizer, "statistics": statistics}, self.record(batch, z, loss)
+
+
+@dataclass
+class Plan:
+    """What `fit` was asked to do, checked."""
+
+    data: dict[str, Array]
+    validation: dict[str, Array] | None
+    batch_size: int
+    epochs: range
+    seed: int
+    shuffle: bool
+    with_replacement: bool
+    validation_epochs: Callable[[int], bool]
+    record_every: int | None
+    history: History = field(default_factory=History)
+
+
+class Loop:
+    """One run of `fit` on a model: chunks of steps, epochs, records, callbacks."""
+
+    def __init__(self, model: Any, plan: Plan, callbacks: list[Callback], progress: Progress):
+        self.model, self.plan, self.callbacks, self.progress = model, plan, callbacks, progress
+        self.backend: Backend = model.backend
+        self.step: TrainingStep = model.training_step
+        self.rate = schedules.get(model.optimizer.learning_rate)
+        self.every_step = [c for c in callbacks if type(c).on_train_batch_end is not Callback.on_train_batch_end]
+        self.recent: deque = deque(maxlen=2)  # the starts of the last chunks, to go back to from a divergence
+        self.step_seconds: float | None = None
+
+    def run(self) -> History:
+        history = self.plan.history
+        self._call("on_train_begin")
+        with deferred_interrupt() as interrupted:
+            for epoch in self.plan.epochs:
+                self._call("on_epoch_begin", epoch)
+                logs = self._epoch(epoch, interrupted)
+                history.epoch.append(epoch)
+                history.add(history.history, logs)
+                self.progress.end(logs)
+                self._call("on_epoch_end", epoch, logs)
+                if self.model.stop_training:
+                    break
+        self._call("on_train_end")
+        return history
+
+    def _epoch(self, epoch: int, interrupted: Callable[[], None]) -> dict:
+        size, order, averages = self.plan.batch_size, self._order(epoch), Averages(self.step.metrics)
+        self.progress.start(epoch, self.plan.epochs, steps=-(-len(order) // size))
+        full = len(order) - len(order) % size
+        blocks = [order[:full].reshape(-1, size)] + ([order[None, full:]] if full < len(order) else [])
+        self.epoch_start = self.model.step
+        for block in blocks:
+            start = 0
+            while start < len(block):
+                rows = block[start : start + self._chunk_length(len(block))]
+                averages.add(self._chunk(rows), rows.shape[1])
+                start += len(rows)
+                self.progress.update(len(rows), averages.means())
+                interrupted()
+        self._require_finite_parameters()
+        logs = averages.means()
+        if self.plan.validation is not None and self.plan.validation_epochs(epoch):
+            logs |= prefixed("val_", self.model.evaluate_prepared(self.plan.validation))
+        return logs
+
+    def _order(self, epoch: int) -> np.ndarray:
+        n = self.plan.data["x"].shape[0]
+        rng = host_rng(self.plan.seed, "shuffle", epoch)
+        if self.plan.with_replacement:
+            return rng.integers(0, n, size=n)
+        return rng.permutation(n) if self.plan.shuffle else np.arange(n)
+
+    def _chunk_length(self, steps: int) -> int:
+        """How many steps to run at once, of a block of `steps` equal batches."""
+        if self.every_step:
+            return 1
+        if self.backend.compiles:  # each length is compiled once: few different ones
+            length = max(-(-steps // 10), 100)
+        else:
+            length = max(1, int(CHUNK_SECONDS / self.step_seconds)) if self.step_seconds else 1
+        if self.plan.record_every and self.plan.validation is not None:
+            length = min(length, self.plan.record_every - self.model.step % self.plan.record_every)
+        return length
+
+    def _chunk(self, rows: np.ndarray) -> dict:
+        """Run one chunk -> its records as host arrays, one entry a step."""
+        model, numbers = self.model, self.model.step + np.arange(len(rows))
+        origin = self.epoch_start if getattr(self.rate, "restart_every_epoch", False) else 0
+        batches = {"index": rows, "learning_rate": np.array([float(self.rate(int(i - origin))) for i in numbers])}
+        if self.step.network.random:
+            batches["key"] = step_keys(self.plan.seed, numbers)
+        self.recent.append((self.backend.copy(model.state), batches, model.step))
+        begin = time.perf_counter()
+        model.state, records = self.backend.scan(self.step, model.state, batches, self.plan.data)
+        records = map_leaves(to_numpy, records)
+        self.step_seconds = (time.perf_counter() - begin) / len(rows)
+        if not np.all(np.isfinite(records["loss"])):
+            self._diverged()
+        model.step += len(rows)
+        self._record_iterations(records, len(rows))
+        for callback in self.every_step:
+            callback.on_train_batch_end(model.step - 1, Averages(self.step.metrics).add(records, 1).means())
+        return records
+
+    def _record_iterations(self, records: dict, steps: int) -> None:
+        """Keep the mini-batch values of every k-th step and, with validation data, the validation values after it."""
+        every, end, history = self.plan.record_every, self.model.step, self.plan.history
+        if not every:
+            return
+        for i in range(steps):
+            if (end - steps + i + 1) % every == 0:
+                one = map_leaves(lambda values, i=i: values[i : i + 1], records)
+                logs = {"step": end - steps + i} | Averages(self.step.metrics).add(one, 1).means()
+                if self.plan.validation is not None:
+                    logs |= prefixed("val_", self.model.evaluate_prepared(self.plan.validation))
+                history.add(history.iterations, logs)
+
+    def _call(self, event: str, *args: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(*args)
+
+    def _require_finite_parameters(self) -> None:
+        params = leaves(self.model.parameters)
+        if params and not all(bool(namespace(p).all(namespace(p).isfinite(p))) for p in params):
+            self._diverged()
+
+    def _diverged(self) -> None:
+        self.model.state, self.model.step, error = diagnose(self.backend, self.step, self.recent, self.plan.data)
+        raise error
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back until the yielded function is called: between chunks the model is whole.
+
+    A second Ctrl-C interrupts at once. Outside the main thread Python delivers none, and nothing is changed.
+    """
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def handler(number: int, frame: Any) -> None:
+        caught.append(number)
+        if len(caught) > 1:
+            raise KeyboardInterrupt
+
+    def check() -> None:
+        if caught:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, previous)
