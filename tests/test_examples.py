@@ -1,0 +1,32 @@
+"""The example scripts run, on small data. Each sets its own backend, so no `xp` fixture."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, EXAMPLES / script, *map(str, arguments)], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_mnist_on_the_small_digits(tmp_path):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    plot, report = tmp_path / "plot.png", tmp_path / "report.json"
+    out = run("mnist.py", "--dataset", "digits", "--backend", "numpy", "--json", report, "--plot", plot)
+
+    result = json.loads(report.read_text())
+    assert result["test_accuracy"] >= 0.96
+    assert set(result) == {
+        "dataset", "backend", "device", "seed", "epochs", "seconds", "test_accuracy", "history",
+    }  # fmt: skip
+    assert "precision" in out
+    assert "numpy on cpu" in out
+    assert plot.stat().st_size > 10_000
