@@ -27,10 +27,19 @@ from xpnet.initializers import (
 )
 
 NAMES = {
-    "zeros": Zeros, "ones": Ones, "constant": Constant, "uniform": Uniform, "normal": Normal,
-    "truncated_normal": TruncatedNormal, "orthogonal": Orthogonal,
-    "lecun_uniform": LeCunUniform, "lecun_normal": LeCunNormal, "glorot_uniform": GlorotUniform,
-    "glorot_normal": GlorotNormal, "he_uniform": HeUniform, "he_normal": HeNormal,
+    "zeros": Zeros,
+    "ones": Ones,
+    "constant": Constant,
+    "uniform": Uniform,
+    "normal": Normal,
+    "truncated_normal": TruncatedNormal,
+    "orthogonal": Orthogonal,
+    "lecun_uniform": LeCunUniform,
+    "lecun_normal": LeCunNormal,
+    "glorot_uniform": GlorotUniform,
+    "glorot_normal": GlorotNormal,
+    "he_uniform": HeUniform,
+    "he_normal": HeNormal,
 }
 N = 100_000
 matrices = st.lists(st.integers(1, 6), min_size=2, max_size=4).map(tuple)
@@ -182,8 +191,10 @@ def test_get_of_an_unknown_one_lists_the_names(unknown):
         (lambda: Uniform(0, math.inf), "high must be a finite number, such as 0.05. Received: high=inf"),
         (lambda: Constant("1"), "value must be a finite number, such as 0.05. Received: value='1'"),
         (lambda: Orthogonal(None), "gain must be a finite number, such as 0.05. Received: gain=None"),
-        (lambda: Orthogonal()(rng(), (3,)),
-         "Orthogonal takes 2 axes or more; use Normal for a vector. Received: shape=(3,)"),
+        (
+            lambda: Orthogonal()(rng(), (3,)),
+            "Orthogonal takes 2 axes or more; use Normal for a vector. Received: shape=(3,)",
+        ),
     ],
 )
 def test_errors_give_the_rule_the_remedy_and_what_was_received(make, message):

@@ -65,8 +65,7 @@ EXAMPLES = [
         (WarmUp(4, then=8), {0: 0, 1: 2, 3: 6, 4: 8, 10**9: 8}),
         (WarmUp(4, then=Linear(8, 0, 8), start=4), {0: 4, 1: 5, 4: 8, 6: 6, 12: 0}),
         (WarmUp(2, then=lambda step: 6 / (1 + step)), {0: 0, 1: 3, 2: 6, 3: 3, 4: 2}),
-        (OneCycle(8, 11, rise=5 / 11, div_factor=4, final_div_factor=2),
-         {0: 2, 2: 5, 4: 8, 7: 4.5, 10: 1, 11: 1}),
+        (OneCycle(8, 11, rise=5 / 11, div_factor=4, final_div_factor=2), {0: 2, 2: 5, 4: 8, 7: 4.5, 10: 1, 11: 1}),
         (OneCycle(8, 4, rise=0.25), {0: 8, 3: 0.000032}),
     ],
 )
@@ -77,8 +76,13 @@ def test_values_by_hand(schedule, expected):
 # Invariants
 
 
-@given(st.sampled_from([Linear, lambda *args: Polynomial(*args, 1.7), lambda a, b, n: Cosine(a, n, b)]),
-       rates, rates, counts, taken)
+@given(
+    st.sampled_from([Linear, lambda *args: Polynomial(*args, 1.7), lambda a, b, n: Cosine(a, n, b)]),
+    rates,
+    rates,
+    counts,
+    taken,
+)
 def test_from_start_to_end_monotonically_and_there_it_stays(make, start, end, steps, step):
     schedule = make(start, end, steps)
     here, next_ = schedule(step), schedule(step + 1)
@@ -193,20 +197,26 @@ def test_get_of_something_else(value):
         (lambda: Exponential(1, 0.5, 2.5), f"decay_steps {COUNT} decay_steps=2.5"),
         (lambda: CosineRestarts(1, 5, cycle_multiplier=0), f"cycle_multiplier {COUNT} cycle_multiplier=0"),
         (lambda: Piecewise([0], [1, 2]), f"boundaries[0] {COUNT} boundaries[0]=0"),
-        (lambda: Piecewise([5, 5], [1, 2, 3]),
-         "boundaries must increase; sort them. Received: boundaries=(5, 5)"),
-        (lambda: Piecewise([5], [1]),
-         "there must be one value more than boundaries: before, between and after them. "
-         "Received: values=(1.0,), boundaries=(5,)"),
-        (lambda: WarmUp(5, Constant(1, restart_every_epoch=True)),
-         "then cannot restart alone; give restart_every_epoch=True to WarmUp. "
-         "Received: then=Constant(restart_every_epoch=True, value=1.0)"),
-        (lambda: OneCycle(1, 10, rise=1),
-         "rise, the share of steps up to the peak, must be < 1. Received: rise=1.0"),
-        (lambda: OneCycle(1, 10, div_factor=0.5),
-         "div_factor must be >= 1: the peak is divided by it. Received: div_factor=0.5"),
-        (lambda: OneCycle(1, 10, final_div_factor=0),
-         "final_div_factor must be >= 1: the peak is divided by it. Received: final_div_factor=0.0"),
+        (lambda: Piecewise([5, 5], [1, 2, 3]), "boundaries must increase; sort them. Received: boundaries=(5, 5)"),
+        (
+            lambda: Piecewise([5], [1]),
+            "there must be one value more than boundaries: before, between and after them. "
+            "Received: values=(1.0,), boundaries=(5,)",
+        ),
+        (
+            lambda: WarmUp(5, Constant(1, restart_every_epoch=True)),
+            "then cannot restart alone; give restart_every_epoch=True to WarmUp. "
+            "Received: then=Constant(restart_every_epoch=True, value=1.0)",
+        ),
+        (lambda: OneCycle(1, 10, rise=1), "rise, the share of steps up to the peak, must be < 1. Received: rise=1.0"),
+        (
+            lambda: OneCycle(1, 10, div_factor=0.5),
+            "div_factor must be >= 1: the peak is divided by it. Received: div_factor=0.5",
+        ),
+        (
+            lambda: OneCycle(1, 10, final_div_factor=0),
+            "final_div_factor must be >= 1: the peak is divided by it. Received: final_div_factor=0.0",
+        ),
     ],
 )
 def test_errors_give_the_rule_the_remedy_and_what_was_received(make, message):
@@ -236,8 +246,11 @@ def test_the_base_is_abstract():
         (CosineRestarts(0.5, 9, end=0.01), "CosineAnnealingWarmRestarts", {"T_0": 9, "eta_min": 0.01}),
         (CosineRestarts(0.5, 9, cycle_multiplier=2), "CosineAnnealingWarmRestarts", {"T_0": 9, "T_mult": 2}),
         (OneCycle(0.5, 60), "OneCycleLR", {"max_lr": 0.5, "total_steps": 60}),
-        (OneCycle(0.5, 60, 0.45, 10, 100), "OneCycleLR",
-         {"max_lr": 0.5, "total_steps": 60, "pct_start": 0.45, "div_factor": 10, "final_div_factor": 100}),
+        (
+            OneCycle(0.5, 60, 0.45, 10, 100),
+            "OneCycleLR",
+            {"max_lr": 0.5, "total_steps": 60, "pct_start": 0.45, "div_factor": 10, "final_div_factor": 100},
+        ),
     ],
 )
 def test_against_torch(ours, theirs, settings):

@@ -9,8 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import numpy as np
-
 from xpnet.backend import namespace
 from xpnet.losses import BinaryCrossEntropy, Loss, one_hot
 from xpnet.tree import Array
@@ -177,8 +175,8 @@ class R2(Metric):
 
     def combine(self, residual, square, *means):
         variance = square - sum(mean * mean for mean in means)
-        constant = variance <= 0
-        return np.where(constant, residual == 0, 1 - residual / np.where(constant, 1, variance))[()]
+        constant = variance <= 0  # a number or, of K networks, an array: hence factors and no branch
+        return (1 - constant) * (1 - residual / (variance + constant)) + constant * (residual == 0)
 
 
 _METRICS = (Accuracy, TopKAccuracy, ElementwiseAccuracy, BinaryAccuracy, MeanAbsoluteError, RootMeanSquaredError, R2)
