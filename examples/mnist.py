@@ -65,7 +65,7 @@ def save_plot(path, history, images, labels, predicted):
     wrong = np.flatnonzero(predicted != labels)[:20]
     titles = [f"{predicted[i]}, not {labels[i]}" for i in wrong]
     if len(wrong):
-        bottom.suptitle(f"{len(wrong)} of {np.sum(predicted != labels)} mistakes: predicted, not true")
+        bottom.suptitle(f"{len(wrong)} of {np.sum(predicted != labels)} mistakes: predicted, not the label")
         plotting.image_grid(images[wrong], titles, columns=10, figure=bottom)
     figure.savefig(path)
     print(f"Saved {path}")
