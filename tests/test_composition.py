@@ -1,0 +1,197 @@
+"""Branches beside one another, and one layer at many positions."""
+
+import numpy as np
+import pytest
+
+from tests.layer_checks import build, check_layer
+from xpnet.backend import make_backend, to_numpy
+from xpnet.layers import base
+from xpnet.layers.activations import Tanh
+from xpnet.layers.composition import Add, Concatenate, Parallel, Residual, TimeDistributed
+from xpnet.layers.dense import Dense
+from xpnet.layers.dropout import Dropout
+from xpnet.layers.normalization import BatchNormalization
+from xpnet.layers.reshaping import Flatten, Identity, Reshape
+from xpnet.layers.sequential import Sequential
+from xpnet.random import fold_in, step_keys
+from xpnet.tree import leaves, map_leaves, named_leaves
+
+KEY = step_keys(0, np.arange(1))[0]
+NOISY = Sequential([Dense(3), Dropout(0.4), BatchNormalization()])
+LAYERS = [
+    Add([Dense(2), Identity(), Dense(2, activation="tanh")]),
+    Residual(Sequential([Dense(4, activation="tanh"), Dense(2)])),
+    Residual(Dense(3), shortcut=Dense(3, use_bias=False)),
+    Residual(NOISY, shortcut=Dense(3)),
+    Concatenate([Dense(3), Identity(), Dropout(0.5)]),
+    Concatenate([NOISY, Concatenate([Tanh(), NOISY])]),
+]
+
+
+def kind(layer):
+    return type(layer).__name__
+
+
+def needs_key(layer):
+    return KEY if layer.random else None
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=kind)
+def test_gradient(layer, xp64, rng):
+    check_layer(layer, xp64, rng.normal(size=(3, 2)), key=needs_key(layer))
+
+
+@pytest.mark.parametrize("axis", [1, 2, -1, -2])
+def test_concatenate_gradient_along_each_axis(axis, xp64, rng):
+    check_layer(Concatenate([Tanh(), Identity(), Tanh()], axis=axis), xp64, rng.normal(size=(2, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    "layer", [Dense(3, activation="tanh"), Flatten(), NOISY, Add([Dense(2), Identity()])], ids=repr
+)
+def test_time_distributed_gradient(layer, xp64, rng):
+    check_layer(TimeDistributed(layer), xp64, rng.normal(size=(2, 3, 2)), key=needs_key(layer))
+
+
+@pytest.mark.parametrize("layer", [*LAYERS, Sequential([Reshape((2, 1)), TimeDistributed(NOISY)])], ids=kind)
+def test_float32_agrees_with_numpy(layer, xp, rng):
+    x = rng.normal(size=(5, 2))
+
+    expected = check_layer(layer, make_backend("numpy", dtype="float32"), x, key=needs_key(layer), wide=False)
+    got = check_layer(layer, xp, x, key=needs_key(layer), wide=False)
+
+    for a, b in zip(leaves(expected), leaves(got), strict=True):
+        np.testing.assert_allclose(to_numpy(b), a, rtol=1e-4, atol=1e-5)  # sums round in another order
+
+
+def test_values(xp, rng):
+    x = rng.normal(size=(2, 3, 4)).astype("float32")
+
+    def apply(layer):
+        return to_numpy(layer(map_leaves(xp.asarray, build(layer, x.shape[1:])[0]), xp.asarray(x)))
+
+    np.testing.assert_array_equal(apply(Residual(Identity())), 2 * x)
+    np.testing.assert_array_equal(apply(Add([Identity()] * 3)), x + x + x)
+    np.testing.assert_array_equal(apply(Concatenate([Identity()] * 2)), np.concatenate([x, x], -1))
+    np.testing.assert_array_equal(apply(Concatenate([Identity()] * 2, axis=1)), np.concatenate([x, x], 1))
+    np.testing.assert_array_equal(apply(TimeDistributed(Reshape((2, 2)))), x.reshape(2, 3, 2, 2))
+
+
+def test_parallel_gives_a_tuple(xp, rng):
+    layer = Parallel([Dense(2), Tanh()])
+    params, shape, _ = build(layer, (3,))
+    params, x = map_leaves(xp.asarray, params), xp.asarray(rng.normal(size=(4, 3)))
+    (a, b), backward = layer.forward(params, x)
+    dx, grads = backward((a, b))
+
+    assert shape == ((2,), (3,))
+    dense_dx, dense_grads = Dense(2).forward(params[0], x)[1](a)
+    np.testing.assert_array_equal(to_numpy(dx), to_numpy(dense_dx + Tanh().forward({}, x)[1](b)[0]))
+    np.testing.assert_array_equal(to_numpy(grads[0]["weight"]), to_numpy(dense_grads["weight"]))
+    assert grads[1] == {}
+
+
+def test_names_are_positions():
+    """Trees alone: no backend."""
+    params, *_ = build(
+        Sequential([Residual(Sequential([Tanh(), Dense(3)])), Concatenate([Identity(), Dense(2)])]), (3,)
+    )
+
+    assert {name for name, _ in named_leaves(params)} == {"0.0.1.weight", "0.0.1.bias", "1.1.weight", "1.1.bias"}
+
+
+def test_time_distributed_shares_the_layer_s_parameters():
+    """Trees alone: no backend."""
+    params, shape, _ = build(TimeDistributed(Dense(3)), (5, 2))
+
+    assert {name for name, _ in named_leaves(params)} == {"weight", "bias"}
+    assert shape == (5, 3)
+
+
+def test_branches_draw_for_themselves(xp):
+    x, key = xp.asarray(np.ones((20, 20))), xp.asarray(KEY)
+
+    y, _ = Concatenate([Dropout(0.5), Dropout(0.5)]).forward(({}, {}), x, key=key)
+
+    first, second = (Dropout(0.5).forward({}, x, key=fold_in(key, i))[0] for i in range(2))
+    np.testing.assert_array_equal(to_numpy(y), np.concatenate([to_numpy(first), to_numpy(second)], axis=1))
+    assert np.any(to_numpy(first) != to_numpy(second))
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: Add([Dense(3), layer]), TimeDistributed])
+def test_statistics_pass_through(wrap, xp, rng):
+    layer = wrap(BatchNormalization(momentum=0))
+    x = xp.asarray(rng.normal(2, 3, size=(6, 5, 3) if wrap is TimeDistributed else (6, 3)))
+    params, statistics = map_leaves(xp.asarray, build(layer, x.shape[1:])[::2])
+    y, _, new = layer.forward(params, x, statistics=statistics)
+
+    np.testing.assert_allclose(to_numpy(layer(params, x, statistics=new)), to_numpy(y), rtol=1e-4, atol=1e-4)
+    assert [name for name, _ in named_leaves(new)] == [name for name, _ in named_leaves(statistics)]
+
+
+def test_integer_input_is_the_branches():
+    """Settings alone: no backend."""
+
+    class Tokens(Identity):
+        integer_input = True
+
+    assert Add([Tokens(), Tokens()]).integer_input
+    assert TimeDistributed(Tokens()).integer_input
+    assert not Add([Identity()]).integer_input
+
+
+def test_without_dx(xp, rng):
+    """As a first layer: no branch computes dx."""
+    layer = Residual(Dense(3), shortcut=Dense(3))
+    params, x = map_leaves(xp.asarray, build(layer, (2,))[0]), xp.asarray(rng.normal(size=(4, 2)))
+    y, backward = layer.forward(params, x)
+
+    assert backward(y, need_dx=False)[0] is None
+
+
+@pytest.mark.parametrize("layer", [LAYERS[-1], Sequential([Reshape((2, 1)), TimeDistributed(NOISY)])], ids=kind)
+def test_under_jit(layer, rng):
+    """JAX alone compiles."""
+    jax = pytest.importorskip("jax")
+    arguments = *build(layer, (2,))[::2], rng.normal(size=(3, 2)), KEY
+
+    def step(params, statistics, x, key):
+        y, backward, statistics = base.forward(layer, params, x, key, statistics)
+        return y, statistics, backward(y)
+
+    got = jax.jit(step)(*map_leaves(make_backend("jax").asarray, arguments))
+    for a, b in zip(leaves(got), leaves(step(*arguments)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)  # float32 against float64
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Add([]), r"Add takes at least one branch. Received: branches=\(\)"),
+        (lambda: Concatenate([Identity()], axis=0), "axis must not be 0, which is the batch"),
+        (lambda: init(Add([Dense(2), Dense(3)]), (4,)), r"added must give outputs of one shape. .*\[\(2,\), \(3,\)\]"),
+        (lambda: init(Add([Identity(), Dense(3)]), (4, 4)), "Branch 1, Dense: "),
+        (lambda: init(Concatenate([Identity()], axis=2), (4,)), r"shapes \[\(4,\)\] have no axis 2"),
+        (lambda: init(Concatenate([Identity()], axis=-2), (4,)), "have no axis -2, the batch being axis 0"),
+        (
+            lambda: init(Concatenate([Identity(), Flatten()]), (2, 3)),
+            "along axis -1 must give outputs that differ in no other",
+        ),
+        (lambda: init(TimeDistributed(Dense(3)), (4,)), r"at least two axes. Received: samples of shape \(4,\)"),
+    ],
+)
+def test_settings_and_shapes_are_checked(make, message):
+    """Host-side checks, so no backend."""
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("make", [lambda: Residual("relu"), lambda: TimeDistributed("relu")])
+def test_branches_are_layers(make):
+    """Host-side check, so no backend."""
+    with pytest.raises(TypeError, match="Received: 'relu'"):
+        make()
+
+
+def init(layer, input_shape):
+    return layer.init(np.random.default_rng(0), input_shape)

@@ -1,0 +1,257 @@
+"""Random changes to images, on the device: in training each image at each step is seen in a new way.
+
+Images are (batch, height, width, channels). All are linear maps of the pixels, so dx = Aᵀ dy, and each of these
+transposes gathers pixels as the map itself does: nothing is ever scattered. Pixels from outside an image are 0. What is
+drawn for an image is a function of the step's key and the image's place in the batch, see `xpnet.random`, and the same
+on every backend.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Literal
+
+from xpnet.backend import device, namespace
+from xpnet.layers.base import Layer, require_positive
+from xpnet.random import uniform_bits
+
+
+@dataclass(frozen=True)
+class _Augmentation(Layer):
+    """A random layer on images that is the identity at inference."""
+
+    random = True
+
+    def init(self, rng, input_shape):
+        if len(input_shape) != 3:
+            raise ValueError(
+                f"{type(self).__name__} takes images of shape (height, width, channels). "
+                f"Received: samples of shape {input_shape}"
+            )
+        return {}, input_shape
+
+    def __call__(self, params, x):
+        return x
+
+
+@dataclass(frozen=True)
+class RandomShift(_Augmentation):
+    """y[i, j] = x[i + s, j + t],   dx[i, j] = dy[i - s, j - t],   (s, t) uniform for each image, in whole pixels
+
+    x, y: (batch, height, width, c). Inference is the identity. P. Simard, D. Steinkraus and J. Platt, "Best practices
+    for convolutional neural networks applied to visual document analysis", ICDAR 2003.
+
+    Parameters
+    ----------
+    height, width : int or float
+        The largest shift up or down, left or right: an int in pixels, a float below 1 as a share of the image's size.
+    """
+
+    height: int | float
+    width: int | float
+
+    def __post_init__(self):
+        for name, value in (("height", self.height), ("width", self.width)):
+            if not (value >= 0 and (isinstance(value, int) or value < 1)):
+                raise ValueError(
+                    f"{name} must be a number of pixels, an int, or a share of the image, a float in [0, 1). "
+                    f"Received: {name}={value!r}"
+                )
+
+    def forward(self, params, x, *, key):
+        h, w = x.shape[1:3]
+        down, across = _draws(key, x)
+        s, t = self._shift(down, self.height, h), self._shift(across, self.width, w)
+
+        def backward(dy, need_dx=True):
+            return (_window(dy, -s, -t, h, w) if need_dx else None), {}
+
+        return _window(x, s, t, h, w), backward
+
+    @staticmethod
+    def _shift(bits, reach, length):
+        reach = round(reach * length) if isinstance(reach, float) else reach
+        return _below(2 * reach + 1, bits) - reach
+
+
+@dataclass(frozen=True)
+class RandomCrop(_Augmentation):
+    """y[i, j] = x[i + s, j + t],   dx[i, j] = dy[i - s, j - t],   (s, t) uniform for each image, with y inside x
+
+    x: (batch, h, w, c), y: (batch, height, width, c). Inference takes the middle of the image. A. Krizhevsky,
+    I. Sutskever and G. Hinton, "ImageNet classification with deep convolutional neural networks", NeurIPS 2012.
+
+    Parameters
+    ----------
+    height, width : int
+        Of y, in pixels.
+
+    Raises
+    ------
+    ValueError
+        The image is smaller than the crop.
+    """
+
+    height: int
+    width: int
+
+    def __post_init__(self):
+        require_positive(height=self.height, width=self.width)
+
+    def init(self, rng, input_shape):
+        super().init(rng, input_shape)
+        h, w, channels = input_shape
+        if h < self.height or w < self.width:
+            raise ValueError(
+                f"A crop of {self.height} x {self.width} does not fit into images of {h} x {w}. "
+                "Put ZeroPadding2D before it."
+            )
+        return {}, (self.height, self.width, channels)
+
+    def forward(self, params, x, *, key):
+        h, w = x.shape[1:3]
+        down, across = _draws(key, x)
+        s, t = _below(h - self.height + 1, down), _below(w - self.width + 1, across)
+
+        def backward(dy, need_dx=True):
+            return (_window(dy, -s, -t, h, w) if need_dx else None), {}
+
+        return _window(x, s, t, self.height, self.width), backward
+
+    def __call__(self, params, x):
+        s, t = (x.shape[1] - self.height) // 2, (x.shape[2] - self.width) // 2
+        return x[:, s : s + self.height, t : t + self.width, :]
+
+
+@dataclass(frozen=True)
+class RandomFlip(_Augmentation):
+    """y = x, or x mirrored with probability ½ for each image and direction,   dx = dy mirrored likewise
+
+    x, y: (batch, height, width, c). Inference is the identity.
+
+    Parameters
+    ----------
+    direction : {"horizontal", "vertical", "both"}, default "horizontal"
+        "horizontal" exchanges left and right, "vertical" top and bottom, "both" does each or neither or both.
+    """
+
+    direction: Literal["horizontal", "vertical", "both"] = "horizontal"
+
+    def __post_init__(self):
+        if self.direction not in ("horizontal", "vertical", "both"):
+            raise ValueError(f'direction is "horizontal", "vertical" or "both". Received: {self.direction!r}')
+
+    def forward(self, params, x, *, key):
+        vertical, horizontal = (bits[..., None] < 32768 for bits in _draws(key, x))
+
+        def mirror(z):
+            xp = namespace(z)
+            if self.direction != "horizontal":
+                z = xp.where(vertical, xp.flip(z, axis=1), z)
+            if self.direction != "vertical":
+                z = xp.where(horizontal, xp.flip(z, axis=2), z)
+            return z
+
+        return mirror(x), lambda dy, need_dx=True: (mirror(dy) if need_dx else None, {})
+
+
+@dataclass(frozen=True)
+class RandomRotation(_Augmentation):
+    """y[p] = Σₙ Λ(n - R p) x[n],   dx[n] = Σₚ Λ(n - R p) dy[p],   R a turn by a uniform angle for each image
+
+    n and p are pixels, counted from the middle of the image. Λ(δ) = max(1 - |δ₁|, 0) · max(1 - |δ₂|, 0) is bilinear
+    interpolation: of the sum over n only the four pixels around R p are not 0. In dx only those p matter for which
+    n - R p = R (R⁻¹n - p) is inside Λ's square of half-width 1, so |R⁻¹n - p| < √2: they are among the 3 x 3 around the
+    one nearest to R⁻¹n. So both are sums over a few neighbours.
+
+    x, y: (batch, height, width, c). Inference is the identity.
+
+    Parameters
+    ----------
+    degrees : float
+        The largest angle, in either direction; 0 <= degrees <= 180.
+    """
+
+    degrees: float
+
+    def __post_init__(self):
+        if not 0 <= self.degrees <= 180:
+            raise ValueError(f"degrees, the largest angle, must be in [0, 180]. Received: degrees={self.degrees!r}")
+
+    def forward(self, params, x, *, key):
+        xp = namespace(x)
+        bits, _ = _draws(key, x)
+        angle = (xp.astype(bits, x.dtype) - 32767.5) * (math.radians(self.degrees) / 32768)
+        cos, sin = xp.cos(angle), xp.sin(angle)
+
+        def backward(dy, need_dx=True):
+            return (_rotate(dy, cos, sin, transposed=True) if need_dx else None), {}
+
+        return _rotate(x, cos, sin), backward
+
+
+def _rotate(x, cos, sin, transposed=False):
+    """y[p] = Σₙ Λ(n - q) x[n], q = R p;   transposed: y[p] = Σₙ Λ(R (n - q)) x[n], q = R⁻¹ p"""
+    xp = namespace(x)
+    h, w = x.shape[1:3]
+    middle_i, middle_j = (h - 1) / 2, (w - 1) / 2
+    i, j = _grid(x, h, w, x.dtype)
+    i, j = _turn(cos, -sin if transposed else sin, i - middle_i, j - middle_j)
+    i += middle_i
+    j += middle_j
+    corner, steps = (xp.round, (-1, 0, 1)) if transposed else (xp.floor, (0, 1))
+    i0, j0 = corner(i), corner(j)
+
+    def part(a, b):
+        n, m = i0 + a, j0 + b
+        d, e = _turn(cos, sin, n - i, m - j) if transposed else (n - i, m - j)
+        y = _pixels(x, xp.astype(n, xp.int32), xp.astype(m, xp.int32))
+        y *= (xp.maximum(1.0 - xp.abs(d), 0.0) * xp.maximum(1.0 - xp.abs(e), 0.0))[..., None]
+        return y
+
+    return reduce(add, (part(a, b) for a in steps for b in steps))
+
+
+def _turn(cos, sin, i, j):
+    return cos * i - sin * j, sin * i + cos * j
+
+
+def _draws(key, x):
+    """16 random bits for each image, twice: shapes (batch, 1, 1)."""
+    bits = namespace(x).reshape(uniform_bits(key, 2 * x.shape[0], device(x)), (2, x.shape[0], 1, 1))
+    return bits[0, ...], bits[1, ...]
+
+
+def _below(n, bits):
+    """Whole numbers in 0 .. n - 1, from 16 random bits."""
+    return (bits * n) >> 16
+
+
+def _window(x, s, t, height, width):
+    """x[s + i, t + j] for i < height, j < width, 0 outside x; its transpose is the window at (-s, -t) of x's size."""
+    i, j = _grid(x, height, width, s.dtype)
+    return _pixels(x, s + i, t + j)
+
+
+def _grid(x, height, width, dtype):
+    """Row and column numbers, as columns and rows that broadcast to an image."""
+    xp = namespace(x)
+    i = xp.arange(height, dtype=dtype, device=device(x))
+    j = xp.arange(width, dtype=dtype, device=device(x))
+    return i[:, None], j[None, :]
+
+
+def _pixels(x, i, j):
+    """x[i, j] of each image, 0 outside; i and j broadcast to (batch, height, width)."""
+    xp = namespace(x)
+    batch, h, w, channels = x.shape
+    inside = (i >= 0) & (i < h) & (j >= 0) & (j < w)
+    sample = xp.arange(batch, dtype=i.dtype, device=device(x))[:, None, None]
+    index = ((sample * h + i) * w + j) * xp.astype(inside, i.dtype)  # outside, the first pixel is taken and made 0
+    y = xp.take(xp.reshape(x, (-1, channels)), xp.reshape(index, (-1,)), axis=0)
+    y = xp.reshape(y, (*index.shape, channels))
+    y *= xp.astype(inside, x.dtype)[..., None]
+    return y

@@ -1,0 +1,260 @@
+"""Layers beside one another, and one layer at many positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from itertools import accumulate, pairwise
+from operator import add
+
+from xpnet.backend import namespace
+from xpnet.layers import base
+from xpnet.layers.base import Layer
+from xpnet.layers.reshaping import Identity
+from xpnet.layers.sequential import Sequential
+from xpnet.random import fold_in
+
+
+@dataclass(frozen=True)
+class _Branches(Layer):
+    """Applies every branch to the same input and joins their outputs."""
+
+    branches: tuple[Layer, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "branches", tuple(_one_layer(branch) for branch in self.branches))
+        if not self.branches:
+            raise ValueError(f"{type(self).__name__} takes at least one branch. Received: branches=()")
+
+    def _join_shapes(self, shapes: list) -> tuple:
+        """The shape of the joined output, of one sample."""
+        raise NotImplementedError
+
+    def _join(self, ys: list) -> tuple[object, Callable]:
+        """The joined output, and the function from its gradient dy to the branches' gradients."""
+        raise NotImplementedError
+
+    @property
+    def random(self):
+        return any(branch.random for branch in self.branches)
+
+    @property
+    def running(self):
+        return any(branch.running for branch in self.branches)
+
+    @property
+    def integer_input(self):
+        return any(branch.integer_input for branch in self.branches)
+
+    def init(self, rng, input_shape):
+        params, shapes, statistics = [], [], []
+        for i, (branch, branch_rng) in enumerate(zip(self.branches, rng.spawn(len(self.branches)), strict=True)):
+            try:
+                branch_params, shape, branch_statistics = base.init(branch, branch_rng, input_shape)
+            except ValueError as error:
+                raise ValueError(f"Branch {i}, {type(branch).__name__}: {error}") from error
+            params.append(branch_params)
+            shapes.append(shape)
+            statistics.append(branch_statistics)
+        shape = self._join_shapes(shapes)
+        return (tuple(params), shape, tuple(statistics)) if self.running else (tuple(params), shape)
+
+    def forward(self, params, x, *, key=None, statistics=None):
+        ys, backwards, new_statistics = [], [], []
+        for i, branch in enumerate(self.branches):
+            branch_key = fold_in(key, i) if branch.random else None
+            y, branch_backward, new = base.forward(branch, params[i], x, branch_key, statistics and statistics[i])
+            ys.append(y)
+            backwards.append(branch_backward)
+            new_statistics.append(new)
+        y, split = self._join(ys)
+
+        def backward(dy, need_dx=True):
+            pairs = [f(dy_i, need_dx) for f, dy_i in zip(backwards, split(dy), strict=True)]
+            dxs, grads = zip(*pairs, strict=True)
+            return reduce(add, dxs) if need_dx else None, grads
+
+        return (y, backward, tuple(new_statistics)) if self.running else (y, backward)
+
+    def __call__(self, params, x, *, statistics=None):
+        ys = [base.infer(f, params[i], x, statistics and statistics[i]) for i, f in enumerate(self.branches)]
+        return self._join(ys)[0]
+
+
+@dataclass(frozen=True)
+class Parallel(_Branches):
+    """y = (f₁(x), …, fₙ(x)), a tuple,   dx = Σᵢ fᵢ'ᵀ dyᵢ:   x reaches the loss through every branch
+
+    For networks with several outputs. Parameters are the tuple of the branches' parameters.
+
+    Parameters
+    ----------
+    branches : iterable of Layer
+    """
+
+    def _join_shapes(self, shapes):
+        return tuple(shapes)
+
+    def _join(self, ys):
+        return tuple(ys), lambda dy: dy
+
+
+@dataclass(frozen=True)
+class Add(_Branches):
+    """y = Σᵢ fᵢ(x),   dx = Σᵢ fᵢ'ᵀ dy
+
+    Parameters are the tuple of the branches' parameters.
+
+    Parameters
+    ----------
+    branches : iterable of Layer
+
+    Raises
+    ------
+    ValueError
+        The branches' outputs differ in shape.
+    """
+
+    def _join_shapes(self, shapes):
+        if len(set(shapes)) > 1:
+            raise ValueError(f"Branches that are added must give outputs of one shape. Received: shapes {shapes}")
+        return shapes[0]
+
+    def _join(self, ys):
+        return reduce(add, ys), lambda dy: [dy] * len(ys)
+
+
+def Residual(branch: Layer, shortcut: Layer | None = None) -> Add:
+    """y = f(x) + x,   dx = f'ᵀ dy + dy:   the layer `Add` of a branch and the identity
+
+    The gradient reaches x undiminished, however deep the network. K. He et al., "Deep residual learning for image
+    recognition", CVPR 2016.
+
+    Parameters
+    ----------
+    branch : Layer
+        f; use a `Sequential` for several layers.
+    shortcut : Layer, default Identity()
+        Stands in place of the identity where f changes the shape.
+    """
+    return Add((branch, shortcut or Identity()))
+
+
+@dataclass(frozen=True)
+class Concatenate(_Branches):
+    """y = [f₁(x), …, fₙ(x)] along an axis,   dx = Σᵢ fᵢ'ᵀ dyᵢ,   dyᵢ the part of dy that came from fᵢ
+
+    Parameters are the tuple of the branches' parameters.
+
+    Parameters
+    ----------
+    branches : iterable of Layer
+    axis : int, default -1
+        Axis 0 is the batch, along which nothing can be concatenated.
+
+    Raises
+    ------
+    ValueError
+        `axis` is the batch; the branches' outputs differ in another axis, or lack this one.
+    """
+
+    axis: int = -1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.axis == 0:
+            raise ValueError("axis must not be 0, which is the batch: -1 are the channels. Received: axis=0")
+
+    def _join_shapes(self, shapes):
+        rank = len(shapes[0])
+        axis = self.axis - (self.axis > 0)  # of one sample: without the batch
+        if not -rank <= axis < rank:
+            raise ValueError(f"Branches' outputs of shapes {shapes} have no axis {self.axis}, the batch being axis 0.")
+        before, after = slice(axis % rank), slice(axis % rank + 1, None)
+        if len({(shape[before], shape[after]) for shape in shapes}) > 1:
+            raise ValueError(
+                f"Branches concatenated along axis {self.axis} must give outputs that differ in no other axis. "
+                f"Received: shapes {shapes}"
+            )
+        return (*shapes[0][before], sum(shape[axis] for shape in shapes), *shapes[0][after])
+
+    def _join(self, ys):
+        axis = self.axis % ys[0].ndim
+        edges = (0, *accumulate(y.shape[axis] for y in ys))
+
+        def split(dy):
+            return [dy[(slice(None),) * axis + (slice(*pair), ...)] for pair in pairwise(edges)]
+
+        return namespace(ys[0]).concat(ys, axis=axis), split
+
+
+@dataclass(frozen=True)
+class TimeDistributed(Layer):
+    """yₜ = f(xₜ) at every position t, with the same parameters,   dxₜ = f'ᵀ dyₜ,   gradients summed over t
+
+    x: (batch, time, …), y: (batch, time, …): the batch and time axes are merged, the layer sees (batch · time, …). The
+    parameters are the layer's own.
+
+    Parameters
+    ----------
+    layer : Layer
+
+    Raises
+    ------
+    ValueError
+        A sample has no time axis, or nothing behind it.
+    """
+
+    layer: Layer
+
+    def __post_init__(self):
+        object.__setattr__(self, "layer", _one_layer(self.layer))
+
+    @property
+    def random(self):
+        return self.layer.random
+
+    @property
+    def running(self):
+        return self.layer.running
+
+    @property
+    def integer_input(self):
+        return self.layer.integer_input
+
+    def init(self, rng, input_shape):
+        if len(input_shape) < 2:
+            raise ValueError(
+                "TimeDistributed takes samples of shape (time, …), at least two axes. "
+                f"Received: samples of shape {input_shape}"
+            )
+        params, shape, *statistics = self.layer.init(rng, input_shape[1:])
+        return params, (input_shape[0], *shape), *statistics
+
+    def forward(self, params, x, *, key=None, statistics=None):
+        y, layer_backward, new_statistics = base.forward(self.layer, params, _merge(x), key, statistics)
+        y = _split(y, x)
+
+        def backward(dy, need_dx=True):
+            dx, grads = layer_backward(_merge(dy), need_dx)
+            return (_split(dx, x) if need_dx else None), grads
+
+        return (y, backward, new_statistics) if self.running else (y, backward)
+
+    def __call__(self, params, x, *, statistics=None):
+        return _split(base.infer(self.layer, params, _merge(x), statistics), x)
+
+
+def _merge(x):
+    return namespace(x).reshape(x, (-1, *x.shape[2:]))
+
+
+def _split(y, x):
+    return namespace(y).reshape(y, (*x.shape[:2], *y.shape[1:]))
+
+
+def _one_layer(layer: Layer) -> Layer:
+    """`layer`, or the `Sequential` it stands for if it has an ``activation=``."""
+    sequential = Sequential([layer])
+    return layer if len(sequential.layers) == 1 else sequential

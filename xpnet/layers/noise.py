@@ -1,0 +1,92 @@
+"""Noise: layers that disturb their input in training, each sample and step anew, and are the identity at inference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from xpnet.backend import device, namespace
+from xpnet.layers.base import Layer
+from xpnet.layers.dropout import Dropout
+from xpnet.random import normal
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Layer):
+    """y = x + stddev · n,   dx = dy,   n ~ N(0, 1) for each element
+
+    Inference is the identity. C. Bishop, "Training with noise is equivalent to Tikhonov regularization", Neural
+    Computation 7 (1995).
+
+    Parameters
+    ----------
+    stddev : float
+        Standard deviation of the noise, in the units of x.
+    """
+
+    random = True
+
+    stddev: float
+
+    def __post_init__(self):
+        if not self.stddev >= 0:
+            raise ValueError(f"stddev must be at least 0. Received: stddev={self.stddev!r}")
+
+    def forward(self, params, x, *, key):
+        y = normal(key, like=x)
+        y *= self.stddev
+        y += x
+        return y, lambda dy, need_dx=True: (dy, {})
+
+    def __call__(self, params, x):
+        return x
+
+
+@dataclass(frozen=True)
+class _SpatialDropout(Dropout):
+    axes: ClassVar[str]  # of one sample
+
+    def init(self, rng, input_shape):
+        if len(input_shape) != self.axes.count(",") + 1:
+            raise ValueError(
+                f"{type(self).__name__} takes samples of shape ({self.axes}). Received: samples of shape {input_shape}"
+            )
+        return {}, input_shape
+
+    def forward(self, params, x, *, key):
+        one_position = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
+        ones = namespace(x).ones(one_position, dtype=x.dtype, device=device(x))
+        mask, _ = super().forward(params, ones, key=key)
+        return x * mask, lambda dy, need_dx=True: (dy * mask, {})
+
+
+@dataclass(frozen=True)
+class SpatialDropout1D(_SpatialDropout):
+    """y = x · mask / (1 - rate),   dx = dy · mask / (1 - rate),   mask ~ Bernoulli(1 - rate) for each (sample, channel)
+
+    x: (batch, length, c). A dropped channel is 0 at every position: a single number, as `Dropout` drops it, is easily
+    guessed from its neighbours. Inference is the identity. J. Tompson et al., "Efficient object localization using
+    convolutional networks", CVPR 2015.
+
+    Parameters
+    ----------
+    rate : float
+        The share of channels set to zero, 0 <= rate < 1, kept to 1/65536.
+    """
+
+    axes = "length, channels"
+
+
+@dataclass(frozen=True)
+class SpatialDropout2D(_SpatialDropout):
+    """y = x · mask / (1 - rate),   dx = dy · mask / (1 - rate),   mask ~ Bernoulli(1 - rate) for each (sample, channel)
+
+    As `SpatialDropout1D` for images, x: (batch, height, width, c).
+
+    Parameters
+    ----------
+    rate : float
+        The share of channels set to zero, 0 <= rate < 1, kept to 1/65536.
+    """
+
+    axes = "height, width, channels"

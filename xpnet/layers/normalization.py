@@ -1,0 +1,291 @@
+"""Normalisation: x̂ has mean 0 and variance 1, over the batch or within each sample; then y = γ x̂ + β.
+
+γ is the parameter "scale", β "offset", both of shape (1, c): one number for each channel, the last axis. Weight decay
+spares them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xpnet.backend import namespace, size
+from xpnet.initializers import Ones, Zeros
+from xpnet.layers.base import Layer, require_positive
+
+
+@dataclass(frozen=True)
+class BatchNormalization(Layer):
+    """y = γ x̂ + β,   x̂ = (x - μ) / σ,   μ = mean x,   σ² = mean (x - μ)² + ε,   means over all axes but the last
+
+    dβ = Σ dy,   dγ = Σ dy x̂,   dx = γ/σ (dy - dβ/n - x̂ dγ/n),   n numbers in each mean
+
+    since xᵢ moves x̂ⱼ directly, by way of μ and by way of σ: ∂μ/∂xᵢ = 1/n and ∂σ/∂xᵢ = x̂ᵢ/n, so
+    ∂x̂ⱼ/∂xᵢ = (δᵢⱼ - 1/n - x̂ⱼ x̂ᵢ/n) / σ, and dx̂ = γ dy.
+
+    x, y: (batch, c), (batch, length, c) or (batch, height, width, c). Inference takes μ and σ² from the running
+    statistics, which each training step moves: running = momentum · running + (1 - momentum) · the batch's. The running
+    variance is the biased one (divided by n), as in Keras; PyTorch keeps the unbiased one; its momentum is 1 - ours.
+
+    S. Ioffe and C. Szegedy, "Batch normalization", ICML 2015.
+
+    Parameters
+    ----------
+    momentum : float, default 0.99
+        0 <= momentum <= 1.
+    epsilon : float, default 1e-3
+        ε > 0.
+    center, scale : bool, default True
+        Whether to learn β, γ; they are 0 and 1 otherwise.
+    """
+
+    running = True
+
+    momentum: float = 0.99
+    epsilon: float = 1e-3
+    center: bool = True
+    scale: bool = True
+
+    def __post_init__(self):
+        _check_epsilon(self.epsilon)
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum must be in [0, 1]. Received: momentum={self.momentum!r}")
+
+    def init(self, rng, input_shape):
+        row = (1, _channels(input_shape))
+        params = {"scale": Ones()(rng, row)} if self.scale else {}
+        if self.center:
+            params["offset"] = Zeros()(rng, row)
+        return params, input_shape, {"mean": Zeros()(rng, row), "variance": Ones()(rng, row)}
+
+    def forward(self, params, x, *, statistics):
+        sums = _channel_sums(x, statistics["mean"])
+        n = size(x) // size(sums)
+        mean = sums / n
+        centered = x - _spread(mean, x)
+        variance = _channel_sums(centered * centered, mean) / n
+        inverse = (variance + self.epsilon) ** -0.5  # 1/σ
+        slope = inverse * params.get("scale", 1.0)
+        y = centered * _spread(slope, x)
+        if self.center:
+            y += _spread(params["offset"], x)
+
+        def backward(dy, need_dx=True):
+            grads = {"offset": _channel_sums(dy, slope), "scale": _channel_sums(dy * centered, slope) * inverse}
+            if need_dx:
+                dx = centered * _spread(grads["scale"] * inverse / -n, x)
+                dx -= _spread(grads["offset"] / n, x)
+                dx += dy
+                dx *= _spread(slope, x)
+            return (dx if need_dx else None), {name: grads[name] for name in params}
+
+        batch = {"mean": mean, "variance": variance}
+        return y, backward, {name: old + (1 - self.momentum) * (batch[name] - old) for name, old in statistics.items()}
+
+    def __call__(self, params, x, *, statistics):
+        slope = (statistics["variance"] + self.epsilon) ** -0.5 * params.get("scale", 1.0)
+        y = x * _spread(slope, x)
+        y += _spread(params.get("offset", 0.0) - statistics["mean"] * slope, x)
+        return y
+
+
+@dataclass(frozen=True)
+class LayerNormalization(Layer):
+    """y = γ x̂ + β,   x̂ = (x - μ) / σ,   μ = mean x,   σ² = mean (x - μ)² + ε,   means over the last axis
+
+    dx = (dx̂ - mean dx̂ - x̂ mean(dx̂ x̂)) / σ,   dx̂ = γ dy,   dβ = Σ dy,   dγ = Σ dy x̂   (sums over all other axes)
+
+    in two steps: centre z = x - mean x, whose matrix is symmetric, so dx = dz - mean dz; then x̂ = z / rms z as in
+    `RMSNormalization`.
+
+    x, y: (batch, …, c). J. Ba, J. Kiros and G. Hinton, "Layer normalization" (2016).
+
+    Parameters
+    ----------
+    epsilon : float, default 1e-3
+        ε > 0.
+    """
+
+    epsilon: float = 1e-3
+
+    def __post_init__(self):
+        _check_epsilon(self.epsilon)
+
+    def init(self, rng, input_shape):
+        return _scale_and_offset(rng, _channels(input_shape)), input_shape
+
+    def forward(self, params, x):
+        normalized, normalize_backward = _standardize(x, self.epsilon)
+        y, affine_backward = _affine(params, normalized)
+
+        def backward(dy, need_dx=True):
+            d_normalized, grads = affine_backward(dy, need_dx)
+            return (normalize_backward(d_normalized) if need_dx else None), grads
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class GroupNormalization(Layer):
+    """y = γ x̂ + β,   x̂ = (x - μ) / σ with one μ and σ for each sample and group of neighbouring channels
+
+    Forward and backward are those of `LayerNormalization`, the numbers of a group taken as its last axis: (batch, …, c)
+    is regrouped to (batch, groups, … · c/groups). With one group this is layer normalisation over all of a sample, with
+    c groups instance normalisation.
+
+    x, y: (batch, …, c). Y. Wu and K. He, "Group normalization", ECCV 2018.
+
+    Parameters
+    ----------
+    groups : int
+        Divides c.
+    epsilon : float, default 1e-3
+        ε > 0.
+
+    Raises
+    ------
+    ValueError
+        `groups` does not divide the number of channels.
+    """
+
+    groups: int
+    epsilon: float = 1e-3
+
+    def __post_init__(self):
+        require_positive(groups=self.groups)
+        _check_epsilon(self.epsilon)
+
+    def init(self, rng, input_shape):
+        channels = _channels(input_shape)
+        if channels % self.groups:
+            raise ValueError(f"groups must divide the number of channels, {channels}. Received: groups={self.groups}")
+        return _scale_and_offset(rng, channels), input_shape
+
+    def forward(self, params, x):
+        normalized, normalize_backward = _standardize(self._regroup(x), self.epsilon)
+        y, affine_backward = _affine(params, self._ungroup(normalized, x.shape))
+
+        def backward(dy, need_dx=True):
+            d_normalized, grads = affine_backward(dy, need_dx)
+            if not need_dx:
+                return None, grads
+            return self._ungroup(normalize_backward(self._regroup(d_normalized)), x.shape), grads
+
+        return y, backward
+
+    def _regroup(self, x):
+        xp = namespace(x)
+        batch, channels = x.shape[0], x.shape[-1]
+        x = xp.reshape(x, (batch, -1, self.groups, channels // self.groups))
+        return xp.reshape(xp.permute_dims(x, (0, 2, 1, 3)), (batch, self.groups, -1))
+
+    def _ungroup(self, x, shape):
+        xp = namespace(x)
+        x = xp.reshape(x, (shape[0], self.groups, -1, shape[-1] // self.groups))
+        return xp.reshape(xp.permute_dims(x, (0, 2, 1, 3)), shape)
+
+
+@dataclass(frozen=True)
+class RMSNormalization(Layer):
+    """y = γ x̂,   x̂ = x / r,   r² = mean x² + ε,   mean over the last axis
+
+    dγ = Σ dy x̂   (over all axes but the last),   dx = (dx̂ - x̂ mean(dx̂ x̂)) / r,   dx̂ = γ dy
+
+    since ∂r/∂xᵢ = x̂ᵢ/c, so ∂x̂ⱼ/∂xᵢ = (δᵢⱼ - x̂ⱼ x̂ᵢ/c) / r.
+
+    x, y: (batch, …, c). B. Zhang and R. Sennrich, "Root mean square layer normalization", NeurIPS 2019.
+
+    Parameters
+    ----------
+    epsilon : float, default 1e-6
+        ε > 0.
+    """
+
+    epsilon: float = 1e-6
+
+    def __post_init__(self):
+        _check_epsilon(self.epsilon)
+
+    def init(self, rng, input_shape):
+        return {"scale": Ones()(rng, (1, _channels(input_shape)))}, input_shape
+
+    def forward(self, params, x):
+        normalized, normalize_backward = _divide_by_rms(x, self.epsilon)
+        y, affine_backward = _affine(params, normalized)
+
+        def backward(dy, need_dx=True):
+            d_normalized, grads = affine_backward(dy, need_dx)
+            return (normalize_backward(d_normalized) if need_dx else None), grads
+
+        return y, backward
+
+
+def _center(x):
+    """x - mean x over the last axis; its own transpose."""
+    return x - namespace(x).mean(x, axis=-1, keepdims=True)
+
+
+def _divide_by_rms(x, epsilon):
+    xp = namespace(x)
+    c = x.shape[-1]
+    inverse = (xp.vecdot(x, x)[..., None] / c + epsilon) ** -0.5  # 1/r
+    y = x * inverse
+
+    def backward(dy):
+        dx = y * (xp.vecdot(dy, y)[..., None] / -c)
+        dx += dy
+        dx *= inverse
+        return dx
+
+    return y, backward
+
+
+def _standardize(x, epsilon):
+    y, backward = _divide_by_rms(_center(x), epsilon)
+    return y, lambda dy: _center(backward(dy))
+
+
+def _affine(params, x):
+    """y = γ x + β,   dx = γ dy,   dγ = Σ dy x,   dβ = Σ dy"""
+    scale, offset = params["scale"], params.get("offset")
+    y = x * _spread(scale, x)
+    if offset is not None:
+        y += _spread(offset, x)
+
+    def backward(dy, need_dx):
+        grads = {"scale": _channel_sums(dy * x, scale)}
+        if offset is not None:
+            grads["offset"] = _channel_sums(dy, offset)
+        return (dy * _spread(scale, x) if need_dx else None), grads
+
+    return y, backward
+
+
+def _channel_sums(x, row):
+    """Sums over all axes but the last, in the shape of `row`: (1, c), or (K, 1, c) of K parameter sets.
+
+    Summed over the batch first: on NumPy up to 9 times faster than over all axes at once, in inner loops of length c.
+    """
+    xp = namespace(x)
+    if x.ndim > row.ndim:
+        x = xp.reshape(xp.sum(x, axis=0), (-1, x.shape[-1]))
+    return xp.sum(x, axis=-2, keepdims=True)
+
+
+def _spread(row, x):
+    """`row` repeated to the shape of a sample of x: operators then have long inner loops, 3 times faster on NumPy."""
+    return namespace(row).tile(row, (*x.shape[row.ndim - 1 : -1], 1))
+
+
+def _scale_and_offset(rng, channels):
+    return {"scale": Ones()(rng, (1, channels)), "offset": Zeros()(rng, (1, channels))}
+
+
+def _channels(input_shape):
+    if not input_shape:
+        raise ValueError("Normalisation takes samples whose last axis is the channels. Received: samples of shape ()")
+    return input_shape[-1]
+
+
+def _check_epsilon(epsilon):
+    if not epsilon > 0:
+        raise ValueError(f"epsilon must be positive, such as 1e-3. Received: epsilon={epsilon!r}")
