@@ -51,12 +51,12 @@ def test_the_layer_is_the_first_in_the_chain(xp):
 
 
 def test_a_run_that_ends_non_finite_is_noticed(xp):
-    """The last update alone overflows: no further loss would show it."""
+    """The last step alone overflows: no further loss would show it."""
     model = make_model(xp, optimizer=SGD(schedules.Piecewise([5], [1e-9, 1e38])), layers=[Dense(3)])
 
     with pytest.raises(DivergenceError) as caught:
         model.fit(X * 1e3, Y, batch_size=20, verbose=0)
-    assert (caught.value.step, caught.value.layer) == (5, "0.weight after the update")
+    assert (caught.value.step, caught.value.layer) == (5, "0.weight gradient")
 
 
 class InterruptAt(Callback):

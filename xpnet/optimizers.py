@@ -57,6 +57,11 @@ class Optimizer:
         if sum(limit is not None for limit in (self.clipvalue, self.clipnorm, self.global_clipnorm)) > 1:
             raise ValueError("Give at most one of clipvalue, clipnorm and global_clipnorm.")
 
+    @property
+    def linear(self) -> bool:
+        """Whether the step is linear in the gradient, so that it may come multiplied by the learning rate already."""
+        return False
+
     def init(self, params: Tree) -> Tree:
         """The state before the first step."""
         raise NotImplementedError
@@ -66,7 +71,11 @@ class Optimizer:
         raise NotImplementedError
 
     def update(self, params: Tree, grads: Tree, state: Tree, learning_rate: Array) -> tuple[Tree, Tree]:
-        """One step -> new parameters, new state."""
+        """One step -> new parameters, new state.
+
+        With a `linear` optimizer, ``update(params, scaled_grads, state, None)`` takes gradients that have been multiplied by the
+        learning rate.
+        """
         if self.l1 or self.l2:
             grads = _map_weights(self._add_penalty, grads, params)
         grads = self._clip(grads)
@@ -139,6 +148,11 @@ class SGD(Optimizer):
         if self.nesterov + self.moving_average > (self.momentum > 0):
             raise ValueError("nesterov and moving_average are kinds of momentum: give momentum > 0 and one of the two.")
 
+    @property
+    def linear(self):
+        plain = not (self.l1 or self.l2 or self.weight_decay or self.clipvalue or self.clipnorm or self.global_clipnorm)
+        return plain and not self.moving_average
+
     def init(self, params):
         return {"velocity": _zeros(params)} if self.momentum else {}
 
@@ -146,20 +160,17 @@ class SGD(Optimizer):
         m = self.momentum
 
         def plain(p, g):
-            g *= learning_rate
             p -= g
             return p
 
         def heavy_ball(p, g, v):
             v *= m
-            g *= learning_rate
             v -= g
             p += v
             return p, v
 
         def nesterov(p, g, v):
             v *= m
-            g *= learning_rate
             v -= g
             p += m * v
             p -= g
@@ -172,6 +183,12 @@ class SGD(Optimizer):
             p -= learning_rate * v
             return p, v
 
+        def scaled(g):
+            g *= learning_rate
+            return g
+
+        if learning_rate is not None and not self.moving_average:
+            grads = map_leaves(scaled, grads)
         if not m:
             return map_leaves(plain, params, grads), state
         rule = nesterov if self.nesterov else moving_average if self.moving_average else heavy_ball
