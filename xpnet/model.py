@@ -215,17 +215,15 @@ class Model:
             Ctrl-C, after the current chunk of steps: the model is usable and `history` holds what was recorded.
         """
         _check_fit_settings(epochs, initial_epoch, validation_split, validation_freq, record_every, verbose)
-        x = inputs.prepare_x(self.backend, x)
-        output_shape = self._output_shape_for(x)
-        data = inputs.prepare_targets(self.backend, self.loss, output_shape, x, y, sample_weight, class_weight)
-        validation = None
+        data = self.prepare(x, y, sample_weight, class_weight)
+        input_shape, validation = tuple(data["x"].shape[1:]), None
         if validation_data is not None:
-            validation = self._prepare(*validation_data)
+            validation = self.prepare(*validation_data, input_shape=input_shape)
         elif validation_split:
             data, validation = _split(data, validation_split)
         _check_batch_size(batch_size, data["x"].shape[0])
         if self.state is None:
-            self.build(x.shape[1:])
+            self.build(input_shape)
         plan = Plan(
             data=data,
             validation=validation,
@@ -277,7 +275,7 @@ class Model:
             ``loss, accuracy = model.evaluate(...)``, or ``model.evaluate(...).accuracy``.
         """
         self._built_state()
-        logs = self.evaluate_prepared(self._prepare(x, y, sample_weight), batch_size)
+        logs = self.evaluate_prepared(self.prepare(x, y, sample_weight), batch_size)
         return logs if return_dict else _named_values(logs)
 
     def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None) -> dict:
@@ -289,7 +287,7 @@ class Model:
         """The network's outputs for x, on the model's backend."""
         state = self._built_state()
         x = inputs.prepare_x(self.backend, x)
-        self._output_shape_for(x)
+        self._output_shape_for(x, self.input_shape)
         function = Inference(self.network, self.backend.dtype)
         outputs = [z for _, z in run_batches(self.backend, function, state, {"x": x}, batch_size)]
         return outputs[0] if len(outputs) == 1 else self.backend.namespace.concat(outputs, axis=self._batch_axis)
@@ -304,20 +302,25 @@ class Model:
 
     # ------------------------------------------------------------------ checks
 
-    def _prepare(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
-        x = inputs.prepare_x(self.backend, x)
-        return inputs.prepare_targets(self.backend, self.loss, self._output_shape_for(x), x, y, sample_weight)
+    def prepare(
+        self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, input_shape: Shape | None = None
+    ) -> dict[str, Array]:
+        """Check a data set and move it to the backend -> ``{"x", "y"}`` and, with weights, ``"weight"``.
 
-    def _output_shape_for(self, x: Array) -> Shape:
+        Raises ValueError, as `fit` does, also where samples are not of `input_shape`, the model's own unless given.
+        """
+        x = inputs.prepare_x(self.backend, x)
+        output_shape = self._output_shape_for(x, input_shape or self.input_shape)
+        return inputs.prepare_targets(self.backend, self.loss, output_shape, x, y, sample_weight, class_weight)
+
+    def _output_shape_for(self, x: Array, input_shape: Shape | None) -> Shape:
         shape = tuple(x.shape[1:])
-        if self.output_shape is None:
-            return base.init(self.network, host_rng(0, "weights"), shape)[1]
-        if shape != self.input_shape:
+        if input_shape not in (None, shape):
             raise ValueError(
-                f"The model was built for samples of shape {self.input_shape}. Give x of shape (n, *that), or build a "
-                f"new model. Received: samples of shape {shape}"
+                f"The model takes samples of shape {input_shape}. Give x of shape (n, *that), or build a new model. "
+                f"Received: samples of shape {shape}"
             )
-        return self.output_shape
+        return self.output_shape or base.init(self.network, host_rng(0, "weights"), shape)[1]
 
     def _built_state(self) -> dict[str, Tree]:
         if self.state is None:
