@@ -47,7 +47,8 @@ class Evaluation(Inference):
 
     def record(self, batch: dict[str, Array], z: Array, loss: Array) -> dict:
         """The batch's loss and mean metric terms, and its total weight if it has weights."""
-        xp, y, weight = namespace(z), batch["y"], batch.get("weight")
+        xp = namespace(z)
+        y, z, weight = self.loss.rows(batch["y"], z, batch.get("weight"))
         if weight is None:
             record, mean = {"loss": loss}, lambda term: xp.sum(term, axis=-1) / term.shape[-1]
         else:

@@ -47,7 +47,7 @@ def layer_statistics(model: Any, x: Any, y: Any) -> list[dict[str, Any]]:
         by this output, ``"gradient"``, are made of: ``"mean"``, ``"std"``, ``"zeros"`` (the share of exact zeros) and
         ``"quantiles"`` (at 5, 25, 50, 75 and 95 %).
     """
-    state, data = model._built_state(), model.prepare(x, y)
+    state, data = model.built_state(), model.prepare(x, y)
     y, backwards, rows = model.training_step.floating(data["x"]), [], []
     key = model.backend.asarray(step_keys(model.seeds[0], np.array([model.step]))[0])
     for i, (layer, params) in enumerate(zip(model.network.layers, state["params"], strict=True)):

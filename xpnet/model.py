@@ -158,7 +158,7 @@ class Model:
         verbose: str | int = "auto",
         callbacks: Sequence[Callback] | None = None,
         validation_split: float = 0.0,
-        validation_data: tuple | None = None,
+        validation_data: Sequence | None = None,
         shuffle: bool = True,
         class_weight: Mapping[Any, float] | None = None,
         sample_weight: Any = None,
@@ -218,7 +218,7 @@ class Model:
         data = self.prepare(x, y, sample_weight, class_weight)
         input_shape, validation = tuple(data["x"].shape[1:]), None
         if validation_data is not None:
-            validation = self.prepare(*validation_data, input_shape=input_shape)
+            validation = self.prepare(*validation_data, **{"input_shape": input_shape})
         elif validation_split:
             data, validation = _split(data, validation_split)
         _check_batch_size(batch_size, data["x"].shape[0])
@@ -274,18 +274,18 @@ class Model:
         named tuple, or dict with ``return_dict=True``
             ``loss, accuracy = model.evaluate(...)``, or ``model.evaluate(...).accuracy``.
         """
-        self._built_state()
+        self.built_state()
         logs = self.evaluate_prepared(self.prepare(x, y, sample_weight), batch_size)
         return logs if return_dict else _named_values(logs)
 
     def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None) -> dict:
         """`evaluate` on data that has been checked and moved; a dict."""
         function = Evaluation(self.network, self.backend.dtype, self.loss, self.metrics)
-        return evaluate(self.backend, function, self._built_state(), data, batch_size)
+        return evaluate(self.backend, function, self.built_state(), data, batch_size)
 
     def predict_logits(self, x: Any, batch_size: int | None = None) -> Array:
         """The network's outputs for x, on the model's backend."""
-        state = self._built_state()
+        state = self.built_state()
         x = inputs.prepare_x(self.backend, x)
         self._output_shape_for(x, self.input_shape)
         function = Inference(self.network, self.backend.dtype)
@@ -322,7 +322,7 @@ class Model:
             )
         return self.output_shape or base.init(self.network, host_rng(0, "weights"), shape)[1]
 
-    def _built_state(self) -> dict[str, Tree]:
+    def built_state(self) -> dict[str, Tree]:
         if self.state is None:
             raise RuntimeError("The model has no parameters yet: call fit(x, y) or build(input_shape) first.")
         return self.state

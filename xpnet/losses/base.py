@@ -1,0 +1,126 @@
+"""What all losses share: the weighted mean over the batch, and the check of the targets."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+from xpnet.backend import namespace
+from xpnet.tree import Array
+
+EPSILON = 1e-7  # probabilities and rates are kept this far from where the logarithm has no value, as in Keras
+
+
+class Loss(ABC):
+    """loss = Σ wᵢ lᵢ / Σ wᵢ,   dz = ∂loss/∂z:   the weighted mean over the batch, and its gradient
+
+    lᵢ, the loss of one sample, is the mean over the output's units. Subclasses are frozen dataclasses of settings and
+    write `elements`. Where lᵢ has a kink, dz is one of its subgradients.
+    """
+
+    target_range: tuple[float, float] = (-math.inf, math.inf)
+    outputs_per_target: int = 1
+
+    def __call__(self, y: Array, z: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
+        """The loss and its gradient by `z`.
+
+        Parameters
+        ----------
+        y : array of shape (batch, units)
+            Targets, as `check` returns them. Losses of classes take labels of shape (batch,) as well.
+        z : array of shape (batch, units) or (K, batch, units)
+            Network outputs.
+        sample_weight : array of shape (batch,), optional
+            Weights >= 0. If all are 0, so are loss and gradient.
+
+        Returns
+        -------
+        loss : array of shape () or (K,)
+        dz : array of the shape of `z`
+        """
+        xp = namespace(z)
+        l, dz = self.elements(self.targets(y, z), z)
+        batch, units = l.shape[-2:]
+        if sample_weight is None:
+            weight = 1 / (batch * units)
+        else:
+            w = xp.astype(sample_weight, z.dtype)
+            weight = (w / (units * xp.maximum(xp.sum(w), 1e-37)))[:, None]  # at least 1e-37: 0/0 is not 0
+        l *= weight  # both are ours: `elements` made them
+        dz *= weight
+        return xp.sum(l, axis=(-2, -1)), dz
+
+    @abstractmethod
+    def elements(self, y: Array, z: Array) -> tuple[Array, Array]:
+        """The losses before the mean, of shape (..., batch, units), and their derivatives by `z`: new arrays, handed over."""
+
+    def activation(self, z: Array) -> Array:
+        """Predictions in the space of the targets."""
+        return z
+
+    def decide(self, z: Array) -> Array:
+        """The one answer for each sample: labels where the targets are classes, else the predictions."""
+        return self.activation(z)
+
+    def rows(self, y: Array, z: Array, weight: Array | None) -> tuple[Array, Array, Array | None]:
+        """Targets, outputs and weights with one row for each thing that metrics count: here, each sample."""
+        return y, z, weight
+
+    def targets(self, y: Array, z: Array) -> Array:
+        """`y` as floats of z's type. It is never broadcast: y (n,) against z (n, 1) would make (n, n)."""
+        expected = z.shape[-2], z.shape[-1] // self.outputs_per_target
+        if y.shape[-2:] != expected:
+            raise ValueError(
+                f"{type(self).__name__} of outputs of shape {tuple(z.shape)} needs targets of shape {expected}. "
+                f"Reshape them, as `check` does. Received: targets of shape {tuple(y.shape)}"
+            )
+        return y if y.dtype == z.dtype else namespace(y).astype(y, z.dtype)
+
+    def check(self, y: Array, output_shape: tuple[int, ...], dtype: Any) -> Array:
+        """Check a data set's targets, once before training, and return them in the form that the call wants.
+
+        Parameters
+        ----------
+        y : array
+            Targets of all samples; (n,) is taken as (n, 1) if there is one target for a sample.
+        output_shape : tuple of int
+            Of the network's output for one sample.
+        dtype : data type
+            Of the network's output.
+
+        Raises
+        ------
+        ValueError
+            The targets do not fit the output, or not this loss.
+        """
+        xp, outputs = namespace(y), outputs_of(output_shape)
+        rule = f"{type(self).__name__} with {outputs} network outputs needs "
+        units, rest = divmod(outputs, self.outputs_per_target)
+        require(rest == 0, rule + f"{self.outputs_per_target} for each target. Change the last layer", outputs)
+        if units == 1 and y.ndim == 1:
+            y = y[:, None]
+        require(
+            y.ndim == 2 and y.shape[1] == units,
+            rule + f"targets of shape (n, {units}). Reshape them (labels to one-hot rows) or change the last layer",
+            f"targets of shape {tuple(y.shape)}",
+        )
+        y = xp.astype(y, dtype, copy=False)
+        lowest, highest = float(xp.min(y)), float(xp.max(y))
+        values = f"values from {lowest:g} to {highest:g}"
+        finite = math.isfinite(lowest) and math.isfinite(highest)
+        require(finite, rule + f"finite targets in {dtype}. Remove or replace NaN and infinity", values)
+        fit = self.target_range[0] <= lowest and highest <= self.target_range[1]
+        require(fit, rule + f"targets in {list(self.target_range)}. Rescale them or take another loss", values)
+        return y
+
+
+def require(condition: bool, rule: str, received: Any) -> None:
+    if not condition:
+        raise ValueError(f"{rule}. Received: {received}")
+
+
+def outputs_of(output_shape: tuple[int, ...]) -> int:
+    rule = "A loss needs one row of outputs for each sample; end the network with Flatten() or Dense"
+    require(len(output_shape) == 1, rule, f"outputs of shape {output_shape}")
+    return output_shape[0]

@@ -1,0 +1,148 @@
+"""Losses of classes: softmax and categorical cross-entropy, and binary cross-entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xpnet.backend import device, namespace
+from xpnet.layers.activations import sigmoid, softmax
+from xpnet.losses.base import EPSILON, Loss, outputs_of, require
+from xpnet.tree import Array
+
+
+class ClassLoss(Loss):
+    """A loss of class labels, integers (batch,), or of class probabilities, rows (batch, classes) such as one-hot ones."""
+
+    def targets(self, y, z):
+        return one_hot(y, z) if y.ndim == 1 else super().targets(y, z)
+
+    def decide(self, z):
+        return namespace(z).argmax(z, axis=-1)
+
+    def check(self, y, output_shape, dtype):
+        xp, classes = namespace(y), outputs_of(output_shape)
+        rule = f"{type(self).__name__} with {classes} network outputs needs "
+        if y.ndim == 2 and y.shape[1] == classes:
+            y = xp.astype(y, dtype, copy=False)
+            lowest, error = float(xp.min(y)), float(xp.max(xp.abs(xp.sum(y, axis=-1) - 1.0)))
+            require(
+                lowest >= 0 and error < 1e-3,
+                rule + "rows of class probabilities: none negative, of sum 1. Divide each row by its sum",
+                f"a smallest value of {lowest:g}, a sum off by {error:g}",
+            )
+            return y
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        require(
+            y.ndim == 1,
+            rule + f"labels (n,) or class probabilities (n, {classes}). Reshape the targets or change the last layer",
+            f"targets of shape {tuple(y.shape)}",
+        )
+        require(
+            xp.isdtype(y.dtype, "integral"),
+            rule + "integer labels. Convert them by y.astype(int), text by np.unique(y, return_inverse=True)",
+            f"labels of dtype {y.dtype}",
+        )
+        labels = xp.astype(y, dtype)  # torch has no minimum of uint16
+        lowest, highest = int(xp.min(labels)), int(xp.max(labels))
+        require(
+            lowest >= 0 and highest < classes,
+            rule + f"labels in 0 .. {classes - 1}. Renumber them (np.unique(y, return_inverse=True)) or add outputs",
+            f"labels from {lowest} to {highest} for {classes} classes",
+        )
+        return y
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(ClassLoss):
+    """l = log Σ eᶻ - Σ t z,   dz = softmax(z) - t,   t = (1 - ε) y + ε / classes   (sums over classes)
+
+    Softmax and cross-entropy -Σ t log p in one, stable for logits z of any size. Labels stand for one-hot y.
+
+    Parameters
+    ----------
+    label_smoothing : float, default 0.0
+        ε, in [0, 1]. C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        require(0 <= self.label_smoothing <= 1, "label_smoothing must be in [0, 1]", self.label_smoothing)
+
+    def elements(self, y, z):
+        xp = namespace(z)
+        t, x = y.mT, z.mT  # class first: sums over 10 long rows are 30 times faster than over 10 columns, ...
+        x = xp.reshape(xp.reshape(x, (-1,)), x.shape)  # ... if they are rows in memory too, as from a flat array
+        if self.label_smoothing:
+            t = (1.0 - self.label_smoothing) * t + self.label_smoothing / z.shape[-1]
+        x = x - xp.max(x, axis=-2, keepdims=True)  # exp cannot overflow; not -=, for one sample is still z's memory
+        p = xp.exp(x)
+        total = xp.sum(p, axis=-2, keepdims=True)
+        x *= t
+        l = xp.log(total)
+        l -= xp.sum(x, axis=-2, keepdims=True)
+        p *= 1.0 / total
+        p -= t  # ∂(log Σ eᶻ)/∂z = eᶻ / Σ eᶻ = p,  ∂(Σ t z)/∂z = t
+        return l.mT, p.mT
+
+    def activation(self, z):
+        return softmax(z)
+
+
+@dataclass(frozen=True)
+class CategoricalCrossEntropy(ClassLoss):
+    """l = -Σ y log p,   dz = -y / p,   p = max(z, 10⁻⁷)   (sum over classes)
+
+    For a network whose outputs z are probabilities already; logits are better left to `SoftmaxCrossEntropy`. Where p is
+    clipped, dz is the derivative at the clip, so that the network can get away from there.
+    """
+
+    def elements(self, y, z):
+        xp = namespace(z)
+        p = xp.maximum(z, EPSILON)
+        return -xp.sum(y * xp.log(p), axis=-1, keepdims=True), -y / p
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Loss):
+    """l = log(1 + eᶻ) - y z,   dz = σ(z) - y,   targets y in [0, 1], one for each unit
+
+    Sigmoid and cross-entropy -y log p - (1 - y) log(1 - p) in one, stable for logits z of any size.
+
+    Parameters
+    ----------
+    from_logits : bool, default True
+        If False, z is the probability p: dz = (p - y) / (p (1 - p)), with p clipped to [10⁻⁷, 1 - 10⁻⁷] and, where it
+        is clipped, the derivative at the clip.
+    """
+
+    from_logits: bool = True
+
+    target_range = (0, 1)
+
+    def elements(self, y, z):
+        xp = namespace(z)
+        if self.from_logits:
+            l = xp.maximum(z, 0.0) - y * z
+            l += xp.log1p(xp.exp(-xp.abs(z)))  # last, being the smallest
+            return l, sigmoid(z) - y
+        p = xp.minimum(xp.maximum(z, EPSILON), 1.0 - EPSILON)
+        return -y * xp.log(p) - (1.0 - y) * xp.log1p(-p), (p - y) / (p * (1.0 - p))
+
+    def activation(self, z):
+        return sigmoid(z) if self.from_logits else z
+
+    def decide(self, z):
+        """0 or 1 for each unit, of shape (batch,) if there is one unit only."""
+        xp = namespace(z)
+        labels = xp.astype(z > (0.0 if self.from_logits else 0.5), xp.int32)
+        return labels[..., 0] if z.shape[-1] == 1 else labels
+
+
+def one_hot(labels: Array, like: Array) -> Array:
+    """1 at each label, else 0: (batch,) -> (batch, classes), with the classes, type and device of `like`."""
+    xp = namespace(like)
+    classes = xp.arange(like.shape[-1], dtype=like.dtype, device=device(like))
+    # Class first, as `SoftmaxCrossEntropy` wants it; as floats, which every library compares, exact up to 2²⁴ classes
+    return xp.astype(xp.astype(labels, like.dtype) == classes[:, None], like.dtype).mT

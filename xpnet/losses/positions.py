@@ -1,0 +1,52 @@
+"""A loss at every position of a sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xpnet.backend import namespace
+from xpnet.losses.base import Loss, require
+
+
+@dataclass(frozen=True)
+class PerPosition(Loss):
+    """loss = Σ wᵢ lᵢₜ / (T Σ wᵢ):   the mean of another loss over the samples i and their positions t = 1 … T
+
+    For networks with an output at every position, such as a language model: z (batch, T, units), y (batch, T) or
+    (batch, T, units). Metrics count positions.
+
+    Parameters
+    ----------
+    loss : Loss
+        Of one position.
+    """
+
+    loss: Loss
+
+    def __call__(self, y, z, sample_weight=None):
+        loss, dz = self.loss(*self.rows(y, z, sample_weight))
+        return loss, namespace(z).reshape(dz, z.shape)
+
+    def elements(self, y, z):
+        return self.loss.elements(y, z)
+
+    def rows(self, y, z, weight):
+        xp = namespace(z)
+        if weight is not None:
+            weight = xp.reshape(xp.broadcast_to(weight[:, None], z.shape[:2]), (-1,))
+        return xp.reshape(y, (-1, *y.shape[2:])), xp.reshape(z, (-1, z.shape[-1])), weight
+
+    def activation(self, z):
+        return self.loss.activation(z)
+
+    def decide(self, z):
+        return self.loss.decide(z)
+
+    def check(self, y, output_shape, dtype):
+        require(len(output_shape) == 2, "PerPosition takes outputs of shape (T, units)", f"outputs of {output_shape}")
+        length = output_shape[0]
+        rule = f"PerPosition with outputs of shape {output_shape} needs targets of shape (n, {length}, ...)"
+        require(y.ndim in (2, 3) and y.shape[1] == length, rule, f"targets of shape {tuple(y.shape)}")
+        xp = namespace(y)
+        checked = self.loss.check(xp.reshape(y, (-1, *y.shape[2:])), output_shape[1:], dtype)
+        return xp.reshape(checked, (-1, length, *checked.shape[1:]))

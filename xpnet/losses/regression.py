@@ -1,0 +1,141 @@
+"""Losses of numbers: squared, absolute, Huber, Poisson, quantile, Gaussian."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from xpnet.backend import namespace
+from xpnet.losses.base import EPSILON, Loss, require
+from xpnet.tree import Array
+
+
+@dataclass(frozen=True)
+class MeanSquaredError(Loss):
+    """l = (z - y)²,   dz = 2 (z - y)"""
+
+    def elements(self, y, z):
+        e = z - y
+        return e * e, 2.0 * e
+
+
+@dataclass(frozen=True)
+class MeanAbsoluteError(Loss):
+    """l = |z - y|,   dz = sign(z - y)"""
+
+    def elements(self, y, z):
+        xp = namespace(z)
+        e = z - y
+        return xp.abs(e), xp.sign(e)
+
+
+@dataclass(frozen=True)
+class Huber(Loss):
+    """l = ½ e² where |e| <= δ, else δ (|e| - ½ δ);   dz = e clipped to [-δ, δ],   e = z - y
+
+    P. Huber, "Robust estimation of a location parameter", Ann. Math. Statist. 35 (1964).
+
+    Parameters
+    ----------
+    delta : float, default 1.0
+        δ > 0, in the unit of the targets.
+    """
+
+    delta: float = 1.0
+
+    def __post_init__(self):
+        require(self.delta > 0, "delta must be positive", self.delta)
+
+    def elements(self, y, z):
+        xp = namespace(z)
+        e = z - y
+        c = xp.minimum(xp.maximum(e, -self.delta), self.delta)
+        return c * (e - 0.5 * c), c
+
+
+@dataclass(frozen=True)
+class Poisson(Loss):
+    """l = eᶻ - y z,   dz = eᶻ - y,   counts y >= 0 of mean eᶻ
+
+    The negative log-likelihood without log y!, which does not depend on z. eᶻ overflows float32 from z = 89 on.
+
+    Parameters
+    ----------
+    log_input : bool, default True
+        If False, z is the mean itself: l = z - y log z, dz = 1 - y / z, with 10⁻⁷ in place of any z below it in log z
+        and y / z.
+    """
+
+    log_input: bool = True
+
+    target_range = (0, math.inf)
+
+    def elements(self, y, z):
+        xp = namespace(z)
+        if self.log_input:
+            mean = xp.exp(z)
+            return mean - y * z, mean - y
+        mean = xp.maximum(z, EPSILON)
+        return z - y * xp.log(mean), 1.0 - y / mean
+
+    def activation(self, z):
+        return namespace(z).exp(z) if self.log_input else z
+
+
+@dataclass(frozen=True)
+class Quantile(Loss):
+    """l = q (y - z) where y > z, else (1 - q) (z - y);   dz = -q where y > z, 1 - q where y < z
+
+    The pinball loss: least where z is the q-quantile of y. R. Koenker and G. Bassett, "Regression quantiles",
+    Econometrica 46 (1978).
+
+    Parameters
+    ----------
+    quantile : float, default 0.5
+        q, 0 < q < 1.
+    """
+
+    quantile: float = 0.5
+
+    def __post_init__(self):
+        require(0 < self.quantile < 1, "quantile must be between 0 and 1", self.quantile)
+
+    def elements(self, y, z):
+        xp = namespace(z)
+        e, tilt = z - y, 0.5 - self.quantile
+        return 0.5 * xp.abs(e) + tilt * e, 0.5 * xp.sign(e) + tilt
+
+
+@dataclass(frozen=True)
+class GaussianNLL(Loss):
+    """l = ½ (log σ² + (y - μ)² / σ²),   dμ = (μ - y) / σ²,   d log σ² = ½ (1 - (y - μ)² / σ²),   z = (μ, log σ²)
+
+    The negative log-likelihood without its constant ½ log 2π. For k targets the network has 2k outputs: first the k means
+    μ, then the k log-variances. `activation` returns (μ, σ²) in the same order; metrics compare the targets with μ. 1/σ²
+    overflows float32 below log σ² = -89. D. Nix and A. Weigend, "Estimating the mean and variance of the target
+    probability distribution", ICNN 1994.
+    """
+
+    outputs_per_target = 2
+
+    def elements(self, y, z):
+        xp = namespace(z)
+        mean, log_variance = _halves(z)
+        precision = xp.exp(-log_variance)
+        e = mean - y
+        de = e * precision
+        square = e * de
+        return 0.5 * (log_variance + square), xp.concat((de, 0.5 - 0.5 * square), axis=-1)
+
+    def activation(self, z):
+        xp = namespace(z)
+        mean, log_variance = _halves(z)
+        return xp.concat((mean, xp.exp(log_variance)), axis=-1)
+
+    def decide(self, z):
+        return _halves(z)[0]
+
+
+def _halves(z: Array) -> tuple[Array, Array]:
+    k = z.shape[-1] // 2
+    return z[..., :k], z[..., k:]
