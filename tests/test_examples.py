@@ -1,6 +1,7 @@
 """The example scripts run, on small data. Each sets its own backend, so no `xp` fixture."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,3 +31,22 @@ def test_mnist_on_the_small_digits(tmp_path):
     assert "precision" in out
     assert "numpy on cpu" in out
     assert plot.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("script", ["mnist_cnn.py", "row_lstm.py"])
+@pytest.mark.skipif("XPNET_DATA" not in os.environ, reason="MNIST is looked for in XPNET_DATA, which is not set")
+def test_mnist_examples_run(script, tmp_path):
+    report = tmp_path / "report.json"
+    out = run(script, "--quick", "--backend", "numpy", "--json", report)
+
+    assert "Test accuracy" in out
+    assert json.loads(report.read_text())["test_accuracy"] > 0.2
+
+
+def test_char_rnn_runs(tmp_path):
+    report = tmp_path / "report.json"
+    out = run("char_rnn.py", "--quick", "--backend", "numpy", "--json", report)
+
+    assert "It writes:" in out
+    for result in json.loads(report.read_text())["results"].values():
+        assert result["bits_per_character"][0] < 5.5

@@ -218,7 +218,8 @@ class Model:
         data = self.prepare(x, y, sample_weight, class_weight)
         input_shape, validation = tuple(data["x"].shape[1:]), None
         if validation_data is not None:
-            validation = self.prepare(*validation_data, **{"input_shape": input_shape})
+            x_validation, y_validation, *weight = validation_data
+            validation = self.prepare(x_validation, y_validation, weight[0] if weight else None, input_shape=input_shape)
         elif validation_split:
             data, validation = _split(data, validation_split)
         _check_batch_size(batch_size, data["x"].shape[0])

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import array_api_compat.numpy as xp
+import array_api_compat.numpy
 import numpy as np
 
-from xpnet.backend.base import Backend
+from xpnet.backend.base import Backend, _namespaces
+from xpnet.backend.namespaces import Namespace
+
+
+# np.sum and np.max are Python functions around these: 2.7 µs a call for 10 x 100 numbers, against 1.3
+def sum(x, /, *, axis=None, dtype=None, keepdims=False):
+    return np.add.reduce(x, axis=axis, dtype=dtype, keepdims=keepdims)
+
+
+def max(x, /, *, axis=None, keepdims=False):
+    return np.maximum.reduce(x, axis=axis, keepdims=keepdims)
+
+
+xp = Namespace(array_api_compat.numpy, sum=sum, max=max)
+_namespaces.update(dict.fromkeys((np.ndarray, np.float32, np.float64), xp))
 
 
 class NumpyBackend(Backend):
