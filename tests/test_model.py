@@ -397,3 +397,18 @@ def test_parameters_are_not_shared_between_models(xp):
 
     for p, q in zip(leaves(before), leaves(second.parameters), strict=True):
         np.testing.assert_array_equal(to_numpy(q), p)
+
+
+def test_all_samples_at_once_are_not_copied(xp):
+    """``batch_size=len(x)`` is gradient descent on the arrays themselves: nothing is gathered."""
+    model, reference = make_model(xp), make_model(xp)
+    gather = []
+    object.__setattr__(model.backend, "gather", lambda x, index: gather.append(1))
+    try:
+        model.fit(X, Y, batch_size=len(X), epochs=3, verbose=0)
+    finally:
+        object.__delattr__(model.backend, "gather")
+    reference.fit(X, Y, batch_size=len(X), epochs=3, verbose=0, shuffle=False)
+
+    assert not gather
+    assert_same_parameters(model, reference, rtol=1e-6, atol=1e-7)

@@ -38,7 +38,7 @@ def diagnose(
     """
     watched = Watching(replace(step, network=watch(step.network)))
     for state, batches, first in chunks:
-        for i in range(len(batches["index"])):
+        for i in range(len(batches["learning_rate"])):
             before = backend.copy(state)
             one_step = {name: values[i : i + 1] for name, values in batches.items()}
             try:

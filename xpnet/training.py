@@ -75,6 +75,7 @@ class Loop:
         self.backend: Backend = model.backend
         self.step: TrainingStep = model.training_step
         self.rate = schedules.get(model.optimizer.learning_rate)
+        self.whole = plan.batch_size == plan.data["x"].shape[0] and not plan.with_replacement  # nothing to gather
         self.every_step = [c for c in callbacks if type(c).on_train_batch_end is not Callback.on_train_batch_end]
         self.recent: deque = deque(maxlen=2)  # the starts of the last chunks, to go back to from a divergence
         self.step_seconds: float | None = None
@@ -138,7 +139,9 @@ class Loop:
         """Run one chunk -> its records as host arrays, one entry a step."""
         model, numbers = self.model, self.model.step + np.arange(len(rows))
         origin = self.epoch_start if getattr(self.rate, "restart_every_epoch", False) else 0
-        batches = {"index": rows, "learning_rate": np.array([float(self.rate(int(i - origin))) for i in numbers])}
+        batches = {"learning_rate": np.array([float(self.rate(int(i - origin))) for i in numbers])}
+        if not self.whole:
+            batches["index"] = rows
         if self.step.network.random:
             batches["key"] = step_keys(self.plan.seed, numbers)
         self.recent.append((self.backend.copy(model.state), batches, model.step))

@@ -113,6 +113,10 @@ class Backend:
         """Rows of `x`: ``x[index]``; every index must be in range, and is not checked."""
         return self.namespace.take(x, index, axis=0)
 
+    def rows(self, data: dict[str, Array], index: Array | None) -> dict[str, Array]:
+        """The rows of every array of `data`; without an index the arrays themselves."""
+        return data if index is None else {name: self.gather(values, index) for name, values in data.items()}
+
     @_quiet
     def call(self, function: Callable, *args: Any) -> Any:
         """``function(*args)``, compiled where the library compiles; `function` is pure and hashable."""
@@ -129,8 +133,8 @@ class Backend:
         state : tree
             Handed over: its memory may be reused.
         batches : dict of host arrays
-            What varies from step to step, one row a step. ``"index"`` holds row numbers into `data`. One-dimensional
-            entries arrive in the step as numbers, others as arrays on the device.
+            What varies from step to step, one row a step. ``"index"`` holds row numbers into `data`; without it every
+            step gets all rows. One-dimensional entries arrive in the step as numbers, others as arrays on the device.
         data : dict of arrays
             The data set on the device; each step finds its rows in its batch under the same name.
 
@@ -143,13 +147,10 @@ class Backend:
         columns = {
             name: values.tolist() if values.ndim == 1 else self._rows(values) for name, values in batches.items()
         }
-        indices = columns.pop("index")
         records = []
-        for i, index in enumerate(indices):
-            batch = {name: column[i] for name, column in columns.items()}
-            for name, values in data.items():
-                batch[name] = self.gather(values, index)
-            state, record = step(state, batch)
+        for values in zip(*columns.values(), strict=True):
+            batch = dict(zip(columns, values, strict=True))
+            state, record = step(state, batch | self.rows(data, batch.pop("index", None)))
             records.append(record)
         return state, map_leaves(lambda *values: self._stack(values), *records)
 

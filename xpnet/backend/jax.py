@@ -48,9 +48,8 @@ def _call(function, *args):
 @partial(jax.jit, static_argnames=("backend", "step"), donate_argnames="state")
 def _scan(backend, step, state, batches, data):
     def body(state, batch):
-        index = batch["index"]
-        rows = {name: backend.gather(values, index) for name, values in data.items()}
-        return step(state, batch | rows)
+        batch = dict(batch)
+        return step(state, batch | backend.rows(data, batch.pop("index", None)))
 
     return jax.lax.scan(body, state, batches)
 
