@@ -1,0 +1,187 @@
+"""What the report examples share: their arguments, MNIST, and the table of reported and measured figures.
+
+args = argument_parser(__doc__).parse_args()
+report = Report("A", args)                       # sets the backend
+(x_train, y_train), (x_test, y_test) = mnist(args)
+report.heading("A2", "softmax regression")
+history, seconds = timed(model.fit, rows(x_train), y_train, verbose=2)
+report.add("A2", "test accuracy", accuracy, reported=0.91, seconds=seconds)
+report.save(figure, "a2_curves")                 # DIR/a2_curves.png, if there is --out DIR
+report.finish()                                  # prints the table, writes --json FILE
+"""
+
+import argparse
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+
+import xpnet
+from xpnet import plotting
+
+matplotlib.use("agg")  # figures go to files: no screen is needed
+
+QUICK_TRAIN, QUICK_TEST = 3000, 500  # images that --quick keeps
+
+
+def argument_parser(doc):
+    """The arguments of every report example; a script adds its own to the parser."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", default="numpy", help="numpy, cupy, torch, jax or auto (default: %(default)s)")
+    parser.add_argument("--data-dir", metavar="DIR", help="where MNIST is; else $XPNET_DATA, the cache, a download")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="save the figures there as PNG")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write every figure measured, beside the reported one"
+    )
+    parser.add_argument("--quick", action="store_true", help="a few seconds on a few images: a test, not a result")
+    return parser
+
+
+def mnist(args):
+    """MNIST as ``datasets.mnist`` gives it, ``(x_train, y_train), (x_test, y_test)``; with --quick its beginning."""
+    (x_train, y_train), (x_test, y_test) = xpnet.datasets.mnist(args.data_dir)
+    if args.quick:
+        return (x_train[:QUICK_TRAIN], y_train[:QUICK_TRAIN]), (x_test[:QUICK_TEST], y_test[:QUICK_TEST])
+    return (x_train, y_train), (x_test, y_test)
+
+
+def rows(images):
+    """One row of numbers from 0 to 1 for each image: float32 (n, pixels)."""
+    return images.reshape(len(images), -1) / np.float32(255)
+
+
+def timed(function, *arguments, **settings):
+    """``function(...)`` and the seconds it took."""
+    start = time.perf_counter()
+    result = function(*arguments, **settings)
+    return result, time.perf_counter() - start
+
+
+class PrintEvery(xpnet.Callback):
+    """A line after every so many epochs and after the first: where ``verbose=2`` would print thousands."""
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def on_train_begin(self):
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs):
+        if epoch == 0 or (epoch + 1) % self.epochs == 0:
+            values = ", ".join(f"{name} {format_value(value, '.4f')}" for name, value in logs.items())
+            print(f"  epoch {epoch + 1:,}: {values} ({time.perf_counter() - self.start:.0f} s)", flush=True)
+
+
+@dataclass
+class Row:
+    """One figure: as measured here, as the report gives it, if it does, and as another program got it."""
+
+    experiment: str
+    figure: str
+    measured: Any
+    reported: Any = None
+    reference: Any = None
+    seconds: float | None = None
+    form: str = ".4f"
+
+    def cells(self):
+        values = [shortened(value, self.form) for value in (self.reported, self.reference, self.measured)]
+        return self.experiment, self.figure, *values, format_value(self.seconds, ".1f")
+
+
+class Report:
+    """One run of a report example: its rows, its figures, its JSON file."""
+
+    def __init__(self, name, args):
+        self.name, self.args, self.rows = name, args, []
+        self.backend = xpnet.set_backend(args.backend)
+        print(f"Report {name} on {self.backend}, seed {args.seed}{', quick: not a result' if args.quick else ''}")
+        if args.out:
+            args.out.mkdir(parents=True, exist_ok=True)
+
+    def heading(self, experiment, text):
+        """Say what comes now."""
+        print(f"\n== {experiment}: {text}", flush=True)
+
+    def add(self, experiment, figure, measured, reported=None, seconds=None, form=".4f", reference=None):
+        """Add a row to the table and to the JSON file, and print it.
+
+        Parameters
+        ----------
+        experiment, figure : str
+            Such as ``"A2"``, ``"test accuracy"``.
+        measured, reported : number, list of numbers, or str; reported may be None
+        seconds : float, optional
+            That the training took.
+        form : str, default ".4f"
+            How numbers are printed; ``".2%"`` for shares.
+        reference : as `reported`
+            What a plain NumPy program without xpnet got in the same setting, if that is known.
+        """
+        self.rows.append(Row(experiment, figure, measured, reported, reference, seconds, form))
+        if self.args.json:
+            self._write_json()  # at each row, so that a long run that is cut off leaves what it has
+        beside = "" if reported is None else f" (reported: {format_value(reported, form)})"
+        print(f"  {figure}: {format_value(measured, form)}{beside}", flush=True)
+
+    def save(self, figure, name):
+        """Save a matplotlib figure (or the figure of axes) as DIR/name.png, if there is --out DIR, and close it."""
+        figure = getattr(figure, "figure", None) or figure
+        if self.args.out:
+            figure.savefig(self.args.out / f"{name}.png")
+            print(f"  saved {self.args.out / name}.png", flush=True)
+        plt.close(figure)
+
+    def save_curves(self, history, name, per="epoch", metrics=("loss", "accuracy"), labels=None, smooth=1):
+        """Save `plotting.learning_curves` of some metrics, side by side; nothing is drawn without --out."""
+        if self.args.out:
+            figure = plt.figure(figsize=(5.2 * len(metrics), 3.4), dpi=150, layout="constrained")
+            for ax, metric in zip(figure.subplots(1, len(metrics), squeeze=False).flat, metrics, strict=True):
+                plotting.learning_curves(history, metric, ax, per, smooth, labels)
+            self.save(figure, name)
+
+    def finish(self):
+        """Print the table."""
+        table = [("", "figure", "reported", "reference", "measured", "seconds"), *(row.cells() for row in self.rows)]
+        widths = [max(len(cells[i]) for cells in table) for i in range(len(table[0]))]
+        print()
+        for cells in table:
+            print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+
+    def _write_json(self):
+        content = {
+            "report": self.name, "backend": self.backend.name, "device": str(self.backend.device),
+            "seed": self.args.seed, "quick": self.args.quick, "xpnet": xpnet.__version__, "numpy": np.__version__,
+            "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+            "rows": [asdict(row) for row in self.rows],
+        }  # fmt: skip
+        self.args.json.parent.mkdir(parents=True, exist_ok=True)
+        self.args.json.write_text(json.dumps(content, indent=2, default=_plain))
+
+
+def format_value(value, form):
+    """A number in that format, a list with blanks between, words as they are, "" for None."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if np.ndim(value):
+        return " ".join(format_value(v, form) for v in value)
+    return format(value, form) if isinstance(value, float | np.floating) else str(value)
+
+
+def shortened(value, form):
+    """The same; of a list of more than five the first and the last."""
+    if isinstance(value, list) and len(value) > 5:
+        return f"{format_value(value[0], form)} ... {format_value(value[-1], form)}"
+    return format_value(value, form)
+
+
+def _plain(value):
+    """NumPy's numbers and arrays as Python's, for JSON."""
+    return np.asarray(value).tolist()
