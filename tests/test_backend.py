@@ -194,7 +194,7 @@ def test_auto_falls_back_to_numpy_and_says_so_once(monkeypatch, caplog):
     monkeypatch.setattr(switch, "make_backend", no_cupy)
     with caplog.at_level(logging.WARNING, "xpnet"):
         for _ in range(2):
-            assert switch._auto(None, None).name == "numpy"
+            assert switch._auto(None, None, {}).name == "numpy"
 
     assert [record.message for record in caplog.records] == [
         "Backend auto: training on the CPU with NumPy. no CUDA device answers"

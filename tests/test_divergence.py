@@ -1,6 +1,7 @@
 """Training that goes non-finite or is interrupted."""
 
 import os
+import pickle
 import signal
 import threading
 
@@ -95,3 +96,24 @@ def test_a_callbacks_error_comes_through(xp):
     with pytest.raises(ZeroDivisionError):
         fit(model, callbacks=[Fails()])
     assert model.history.epoch == [0]
+
+
+class InterruptAfterEpoch(Callback):
+    """Ctrl-C while the last epoch is validated or its callbacks run."""
+
+    def on_epoch_end(self, epoch, logs):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_at_the_very_end_is_not_lost(xp):
+    model = make_model(xp)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, callbacks=[InterruptAfterEpoch()])
+    assert model.step == 6
+
+
+def test_the_error_can_be_pickled():
+    """No arrays, so no backend."""
+    error = pickle.loads(pickle.dumps(DivergenceError("message", 3, "0.weight gradient")))
+
+    assert (str(error), error.step, error.layer) == ("message", 3, "0.weight gradient")

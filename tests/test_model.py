@@ -1,5 +1,6 @@
 """Model: fit, evaluate, predict, what they promise, and what they refuse."""
 
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -412,3 +413,106 @@ def test_all_samples_at_once_are_not_copied(xp):
 
     assert not gather
     assert_same_parameters(model, reference, rtol=1e-6, atol=1e-7)
+
+
+MORE_BAD = {
+    "metric of numbers for labels": ({"metrics": ["mae"]}, {}, "mae compares each output with a number"),
+    "top 5 of 3 classes": ({"metrics": ["top_5_accuracy"]}, {}, "needs more than 5 classes"),
+    "classes of one output": (
+        {"loss": "mean_squared_error", "layers": [Dense(1)]}, {}, "accuracy compares classes",
+    ),
+    "class weights by name": ({}, {"class_weight": "balanced"}, "class_weight is a dict"),
+    "validation_freq": ({}, {"validation_freq": 2.0}, "validation_freq is a number of epochs"),
+    "validation data": ({}, {"validation_data": (X,)}, r"validation_data is \(x, y\)"),
+    "masked data": ({}, {"x": np.ma.masked_array(X, X > 0)}, "Masked values"),
+    "norms of several seeds": ({"seed": (0, 1), "optimizer": SGD(0.1, clipnorm=1.0)}, {}, "one seed at a"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MORE_BAD)
+def test_more_bad_settings_are_refused_before_anything_changes(case, xp):
+    settings, arguments, message = MORE_BAD[case]
+    model = make_model(xp, **settings)
+
+    with pytest.raises(ValueError, match=message):
+        model.fit(**({"x": X, "y": Y, "batch_size": 20, "verbose": 0} | arguments))
+    assert model.state is None
+    assert model.history.history == {}
+
+
+@pytest.mark.parametrize("dtype", [">i8", "uint16", "uint32", "uint64", "int8"])
+def test_labels_of_any_integer_type(dtype, xp):
+    expected, model = make_model(xp), make_model(xp)
+    fit(expected)
+    model.fit(np.asfortranarray(X)[::-1][::-1], Y.astype(dtype), batch_size=20, verbose=0)
+
+    assert_same_parameters(model, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_kept_parameters_do_not_change_and_an_error_in_a_chunk_leaves_the_model_whole(xp):
+    class Broken(type(make_model(xp).loss)):
+        def __call__(self, y, z, sample_weight=None):
+            raise ZeroDivisionError
+
+    model = make_model(xp)
+    fit(model)
+    kept = model.parameters[0]["weight"]
+    values = np.array(to_numpy(kept))
+    fit(model)
+    np.testing.assert_array_equal(to_numpy(kept), values)
+
+    good, model.loss = model.loss, Broken()
+    before = np.array(to_numpy(model.parameters[0]["weight"]))
+    with pytest.raises(ZeroDivisionError):
+        fit(model)
+    model.loss = good
+    np.testing.assert_array_equal(to_numpy(model.parameters[0]["weight"]), before)
+    assert model.step == 12
+    fit(model)
+
+
+def test_class_weights_do_not_weigh_validation_samples(xp):
+    split, given = make_model(xp), make_model(xp)
+    weights = {0: 1.0, 1: 2.0, 2: 0.5}
+    first = fit(split, validation_split=0.25, class_weight=weights)
+    second = given.fit(X[:90], Y[:90], 20, verbose=0, validation_data=(X[90:], Y[90:]), class_weight=weights)
+
+    assert first.history == second.history
+
+
+def test_results_and_models_can_be_pickled(xp):
+    if xp.name == "array_api_strict":
+        return  # the test guard takes the place of its constructor, which pickle looks for
+    model = make_model(xp)
+    fit(model)
+    copy = pickle.loads(pickle.dumps(model))
+
+    result = model.evaluate(X, Y)
+    assert pickle.loads(pickle.dumps(result)) == result
+    assert copy.evaluate(X, Y).loss == pytest.approx(result.loss, rel=1e-6)
+
+
+def test_early_stopping_passes_over_epochs_without_validation(xp):
+    history = fit(make_model(xp), 6, callbacks=[EarlyStopping(patience=9)], validation_data=(X, Y), validation_freq=2)
+    assert len(history.history["val_loss"]) == 3
+
+    with pytest.raises(ValueError, match=r"monitors one of loss, accuracy\. Received: monitor='val_loss'"):
+        fit(make_model(xp), callbacks=[EarlyStopping()])
+
+
+def test_jax_compiles_a_step_once_whatever_the_learning_rate():
+    """On JAX alone: the others compile nothing."""
+    jax = pytest.importorskip("xpnet.backend.jax")
+    pytest.importorskip("jax")
+    before = jax._scan._cache_size()
+    for rate in (0.1, 0.2, schedules.Cosine(0.1, 100)):
+        fit(make_model(make_backend("jax"), optimizer=SGD(rate), seed=9), epochs=2)
+
+    assert jax._scan._cache_size() - before <= 1
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "3", (), (0, -1), True])
+def test_seeds_are_checked(seed):
+    """Checked before any array is made."""
+    with pytest.raises(ValueError, match="seed is an integer of at least 0"):
+        Model([Dense(3)], "softmax_cross_entropy", seed=seed)

@@ -9,7 +9,7 @@ model = Model(Sequential([Dense(100), ReLU(), Dense(10)]), loss="softmax_cross_e
 model.fit(x_train, y_train, epochs=10)
 """
 
-from xpnet import datasets, initializers, layers, losses, metrics, optimizers, schedules
+from xpnet import initializers, layers, losses, metrics, optimizers, schedules
 from xpnet.backend import (
     Backend,
     asarray,
@@ -22,11 +22,14 @@ from xpnet.backend import (
 )
 from xpnet.callbacks import Callback, EarlyStopping, History
 from xpnet.errors import BackendNotAvailableError, DatasetError, DivergenceError
-from xpnet.layers import Sequential
+from xpnet.layers.sequential import Sequential
+from xpnet.lazy import lazy_names
 from xpnet.model import Model
 from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 
 __version__ = "0.1.0"
+
+__getattr__, __dir__ = lazy_names(__name__, {"datasets": [], "inspection": [], "plotting": []})
 
 __all__ = [
     "SGD",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from xpnet.tree import Tree
 
@@ -76,7 +77,7 @@ class EarlyStopping(Callback):
     mode : {"auto", "min", "max"}, default "auto"
         Which way is better; "auto" is "max" for names with "accuracy" or "r2", else "min".
     restore_best_weights : bool, default False
-        Give the model the parameters and statistics of its best epoch at the end.
+        Give the model the state of its best epoch at the end.
     """
 
     def __init__(
@@ -100,13 +101,17 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         if self.monitor not in logs:
+            if self.model.validates and self.monitor.removeprefix("val_") in logs:
+                return  # an epoch without validation
             raise ValueError(f"EarlyStopping monitors one of {', '.join(logs)}. Received: monitor={self.monitor!r}")
+        if isinstance(logs[self.monitor], list):
+            raise ValueError("EarlyStopping follows one network; train the seeds one at a time.")
         value = self.sign * logs[self.monitor]
         self.waited += 1
         if value < self.best - self.min_delta:
             self.best, self.waited = value, 0
             if self.restore_best_weights:
-                self.best_state = self.model.backend.copy(self.model.state)
+                self.best_state = self.model.state
         elif self.waited >= self.patience:
             self.model.stop_training = True
 
@@ -126,7 +131,7 @@ class Progress:
         """An epoch of so many steps begins."""
         self.title, self.begin = f"Epoch {epoch + 1}/{epochs.stop}", time.perf_counter()
         if self.verbose == 1:
-            self.bar = tqdm(total=steps, desc=self.title, unit="step", dynamic_ncols=True)
+            self.bar = _tqdm()(total=steps, desc=self.title, unit="step", dynamic_ncols=True)
 
     def update(self, steps: int, means: dict) -> None:
         """Some steps are done, with these means so far."""
@@ -149,5 +154,15 @@ class Progress:
             self.bar = None
 
 
+def progress(steps: Iterable, verbose: int) -> Iterable:
+    """`steps` with a progress bar if verbose is 1."""
+    return _tqdm()(steps, unit="step", dynamic_ncols=True) if verbose == 1 else steps
+
+
+def _tqdm() -> Any:
+    return importlib.import_module("tqdm.auto").tqdm  # when first shown: it brings asyncio, 25 ms
+
+
 def _line(logs: dict) -> str:
-    return ", ".join(f"{name}={value:.4f}" for name, value in logs.items() if isinstance(value, float))
+    """Each value; of K networks their mean."""
+    return ", ".join(f"{name}={fmean(v if isinstance(v, list) else [v]):.4f}" for name, v in logs.items())

@@ -39,10 +39,10 @@ def diagnose(
     watched = Watching(replace(step, network=watch(step.network)))
     for state, batches, first in chunks:
         for i in range(len(batches["learning_rate"])):
-            before = backend.copy(state)
+            before = state
             one_step = {name: values[i : i + 1] for name, values in batches.items()}
             try:
-                state, _ = Backend.scan(backend, watched, state, one_step, data)
+                state, _ = Backend.scan(backend, watched, backend.copy(state), one_step, data)
             except NonFinite as error:
                 return before, first + i, _error(first + i, str(error), batches["learning_rate"][i])
     return before, first + i, _error(first + i, "the loss, in compiled code only,", batches["learning_rate"][i])
@@ -76,6 +76,10 @@ class Watched(Layer):
     @property
     def running(self):
         return self.layer.running
+
+    @property
+    def integer_input(self):
+        return self.layer.integer_input
 
     def forward(self, params, x, **extra):
         y, layer_backward, *statistics = self.layer.forward(params, x, **extra)

@@ -28,9 +28,12 @@ class DivergenceError(ArithmeticError):
     """
 
     def __init__(self, message: str, step: int, layer: str):
-        super().__init__(message)
+        super().__init__(message, step, layer)  # all three, so that it can be pickled
         self.step = step
         self.layer = layer
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 def optional_import(module: str, extra: str) -> ModuleType:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from xpnet.backend import Backend, namespace, to_numpy
+from xpnet.callbacks import progress
 from xpnet.layers import base
-from xpnet.layers.base import Layer
+from xpnet.layers.base import Layer, require_positive
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.tree import Array, Tree, map_leaves
@@ -63,23 +64,27 @@ class Evaluation(Inference):
 
 
 def run_batches(
-    backend: Backend, function: Inference, state: Tree, data: dict[str, Array], batch_size: int | None
+    backend: Backend, function: Inference, state: Tree, data: dict[str, Array], batch_size: int | None, verbose: int = 0
 ) -> Iterator[tuple[int, Any]]:
     """Yield ``(rows, function's result)`` for one batch after the other."""
+    if batch_size is not None:
+        require_positive(batch_size=batch_size)
     rows, size = data["x"].shape[0], batch_size or EVALUATION_BATCH
     state = {"params": state["params"], "statistics": state["statistics"]}
-    for start in range(0, rows, size):
+    for start in progress(range(0, rows, size), verbose):
         stop = min(start + size, rows)
         batch = {name: values[start:stop, ...] for name, values in data.items()}
         yield stop - start, backend.call(function, state, batch)
 
 
 def evaluate(
-    backend: Backend, function: Evaluation, state: Tree, data: dict[str, Array], batch_size: int | None = None
+    backend: Backend, function: Evaluation, state: Tree, data: dict[str, Array], batch_size: int | None, verbose: int
 ) -> dict:
     """Loss and metrics over a data set, as Python numbers."""
     averages = Averages(function.metrics)
-    for rows, record in list(run_batches(backend, function, state, data, batch_size)):  # all started before one is read
+    for rows, record in list(
+        run_batches(backend, function, state, data, batch_size, verbose)
+    ):  # all started before one is read
         averages.add(map_leaves(lambda value: to_numpy(value)[None], record), rows)
     return averages.means()
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from xpnet.backend import Backend, namespace, to_numpy
-from xpnet.layers.base import Shape
+from xpnet.backend import Backend, namespace, quiet, to_numpy
+from xpnet.callbacks import Callback
+from xpnet.layers.base import Shape, is_integer, require_positive
 from xpnet.losses import Loss
+from xpnet.losses.classification import ClassLoss
 from xpnet.tree import Array
 
 
@@ -39,7 +41,6 @@ def prepare_targets(
     x: Array,
     y: Any,
     sample_weight: Any = None,
-    class_weight: Mapping[Any, float] | None = None,
 ) -> dict[str, Array]:
     """The data of a training or evaluation run: ``{"x", "y"}`` and with weights ``"weight"``.
 
@@ -47,12 +48,11 @@ def prepare_targets(
     ------
     ValueError
         Another number of targets or weights than of samples; targets that do not fit the loss or the network's
-        output; weights that are negative or not finite, or lack a class.
+        output; weights that are negative or not finite.
     """
     y = _moved(backend, y, "y")
     _require_length("y", y, x)
     data = {"x": x, "y": loss.check(y, output_shape, backend.dtype)}
-    weight = None
     if sample_weight is not None:
         weight = to_numpy(_moved(backend, sample_weight, "sample_weight")).astype(backend.float_name)
         if weight.ndim != 1:
@@ -60,25 +60,37 @@ def prepare_targets(
         _require_length("sample_weight", weight, x)
         if not (np.all(np.isfinite(weight)) and np.all(weight >= 0)):
             raise ValueError(f"Weights must be finite and at least 0. Received: a smallest weight of {weight.min()}")
-    if class_weight is not None:
-        class_weights = _weights_of_classes(to_numpy(y), class_weight)
-        weight = class_weights if weight is None else weight * class_weights
-    if weight is not None:
         data["weight"] = backend.asarray(weight)
     return data
 
 
-def _weights_of_classes(labels: np.ndarray, class_weight: Mapping[Any, float]) -> np.ndarray:
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        labels = np.argmax(labels, axis=1)
-    classes, position = np.unique(labels.reshape(-1), return_inverse=True)
+def weigh_classes(
+    backend: Backend, loss: Loss, data: dict[str, Array], class_weight: Mapping[Any, float]
+) -> dict[str, Array]:
+    """The data with each sample's weight multiplied by that of its class."""
+    if not isinstance(class_weight, Mapping):
+        raise ValueError(
+            "class_weight is a dict of label -> weight; sklearn.utils.class_weight.compute_class_weight makes balanced ones. "
+            f"Received: class_weight={class_weight!r}"
+        )
+    y = to_numpy(data["y"])
+    if y.ndim == 2 and y.shape[1] > 1 and isinstance(loss, ClassLoss):
+        y = np.argmax(y, axis=1)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise ValueError(f"class_weight wants one class label for each sample. Received: targets of shape {y.shape}")
+    classes, position = np.unique(y, return_inverse=True)
     missing = [c.item() for c in classes if c.item() not in class_weight]
     if missing:
-        raise ValueError(f"class_weight must hold every label of y. Missing: {missing}. Received: {dict(class_weight)}")
+        raise ValueError(
+            f"class_weight must hold every label of y. Missing: {missing[:10]}. Received: {dict(class_weight)}"
+        )
     weights = np.array([float(class_weight[c.item()]) for c in classes])
     if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
         raise ValueError(f"Class weights must be finite and at least 0. Received: {dict(class_weight)}")
-    return weights[position]
+    weight = backend.asarray(weights[position])
+    return data | {"weight": weight * data["weight"] if "weight" in data else weight}
 
 
 def _moved(backend: Backend, x: Any, name: str) -> Array:
@@ -101,6 +113,7 @@ def _require_length(name: str, values: Array, x: Array) -> None:
         )
 
 
+@quiet
 def _require_finite(name: str, x: Array) -> None:
     xp = namespace(x)
     if not xp.isdtype(x.dtype, "real floating") or bool(xp.isfinite(xp.sum(x))):  # a finite sum has finite terms
@@ -110,3 +123,72 @@ def _require_finite(name: str, x: Array) -> None:
             f"{name} holds values that are not finite. Replace them, for example with numpy.nan_to_num or "
             f"sklearn.impute.SimpleImputer. Received: {name} with NaN or infinity"
         )
+
+
+def validation_epochs(validation_freq: Any) -> Callable[[int], bool]:
+    """Whether to validate after an epoch, counted from 0."""
+    if is_integer(validation_freq):
+        return lambda epoch: (epoch + 1) % validation_freq == 0
+    return lambda epoch: epoch + 1 in validation_freq
+
+
+def split(data: dict[str, Array], share: float) -> tuple[dict, dict]:
+    """The first samples, and the last `share` of them."""
+    n = data["x"].shape[0]
+    kept = n - round(n * share)
+    if not 0 < kept < n:
+        raise ValueError(f"validation_split must leave samples on both sides. Received: {share} of {n} samples")
+    parts = (slice(0, kept), slice(kept, n))
+    first, last = ({name: values[part, ...] for name, values in data.items()} for part in parts)
+    return first, last
+
+
+def check_batch_size(batch_size: Any, n: int) -> None:
+    """Raise ValueError unless a batch is from 1 to all samples."""
+    require_positive(batch_size=batch_size)
+    if batch_size > n:
+        raise ValueError(
+            f"batch_size must not exceed the number of samples; batch_size=len(x) takes them all at once. "
+            f"Received: batch_size={batch_size} for {n} samples"
+        )
+
+
+def check_fit_settings(epochs, initial_epoch, validation_split, validation_freq, record_every, verbose) -> None:
+    """Raise ValueError where a setting of `fit` is out of range."""
+    require_positive(epochs=epochs)
+    if not (is_integer(initial_epoch) and 0 <= initial_epoch < epochs):
+        raise ValueError(
+            "epochs is the number of the epoch to stop before: 0 <= initial_epoch < epochs. "
+            f"Received: initial_epoch={initial_epoch!r}, epochs={epochs}"
+        )
+    if not 0 <= validation_split < 1:
+        raise ValueError(f"validation_split must be in [0, 1). Received: validation_split={validation_split!r}")
+    after = [validation_freq] if is_integer(validation_freq) else validation_freq
+    if not isinstance(after, Collection) or not all(is_integer(epoch) and epoch >= 1 for epoch in after):
+        raise ValueError(
+            "validation_freq is a number of epochs or a list of epochs, counted from 1. "
+            f"Received: validation_freq={validation_freq!r}"
+        )
+    if record_every is not None:
+        require_positive(record_every=record_every)
+    if verbose not in ("auto", 0, 1, 2):
+        raise ValueError(f'verbose must be "auto", 0, 1 or 2. Received: verbose={verbose!r}')
+
+
+def check_callbacks(callbacks: Any) -> list[Callback]:
+    """Callbacks as a list; raises TypeError where one is something else."""
+    chosen = list(callbacks) if isinstance(callbacks, Iterable) else [] if callbacks is None else [callbacks]
+    for callback in chosen:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks is a list of xpnet.Callback objects. Received: {callback!r}")
+    return chosen
+
+
+def check_validation_data(validation_data: Any) -> tuple:
+    """``(x, y)`` or ``(x, y, sample_weight)``; raises ValueError for anything else."""
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+        raise ValueError(
+            f"validation_data is (x, y) or (x, y, sample_weight). Received: a {type(validation_data).__name__}"
+            + (f" of {len(validation_data)}" if isinstance(validation_data, (tuple, list)) else "")
+        )
+    return tuple(validation_data)

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from xpnet.backend import namespace
+from xpnet.layers.base import require_positive
 from xpnet.losses import BinaryCrossEntropy, Loss, one_hot
 from xpnet.tree import Array
 
@@ -48,13 +49,30 @@ class Metric(ABC):
             In z's type.
         """
 
+    def check(self, y_shape: tuple, units: int) -> None:
+        """Raise ValueError unless the metric fits targets of this shape and rows of so many outputs."""
+        if len(y_shape) != 2:
+            raise ValueError(
+                f'{self.name} compares each output with a number. Use "accuracy" for class labels, or one-hot targets. '
+                f"Received: targets of shape {y_shape} for {units} outputs"
+            )
+
     def combine(self, *means):
         """The metric from the mean of each term: floats, or NumPy arrays of shape (K,)."""
         return means[0]
 
 
+class _ClassMetric(Metric):
+    def check(self, y_shape, units):
+        if units < 2:
+            raise ValueError(
+                f'{self.name} compares classes: the network needs an output for each. Use "binary_accuracy" for one '
+                f"output. Received: {units} output"
+            )
+
+
 @dataclass(frozen=True)
-class Accuracy(Metric):
+class Accuracy(_ClassMetric):
     """The share of samples whose largest output is the right class; y: labels or one-hot rows"""
 
     name = "accuracy"
@@ -64,7 +82,7 @@ class Accuracy(Metric):
 
 
 @dataclass(frozen=True)
-class TopKAccuracy(Metric):
+class TopKAccuracy(_ClassMetric):
     """The share of samples whose right class is among the k largest outputs (of equal ones, the first are taken)
 
     Parameters
@@ -75,8 +93,13 @@ class TopKAccuracy(Metric):
     k: int = 5
 
     def __post_init__(self):
-        if not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"k must be an integer of at least 1. Received: k={self.k!r}")
+        require_positive(k=self.k)
+
+    def check(self, y_shape, units):
+        if units <= self.k:
+            raise ValueError(
+                f"{self.name} needs more than {self.k} classes: else all are right. Received: {units} outputs"
+            )
 
     @property
     def name(self):
@@ -94,7 +117,7 @@ class TopKAccuracy(Metric):
 
 
 @dataclass(frozen=True)
-class ElementwiseAccuracy(Metric):
+class ElementwiseAccuracy(_ClassMetric):
     """The share of right entries among all of one-hot(largest output): 1 - 2e / classes at an error rate e
 
     A wrong class makes two entries wrong of `classes`, so 0.99 is only 95 % accuracy with ten classes.

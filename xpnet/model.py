@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Collection, Mapping, Sequence
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from xpnet import inputs, inspection, losses, metrics, optimizers
-from xpnet.backend import Backend, get_backend, make_backend
+from xpnet.backend import Backend, get_backend, make_backend, quiet
 from xpnet.callbacks import Callback, History, Progress
 from xpnet.evaluation import Evaluation, Inference, evaluate, run_batches
 from xpnet.layers import base
@@ -52,6 +54,8 @@ class Model:
         Of the last `fit`, also after an interrupt or an error.
     stop_training : bool
         Set it in a callback to stop after the epoch.
+    validates : bool
+        Whether the last `fit` had validation data.
     """
 
     def __init__(
@@ -67,14 +71,15 @@ class Model:
         self.loss = losses.get(loss)
         self.optimizer = optimizers.get(optimizer)
         self.metrics = _get_metrics(metrics, self.loss)
-        self.seed = seed
+        self.seed = _check_seed(seed)
         self.backend = get_backend() if backend is None else make_backend(backend)
         self.state: dict[str, Tree] | None = None
-        self.input_shape: Shape | None = None
-        self.output_shape: Shape | None = None
+        self.input_shape: Any = None
+        self.output_shape: Any = None
         self.step = 0
         self.history = History()
         self.stop_training = False
+        self.validates = False
 
     def __repr__(self) -> str:
         names = ", ".join(type(layer).__name__ for layer in self.network.layers)
@@ -90,16 +95,19 @@ class Model:
     @property
     def training_step(self) -> TrainingStep:
         """The function that `fit` runs: ``state, record = training_step(state, batch)``."""
-        return TrainingStep(self.network, self.backend.dtype, self.loss, self.metrics, self.optimizer)
+        optimizer = replace(
+            self.optimizer, learning_rate=0.0
+        )  # it is data of each step: another rate, the same function
+        return TrainingStep(self.network, self.backend.dtype, self.loss, self.metrics, optimizer)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """`seed` as a tuple."""
-        return tuple(self.seed) if isinstance(self.seed, Sequence) else (self.seed,)
+        return self.seed if isinstance(self.seed, tuple) else (self.seed,)
 
     @property
     def _batch_axis(self) -> int:
-        return 1 if isinstance(self.seed, Sequence) else 0
+        return 1 if isinstance(self.seed, tuple) else 0
 
     def build(self, input_shape: Shape) -> Model:
         """Check the network's shapes and draw its initial parameters.
@@ -118,26 +126,28 @@ class Model:
         drawn = [base.init(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
         params, output_shape, statistics = drawn[0]
         if self._batch_axis:
-            if self.network.running or len(shape) != len(output_shape) != 1:
+            if self.network.running or not len(shape) == len(output_shape) == 1:
                 raise ValueError(
                     "Several seeds train dense networks at once: rows of features in, rows out, no running statistics. "
                     f"Received: samples of shape {shape}, outputs of shape {output_shape}"
                 )
+            if self.optimizer.clipnorm or self.optimizer.global_clipnorm:
+                raise ValueError(
+                    "clipnorm and global_clipnorm would take one norm of all networks. Use clipvalue, or one seed at a "
+                    f"time. Received: {self.optimizer!r} with {len(self.seeds)} seeds"
+                )
             params = map_leaves(lambda *values: np.stack(values), *(params for params, _, _ in drawn))
-        params, statistics = self._moved_copy(params), self._moved_copy(statistics)
+        params, statistics = (_moved_copy(self.backend, tree) for tree in (params, statistics))
         self.state = {"params": params, "optimizer": self.optimizer.init(params), "statistics": statistics}
         self.input_shape, self.output_shape, self.step = shape, output_shape, 0
         return self
 
     def to(self, backend: str | Backend, *, device: Any = None, dtype: str | None = None) -> Model:
         """Move the model to another backend, in place; the arguments are those of `set_backend`."""
-        self.backend = make_backend(backend, device=device, dtype=dtype)
-        if self.state is not None:
-            self.state = self._moved_copy(self.state)
+        target = make_backend(backend, device=device, dtype=dtype)
+        state = None if self.state is None else _moved_copy(target, self.state)
+        self.backend, self.state = target, state
         return self
-
-    def _moved_copy(self, tree: Tree) -> Tree:
-        return self.backend.copy(map_leaves(self.backend.asarray, tree))
 
     def summary(self, input_shape: Shape | None = None) -> None:
         """Print each layer with its output shape and number of parameters."""
@@ -179,7 +189,8 @@ class Model:
         batch_size : int, default 32
             The last batch of an epoch may be smaller. ``batch_size=len(x)`` is gradient descent on all samples.
         epochs : int, default 1
-            The number of the epoch to stop before.
+            The number of the epoch to stop before. Epochs are numbered from `initial_epoch`, and the number decides the
+            order of samples: to go on after ``epochs=5`` say ``initial_epoch=5, epochs=10``.
         verbose : {"auto", 0, 1, 2}, default "auto"
             0 silent, 1 a progress bar (which "auto" means), 2 a line for each epoch.
         callbacks : sequence of Callback, optional
@@ -193,7 +204,7 @@ class Model:
         sample_weight : array, shape (n,), optional
             The loss is Σ w_i loss_i / Σ w_i over the batch.
         initial_epoch : int, default 0
-            The number of the first epoch; the same number draws the same order of samples.
+            The number of the first epoch.
         sample_with_replacement : bool, default False
             Draw each sample of an epoch from all n, so that some come twice and others not.
         validation_freq : int or collection of int, default 1
@@ -214,17 +225,19 @@ class Model:
         KeyboardInterrupt
             Ctrl-C, after the current chunk of steps: the model is usable and `history` holds what was recorded.
         """
-        _check_fit_settings(epochs, initial_epoch, validation_split, validation_freq, record_every, verbose)
-        data = self.prepare(x, y, sample_weight, class_weight)
-        input_shape, validation = tuple(data["x"].shape[1:]), None
+        inputs.check_fit_settings(epochs, initial_epoch, validation_split, validation_freq, record_every, verbose)
+        callbacks = inputs.check_callbacks(callbacks)
+        x = inputs.prepare_x(self.backend, x)
+        built = self if self.state is not None else copy.copy(self).build(x.shape[1:])  # kept once all is checked
+        data, validation = built.prepare(x, y, sample_weight), None
         if validation_data is not None:
-            x_validation, y_validation, *weight = validation_data
-            validation = self.prepare(x_validation, y_validation, weight[0] if weight else None, input_shape=input_shape)
+            validation = built.prepare(*inputs.check_validation_data(validation_data))
         elif validation_split:
-            data, validation = _split(data, validation_split)
-        _check_batch_size(batch_size, data["x"].shape[0])
-        if self.state is None:
-            self.build(input_shape)
+            data, validation = inputs.split(data, validation_split)
+        inputs.check_batch_size(batch_size, data["x"].shape[0])
+        if class_weight is not None:
+            data = inputs.weigh_classes(self.backend, self.loss, data, class_weight)
+        self.state, self.input_shape, self.output_shape = built.state, built.input_shape, built.output_shape
         plan = Plan(
             data=data,
             validation=validation,
@@ -233,12 +246,11 @@ class Model:
             seed=self.seeds[0],
             shuffle=shuffle,
             with_replacement=sample_with_replacement,
-            validation_epochs=_validation_epochs(validation_freq),
+            validation_epochs=inputs.validation_epochs(validation_freq),
             record_every=record_every,
         )
-        self.history, self.stop_training = plan.history, False
+        self.history, self.stop_training, self.validates = plan.history, False, validation is not None
         progress = Progress(1 if verbose == "auto" else int(verbose))
-        callbacks = list(callbacks or ())
         for callback in callbacks:
             callback.model = self
         try:
@@ -266,67 +278,74 @@ class Model:
     # ------------------------------------------------------------------ inference
 
     def evaluate(
-        self, x: Any, y: Any, batch_size: int | None = None, sample_weight: Any = None, return_dict: bool = False
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int | None = None,
+        verbose: int = 0,
+        sample_weight: Any = None,
+        return_dict: bool = False,
     ) -> Any:
-        """Loss and metrics on a data set, without dropout and with the running statistics.
+        """Loss and metrics on a data set, without dropout and with the running statistics; verbose=1 shows a bar.
 
         Returns
         -------
         named tuple, or dict with ``return_dict=True``
             ``loss, accuracy = model.evaluate(...)``, or ``model.evaluate(...).accuracy``.
         """
-        self.built_state()
-        logs = self.evaluate_prepared(self.prepare(x, y, sample_weight), batch_size)
+        logs = self.evaluate_prepared(self.prepare(x, y, sample_weight), batch_size, verbose)
         return logs if return_dict else _named_values(logs)
 
-    def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None) -> dict:
-        """`evaluate` on data that has been checked and moved; a dict."""
+    def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None, verbose: int = 0) -> dict:
+        """`evaluate` on data from `prepare`; a dict."""
         function = Evaluation(self.network, self.backend.dtype, self.loss, self.metrics)
-        return evaluate(self.backend, function, self.built_state(), data, batch_size)
+        return evaluate(self.backend, function, self.built_state(), data, batch_size, verbose)
 
-    def predict_logits(self, x: Any, batch_size: int | None = None) -> Array:
+    def predict_logits(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
         """The network's outputs for x, on the model's backend."""
-        state = self.built_state()
-        x = inputs.prepare_x(self.backend, x)
-        self._output_shape_for(x, self.input_shape)
-        function = Inference(self.network, self.backend.dtype)
-        outputs = [z for _, z in run_batches(self.backend, function, state, {"x": x}, batch_size)]
+        state, function = self.built_state(), Inference(self.network, self.backend.dtype)
+        data = {"x": self._prepare_x(x)}
+        outputs = [z for _, z in run_batches(self.backend, function, state, data, batch_size, verbose)]
         return outputs[0] if len(outputs) == 1 else self.backend.namespace.concat(outputs, axis=self._batch_axis)
 
-    def predict_proba(self, x: Any, batch_size: int | None = None) -> Array:
+    @quiet
+    def predict_proba(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
         """Probabilities (of a regression loss: its predictions): softmax or sigmoid of the outputs, as the loss has it."""
-        return self.loss.activation(self.predict_logits(x, batch_size))
+        return self.loss.activation(self.predict_logits(x, batch_size, verbose))
 
-    def predict(self, x: Any, batch_size: int | None = None) -> Array:
+    @quiet
+    def predict(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
         """The label of the largest probability; of a regression loss its predictions."""
-        return self.loss.decide(self.predict_logits(x, batch_size))
+        return self.loss.decide(self.predict_logits(x, batch_size, verbose))
 
     # ------------------------------------------------------------------ checks
 
-    def prepare(
-        self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, input_shape: Shape | None = None
-    ) -> dict[str, Array]:
-        """Check a data set and move it to the backend -> ``{"x", "y"}`` and, with weights, ``"weight"``.
+    def prepare(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
+        """Check a data set and move it to the backend -> ``{"x", "y"}`` and, with weights, ``"weight"``."""
+        self.built_state()
+        x = self._prepare_x(x)
+        data = inputs.prepare_targets(self.backend, self.loss, self.output_shape, x, y, sample_weight)
+        for metric in self.metrics:
+            metric.check(*self.loss.row_shapes(tuple(data["y"].shape), self.output_shape))
+        return data
 
-        Raises ValueError, as `fit` does, also where samples are not of `input_shape`, the model's own unless given.
-        """
+    def _prepare_x(self, x: Any) -> Array:
         x = inputs.prepare_x(self.backend, x)
-        output_shape = self._output_shape_for(x, input_shape or self.input_shape)
-        return inputs.prepare_targets(self.backend, self.loss, output_shape, x, y, sample_weight, class_weight)
-
-    def _output_shape_for(self, x: Array, input_shape: Shape | None) -> Shape:
-        shape = tuple(x.shape[1:])
-        if input_shape not in (None, shape):
+        if tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(
-                f"The model takes samples of shape {input_shape}. Give x of shape (n, *that), or build a new model. "
-                f"Received: samples of shape {shape}"
+                f"The model takes samples of shape {self.input_shape}. Give x of shape (n, *that), or build a new model. "
+                f"Received: samples of shape {tuple(x.shape[1:])}"
             )
-        return self.output_shape or base.init(self.network, host_rng(0, "weights"), shape)[1]
+        return x
 
     def built_state(self) -> dict[str, Tree]:
         if self.state is None:
             raise RuntimeError("The model has no parameters yet: call fit(x, y) or build(input_shape) first.")
         return self.state
+
+
+def _moved_copy(backend: Backend, tree: Tree) -> Tree:
+    return backend.copy(map_leaves(backend.asarray, tree))
 
 
 def _as_list(network: Any) -> list[Layer]:
@@ -340,50 +359,25 @@ def _get_metrics(chosen: Sequence[str | Metric], loss: Loss) -> tuple[Metric, ..
     names = [metric.name for metric in found]
     if len(set(names)) < len(names):
         raise ValueError(f"Each metric may appear once. Received: {names}")
+    for name in names:
+        if not name.isidentifier() or name in ("loss", "weight", "step"):
+            raise ValueError(
+                f'A metric\'s name is an identifier other than "loss", "weight" and "step". Received: {name!r}'
+            )
     return found
 
 
+def _check_seed(seed: Any) -> int | tuple[int, ...]:
+    several = not base.is_integer(seed) and np.ndim(seed) == 1
+    seeds = tuple(seed) if several else (seed,)
+    if not seeds or not all(base.is_integer(s) and s >= 0 for s in seeds):
+        raise ValueError(f"seed is an integer of at least 0, or a sequence of them. Received: seed={seed!r}")
+    seeds = tuple(int(s) for s in seeds)
+    return seeds if several else seeds[0]
+
+
 def _named_values(logs: dict) -> Any:
-    return collections.namedtuple("Evaluation", logs)(**logs)  # type: ignore[misc]
-
-
-def _validation_epochs(validation_freq: int | Collection[int]) -> Callable[[int], bool]:
-    if isinstance(validation_freq, int):
-        return lambda epoch: (epoch + 1) % validation_freq == 0
-    return lambda epoch: epoch + 1 in validation_freq
-
-
-def _split(data: dict[str, Array], share: float) -> tuple[dict, dict]:
-    n = data["x"].shape[0]
-    kept = n - round(n * share)
-    if not 0 < kept < n:
-        raise ValueError(f"validation_split must leave samples on both sides. Received: {share} of {n} samples")
-    parts = (slice(0, kept), slice(kept, n))
-    first, last = ({name: values[part, ...] for name, values in data.items()} for part in parts)
-    return first, last
-
-
-def _check_batch_size(batch_size: Any, n: int) -> None:
-    base.require_positive(batch_size=batch_size)
-    if batch_size > n:
-        raise ValueError(
-            f"batch_size must not exceed the number of samples; batch_size=len(x) takes them all at once. "
-            f"Received: batch_size={batch_size} for {n} samples"
-        )
-
-
-def _check_fit_settings(epochs, initial_epoch, validation_split, validation_freq, record_every, verbose) -> None:
-    base.require_positive(epochs=epochs)
-    if not (isinstance(initial_epoch, int) and 0 <= initial_epoch < epochs):
-        raise ValueError(
-            "epochs is the number of the epoch to stop before: 0 <= initial_epoch < epochs. "
-            f"Received: initial_epoch={initial_epoch!r}, epochs={epochs}"
-        )
-    if not 0 <= validation_split < 1:
-        raise ValueError(f"validation_split must be in [0, 1). Received: validation_split={validation_split!r}")
-    if isinstance(validation_freq, int):
-        base.require_positive(validation_freq=validation_freq)
-    if record_every is not None:
-        base.require_positive(record_every=record_every)
-    if verbose not in ("auto", 0, 1, 2):
-        raise ValueError(f'verbose must be "auto", 0, 1 or 2. Received: verbose={verbose!r}')
+    """A named tuple that can be pickled although its class is made here."""
+    values = collections.namedtuple("Evaluation", logs)  # type: ignore[misc]
+    values.__reduce__ = lambda self: (_named_values, (self._asdict(),))  # type: ignore
+    return values(**logs)

@@ -19,7 +19,7 @@ import numpy as np
 from xpnet.backend import device, namespace, size
 from xpnet.tree import Array
 
-PURPOSES = ("weights", "shuffle", "dropout", "split")
+PURPOSES = ("weights", "shuffle", "dropout")
 
 
 def host_rng(seed: int, purpose: str, *position: int) -> np.random.Generator:

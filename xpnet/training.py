@@ -91,6 +91,7 @@ class Loop:
                 history.add(history.history, logs)
                 self.progress.end(logs)
                 self._call("on_epoch_end", epoch, logs)
+                interrupted()
                 if self.model.stop_training:
                     break
         self._call("on_train_end")
@@ -133,6 +134,8 @@ class Loop:
             length = max(1, int(CHUNK_SECONDS / self.step_seconds)) if self.step_seconds else 1
         if self.plan.record_every and self.plan.validation is not None:
             length = min(length, self.plan.record_every - self.model.step % self.plan.record_every)
+            if self.backend.compiles:
+                length = 1 << length.bit_length() - 1  # the largest power of two that is not above it
         return length
 
     def _chunk(self, rows: np.ndarray) -> dict:
@@ -144,14 +147,15 @@ class Loop:
             batches["index"] = rows
         if self.step.network.random:
             batches["key"] = step_keys(self.plan.seed, numbers)
-        self.recent.append((self.backend.copy(model.state), batches, model.step))
+        self.recent.append((model.state, batches, model.step))
         begin = time.perf_counter()
-        model.state, records = self.backend.scan(self.step, model.state, batches, self.plan.data)
+        # scan reuses the memory it is given: with a copy the model stays whole until the chunk is done
+        state, records = self.backend.scan(self.step, self.backend.copy(model.state), batches, self.plan.data)
         records = map_leaves(to_numpy, records)
         self.step_seconds = (time.perf_counter() - begin) / len(rows)
         if not np.all(np.isfinite(records["loss"])):
             self._diverged()
-        model.step += len(rows)
+        model.state, model.step = state, model.step + len(rows)
         self._record_iterations(records, len(rows))
         for callback in self.every_step:
             callback.on_train_batch_end(model.step - 1, Averages(self.step.metrics).add(records, 1).means())
@@ -188,13 +192,14 @@ class Loop:
 def deferred_interrupt() -> Iterator[Callable[[], None]]:
     """Hold Ctrl-C back until the yielded function is called: between chunks the model is whole.
 
-    A second Ctrl-C interrupts at once. Outside the main thread Python delivers none, and nothing is changed.
+    A second Ctrl-C interrupts at once. Outside the main thread Python delivers none, and a program that handles Ctrl-C itself
+    goes on doing so.
     """
     caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or previous is not signal.default_int_handler:
         yield lambda: None
         return
-    previous = signal.getsignal(signal.SIGINT)
 
     def handler(number: int, frame: Any) -> None:
         caught.append(number)

@@ -4,7 +4,7 @@ This package is the only place in xpnet that knows a library's name: one module 
 for.
 """
 
-from xpnet.backend.base import Backend, device, namespace, size, to_numpy
+from xpnet.backend.base import Backend, device, namespace, quiet, size, to_numpy
 from xpnet.backend.switch import (
     asarray,
     available_backends,
@@ -23,6 +23,7 @@ __all__ = [
     "get_backend",
     "make_backend",
     "namespace",
+    "quiet",
     "set_backend",
     "show_versions",
     "size",

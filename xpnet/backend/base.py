@@ -26,7 +26,7 @@ def namespace(x: Array) -> Any:
 
 
 # What becomes infinite or NaN is reported by the divergence guard, not by a warning in the middle of it.
-_quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Backend:
         """Whether `x` is an array of this backend's library."""
         raise NotImplementedError
 
+    @quiet
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         """Bring `x` to this backend's device.
 
@@ -86,13 +87,11 @@ class Backend:
         if not self.owns(x):
             x = to_numpy(x)
             if x.dtype.kind not in "fiub":
-                raise ValueError(
-                    f"Arrays must hold real numbers. Convert text labels with np.unique(y, return_inverse=True). "
-                    f"Received: an array of dtype {x.dtype}"
-                )
+                text = " Convert text labels with np.unique(y, return_inverse=True)." if x.dtype.kind in "USOT" else ""
+                raise ValueError(f"Arrays must hold real numbers.{text} Received: an array of dtype {x.dtype}")
             if dtype is None and x.dtype.kind == "f":
                 x = x.astype(self.float_name, copy=False)
-            x = self._from_numpy(x)
+            x = self._from_numpy(np.ascontiguousarray(x, x.dtype.newbyteorder("=")).reshape(x.shape))
         elif array_api_compat.device(x) != self.device:
             x = array_api_compat.to_device(x, self.device)
         if dtype is None and xp.isdtype(x.dtype, "real floating"):
@@ -117,12 +116,12 @@ class Backend:
         """The rows of every array of `data`; without an index the arrays themselves."""
         return data if index is None else {name: self.gather(values, index) for name, values in data.items()}
 
-    @_quiet
+    @quiet
     def call(self, function: Callable, *args: Any) -> Any:
         """``function(*args)``, compiled where the library compiles; `function` is pure and hashable."""
         return function(*args)
 
-    @_quiet
+    @quiet
     def scan(self, step: Callable, state: Tree, batches: dict[str, np.ndarray], data: dict[str, Array]) -> tuple:
         """Run ``state, record = step(state, batch)`` over many mini-batches -> the last state, all records.
 
@@ -167,8 +166,12 @@ def _unpickle(name: str, device: Any, dtype: str) -> Backend:
 
 def to_numpy(x: Any) -> np.ndarray:
     """Bring an array of any library, or whatever NumPy understands, home as a NumPy array."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise ValueError(
+            "Masked values have no meaning here. Fill them first: x.filled(value). Received: a masked array"
+        )
     if isinstance(x, np.ndarray):
-        return x
+        return np.asarray(x)  # matrices and other subclasses have operators of their own
     if array_api_compat.is_torch_array(x):
         return x.detach().cpu().resolve_conj().numpy()
     if array_api_compat.is_cupy_array(x):

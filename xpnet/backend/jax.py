@@ -20,6 +20,13 @@ class JaxBackend(Backend):
         return isinstance(x, jax.Array)
 
     def _from_numpy(self, x: np.ndarray) -> jax.Array:
+        if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and x.size and not jax.config.read("jax_enable_x64"):
+            lowest, highest = x.min(), x.max()
+            if lowest < -(2**31) or highest >= 2**31:  # JAX would cut them to 32 bits and say nothing
+                raise ValueError(
+                    'JAX has 32-bit integers unless dtype="float64" was given to set_backend, or jax_enable_x64 set. '
+                    f"Received: integers from {lowest} to {highest}"
+                )
         return jnp.asarray(x, device=self.device)
 
     def _device_name(self) -> str:

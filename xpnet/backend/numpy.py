@@ -26,10 +26,7 @@ _namespaces.update(dict.fromkeys((np.ndarray, np.float32, np.float64), xp))
 
 class NumpyBackend(Backend):
     def owns(self, x: Any) -> bool:
-        return isinstance(x, np.ndarray) and x.dtype.kind in "fiub"
-
-    def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
-        return super().asarray(np.asarray(x) if np.isscalar(x) else x, dtype)
+        return type(x) is np.ndarray and x.dtype.kind in "fiub" and x.dtype.isnative
 
     def _rows(self, values: np.ndarray) -> list[np.ndarray]:
         return list(values)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
+import inspect
 import logging
 import os
 import platform
@@ -34,7 +34,7 @@ _override: ContextVar[Backend | None] = ContextVar("xpnet_backend", default=None
 _fallback_said = False
 
 
-def set_backend(name: str | Backend, *, device: Any = None, dtype: str | None = None) -> Backend:
+def set_backend(name: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any) -> Backend:
     """Choose the backend of every model and array made from now on, in all threads.
 
     Parameters
@@ -45,23 +45,27 @@ def set_backend(name: str | Backend, *, device: Any = None, dtype: str | None = 
         The library's name for a device, such as ``"cuda:1"``; the library's default when not given.
     dtype : {"float32", "float64"}, optional
         The default float type, ``"float32"`` unless given. On JAX ``"float64"`` turns on ``jax_enable_x64``.
+    graphs : bool, default False
+        CuPy only, and not yet run on a GPU: capture the training step in a CUDA graph and replay it.
 
     Raises
     ------
     BackendNotAvailableError
         The package, the driver or the device is missing.
     ValueError
-        The name, the device's form or the dtype is not known.
+        The name, the device's form, the dtype or an option is not known.
     """
     global _default
-    _default = make_backend(name, device=device, dtype=dtype)
+    _default = make_backend(name, device=device, dtype=dtype, **options)
     return _default
 
 
 @contextmanager
-def use_backend(name: str | Backend, *, device: Any = None, dtype: str | None = None) -> Iterator[Backend]:
+def use_backend(
+    name: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any
+) -> Iterator[Backend]:
     """Like `set_backend`, inside a ``with`` block and for the current thread or task alone."""
-    token = _override.set(make_backend(name, device=device, dtype=dtype))
+    token = _override.set(make_backend(name, device=device, dtype=dtype, **options))
     try:
         yield get_backend()
     finally:
@@ -74,34 +78,39 @@ def get_backend() -> Backend:
     return backend if backend is not None else set_backend(os.environ.get("XPNET_BACKEND") or "numpy")
 
 
-def make_backend(name: str | Backend, *, device: Any = None, dtype: str | None = None) -> Backend:
+def make_backend(name: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any) -> Backend:
     """A backend by name, not put in force; the arguments are those of `set_backend`."""
     if isinstance(name, Backend):
-        if device is not None or dtype is not None:
-            raise ValueError(f"A Backend object has its device and dtype; give neither. Received: {device=}, {dtype=}")
+        if device is not None or dtype is not None or options:
+            raise ValueError(
+                f"A Backend object has its device and dtype; give neither. Received: {device=}, {dtype=}, {options}"
+            )
         return name
     if dtype not in (None, "float32", "float64"):
         raise ValueError(f'dtype must be "float32" or "float64". Received: dtype={dtype!r}')
     if name == "auto":
-        return _auto(device, dtype)
+        return _auto(device, dtype, options)
     if name not in EXTRAS:
         raise ValueError(f"The backend must be one of {', '.join([*EXTRAS, 'auto'])}. Received: {name!r}")
     try:
         library = importlib.import_module(f"xpnet.backend.{name}")
-    except ImportError as error:
+    except Exception as error:  # a broken library raises OSError, RuntimeError, ...
         if importlib.util.find_spec(name) is not None:
             raise BackendNotAvailableError(f"The package {name} is installed but does not load: {error}") from error
         raise BackendNotAvailableError(
             f'The package {name} is not installed. Run: pip install "xpnet[{EXTRAS[name]}]"'
             + (' (or "xpnet[cuda13]"; nvidia-smi shows the CUDA version)' if name == "cupy" else "")
         ) from error
-    return library.create(device, dtype or "float32")
+    unknown = options.keys() - inspect.signature(library.create).parameters
+    if unknown:
+        raise ValueError(f"The backend {name} has no option {', '.join(sorted(unknown))}. Received: {options}")
+    return library.create(device, dtype or "float32", **options)
 
 
-def _auto(device: Any, dtype: str | None) -> Backend:
+def _auto(device: Any, dtype: str | None, options: dict[str, Any] | None = None) -> Backend:
     global _fallback_said
     try:
-        return make_backend("cupy", device=device, dtype=dtype)
+        return make_backend("cupy", device=device, dtype=dtype, **(options or {}))
     except BackendNotAvailableError as error:
         if not _fallback_said:
             log.warning("Backend auto: training on the CPU with NumPy. %s", error)
@@ -138,9 +147,10 @@ def show_versions() -> None:
 
 
 def _version(package: str) -> str:
+    metadata = importlib.import_module("importlib.metadata")  # 10 ms that only a bug report needs
     for name in ("cupy-cuda13x", "cupy-cuda12x", "cupy") if package == "cupy" else (package,):
         try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
             pass
     return "not installed"

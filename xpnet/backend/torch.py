@@ -17,6 +17,8 @@ class TorchBackend(Backend):
         return isinstance(x, torch.Tensor)
 
     def _from_numpy(self, x: np.ndarray) -> torch.Tensor:
+        if x.dtype.kind == "u" and x.dtype.itemsize > 1:  # torch has these types, but few functions for them
+            x = _signed(x)
         return torch.tensor(x, device=self.device)
 
     def asarray(self, x: Any, dtype: Any = None) -> torch.Tensor:
@@ -37,6 +39,12 @@ class TorchBackend(Backend):
     @torch.no_grad()
     def scan(self, step, state, batches, data):
         return super().scan(step, state, batches, data)
+
+
+def _signed(x: np.ndarray) -> np.ndarray:
+    if x.dtype.itemsize == 8 and x.size and x.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"PyTorch has integers up to 2**63 - 1. Received: {x.max()}")
+    return x.astype({2: np.int32, 4: np.int64, 8: np.int64}[x.dtype.itemsize])
 
 
 def create(device: Any, dtype: str) -> TorchBackend:

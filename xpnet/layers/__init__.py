@@ -1,48 +1,121 @@
 """Layers. Each is a frozen dataclass; see `xpnet.layers.base.Layer` for the protocol they share."""
 
-from xpnet.layers.activations import (
-    ELU,
-    GELU,
-    SELU,
-    Activation,
-    LeakyReLU,
-    LogSoftmax,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Tanh,
-)
-from xpnet.layers.augmentation import RandomCrop, RandomFlip, RandomRotation, RandomShift
-from xpnet.layers.base import Layer
-from xpnet.layers.composition import Add, Concatenate, Parallel, Residual, TimeDistributed
-from xpnet.layers.dense import Dense
-from xpnet.layers.dropout import Dropout
-from xpnet.layers.noise import GaussianNoise, SpatialDropout1D, SpatialDropout2D
-from xpnet.layers.normalization import BatchNormalization, GroupNormalization, LayerNormalization, RMSNormalization
-from xpnet.layers.reshaping import Flatten, Identity, Rescaling, Reshape
-from xpnet.layers.sequential import Sequential
+from typing import TYPE_CHECKING
+
+from xpnet.lazy import lazy_names
+
+if TYPE_CHECKING:  # what follows below, for editors and type checkers
+    from xpnet.layers.activations import (
+        ELU,
+        GELU,
+        SELU,
+        Activation,
+        LeakyReLU,
+        LogSoftmax,
+        ReLU,
+        Sigmoid,
+        SiLU,
+        Softmax,
+        Softplus,
+        Tanh,
+    )
+    from xpnet.layers.attention import MultiHeadAttention, TransformerBlock
+    from xpnet.layers.augmentation import RandomCrop, RandomFlip, RandomRotation, RandomShift
+    from xpnet.layers.base import Layer
+    from xpnet.layers.composition import Add, Concatenate, Parallel, Residual, TimeDistributed
+    from xpnet.layers.convolution import Conv1D, Conv2D, Conv2DTranspose
+    from xpnet.layers.dense import Dense
+    from xpnet.layers.dropout import Dropout
+    from xpnet.layers.embedding import Embedding, PositionEmbedding
+    from xpnet.layers.noise import GaussianNoise, SpatialDropout1D, SpatialDropout2D
+    from xpnet.layers.normalization import BatchNormalization, GroupNormalization, LayerNormalization, RMSNormalization
+    from xpnet.layers.pooling import (
+        AveragePooling2D,
+        ChannelsLast,
+        GlobalAveragePooling2D,
+        GlobalMaxPooling2D,
+        MaxPooling2D,
+        UpSampling2D,
+        ZeroPadding2D,
+    )
+    from xpnet.layers.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
+    from xpnet.layers.reshaping import Flatten, Identity, Rescaling, Reshape
+    from xpnet.layers.sequential import Sequential
+
+MODULES = {
+    "activations": [
+        "ELU",
+        "GELU",
+        "SELU",
+        "Activation",
+        "LeakyReLU",
+        "LogSoftmax",
+        "ReLU",
+        "Sigmoid",
+        "SiLU",
+        "Softmax",
+        "Softplus",
+        "Tanh",
+    ],
+    "attention": ["MultiHeadAttention", "TransformerBlock"],
+    "augmentation": ["RandomCrop", "RandomFlip", "RandomRotation", "RandomShift"],
+    "base": ["Layer"],
+    "composition": ["Add", "Concatenate", "Parallel", "Residual", "TimeDistributed"],
+    "convolution": ["Conv1D", "Conv2D", "Conv2DTranspose"],
+    "dense": ["Dense"],
+    "dropout": ["Dropout"],
+    "embedding": ["Embedding", "PositionEmbedding"],
+    "noise": ["GaussianNoise", "SpatialDropout1D", "SpatialDropout2D"],
+    "normalization": ["BatchNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization"],
+    "pooling": [
+        "AveragePooling2D",
+        "ChannelsLast",
+        "GlobalAveragePooling2D",
+        "GlobalMaxPooling2D",
+        "MaxPooling2D",
+        "UpSampling2D",
+        "ZeroPadding2D",
+    ],
+    "recurrent": ["GRU", "LSTM", "Bidirectional", "SimpleRNN"],
+    "reshaping": ["Flatten", "Identity", "Rescaling", "Reshape"],
+    "sequential": ["Sequential"],
+}
+
+__getattr__, __dir__ = lazy_names(__name__, MODULES)
 
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
     "SELU",
     "Activation",
     "Add",
+    "AveragePooling2D",
     "BatchNormalization",
+    "Bidirectional",
+    "ChannelsLast",
     "Concatenate",
+    "Conv1D",
+    "Conv2D",
+    "Conv2DTranspose",
     "Dense",
     "Dropout",
+    "Embedding",
     "Flatten",
     "GaussianNoise",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling2D",
     "GroupNormalization",
     "Identity",
     "Layer",
     "LayerNormalization",
     "LeakyReLU",
     "LogSoftmax",
+    "MaxPooling2D",
+    "MultiHeadAttention",
     "Parallel",
+    "PositionEmbedding",
     "RMSNormalization",
     "RandomCrop",
     "RandomFlip",
@@ -55,10 +128,14 @@ __all__ = [
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SimpleRNN",
     "Softmax",
     "Softplus",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "Tanh",
     "TimeDistributed",
+    "TransformerBlock",
+    "UpSampling2D",
+    "ZeroPadding2D",
 ]

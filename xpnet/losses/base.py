@@ -67,6 +67,10 @@ class Loss(ABC):
         """Targets, outputs and weights with one row for each thing that metrics count: here, each sample."""
         return y, z, weight
 
+    def row_shapes(self, y_shape: tuple, output_shape: tuple) -> tuple[tuple, int]:
+        """The shape of the targets in those rows, and the number of units of a row of outputs."""
+        return y_shape, output_shape[-1]
+
     def targets(self, y: Array, z: Array) -> Array:
         """`y` as floats of z's type. It is never broadcast: y (n,) against z (n, 1) would make (n, n)."""
         expected = z.shape[-2], z.shape[-1] // self.outputs_per_target

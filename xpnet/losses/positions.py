@@ -36,6 +36,9 @@ class PerPosition(Loss):
             weight = xp.reshape(xp.broadcast_to(weight[:, None], z.shape[:2]), (-1,))
         return xp.reshape(y, (-1, *y.shape[2:])), xp.reshape(z, (-1, z.shape[-1])), weight
 
+    def row_shapes(self, y_shape, output_shape):
+        return (y_shape[0] * y_shape[1], *y_shape[2:]), output_shape[-1]
+
     def activation(self, z):
         return self.loss.activation(z)
 

@@ -1,0 +1,152 @@
+"""Attention, and the Transformer block made of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from xpnet import initializers
+from xpnet.backend import device, namespace
+from xpnet.layers.activations import GELU, softmax
+from xpnet.layers.base import Layer, require_positive
+from xpnet.layers.composition import Residual, TimeDistributed
+from xpnet.layers.dense import Dense
+from xpnet.layers.dropout import Dropout
+from xpnet.layers.normalization import LayerNormalization
+from xpnet.layers.sequential import Sequential
+
+
+@dataclass(frozen=True)
+class MultiHeadAttention(Layer):
+    """y = [head₁, …, headₕ] Wₒ + bₒ,   head = A v,   A = softmax(q kᵀ / √key_dim),   [q, k, v] = x W + b
+
+    Self-attention: every step asks (q) all steps of its sequence how well they match (k) and takes the mean of their values
+    (v), so weighted. Each head has its own columns of q, k and v. Backwards, for each head, with S = q kᵀ / √key_dim::
+
+        dv = Aᵀ dhead,   dA = dhead vᵀ,   dS = A (dA - Σⱼ A dA),   dq = dS k / √key_dim,   dk = dSᵀ q / √key_dim
+
+    where the sum in the softmax's derivative is Σⱼ Aᵢⱼ dAᵢⱼ = Σⱼ Aᵢⱼ (dheadᵢ · vⱼ) = dheadᵢ · headᵢ, which is a shorter sum.
+
+    x, y: (batch, time, d), W: (d, 3 heads key_dim), b: (1, 3 heads key_dim), the columns q, k, v in turn and head by head in
+    each; Wₒ, the ``"output_weight"``: (heads key_dim, d), bₒ, the ``"output_bias"``: (1, d). A. Vaswani et al., "Attention is
+    all you need", NIPS 2017.
+
+    Parameters
+    ----------
+    heads : int
+    key_dim : int, optional
+        Width of q, k and v in one head; default d / heads.
+    causal : bool, default False
+        A step looks at itself and at earlier steps only: A is 0 above the diagonal.
+    weight_initializer : str or initializer, default "glorot_uniform"
+        Biases start at 0.
+
+    Raises
+    ------
+    ValueError
+        `heads` or `key_dim` is not a positive integer; the input is not a sequence, or its width is not a multiple of
+        `heads` and `key_dim` is not given.
+    """
+
+    heads: int
+    key_dim: int | None = None
+    causal: bool = False
+    weight_initializer: str | initializers.Initializer = "glorot_uniform"
+
+    def __post_init__(self):
+        require_positive(heads=self.heads)
+        if self.key_dim is not None:
+            require_positive(key_dim=self.key_dim)
+        initializers.get(self.weight_initializer)
+
+    def init(self, rng, input_shape):
+        if len(input_shape) != 2:
+            raise ValueError(
+                "MultiHeadAttention takes sequences: an input of shape (batch, time, d). Put Embedding or Reshape((time, d)) "
+                f"before it. Received: samples of shape {input_shape}"
+            )
+        d = input_shape[1]
+        if self.key_dim is None and d % self.heads:
+            raise ValueError(f"The width d must be a multiple of heads={self.heads}, or give key_dim. Received: d={d}")
+        width = self.heads * (self.key_dim or d // self.heads)
+        draw, zeros = initializers.get(self.weight_initializer), initializers.Zeros()
+        return {
+            "weight": draw(rng, (d, 3 * width), fan_in=d, fan_out=width),  # q, k and v are three layers
+            "bias": zeros(rng, (1, 3 * width)),
+            "output_weight": draw(rng, (width, d)),
+            "output_bias": zeros(rng, (1, d)),
+        }, input_shape
+
+    def forward(self, params, x):
+        xp = namespace(x)
+        W, W_o = params["weight"], params["output_weight"]
+        batch, time, d = x.shape
+        key_dim = W_o.shape[0] // self.heads
+        scale = 1 / math.sqrt(key_dim)
+        rows = xp.reshape(x, (batch * time, d))
+
+        qkv = rows @ W
+        qkv += params["bias"]
+        qkv = xp.reshape(qkv, (batch, time, 3, self.heads, key_dim))
+        q, k, v = xp.unstack(xp.permute_dims(qkv, (2, 0, 3, 1, 4)))  # each (batch, heads, time, key_dim)
+        q = q * scale
+        S = q @ k.mT
+        if self.causal:
+            S += _causal_mask(S)
+        A = softmax(S)
+        head = A @ v
+        heads = xp.reshape(xp.permute_dims(head, (0, 2, 1, 3)), (batch * time, -1))
+        y = heads @ W_o
+        y += params["output_bias"]
+
+        def backward(dy, need_dx=True):
+            dy = xp.reshape(dy, (batch * time, d))
+            dheads = xp.reshape(dy @ W_o.mT, (batch, time, self.heads, key_dim))
+            dhead = xp.permute_dims(dheads, (0, 2, 1, 3))
+            dS = dhead @ v.mT
+            dS -= xp.sum(dhead * head, axis=-1, keepdims=True)
+            dS *= A
+            dqkv = xp.stack([dS @ k * scale, dS.mT @ q, A.mT @ dhead])
+            dqkv = xp.reshape(xp.permute_dims(dqkv, (1, 3, 0, 2, 4)), (batch * time, -1))
+            grads = {
+                "weight": rows.mT @ dqkv,
+                "bias": xp.sum(dqkv, axis=0, keepdims=True),
+                "output_weight": heads.mT @ dy,
+                "output_bias": xp.sum(dy, axis=0, keepdims=True),
+            }
+            return (xp.reshape(dqkv @ W.mT, x.shape) if need_dx else None), grads
+
+        return xp.reshape(y, x.shape), backward
+
+
+def _causal_mask(S):
+    """0 on and below the diagonal, -∞ above: exp gives exactly 0 there, and no row is without its diagonal."""
+    xp = namespace(S)
+    step = xp.arange(S.shape[-1], device=device(S))
+    zeros = xp.zeros(S.shape[-2:], dtype=S.dtype, device=device(S))
+    return xp.where(step > step[:, None], -math.inf, zeros)
+
+
+def TransformerBlock(units: int, heads: int, hidden: int, dropout: float = 0.0, causal: bool = False) -> Sequential:
+    """y = x + attention(norm(x)),   z = y + mlp(norm(y)),   mlp: units -> hidden -> GELU -> units at each step
+
+    Made of other layers. The norm stands before each branch ("pre-norm"), so that x passes from block to block unchanged and
+    deep stacks train without a warm-up; put a last ``LayerNormalization()`` behind the last block. R. Xiong et al., "On layer
+    normalization in the Transformer architecture", ICML 2020.
+
+    Parameters
+    ----------
+    units : int
+        Width of the sequence, in and out: x, z: (batch, time, units).
+    heads : int
+    hidden : int
+        Width inside the mlp; 4 units is usual.
+    dropout : float, default 0.0
+        Rate at the end of each branch.
+    causal : bool, default False
+        See `MultiHeadAttention`.
+    """
+    drop = [Dropout(dropout)] if dropout else []
+    attention = Sequential([LayerNormalization(), MultiHeadAttention(heads, causal=causal), *drop])
+    mlp = Sequential([Dense(hidden), GELU("tanh"), Dense(units)])
+    return Sequential([Residual(attention), Residual(Sequential([LayerNormalization(), TimeDistributed(mlp), *drop]))])

@@ -1,0 +1,245 @@
+"""Layers that take the maximum or mean over windows of an image, and others that only move its pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+from xpnet.backend import device, namespace
+from xpnet.layers.base import Layer
+from xpnet.layers.windows import PerAxis, Window, crop, pad, per_axis, require_image
+
+
+@dataclass(frozen=True)
+class _Pooling(Layer):
+    """The maximum or mean of a window is that of its columns, each taken along its rows: one axis after the other."""
+
+    pool_size: PerAxis = 2
+    strides: PerAxis = None
+    padding: str = "valid"
+
+    def __post_init__(self):
+        object.__setattr__(self, "pool_size", per_axis("pool_size", self.pool_size, 2))
+        strides = self.pool_size if self.strides is None else self.strides
+        object.__setattr__(self, "strides", per_axis("strides", strides, 2))
+        if self.padding not in ("valid", "same"):
+            raise ValueError(f'padding must be "valid" or "same". Received: padding={self.padding!r}')
+
+    def init(self, rng, input_shape):
+        require_image(self, input_shape)
+        height, width = self._windows(input_shape)
+        return {}, (height.count, width.count, input_shape[-1])
+
+    def _windows(self, sizes):
+        settings = zip(sizes, self.pool_size, self.strides, strict=False)
+        return [Window.fit(size, kernel, stride, 1, self.padding) for size, kernel, stride in settings]
+
+    def _along(self, x, axis, window):
+        """Pool along one axis -> y, backward."""
+        raise NotImplementedError
+
+    def forward(self, params, x):
+        height, width = self._windows(x.shape[1:-1])
+        rows, rows_backward = self._along(x, -2, width)
+        y, columns_backward = self._along(rows, -3, height)
+        return y, lambda dy, need_dx=True: (rows_backward(columns_backward(dy)), {})
+
+
+@dataclass(frozen=True)
+class MaxPooling2D(_Pooling):
+    """y = the maximum of each window,   dx = dy at its first maximum, else 0; where windows overlap, their sum
+
+    x: (batch, height, width, channels). The first is that of the uppermost row, and in it the leftmost: as in torch.
+
+    Parameters
+    ----------
+    pool_size : int or (int, int), default 2
+        Height and width of the window.
+    strides : int or (int, int), optional
+        Distance of neighbouring windows; `pool_size` if not given.
+    padding : {"valid", "same"}, default "valid"
+        Where windows do not cover the image: leave the rest out, or go over the edge, see `Conv2D`. What lies beyond the
+        edge does not count.
+
+    Raises
+    ------
+    ValueError
+        A size is not a positive integer; the input is not an image, or smaller than the window.
+    """
+
+    def _along(self, x, axis, window):
+        xp = namespace(x)
+        parts = window.take(window.pad(x, axis, -math.inf), axis)
+        y = reduce(xp.maximum, parts)
+
+        def backward(dy):
+            shares, rest = [], dy
+            for part in parts[:-1]:
+                share = xp.astype(part == y, dy.dtype)
+                share *= rest
+                rest = rest - share
+                shares.append(share)
+            return window.crop(window.add([*shares, rest], axis), axis)
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class AveragePooling2D(_Pooling):
+    """y = Σ_window x / n,   dx = Σ dy / n over the windows that a pixel is in   (n pixels in the window)
+
+    x: (batch, height, width, channels). Parameters and errors are those of `MaxPooling2D`; n counts the pixels of the
+    image, not what lies beyond its edge.
+    """
+
+    def _along(self, x, axis, window):
+        xp = namespace(x)
+
+        def total(x):
+            return reduce(add, window.take(window.pad(x, axis), axis))
+
+        n = window.kernel
+        if window.padded > window.size:
+            n = total(xp.ones((window.size, *(1,) * (-1 - axis)), dtype=x.dtype, device=device(x)))
+
+        def backward(dy):
+            return window.crop(window.add([dy / n] * window.kernel, axis), axis)
+
+        return total(x) / n, backward
+
+
+@dataclass(frozen=True)
+class GlobalMaxPooling2D(Layer):
+    """y = the maximum of each channel,   dx = dy at its first maximum, else 0
+
+    x: (batch, height, width, channels), y: (batch, channels).
+    """
+
+    def init(self, rng, input_shape):
+        require_image(self, input_shape)
+        return {}, input_shape[-1:]
+
+    def forward(self, params, x):
+        reshape = namespace(x).reshape
+        y, pool_backward = MaxPooling2D(x.shape[1:-1]).forward(params, x)
+        return reshape(y, (-1, x.shape[-1])), lambda dy, need_dx=True: pool_backward(reshape(dy, y.shape))
+
+
+@dataclass(frozen=True)
+class GlobalAveragePooling2D(Layer):
+    """y = Σ x / n,   dx = dy / n   (n = height · width)
+
+    x: (batch, height, width, channels), y: (batch, channels).
+    """
+
+    def init(self, rng, input_shape):
+        require_image(self, input_shape)
+        return {}, input_shape[-1:]
+
+    def forward(self, params, x):
+        xp, n = namespace(x), math.prod(x.shape[1:-1])
+
+        def backward(dy, need_dx=True):
+            return xp.broadcast_to((dy / n)[:, None, None, :], x.shape), {}
+
+        return xp.mean(x, axis=(1, 2)), backward
+
+
+@dataclass(frozen=True)
+class ZeroPadding2D(Layer):
+    """y = x with zeros around it,   dx = dy without its border
+
+    x: (batch, height, width, channels).
+
+    Parameters
+    ----------
+    padding : int, (int, int) or ((int, int), (int, int)), default 1
+        How many on every side, at the (top and bottom, left and right), at the ((top, bottom), (left, right)).
+
+    Raises
+    ------
+    ValueError
+        A number is not an integer from 0; the input is not an image.
+    """
+
+    padding: PerAxis = 1
+
+    def __post_init__(self):
+        axes = self.padding if isinstance(self.padding, (tuple, list)) else (self.padding,) * 2
+        sides = tuple(tuple(side) if isinstance(side, (tuple, list)) else (side,) * 2 for side in axes)
+        if [len(side) for side in sides] != [2, 2] or any(type(n) is not int or n < 0 for side in sides for n in side):
+            raise ValueError(
+                "padding must be n, (rows, columns) or ((top, bottom), (left, right)), in integers from 0. "
+                f"Received: padding={self.padding!r}"
+            )
+        object.__setattr__(self, "padding", sides)
+
+    def init(self, rng, input_shape):
+        require_image(self, input_shape)
+        height, width = self._windows(input_shape)
+        return {}, (height.padded, width.padded, input_shape[-1])
+
+    def _windows(self, sizes):
+        return [Window(size, 1, 1, 1, *side) for size, side in zip(sizes, self.padding, strict=False)]
+
+    def forward(self, params, x):
+        windows = self._windows(x.shape[1:-1])
+        return pad(x, windows), lambda dy, need_dx=True: (crop(dy, windows), {})
+
+
+@dataclass(frozen=True)
+class UpSampling2D(Layer):
+    """y = x with each pixel s · s times side by side,   dx = Σ of dy over the s · s   (s may differ by axis)
+
+    x: (batch, height, width, channels).
+
+    Parameters
+    ----------
+    size : int or (int, int), default 2
+        s, along height and width.
+
+    Raises
+    ------
+    ValueError
+        A size is not a positive integer; the input is not an image.
+    """
+
+    size: PerAxis = 2
+
+    def __post_init__(self):
+        object.__setattr__(self, "size", per_axis("size", self.size, 2))
+
+    def init(self, rng, input_shape):
+        require_image(self, input_shape)
+        height, width, channels = input_shape
+        return {}, (height * self.size[0], width * self.size[1], channels)
+
+    def forward(self, params, x):
+        windows = [Window(n * s, s, s) for n, s in zip(x.shape[1:-1], self.size, strict=True)]
+        for axis, window in ((-2, windows[1]), (-3, windows[0])):
+            x = window.add([x] * window.kernel, axis)
+
+        def backward(dy, need_dx=True):
+            for axis, window in ((-3, windows[0]), (-2, windows[1])):
+                dy = reduce(add, window.take(dy, axis))
+            return dy, {}
+
+        return x, backward
+
+
+@dataclass(frozen=True)
+class ChannelsLast(Layer):
+    """y[n, …, c] = x[n, c, …],   dx[n, c, …] = dy[n, …, c]
+
+    Put it in front of a network whose images come as (batch, channels, height, width): all layers here take
+    (batch, height, width, channels).
+    """
+
+    def init(self, rng, input_shape):
+        return {}, (*input_shape[1:], input_shape[0])
+
+    def forward(self, params, x):
+        moveaxis = namespace(x).moveaxis
+        return moveaxis(x, 1, -1), lambda dy, need_dx=True: (moveaxis(dy, -1, 1), {})

@@ -1,0 +1,351 @@
+"""Recurrent layers: one state carried through time, one set of weights for all steps.
+
+All take x: (batch, time, features) and give the last output (batch, units) or, with ``return_sequences=True``, all of them
+(batch, time, units). The loop over time and its backward are in `Recurrent`; a layer adds the formula of one step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Real
+from typing import ClassVar, Literal
+
+from xpnet import initializers
+from xpnet.backend import device, namespace
+from xpnet.layers.activations import sigmoid
+from xpnet.layers.base import Layer, require_positive
+from xpnet.tree import Array, Tree
+
+
+@dataclass(frozen=True)
+class Recurrent(Layer):
+    """uₜ = xₜ W + b,   stateₜ = step(uₜ, stateₜ₋₁),   yₜ = hₜ, the first array of stateₜ,   state₀ = 0
+
+    All uₜ come from one matrix product; only hₜ₋₁ R, inside the step, has to wait for the step before. Backpropagation
+    through time is the chain rule down that loop. With vₜ = hₜ₋₁ R and duₜ, dvₜ from the steps' backwards::
+
+        dstateₜ₋₁ = (∂stateₜ/∂stateₜ₋₁)ᵀ dstateₜ,   and dyₜ₋₁ is added to its dhₜ₋₁
+        dxₜ = duₜ Wᵀ,   dW = Σ xₜᵀ duₜ,   db = Σ duₜ,   dR = Σ hₜ₋₁ᵀ dvₜ   (sums over time and batch: one product each)
+
+    P. Werbos, "Backpropagation through time: what it does and how to do it", Proc. IEEE 78 (1990).
+
+    Parameters
+    ----------
+    units : int
+        Width of the state.
+    return_sequences : bool, default False
+        Give the output of every step, not the last alone.
+    truncate : int, optional
+        Truncated backpropagation through time. The sequence is cut into segments of `truncate` steps, counted from its
+        end (the first may be shorter). The state crosses the borders forwards as ever; no gradient crosses them
+        backwards, so dxₜ is that of the outputs of the segment of t alone. R. Williams and J. Peng, "An efficient
+        gradient-based algorithm for on-line training of recurrent network trajectories", Neural Computation 2 (1990).
+    mask_value : float, optional
+        A step of a sample whose features all equal `mask_value` is skipped: state and output carry over from the step
+        before. Later layers are not told; they see the repeated output.
+    weight_initializer, recurrent_initializer, bias_initializer : str or initializer
+        Default "glorot_uniform", "orthogonal" and "zeros".
+
+    Raises
+    ------
+    ValueError
+        `units` or `truncate` is not a positive integer, `mask_value` is not finite; the input is not a sequence.
+    """
+
+    _gates: ClassVar[int] = 1  # blocks of `units` columns in the weights
+    _states: ClassVar[int] = 1  # arrays in the state
+
+    units: int
+    return_sequences: bool = False
+    truncate: int | None = None
+    mask_value: float | None = None
+    weight_initializer: str | initializers.Initializer = "glorot_uniform"
+    recurrent_initializer: str | initializers.Initializer = "orthogonal"
+    bias_initializer: str | initializers.Initializer = "zeros"
+
+    def __post_init__(self):
+        require_positive(units=self.units)
+        if self.truncate is not None:
+            require_positive(truncate=self.truncate)
+        if self.mask_value is not None and not (isinstance(self.mask_value, Real) and math.isfinite(self.mask_value)):
+            raise ValueError(f"mask_value must be a finite number or None. Received: mask_value={self.mask_value!r}")
+        for initializer in (self.weight_initializer, self.recurrent_initializer, self.bias_initializer):
+            initializers.get(initializer)
+
+    def init(self, rng, input_shape):
+        if len(input_shape) != 2:
+            raise ValueError(
+                f"{type(self).__name__} takes sequences: an input of shape (batch, time, features). Put Reshape((time, "
+                f"features)) before it, or Embedding for tokens. Received: samples of shape {input_shape}"
+            )
+        time, features = input_shape
+        width = self._gates * self.units
+        params = {
+            "weight": initializers.get(self.weight_initializer)(rng, (features, width)),
+            "recurrent_weight": initializers.get(self.recurrent_initializer)(rng, (self.units, width)),
+            "bias": initializers.get(self.bias_initializer)(rng, (1, width)),
+        }
+        return params, ((time, self.units) if self.return_sequences else (self.units,))
+
+    def _step(self, params: Tree, u: Array, *state: Array) -> tuple:
+        """One step -> the new state (a tuple) and its ``backward(*dstate) -> du, dv, the old state's gradient``."""
+        raise NotImplementedError
+
+    def _steps(self, params: Tree, x: Array) -> Iterator[tuple]:
+        """Yield the state after each step, and the step's backward."""
+        xp = namespace(x)
+        batch, time, features = x.shape
+        u = xp.reshape(x, (batch * time, features)) @ params["weight"]
+        u += params["bias"]
+        u = xp.reshape(u, (batch, time, u.shape[-1]))
+        state = self._states * (xp.zeros((batch, self.units), dtype=x.dtype, device=device(x)),)
+        if self.mask_value is not None:
+            valid = xp.any(x != self.mask_value, axis=-1, keepdims=True)
+        for t in range(time):
+            new, backward = self._step(params, u[:, t, :], *state)
+            if self.mask_value is not None:
+                new, backward = _skip(valid[:, t, :], state, new, backward)
+            state = new
+            yield state, backward
+
+    def forward(self, params, x):
+        xp = namespace(x)
+        W = params["weight"]
+        states, backwards = zip(*self._steps(params, x), strict=True)
+        hs = [h for h, *_ in states]
+
+        def backward(dy, need_dx=True):
+            batch, time, features = x.shape
+            zeros = self._states * (xp.zeros_like(hs[0]),)
+            dstate = zeros if self.return_sequences else (dy, *zeros[1:])
+            du, dv = time * [None], time * [None]
+            for t in reversed(range(time)):
+                dh, *rest = dstate
+                if self.return_sequences:
+                    dh = dh + dy[:, t, :]
+                du[t], dv[t], dstate = backwards[t](dh, *rest)
+                if self.truncate and (time - t) % self.truncate == 0:
+                    dstate = zeros
+
+            def rows(steps):
+                return xp.reshape(xp.stack(steps, axis=1), (batch * time, steps[0].shape[-1]))
+
+            dU = rows(du)
+            dV = dU if dv[0] is du[0] else rows(dv)  # only in GRU are they two
+            grads = {
+                "weight": xp.reshape(x, (batch * time, features)).mT @ dU,
+                "recurrent_weight": rows([*zeros[:1], *hs[:-1]]).mT @ dV,
+                "bias": xp.sum(dU, axis=0, keepdims=True),
+            }
+            if "recurrent_bias" in params:
+                grads["recurrent_bias"] = xp.sum(dV, axis=0, keepdims=True)
+            return (xp.reshape(dU @ W.mT, x.shape) if need_dx else None), grads
+
+        return xp.stack(hs, axis=1) if self.return_sequences else hs[-1], backward
+
+    def __call__(self, params, x):
+        hs = (h for (h, *_), _ in self._steps(params, x))
+        return namespace(x).stack(list(hs), axis=1) if self.return_sequences else deque(hs, maxlen=1)[0]
+
+
+def _skip(valid: Array, old: tuple, new: tuple, backward):
+    """Where a step is not valid, the old state in place of the new."""
+    xp = namespace(valid)
+    keep = xp.astype(valid, old[0].dtype)
+    skip = 1.0 - keep
+
+    def skipping_backward(*dstate):
+        du, dv, dold = backward(*(keep * d for d in dstate))
+        return du, dv, tuple(d_old + skip * d for d_old, d in zip(dold, dstate, strict=True))
+
+    return tuple(xp.where(valid, n, o) for n, o in zip(new, old, strict=True)), skipping_backward
+
+
+@dataclass(frozen=True)
+class SimpleRNN(Recurrent):
+    """hₜ = tanh(xₜ W + hₜ₋₁ R + b),   dzₜ = (1 - hₜ²) dhₜ,   dhₜ₋₁ = dzₜ Rᵀ
+
+    W: (features, units), R: (units, units), b: (1, units). J. Elman, "Finding structure in time", Cognitive Science 14
+    (1990). Settings as in `Recurrent`.
+    """
+
+    def _step(self, params, u, h_before):
+        R = params["recurrent_weight"]
+        z = h_before @ R
+        z += u
+        h = namespace(u).tanh(z)
+
+        def backward(dh):
+            dz = 1.0 - h * h
+            dz *= dh
+            return dz, dz, (dz @ R.mT,)
+
+        return (h,), backward
+
+
+@dataclass(frozen=True)
+class LSTM(Recurrent):
+    """cₜ = f cₜ₋₁ + i g,   hₜ = o tanh cₜ,   (i, f, o) = σ(z_i, z_f, z_o),   g = tanh z_g,   z = xₜ W + hₜ₋₁ R + b
+
+    The cell c is a memory that the gates write, erase and read. Backwards, with σ' = σ (1 - σ) and tanh' = 1 - tanh²::
+
+        dc += dh o (1 - tanh² c) = dh (o - h tanh c),   dcₜ₋₁ = dc f,   dhₜ₋₁ = dz Rᵀ
+        dz_i = dc g i (1 - i),   dz_f = dc cₜ₋₁ f (1 - f),   dz_g = dc i (1 - g²),   dz_o = dh tanh c o (1 - o)
+
+    Gates stand in the order i, f, g, o, as in PyTorch and Keras: W: (features, 4 units), R: (units, 4 units), b: (1, 4
+    units). S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9 (1997); the forget gate: F. Gers
+    et al., "Learning to forget", Neural Computation 12 (2000).
+
+    Parameters
+    ----------
+    unit_forget_bias : bool, default True
+        Start with 1 as the bias of the forget gate, so that the cell remembers. R. Jozefowicz et al., "An empirical
+        exploration of recurrent network architectures", ICML 2015.
+
+    Other settings as in `Recurrent`.
+    """
+
+    _gates = 4
+    _states = 2
+
+    unit_forget_bias: bool = True
+
+    def init(self, rng, input_shape):
+        params, output_shape = super().init(rng, input_shape)
+        if self.unit_forget_bias:
+            params["bias"][:, self.units : 2 * self.units] = 1.0
+        return params, output_shape
+
+    def _step(self, params, u, h_before, c_before):
+        xp, n = namespace(u), self.units
+        R = params["recurrent_weight"]
+        z = h_before @ R
+        z += u
+        i_f, g, o = sigmoid(z[:, : 2 * n]), xp.tanh(z[:, 2 * n : 3 * n]), sigmoid(z[:, 3 * n :])
+        i, f = i_f[:, :n], i_f[:, n:]
+        written, kept = i * g, f * c_before
+        c = kept + written
+        tanh_c = xp.tanh(c)
+        h = o * tanh_c
+
+        def backward(dh, dc):
+            dc = dc + dh * (o - h * tanh_c)
+            dc_before = dc * f  # its use in dz_f keeps XLA from computing the chain of all dc anew at each step
+            dz = xp.concat(
+                [dc * (written - written * i), dc_before * (c_before - kept), dc * (i - written * g), dh * (h - h * o)],
+                axis=-1,
+            )
+            return dz, dz, (dz @ R.mT, dc_before)
+
+        return (h, c), backward
+
+
+@dataclass(frozen=True)
+class GRU(Recurrent):
+    """hₜ = z hₜ₋₁ + (1 - z) n,   (z, r) = σ(u_z + v_z, u_r + v_r),   n = tanh(u_n + r v_n),   u = xₜ W + b,   v = hₜ₋₁ R + b'
+
+    z keeps the old state, r shows it to the candidate n. Backwards::
+
+        du_n = dh (1 - z) (1 - n²),   dv_n = du_n r
+        du_z = dv_z = dh (hₜ₋₁ - n) z (1 - z),   du_r = dv_r = du_n v_n r (1 - r)
+        dhₜ₋₁ = dh z + dv Rᵀ
+
+    Gates stand in the order z, r, n, as in Keras (PyTorch: r, z, n): W: (features, 3 units), R: (units, 3 units), b and b', the
+    ``"recurrent_bias"``: (1, 3 units). That r acts after the product with R is the form of cuDNN, of PyTorch and of Keras
+    (``reset_after=True``). K. Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014.
+    Settings as in `Recurrent`.
+    """
+
+    _gates = 3
+
+    def init(self, rng, input_shape):
+        params, output_shape = super().init(rng, input_shape)
+        params["recurrent_bias"] = initializers.get(self.bias_initializer)(rng, params["bias"].shape)
+        return params, output_shape
+
+    def _step(self, params, u, h_before):
+        xp, n = namespace(u), self.units
+        R = params["recurrent_weight"]
+        v = h_before @ R
+        v += params["recurrent_bias"]
+        z_r = sigmoid(u[:, : 2 * n] + v[:, : 2 * n])
+        z, r = z_r[:, :n], z_r[:, n:]
+        v_n = v[:, 2 * n :]
+        candidate = xp.tanh(u[:, 2 * n :] + r * v_n)
+        change = h_before - candidate
+        h = z * change
+        h += candidate
+
+        def backward(dh):
+            kept = dh * z
+            du_n = (dh - kept) * (1.0 - candidate * candidate)
+            dv_n = du_n * r
+            du_z, du_r = kept * change * (1.0 - z), dv_n * v_n * (1.0 - r)
+            dv = xp.concat([du_z, du_r, dv_n], axis=-1)
+            return xp.concat([du_z, du_r, du_n], axis=-1), dv, (kept + dv @ R.mT,)
+
+        return (h,), backward
+
+
+@dataclass(frozen=True)
+class Bidirectional(Layer):
+    """y = concatenate(f(x), f'(x backwards in time)) or their sum:   each output sees what came before and what follows
+
+    f' is the same layer with parameters of its own. With ``return_sequences=True`` its outputs are turned back, so that step
+    t of both speaks of xₜ; else both last outputs are taken: f's after the last step, f''s after the first. M. Schuster and
+    K. Paliwal, "Bidirectional recurrent neural networks", IEEE Trans. Signal Processing 45 (1997).
+
+    Parameters
+    ----------
+    layer : SimpleRNN, LSTM or GRU
+    merge : {"concatenate", "add"}, default "concatenate"
+
+    Raises
+    ------
+    ValueError
+        `layer` is not recurrent, `merge` is not known.
+    """
+
+    layer: Recurrent
+    merge: Literal["concatenate", "add"] = "concatenate"
+
+    def __post_init__(self):
+        if not isinstance(self.layer, Recurrent):
+            raise ValueError(f"layer must be recurrent: SimpleRNN, LSTM or GRU. Received: {self.layer!r}")
+        if self.merge not in ("concatenate", "add"):
+            raise ValueError(f'merge must be "concatenate" or "add". Received: {self.merge!r}')
+
+    def init(self, rng, input_shape):
+        forwards, output_shape = self.layer.init(rng, input_shape)
+        backwards, _ = self.layer.init(rng, input_shape)
+        if self.merge == "concatenate":
+            output_shape = (*output_shape[:-1], 2 * self.layer.units)
+        return {"forwards": forwards, "backwards": backwards}, output_shape
+
+    def forward(self, params, x):
+        xp = namespace(x)
+        y, backward = self.layer.forward(params["forwards"], x)
+        flipped, flipped_backward = self.layer.forward(params["backwards"], xp.flip(x, axis=1))
+
+        def both_backward(dy, need_dx=True):
+            n = self.layer.units
+            d, d_flipped = (dy, dy) if self.merge == "add" else (dy[..., :n], dy[..., n:])
+            dx, grads = backward(d, need_dx)
+            dx_flipped, grads_flipped = flipped_backward(self._turn(d_flipped), need_dx)
+            dx = dx + xp.flip(dx_flipped, axis=1) if need_dx else None
+            return dx, {"forwards": grads, "backwards": grads_flipped}
+
+        return self._merge(y, self._turn(flipped)), both_backward
+
+    def __call__(self, params, x):
+        flipped = self.layer(params["backwards"], namespace(x).flip(x, axis=1))
+        return self._merge(self.layer(params["forwards"], x), self._turn(flipped))
+
+    def _turn(self, y):
+        return namespace(y).flip(y, axis=1) if self.layer.return_sequences else y
+
+    def _merge(self, y, z):
+        return y + z if self.merge == "add" else namespace(y).concat([y, z], axis=-1)

@@ -1,0 +1,171 @@
+"""Windows that slide over images: what convolution and pooling have in common.
+
+Taking windows out of an image and adding windows up to an image are linear maps, each the adjoint of the other: what one
+does to values, the other does to gradients. Both go one axis at a time: k + k slices do the work of k · k.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xpnet.backend import device, namespace
+from xpnet.backend.indexing import slice_add
+from xpnet.layers.base import Layer, Shape, require_positive
+from xpnet.tree import Array
+
+PerAxis = Any  # a setting given as an int or a tuple of one for each axis; a tuple when the layer is made
+
+
+@dataclass(frozen=True)
+class Window:
+    """`kernel` taps, `dilation` apart, put down every `stride` places along one axis, which is padded at both ends.
+
+    An `axis` is counted from the end: -1 is the last.
+    """
+
+    size: int
+    kernel: int
+    stride: int = 1
+    dilation: int = 1
+    before: int = 0
+    after: int = 0
+
+    @classmethod
+    def fit(cls, size: int, kernel: int, stride: int, dilation: int, padding: str | int) -> Window:
+        """With the padding of Keras: "same" gives ⌈size / stride⌉ places, and pads after more than before if it must."""
+        reach = (kernel - 1) * dilation + 1
+        before = after = padding if isinstance(padding, int) else 0
+        if padding == "same":
+            both = max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
+            before, after = both // 2, both - both // 2
+        if before + size + after < reach:
+            raise ValueError(
+                f'The window must fit into the image: make it smaller or use padding="same". Received: a window over '
+                f"{reach} places, an image of {size} with padding={padding!r}"
+            )
+        return cls(size, kernel, stride, dilation, before, after)
+
+    @property
+    def padded(self) -> int:
+        return self.before + self.size + self.after
+
+    @property
+    def count(self) -> int:
+        """How often the window is put down."""
+        return (self.padded - (self.kernel - 1) * self.dilation - 1) // self.stride + 1
+
+    @property
+    def taps(self) -> list[slice]:
+        """The places that each tap sees."""
+        reach = (self.count - 1) * self.stride + 1
+        return [slice(i, i + reach, self.stride) for i in range(0, self.kernel * self.dilation, self.dilation)]
+
+    def pad(self, x: Array, axis: int, value: float = 0.0) -> Array:
+        if self.padded == self.size:
+            return x
+        xp, (left, right) = namespace(x), (x.shape[:axis], x.shape[axis:][1:])
+        ends = [xp.full((*left, n, *right), value, dtype=x.dtype, device=device(x)) for n in (self.before, self.after)]
+        return xp.concat((ends[0], x, ends[1]), axis=axis)
+
+    def crop(self, x: Array, axis: int) -> Array:
+        """The adjoint of `pad`."""
+        return x if self.padded == self.size else x[along(axis, slice(self.before, self.before + self.size))]
+
+    def take(self, x: Array, axis: int) -> list[Array]:
+        """What each tap sees of the padded `x`: `kernel` views, each of `count` places."""
+        return [x[along(axis, tap)] for tap in self.taps]
+
+    def add(self, parts: Sequence[Array], axis: int) -> Array:
+        """The adjoint of `take`: an array of `padded` places, each part added to those that its tap sees."""
+        xp, shape = namespace(parts[0]), list(parts[0].shape)
+        shape[axis] = self.padded
+        if self.padded == self.count * len(parts) and self.stride == len(parts):  # the taps take turns
+            return xp.reshape(xp.stack(parts, axis=axis), tuple(shape)) if len(parts) > 1 else parts[0]
+        x = xp.zeros(tuple(shape), dtype=parts[0].dtype, device=device(parts[0]))
+        for tap, part in zip(self.taps, parts, strict=True):
+            x = slice_add(x, along(axis, tap), part)
+        return x
+
+
+def along(axis: int, part: slice) -> tuple:
+    """The index of a slice along one axis."""
+    return (..., part, *(slice(None),) * (-1 - axis))
+
+
+def pad(x: Array, windows: Sequence[Window]) -> Array:
+    """Images (..., *sizes, channels) with zeros around them."""
+    for axis, window in enumerate(windows, -1 - len(windows)):
+        x = window.pad(x, axis)
+    return x
+
+
+def crop(x: Array, windows: Sequence[Window]) -> Array:
+    """The adjoint of `pad`."""
+    for axis, window in enumerate(windows, -1 - len(windows)):
+        x = window.crop(x, axis)
+    return x
+
+
+def im2col(x: Array, windows: Sequence[Window]) -> Array:
+    """Windows as rows: padded images (..., batch, *sizes, c) -> (..., batch · places, taps · c).
+
+    In memory it is the matrix or, of one channel, its transpose: so copies run along the channels or along the image.
+    """
+    xp, rank, (axes, channel) = namespace(x), len(windows), _layout(x.shape[-1], len(windows))
+    x = xp.moveaxis(x, -1, channel)
+    for axis, window in reversed(list(zip(axes, windows, strict=True))):  # the last first: a row is (kh, kw, c)
+        parts = window.take(x, axis)
+        x = xp.concat(parts, axis=channel) if len(parts) > 1 else parts[0]
+    groups, length = x.shape[: -rank - 2], x.shape[channel]
+    return xp.reshape(x, (*groups, -1, length)) if channel == -1 else xp.reshape(x, (*groups, length, -1)).mT
+
+
+def col2im(dy: Array, W: Array, windows: Sequence[Window]) -> Array:
+    """The adjoint of ``x -> im2col(x) @ W``: (..., batch · places, out) -> (..., batch, *sizes, c), still padded."""
+    xp, groups, places = namespace(dy), dy.shape[:-2], [window.count for window in windows]
+    axes, channel = _layout(W.shape[-2] // math.prod(window.kernel for window in windows), len(windows))
+
+    def product(W):
+        if channel == -1:
+            return xp.reshape(dy @ W.mT, (*groups, -1, *places, W.shape[-2]))
+        return xp.reshape(W @ dy.mT, (*groups, W.shape[-2], -1, *places))
+
+    # dy @ W.mT by parts: each fits into the cache, and is added in longer runs than as a slice of the whole
+    dx = windows[0].add([product(part) for part in _parts(W, -2, windows[0].kernel)], axes[0])
+    for axis, window in zip(axes[1:], windows[1:], strict=True):
+        dx = window.add(_parts(dx, channel, window.kernel), axis)
+    return xp.moveaxis(dx, channel, -1)
+
+
+def _parts(x: Array, axis: int, count: int) -> list[Array]:
+    """`x` cut into `count` equal slices."""
+    n = x.shape[axis] // count
+    return [x[along(axis, slice(i * n, i * n + n))] for i in range(count)]
+
+
+def _layout(channels: int, rank: int) -> tuple[range, int]:
+    """The axes of the image and that of the channels while windows are taken."""
+    return (range(-rank, 0), -rank - 2) if channels == 1 else (range(-rank - 1, -1), -1)
+
+
+def per_axis(name: str, value: PerAxis, rank: int) -> tuple[int, ...]:
+    """A setting of one positive integer for each axis; a single one means the same along every axis."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
+    for v in values:
+        require_positive(**{name: v})
+    if len(values) != rank:
+        raise ValueError(f"{name} takes an integer or {rank} of them, one for each axis. Received: {name}={value!r}")
+    return values
+
+
+def require_image(layer: Layer, input_shape: Shape, rank: int = 2) -> None:
+    """Raise unless the samples have so many axes and one of channels."""
+    if len(input_shape) != rank + 1:
+        axes, example = ("(height, width, channels)", (28, 28, 1)) if rank == 2 else ("(time, channels)", (100, 1))
+        raise ValueError(
+            f"{type(layer).__name__} takes samples of shape {axes}. Put Reshape before it, such as Reshape({example}), or "
+            f"ChannelsLast() where channels come first. Received: samples of shape {input_shape}"
+        )
