@@ -1,0 +1,60 @@
+"""Report D, "Neural network demo": a small network that learns from one image at a time, run again.
+
+    python examples/report_d_demo.py --out figures --json report_d.json
+
+The report makes no error. It does not give its learning rate; 0.05 is taken here, which does best of 0.02, 0.05, 0.1,
+0.2 and 0.5. From 0.02 to 0.2 the pass ends between 90 and 93 %, at 0.5 it ends at 79 %.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+from reporting import Report, argument_parser, mnist, rows, timed
+
+import xpnet
+from xpnet import SGD, Model, plotting
+from xpnet.layers import Dense, Sigmoid
+
+LEARNING_RATE = 0.05
+
+
+def main():
+    args = argument_parser(__doc__).parse_args()
+    report = Report("D", args)
+    (images, y_train), (test_images, y_test) = mnist(args)
+    x_train, x_test = rows(images), rows(test_images)
+
+    report.heading("D", f"784 - 16 sigmoid - 10 softmax, lr {LEARNING_RATE}, one image at a time, one pass")
+    print(f"The report does not give its learning rate; {LEARNING_RATE} is a choice made here. It makes no error.")
+    network = [Dense(16), Sigmoid(), Dense(10)]
+    model = Model(network, "softmax_cross_entropy", SGD(LEARNING_RATE), ["accuracy"], args.seed)
+    model.build((784,))
+    untrained = model.evaluate(x_test, y_test).accuracy
+    report.add("D", "test accuracy, untrained", untrained, 0.0958)
+
+    _, seconds = timed(model.fit, x_train, y_train, batch_size=1, epochs=1, verbose=2)
+    report.add("D", "test accuracy, trained", model.evaluate(x_test, y_test).accuracy, 0.8752, seconds)
+    report.add("D", "training steps per second", len(x_train) / seconds, form=".0f")
+
+    report.heading("D", "the forward pass of one image")
+    probabilities = xpnet.to_numpy(model.predict_proba(x_test[:1]))[0]
+    for digit, p in enumerate(probabilities):
+        print(f"  {digit}  {p:.4f}  {'#' * round(40 * p)}")
+    print(f"  prediction {np.argmax(probabilities)}, label {y_test[0]}")
+
+    report.heading("D", "ten random test images")
+    chosen = np.random.default_rng(args.seed).choice(len(x_test), 10, replace=False)
+    probabilities = xpnet.to_numpy(model.predict_proba(x_test[chosen]))
+    predicted = probabilities.argmax(axis=1)
+    for i, label, answer, p in zip(chosen, y_test[chosen], predicted, probabilities.max(axis=1), strict=True):
+        print(f"  test image {i}: {answer} with probability {p:.3f}: {'CORRECT' if answer == label else 'INCORRECT'}")
+    report.add("D", "ten random test images, correct", int(np.sum(predicted == y_test[chosen])))
+    if args.out:
+        figure = Figure(figsize=(9, 12), dpi=150, layout="constrained")
+        for part, i, p in zip(figure.subfigures(5, 2).flat, chosen, probabilities, strict=True):
+            plotting.prediction_bars(test_images[i], p, int(y_test[i]), figure=part)
+        report.save(figure, "d_predictions")
+    report.finish()
+
+
+if __name__ == "__main__":
+    main()

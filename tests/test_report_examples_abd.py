@@ -1,0 +1,121 @@
+"""Reports A, B and D run on a little of the real MNIST, and their "as written" formulas are what the reports wrote."""
+
+import importlib
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xpnet
+from xpnet.layers.activations import softmax
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def real_mnist():
+    pytest.importorskip("matplotlib")
+    try:
+        xpnet.datasets.mnist(download=False)
+    except (xpnet.DatasetError, ImportError) as error:
+        pytest.skip(f"MNIST is not on this machine; put it below $XPNET_DATA: {error}")
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Import an example script."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module
+
+
+def run_quickly(script, folder, *arguments):
+    """The rows of a quick run by experiment and figure, and what it printed."""
+    report = folder / "report.json"
+    command = [sys.executable, "-W", "error", EXAMPLES / script, "--quick", "--json", report, *arguments]
+    printed = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True).stdout
+    return {(row["experiment"], row["figure"]): row for row in json.loads(report.read_text())["rows"]}, printed
+
+
+@pytest.mark.usefixtures("real_mnist")
+def test_report_a_by_way_of_png_files(tmp_path):
+    png, out = tmp_path / "png", tmp_path / "figures"
+    rows, printed = run_quickly("report_a_jsneural.py", tmp_path, "--as-written", "--png-folder", png, "--out", out)
+
+    assert len(list(png.glob("Train/*/*.png"))) == 3000
+    assert rows["A data", "images read from PNG files"]["measured"] == 3500
+    assert rows["A1", "train accuracy"]["measured"] == rows["A1", "test accuracy"]["measured"] == 1
+    accuracy = rows["A2 correct", "test accuracy"]["measured"]
+    elementwise = rows["A2 correct", "test accuracy, element-wise"]
+    assert accuracy > 0.85
+    assert elementwise["measured"] == pytest.approx(1 - 2 * (1 - accuracy) / 10)
+    assert elementwise["reported"] == 0.97268
+    assert accuracy > rows["A2 as written", "test accuracy"]["measured"] + 0.2
+    assert len(rows["A2 as written", "mini-batch cost after each epoch"]["measured"]) == 10
+    assert "by all 60,000 rows" in printed
+    assert {path.stem for path in out.glob("*.png")} == {
+        "a_first_image", "a1_curves", "a2_correct_curves", "a2_correct_weights", "a2_as_written_curves",
+        "a2_as_written_weights", "a2_both", "a3_iterations", "a3_epochs",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("real_mnist")
+def test_report_b(tmp_path):
+    rows, printed = run_quickly("report_b_assignment.py", tmp_path, "--as-written", "--out", tmp_path)
+
+    assert rows["B1 correct, lr 0.03", "test accuracy"]["measured"] > 0.6
+    assert rows["B2 as written, batch 15", "test accuracy"]["reported"] == 0.8721
+    assert rows["B3", "test accuracy"]["measured"] > 0.75
+    assert rows["B4 guard", "are the parameters that it keeps finite?"]["measured"] == "yes"
+    assert "y p - y" in printed
+    assert "Training diverged at step" in printed
+    for figure in ("b1_correct_lr_0.01_weights", "b1_as_written_curves", "b2_correct_15_epochs", "b3_iterations"):
+        assert (tmp_path / f"{figure}.png").stat().st_size > 10_000, figure
+
+
+@pytest.mark.usefixtures("real_mnist")
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
+def test_report_d(tmp_path, backend):
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    rows, printed = run_quickly("report_d_demo.py", tmp_path, "--backend", backend)
+
+    assert rows["D", "test accuracy, untrained"]["measured"] < 0.3
+    assert rows["D", "test accuracy, trained"]["measured"] > 0.75
+    assert rows["D", "test accuracy, trained"]["reported"] == 0.8752
+    assert printed.count("CORRECT") == 10
+
+
+def test_a2_as_written_divides_the_weight_gradient_by_all_rows(xp, example):
+    optimizer = example("report_a_jsneural").AsWritten(0.5)
+    params = ({"weight": xp.asarray(np.full((2, 3), 1.0)), "bias": xp.asarray(np.full((1, 3), 1.0))},)
+    grads = ({"weight": xp.asarray(np.full((2, 3), 600.0)), "bias": xp.asarray(np.full((1, 3), 1.0))},)
+    ((after,), _) = optimizer.update(params, grads, optimizer.init(params), 0.5)
+
+    np.testing.assert_allclose(xpnet.to_numpy(after["weight"]), 0.5, rtol=1e-6)  # float32
+    np.testing.assert_allclose(xpnet.to_numpy(after["bias"]), 0.5, rtol=1e-6)
+
+
+def test_b_as_written_never_pushes_a_wrong_class_down(xp, rng, example):
+    z, labels = rng.normal(size=(4, 3)), np.array([2, 0, 1, 1])
+    loss, dz = example("report_b_assignment").AsWritten()(xp.asarray(labels), xp.asarray(z))
+
+    y, p = np.eye(3)[labels], xpnet.to_numpy(softmax(z))
+    np.testing.assert_allclose(xpnet.to_numpy(dz), (y * p - y) / 4, atol=1e-6)  # float32
+    np.testing.assert_allclose(float(loss), -np.log(p[y == 1]).mean(), rtol=1e-6)
+
+
+def test_a_report_writes_its_json_at_each_row(tmp_path, example):
+    reporting = example("reporting")
+    args = reporting.argument_parser("").parse_args(["--json", str(tmp_path / "new" / "report.json")])
+    with xpnet.use_backend("numpy"):
+        report = reporting.Report("X", args)
+        report.add("X1", "costs", np.arange(3.0), reported=[1.0, 2.0], seconds=0.5)
+
+        (row,) = json.loads(args.json.read_text())["rows"]
+    assert row["measured"] == [0, 1, 2]
+    assert (row["reported"], row["seconds"]) == ([1, 2], 0.5)
