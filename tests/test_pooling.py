@@ -1,0 +1,179 @@
+"""Pooling, padding, up-sampling and channels-first images."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import no_sync
+from tests.layer_checks import check_layer
+from tests.test_convolution import keras_on_jax, run
+from xpnet.backend import make_backend, to_numpy
+from xpnet.layers.pooling import (
+    AveragePooling2D,
+    ChannelsLast,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
+    MaxPooling2D,
+    UpSampling2D,
+    ZeroPadding2D,
+)
+from xpnet.tree import leaves, map_leaves
+
+few = settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+one_to_three = st.integers(1, 3)
+LAYERS = [
+    MaxPooling2D(),
+    MaxPooling2D(3, strides=(1, 2), padding="same"),
+    AveragePooling2D((2, 1)),
+    AveragePooling2D(3, strides=2, padding="same"),
+    GlobalMaxPooling2D(),
+    GlobalAveragePooling2D(),
+    ZeroPadding2D(((1, 0), (2, 1))),
+    UpSampling2D((2, 3)),
+    ChannelsLast(),
+]
+every_layer = pytest.mark.parametrize("layer", LAYERS, ids=repr)
+
+
+def images(seed=0):
+    """Distinct values, further apart than the gradient check steps: it may not move a maximum."""
+    return np.random.default_rng(seed).permutation(2 * 4 * 5 * 2).reshape(2, 4, 5, 2) / 10.0
+
+
+@few
+@given(
+    pooling=st.sampled_from([MaxPooling2D, AveragePooling2D]), size=st.tuples(one_to_three, one_to_three),
+    strides=st.none() | one_to_three, padding=st.sampled_from(["valid", "same"]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_pooling_gradient(xp64, pooling, size, strides, padding, seed):
+    check_layer(pooling(size, strides, padding), xp64, images(seed))
+
+
+@pytest.mark.parametrize("layer", LAYERS[4:], ids=repr)
+def test_gradient(layer, xp64):
+    check_layer(layer, xp64, images())
+
+
+@every_layer
+def test_float32_agrees_with_numpy(layer, xp):
+    expected = check_layer(layer, make_backend("numpy"), images(), wide=False)
+    got = check_layer(layer, xp, images(), wide=False)
+
+    for a, b in zip(leaves(expected), leaves(got), strict=True):
+        np.testing.assert_allclose(to_numpy(b), a, rtol=1e-5, atol=1e-6)  # sums round in another order
+
+
+@pytest.mark.parametrize(("size", "strides"), [(2, 2), (3, 3), ((2, 3), (3, 4)), (1, 2), (2, 1), (3, (2, 1))])
+def test_max_pooling_equals_torch(size, strides, xp, rng):
+    """To the bit, with ties: of equal values the first takes the gradient. Where windows overlap, sums round otherwise."""
+    torch = pytest.importorskip("torch")
+    layer = MaxPooling2D(size, strides)
+    x = rng.integers(-2, 3, size=(2, 9, 8, 3)).astype(np.float32)
+    dy = rng.normal(size=(2, *layer.init(rng, x.shape[1:])[1])).astype(np.float32)
+    z = torch.tensor(np.moveaxis(x, -1, 1), requires_grad=True)
+    expected = torch.nn.functional.max_pool2d(z, size, strides)
+    expected.backward(torch.tensor(np.moveaxis(dy, -1, 1)))
+
+    y, dx, _ = run(layer, xp, {}, x, dy)
+
+    np.testing.assert_array_equal(np.moveaxis(y, -1, 1), expected.detach().numpy())
+    overlap = any(k > s for k, s in zip(layer.pool_size, layer.strides, strict=True))
+    np.testing.assert_allclose(np.moveaxis(dx, -1, 1), z.grad.numpy(), rtol=0, atol=1e-6 if overlap else 0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "options"),
+    [
+        (AveragePooling2D(2), "avg_pool2d", {"kernel_size": 2}),
+        (AveragePooling2D(3, (2, 1)), "avg_pool2d", {"kernel_size": 3, "stride": (2, 1)}),
+        (GlobalMaxPooling2D(), "adaptive_max_pool2d", {"output_size": 1}),
+        (GlobalAveragePooling2D(), "adaptive_avg_pool2d", {"output_size": 1}),
+        (ZeroPadding2D((1, 2)), "pad", {"pad": (2, 2, 1, 1)}),
+        (UpSampling2D((2, 3)), "interpolate", {"scale_factor": (2, 3), "mode": "nearest"}),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_equals_torch(layer, name, options, rng):
+    """On NumPy alone: the other backends agree with it. Values tie, as after a ReLU."""
+    torch = pytest.importorskip("torch")
+    x = np.maximum(rng.integers(-2, 3, size=(2, 6, 5, 3)), 0.0)
+    z = torch.tensor(np.moveaxis(x, -1, 1), requires_grad=True)
+    expected = getattr(torch.nn.functional, name)(z, **options)
+    y, backward = layer.forward({}, x)
+    dy = rng.normal(size=y.shape)
+    expected.backward(torch.tensor(np.moveaxis(dy, -1, 1)).reshape(expected.shape))
+
+    dx, _ = backward(dy)
+
+    np.testing.assert_allclose(np.moveaxis(y, -1, 1), expected.detach().numpy().reshape(np.moveaxis(y, -1, 1).shape))
+    np.testing.assert_allclose(np.moveaxis(dx, -1, 1), z.grad.numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["max", "average"])
+@pytest.mark.parametrize(("size", "strides"), [(2, 2), (3, 2), (2, 3), (3, 1), ((1, 3), (2, 1))])
+def test_same_padding_equals_keras(kind, size, strides, rng):
+    """On NumPy alone: the other backends agree with it. All values are negative: zeros in the padding would win."""
+    keras = keras_on_jax()
+    x = -1 - rng.random((2, 7, 6, 3)).astype(np.float32)
+    expected = getattr(keras.ops, f"{kind}_pool")(x, size, strides, "same", data_format="channels_last")
+
+    y = (MaxPooling2D if kind == "max" else AveragePooling2D)(size, strides, "same")({}, x)
+
+    np.testing.assert_allclose(y, np.asarray(expected), rtol=1e-6)
+
+
+def test_channels_last(xp):
+    x = images()
+
+    y, dx, _ = run(ChannelsLast(), xp, {}, x, np.moveaxis(x, 1, -1))
+
+    np.testing.assert_array_equal(y, np.moveaxis(x, 1, -1).astype(np.float32))
+    np.testing.assert_array_equal(dx, x.astype(np.float32))
+    assert ChannelsLast().init(None, (3, 28, 30))[1] == (28, 30, 3)
+
+
+@every_layer
+def test_traces_under_jit(layer, rng):
+    """On JAX alone."""
+    jax = pytest.importorskip("jax")
+    x = images()
+    dy = rng.normal(size=(2, *layer.init(rng, x.shape[1:])[1]))
+
+    @jax.jit
+    def traced(x, dy):
+        y, backward = layer.forward({}, x)
+        return y, *backward(dy)
+
+    got = traced(*map_leaves(make_backend("jax").asarray, (x, dy)))
+
+    expected = run(layer, make_backend("numpy"), {}, x, dy)
+    map_leaves(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, expected)  # float32
+
+
+@every_layer
+def test_reads_no_value_on_the_host(layer, xp):
+    x = xp.asarray(images())
+
+    with no_sync():
+        y, backward = layer.forward({}, x)
+        backward(y)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MaxPooling2D(0), "pool_size must be an integer of at least 1. Received: pool_size=0"),
+        (lambda: MaxPooling2D(2, strides=(2, 2, 2)), "strides takes an integer or 2 of them"),
+        (lambda: AveragePooling2D(2, padding=1), 'padding must be "valid" or "same". Received: padding=1'),
+        (lambda: MaxPooling2D(3).init(None, (2, 8, 1)), 'use padding="same".*a window over 3 places, an image of 2'),
+        (lambda: GlobalMaxPooling2D().init(None, (10,)), r"GlobalMaxPooling2D takes samples of shape \(height, width"),
+        (lambda: ZeroPadding2D(-1), "Received: padding=-1"),
+        (lambda: ZeroPadding2D((1, 2, 3)), r"Received: padding=\(1, 2, 3\)"),
+        (lambda: UpSampling2D(1.5), "Received: size=1.5"),
+    ],
+)
+def test_settings_and_shapes_are_checked(make, message):
+    """Host-side checks, so no backend."""
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,286 @@
+"""Recurrent layers: gradients, PyTorch's values, masks, truncation, both directions."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.layer_checks import build, check_layer
+from xpnet.backend import make_backend, to_numpy
+from xpnet.layers.dense import Dense
+from xpnet.layers.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
+from xpnet.tree import leaves, map_leaves
+
+KINDS = [SimpleRNN, LSTM, GRU]
+BOTH_WAYS = [
+    Bidirectional(LSTM(2, return_sequences=True)),
+    Bidirectional(GRU(2)),
+    Bidirectional(SimpleRNN(2, return_sequences=True), merge="add"),
+]
+LAYERS = [SimpleRNN(3), LSTM(3, return_sequences=True), GRU(3), *BOTH_WAYS]
+few = settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+shapes = st.sampled_from([(2, 3, 2), (1, 3, 2), (2, 1, 1)])
+
+
+def name(layer):
+    inner = f"({name(layer.layer)})" if isinstance(layer, Bidirectional) else "-sequence" * layer.return_sequences
+    return type(layer).__name__ + inner
+
+
+def run(layer, xp, params, x, dy):
+    """-> y, dx, gradients, all on the host."""
+    y, backward = layer.forward(map_leaves(xp.asarray, params), xp.asarray(x))
+    dx, grads = backward(xp.asarray(dy))
+    return map_leaves(to_numpy, (y, dx, grads))
+
+
+def assert_all_close(got, expected, rtol=1e-9, atol=1e-11):
+    for a, b in zip(leaves(got), leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("all_steps", [False, True])
+@few
+@given(shape=shapes, seed=st.integers(0, 99))
+def test_gradient(kind, all_steps, xp64, shape, seed):
+    check_layer(kind(2, return_sequences=all_steps), xp64, np.random.default_rng(seed).normal(size=shape))
+
+
+@pytest.mark.parametrize("layer", BOTH_WAYS, ids=name)
+def test_gradient_both_ways(layer, xp64, rng):
+    check_layer(layer, xp64, rng.normal(size=(2, 2, 1)))
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=name)
+def test_float32_agrees_with_numpy(layer, xp, rng):
+    x = rng.normal(size=(2, 4, 2))
+
+    got = check_layer(layer, xp, x, wide=False)
+    expected = check_layer(layer, make_backend("numpy", dtype="float32"), x, wide=False)
+
+    assert_all_close(map_leaves(to_numpy, got), expected, rtol=1e-4, atol=1e-5)  # sums round in another order
+
+
+def to_torch(layer, params, suffix="l0"):
+    """Parameters or gradients under PyTorch's names and in its order; GRU's gates z, r, n are r, z, n there."""
+
+    def columns(p):
+        if isinstance(layer, GRU):
+            z, r, n = np.split(p, 3, axis=-1)
+            p = np.concatenate([r, z, n], axis=-1)
+        return p.T if p.shape[0] > 1 else p[0]
+
+    names = {"weight": "weight_ih_", "recurrent_weight": "weight_hh_", "bias": "bias_ih_", "recurrent_bias": "bias_hh_"}
+    return {names[name] + suffix: columns(p) for name, p in params.items()}
+
+
+def torch_layer(layer, features, named_params, **settings):
+    """The torch module of a layer with these parameters, 0 elsewhere."""
+    torch = pytest.importorskip("torch")
+    kind = {SimpleRNN: torch.nn.RNN, LSTM: torch.nn.LSTM, GRU: torch.nn.GRU}[type(layer)]
+    module = kind(features, layer.units, batch_first=True, dtype=torch.float64, **settings)
+    module.load_state_dict(map_leaves(torch.zeros_like, dict(module.state_dict())))
+    module.load_state_dict(map_leaves(torch.tensor, named_params), strict=False)
+    return module
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("all_steps", [False, True])
+def test_equals_torch(kind, all_steps, xp64, rng):
+    torch = pytest.importorskip("torch")
+    layer = kind(3, return_sequences=all_steps)
+    x, dy = rng.normal(size=(2, 5, 2)), rng.normal(size=(2, 5, 3))
+    dy = dy if all_steps else dy[:, -1]
+    params, *_ = build(layer, (5, 2))
+    module, z = torch_layer(layer, 2, to_torch(layer, params)), torch.tensor(x, requires_grad=True)
+    expected = module(z)[0] if all_steps else module(z)[0][:, -1]
+    expected.backward(torch.tensor(dy))
+
+    y, dx, grads = run(layer, xp64, params, x, dy)
+
+    assert_all_close((y, dx), (expected.detach().numpy(), z.grad.numpy()))
+    for name, grad in to_torch(layer, grads).items():
+        assert_all_close(grad, getattr(module, name).grad.numpy())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_ways_equals_torch(kind, xp64, rng):
+    torch = pytest.importorskip("torch")
+    layer = Bidirectional(kind(3, return_sequences=True))
+    x, dy = rng.normal(size=(2, 5, 2)), rng.normal(size=(2, 5, 6))
+    params, *_ = build(layer, (5, 2))
+    names = to_torch(layer.layer, params["forwards"]) | to_torch(layer.layer, params["backwards"], "l0_reverse")
+    module, z = torch_layer(layer.layer, 2, names, bidirectional=True), torch.tensor(x, requires_grad=True)
+    expected, _ = module(z)
+    expected.backward(torch.tensor(dy))
+
+    y, dx, grads = run(layer, xp64, params, x, dy)
+
+    assert_all_close((y, dx), (expected.detach().numpy(), z.grad.numpy()))
+    for name, grad in to_torch(layer.layer, grads["backwards"], "l0_reverse").items():
+        assert_all_close(grad, getattr(module, name).grad.numpy())
+
+
+def test_both_ways_last_output_is_each_directions_own(xp, rng):
+    """The last step forwards, and backwards the first."""
+    last, all_steps = Bidirectional(GRU(2)), Bidirectional(GRU(2, return_sequences=True))
+    params, x = map_leaves(xp.asarray, build(last, (4, 2))[0]), xp.asarray(rng.normal(size=(2, 4, 2)))
+
+    ends, steps = to_numpy(last(params, x)), to_numpy(all_steps(params, x))
+
+    np.testing.assert_array_equal(ends, np.concatenate([steps[:, -1, :2], steps[:, 0, 2:]], axis=-1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("all_steps", [False, True])
+def test_masked_steps_are_skipped(kind, all_steps, xp64, rng):
+    """A padded sample gives what it gives without its padding, at the start, in the middle and at the end."""
+    padded = np.asarray([[0, 0, 1, 0, 1, 1, 0], [1, 1, 1, 1, 0, 0, 0]], dtype=bool)  # 1: a step that counts
+    x, dy = rng.normal(size=(2, 7, 2)), rng.normal(size=(2, 7, 3))
+    x[~padded] = -1.0
+    dy = dy if all_steps else dy[:, -1]
+    layer = kind(3, return_sequences=all_steps, mask_value=-1.0)
+    params, *_ = build(layer, (7, 2))
+
+    y, dx, grads = run(layer, xp64, params, x, dy)
+
+    short_grads, numpy64 = [], make_backend("numpy", dtype="float64")
+    for i, counts in enumerate(padded):
+        short_dy = dy[i : i + 1]
+        if (
+            all_steps
+        ):  # the gradients of repeated outputs go to the output that they repeat; those of the initial 0 nowhere
+            step = np.cumsum(counts) - 1
+            short_dy = np.stack([dy[i, step == t].sum(axis=0) for t in range(counts.sum())])[None]
+        short = run(kind(3, return_sequences=all_steps), numpy64, params, x[i : i + 1, counts], short_dy)
+        if all_steps:
+            assert_all_close(y[i], np.concatenate([np.zeros((1, 3)), short[0][0]])[step + 1])
+        else:
+            assert_all_close(y[i], short[0][0])
+        assert_all_close(dx[i, counts], short[1][0])
+        short_grads.append(short[2])
+    assert (dx[~padded] == 0).all()
+    assert_all_close(grads, map_leaves(np.add, *short_grads))
+
+
+def test_one_feature_off_the_mask_value_is_no_mask(xp):
+    layer = SimpleRNN(2, mask_value=0.0)
+    params = map_leaves(xp.asarray, build(layer, (1, 2))[0])
+
+    y = to_numpy(layer(params, xp.asarray(np.asarray([[[0.0, 0.0]], [[0.0, 0.1]]]))))
+
+    assert (y[0] == 0).all()
+    assert (y[1] != 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("all_steps", [False, True])
+def test_truncation_stops_the_gradient_between_segments(kind, all_steps, xp64, rng):
+    """5 steps by 2 are the segments 0, 1-2 and 3-4: PyTorch with the state detached before steps 1 and 3."""
+    torch = pytest.importorskip("torch")
+    layer = kind(3, return_sequences=all_steps, truncate=2)
+    x, dy = rng.normal(size=(2, 5, 2)), rng.normal(size=(2, 5, 3))
+    if not all_steps:
+        dy[:, :-1] = 0
+    params, *_ = build(layer, (5, 2))
+    module, z = torch_layer(layer, 2, to_torch(layer, params)), torch.tensor(x, requires_grad=True)
+    parts, state = [], None
+    for segment in (slice(0, 1), slice(1, 3), slice(3, 5)):
+        y, state = module(z[:, segment], state)
+        parts.append(y)
+        state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+    expected = torch.cat(parts, dim=1)
+    expected.backward(torch.tensor(dy))
+
+    y, dx, grads = run(layer, xp64, params, x, dy if all_steps else dy[:, -1])
+
+    assert_all_close(y, expected.detach().numpy() if all_steps else expected[:, -1].detach().numpy())
+    assert_all_close(dx, z.grad.numpy())
+    for name, grad in to_torch(layer, grads).items():
+        assert_all_close(grad, getattr(module, name).grad.numpy())
+
+
+def test_truncation_longer_than_the_sequence_changes_nothing(xp, rng):
+    x, dy = rng.normal(size=(2, 4, 2)), rng.normal(size=(2, 3))
+    params, *_ = build(LSTM(3), (4, 2))
+
+    assert_all_close(run(LSTM(3, truncate=4), xp, params, x, dy), run(LSTM(3), xp, params, x, dy), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=name)
+def test_inference_equals_training(layer, xp, rng):
+    params, x = map_leaves(xp.asarray, build(layer, (4, 2))[0]), xp.asarray(rng.normal(size=(2, 4, 2)))
+
+    np.testing.assert_array_equal(to_numpy(layer(params, x)), to_numpy(layer.forward(params, x)[0]))
+
+
+def test_inference_keeps_no_activations(rng):
+    """Host memory is what tracemalloc sees, so NumPy alone."""
+    layer = LSTM(32)
+    params, x = layer.init(rng, (200, 1))[0], rng.normal(size=(16, 200, 1))
+
+    def peak(function):
+        tracemalloc.start()
+        kept = function(params, x)
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        del kept
+        return size
+
+    assert peak(layer) < 0.5 * peak(layer.forward)
+
+
+@pytest.mark.parametrize("layer", [LSTM(3, mask_value=0.0, truncate=2), *BOTH_WAYS], ids=name)
+def test_under_jit(layer, rng):
+    """JAX alone compiles."""
+    jax = pytest.importorskip("jax")
+    params, x = build(layer, (4, 2))[0], rng.normal(size=(3, 4, 2))
+    x[0, 2:] = 0
+
+    def step(params, x):
+        y, backward = layer.forward(params, x)
+        return y, backward(y), layer(params, x)
+
+    got = jax.jit(step)(*map_leaves(make_backend("jax").asarray, (params, x)))
+    assert_all_close(got, step(params, x), rtol=1e-4, atol=1e-5)  # float32 against float64
+
+
+def test_initial_values(rng):
+    """Drawn on the host. Rows of R are orthonormal; the forget gate, the second block, starts open."""
+    params, shape = LSTM(3).init(rng, (7, 2))
+    closed, _ = LSTM(3, unit_forget_bias=False).init(rng, (7, 2))
+
+    R = params["recurrent_weight"]
+    np.testing.assert_allclose(R @ R.T, np.eye(3), atol=1e-12)
+    np.testing.assert_array_equal(params["bias"], np.repeat([[0.0, 1.0, 0.0, 0.0]], 3, axis=1))
+    assert (closed["bias"] == 0).all()
+    assert shape == (3,)
+    assert LSTM(3, return_sequences=True).init(rng, (7, 2))[1] == (7, 3)
+    assert Bidirectional(LSTM(3)).init(rng, (7, 2))[1] == (6,)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LSTM(0), "units must be an integer of at least 1. Received: units=0"),
+        (lambda: GRU(3, truncate=0), "truncate must be an integer of at least 1. Received: truncate=0"),
+        (
+            lambda: SimpleRNN(3, mask_value=float("nan")),
+            "mask_value must be a finite number or None. Received: mask_value=nan",
+        ),
+        (lambda: LSTM(3, recurrent_initializer="ones_"), "Received: 'ones_'"),
+        (
+            lambda: LSTM(3).init(None, (28,)),
+            r"LSTM takes sequences.*Reshape\(\(time, features\)\).*samples of shape \(28,\)",
+        ),
+        (lambda: Bidirectional(Dense(3)), "layer must be recurrent: SimpleRNN, LSTM or GRU. Received: Dense"),
+        (lambda: Bidirectional(LSTM(3), merge="sum"), 'merge must be "concatenate" or "add". Received: \'sum\''),
+    ],
+)
+def test_settings_and_shapes_are_checked(make, message):
+    """Host-side checks, so no backend."""
+    with pytest.raises(ValueError, match=message):
+        make()
