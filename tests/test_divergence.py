@@ -60,6 +60,14 @@ def test_a_run_that_ends_non_finite_is_noticed(xp):
     assert (caught.value.step, caught.value.layer) == (5, "0.weight gradient")
 
 
+@pytest.fixture
+def listening():
+    """Ctrl-C as Python handles it in a terminal: a process in the background may have been started to ignore it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 class InterruptAt(Callback):
     """Ctrl-C in the middle of an epoch."""
 
@@ -71,6 +79,7 @@ class InterruptAt(Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.usefixtures("listening")
 def test_interrupt_leaves_a_usable_model_with_its_history(xp):
     if threading.current_thread() is not threading.main_thread():
         return
@@ -105,6 +114,7 @@ class InterruptAfterEpoch(Callback):
         os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.usefixtures("listening")
 def test_an_interrupt_at_the_very_end_is_not_lost(xp):
     model = make_model(xp)
     with pytest.raises(KeyboardInterrupt):
