@@ -1,0 +1,126 @@
+"""Measure xpnet, beside other libraries with --peers, and print Markdown tables.
+
+    python -m tests.benchmarks --peers --json results.json        everything: about half an hour on two cores
+    python -m tests.benchmarks --backends numpy --cases W2 --tables steps
+
+Every measurement runs in a process of its own, one after the other, each variant once a round, so that a noisy moment hits
+all alike. Run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.benchmarks import install, ours, peers, report
+from tests.benchmarks.cases import CASES, STANDARD, write_data
+from tests.benchmarks.inference import PREDICTORS
+from tests.benchmarks.worker import FLOOR, measure
+
+TABLES = ("steps", "predict", "memory", "install")
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = lambda text: tuple(name.strip() for name in text.split(",") if name.strip())  # noqa: E731
+    parser.add_argument("--backends", type=names, default=ours.BACKENDS, help="default: numpy,torch,jax")
+    parser.add_argument("--cases", type=names, default=STANDARD, help=f"default: {','.join(STANDARD)}")
+    parser.add_argument("--peers", action="store_true", help="also measure the other libraries")
+    parser.add_argument("--tables", type=names, default=TABLES, help=f"default: {','.join(TABLES)}")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=5, help="epochs timed in each process; default: %(default)s")
+    parser.add_argument("--threads", type=int, default=2, help="for every library; default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all raw numbers")
+    args = parser.parse_args(arguments)
+    for given, known in ((args.backends, ours.BACKENDS), (args.cases, tuple(CASES)), (args.tables, TABLES)):
+        if unknown := set(given) - set(known):
+            parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+    return args
+
+
+def rounds(groups: list[list[dict]], repeats: int, threads: int) -> list[dict]:
+    """Measure all specs once a round; a group's in turn, each round beginning with another one.
+
+    What cannot be measured is not tried again.
+    """
+    results: list[dict] = []
+    failed = set()
+    for i in range(repeats):
+        for group in groups:
+            shift = i % len(group)
+            for spec in [*group[shift:], *group[:shift]]:
+                if (spec["case"], spec["variant"]) in failed:
+                    continue
+                result = measure({**spec, "round": i}, threads)
+                results.append(result)
+                if "error" in result:
+                    failed.add((spec["case"], spec["variant"]))
+                print(f"round {i + 1}/{repeats} {_brief(result)}", file=sys.stderr, flush=True)
+    return results
+
+
+def _brief(result: dict) -> str:
+    figures = {"us_per_step": "µs a step", "rows_per_second": "rows a second", "peak_bytes": "bytes"}
+    text = ", ".join(f"{result[key]:,.0f} {unit}" for key, unit in figures.items() if key in result)
+    return f"{result['case']} {result['variant']}: {text or result['error']}"
+
+
+def measure_installations(args) -> tuple[dict, dict]:
+    """Import seconds and installed bytes of xpnet and, with --peers, of the others that are here."""
+    names = [n for n in install.IMPORTS if n == "xpnet" or (args.peers and install.installed_bytes(n)[0])]
+    imports: dict[str, list] = {name: [] for name in names}
+    for i in range(args.repeats + 1):
+        for name in names:
+            _, seconds = install.import_seconds(install.IMPORTS[name], args.threads)
+            if i:  # the first one may compile and read from the disk
+                imports[name].append(seconds)
+    sizes = {name: install.installed_bytes(name) for name in (*names, *(["jaxlib"] if "jax" in names else []))}
+    return imports, sizes
+
+
+def main(arguments=None) -> dict:
+    args = parse_arguments(arguments)
+    variants = [f"xpnet {backend}" for backend in args.backends] + (list(peers.TRAIN) if args.peers else [])
+    results: dict = {}
+
+    def keep(name, value, text):
+        results[name] = value
+        print(text, end="\n\n", flush=True)
+        if args.json:
+            args.json.write_text(json.dumps(results, indent=1))
+
+    cases = {"steps": args.cases, "predict": ("W2",), "memory": ("W3",), "install": ()}
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_data(Path(folder), max((CASES[c].rows for t in args.tables for c in cases[t]), default=1))
+        machine = report.describe_machine(args.threads, data)
+        keep("environment", machine, f"# Benchmarks\n\n{report.machine_text(machine)}")
+
+        def groups(task, variants, **more):
+            common = {"task": task, "data": folder, **more}
+            return [[{**common, "case": case, "variant": variant} for variant in variants] for case in cases[task]]
+
+        if "steps" in args.tables:
+            specs = groups("steps", [FLOOR, *variants], epochs=args.epochs)
+            steps = rounds(specs, args.repeats, args.threads)
+            keep("steps", steps, report.Steps(steps).text())
+        if "predict" in args.tables:
+            specs = groups("predict", [v for v in variants if v in PREDICTORS], rows=10_000)
+            predict = rounds(specs, args.repeats, args.threads)
+            keep("predict", predict, report.predict_text(predict))
+        if "memory" in args.tables:
+            specs = groups("memory", [v for v in variants if "compile" not in v])
+            memory = rounds(specs, min(args.repeats, 3), args.threads)
+            keep("memory", memory, report.memory_text(memory))
+        if "install" in args.tables:
+            imports, sizes = measure_installations(args)
+            keep("install", {"imports": imports, "sizes": sizes}, report.install_text(imports, sizes))
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Where the time of a training step goes: ``python -m tests.benchmarks.profile --case W2 --backend numpy``.
+
+Each piece of the step is timed at every step; the minimum is what the piece costs when nothing disturbs it, and can be
+trusted on a busy machine too. On JAX a step is part of one compiled program: use ``jax.profiler`` there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from tests.benchmarks import ours
+from tests.benchmarks.cases import CASES, LEARNING_RATE, floor_step, read_data, write_data
+from tests.benchmarks.report import table
+from xpnet.backend import to_numpy
+from xpnet.layers import Layer, Sequential
+from xpnet.training import TrainingStep
+from xpnet.tree import map_leaves
+
+
+class Clock:
+    """Seconds of every call, by the name of what is called."""
+
+    def __init__(self, synchronize: Callable[[], None]):
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.synchronize = synchronize
+
+    def timed(self, name: str, function: Callable) -> Callable:
+        """`function`, its calls timed under `name`."""
+
+        def call(*args, **kwargs):
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            self.synchronize()
+            self.seconds[name].append(time.perf_counter() - start)
+            return result
+
+        return call
+
+
+@dataclass(frozen=True, eq=False)
+class Timed(Layer):
+    """A layer whose passes are timed."""
+
+    layer: Layer
+    name: str
+    clock: Clock
+
+    random = property(lambda self: self.layer.random)
+    running = property(lambda self: self.layer.running)
+    integer_input = property(lambda self: self.layer.integer_input)
+
+    def forward(self, params, x, **extra):
+        y, backward, *more = self.clock.timed(f"{self.name} forward", self.layer.forward)(params, x, **extra)
+        return y, self.clock.timed(f"{self.name} backward", backward), *more
+
+
+class Proxy:
+    """Another object, one of whose methods is timed."""
+
+    def __init__(self, target, method: str, name: str, clock: Clock):
+        self.target, self.method, self.timed = target, method, clock.timed(name, getattr(target, method))
+
+    def __call__(self, *args):
+        return self.timed(*args)
+
+    def __getattr__(self, name):
+        return self.timed if name == self.method else getattr(self.target, name)
+
+
+@dataclass(frozen=True, eq=False)
+class TimedStep(TrainingStep):
+    """A training step whose pieces are timed."""
+
+    clock: Clock
+
+    @classmethod
+    def of(cls, step: TrainingStep, clock: Clock) -> TimedStep:
+        """`step` with its pieces timed."""
+        layers = [Timed(layer, f"{i} {type(layer).__name__}", clock) for i, layer in enumerate(step.network.layers)]
+        loss, optimizer = (
+            Proxy(step.loss, "__call__", "loss", clock),
+            Proxy(step.optimizer, "update", "optimizer", clock),
+        )
+        return cls(Sequential(layers), step.dtype, loss, step.metrics, optimizer, clock)
+
+    def record(self, batch, z, loss):
+        return self.clock.timed("metrics", super().record)(batch, z, loss)
+
+
+def profile(case, backend: str, x, y, steps: int, chunks: int) -> list[tuple[str, float, float]]:
+    """(piece, least, median µs) of the pieces of a step, then of the whole of it in ever wider brackets."""
+    model = ours.model(case, backend).build(case.input_shape)
+    library, step = model.backend, model.training_step
+    clock = Clock(library.synchronize)
+    data = {"x": library.asarray(x), "y": library.asarray(y)}
+    order = np.random.default_rng(0).permutation(case.steps * case.batch).reshape(case.steps, case.batch)
+    timed_gather = {name: clock.timed(f"gather {name}", library.gather) for name in data}
+
+    def gather(values, index):
+        return timed_gather["x" if values is data["x"] else "y"](values, index)
+
+    def chunk(library, step, i):
+        batches = {
+            "index": order[np.arange(i * steps, (i + 1) * steps) % case.steps],
+            "learning_rate": np.full(steps, LEARNING_RATE),
+        }
+        model.state, records = library.scan(step, model.state, batches, data)
+        map_leaves(to_numpy, records)
+
+    def times(chunk, step, library=library):
+        for i in range(chunks + 1):
+            chunk(library, step, i)
+            if i == 0:
+                clock.seconds.clear()  # that one was to warm up
+        return {name: (min(seconds), statistics.median(seconds)) for name, seconds in clock.seconds.items()}
+
+    gathering = replace(library)
+    object.__setattr__(gathering, "gather", gather)
+    found = times(chunk, TimedStep.of(step, clock), gathering)
+    found["sum of these"] = tuple(sum(column) for column in zip(*found.values(), strict=True))
+    found |= times(chunk, clock.timed("the step, without gathering", step))
+    whole = times(clock.timed("chunk", chunk), step)["chunk"]
+    found[f"scan, a step of {steps}"] = tuple(seconds / steps for seconds in whole)
+    found[f"fit, a step of {case.steps}"] = fit_times(case, backend, x, y)
+    floor = clock.timed("GEMM floor", floor_step(case))
+    found |= times(lambda *_: [floor() for _ in range(steps)], step)
+    return [(name, least * 1e6, median * 1e6) for name, (least, median) in found.items()]
+
+
+def fit_times(case, backend, x, y, epochs: int = 7) -> tuple[float, float]:
+    """Seconds of a step by `fit`: least and median."""
+    stamps: list[float] = []
+    ours.fit(case, x, y, epochs, lambda *_: stamps.append(time.perf_counter()), backend)
+    seconds = [(b - a) / case.steps for a, b in pairwise(stamps)]
+    return min(seconds), statistics.median(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.profile",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--case", default="W2", choices=list(CASES), help="default: %(default)s")
+    parser.add_argument("--backend", default="numpy", choices=["numpy", "torch"], help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=50, help="in a chunk; default: %(default)s")
+    parser.add_argument("--chunks", type=int, default=20, help="default: %(default)s")
+    args = parser.parse_args()
+    case = CASES[args.case]
+    with tempfile.TemporaryDirectory() as folder:
+        write_data(Path(folder))
+        x, y = read_data(Path(folder), case)
+    rows = profile(case, args.backend, x, y, args.steps, args.chunks)
+    floor = rows[-1][1]
+    print(f"{case.name} {case.title} on {args.backend}\n")
+    header = ["piece", "least, µs", "median, µs", "least by the GEMM floor"]
+    print(table(header, [[name, f"{a:,.1f}", f"{b:,.1f}", f"{a / floor:.2f}"] for name, a, b in rows]))
+
+
+if __name__ == "__main__":
+    main()

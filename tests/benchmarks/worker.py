@@ -1,0 +1,208 @@
+"""One measurement in a process of its own: ``python -m tests.benchmarks.worker '{"task": "steps", ...}'``.
+
+`measure` starts it, with its output on a pseudo-terminal (progress bars draw there as on a screen, and are thrown away)
+and its result in a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FLOOR = "GEMM floor"
+
+
+# ---------------------------------------------------------------------- the parent's side
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment of all measurements: CPU only, so many threads, nothing cached from earlier runs."""
+    names = ("OPENBLAS", "OMP", "MKL", "NUMEXPR")
+    own = {f"{name}_NUM_THREADS": str(threads) for name in names}
+    own |= {"JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax", "TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("XPNET_BACKEND", "XLA_FLAGS"))
+    } | own
+
+
+def measure(spec: dict, threads: int = 2, timeout: float = 1800) -> dict:
+    """Run one measurement in a fresh process -> its result, or ``{"error": why not}``."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "tests.benchmarks.worker", json.dumps({**spec, "threads": threads})]
+        screen, terminal = pty.openpty()
+        tail = bytearray()
+        reader = threading.Thread(target=_drain, args=(screen, tail), daemon=True)
+        reader.start()
+        try:
+            process = subprocess.run(
+                [*command, str(result)], cwd=ROOT, env=environment(threads) | _cache(spec), stdin=subprocess.DEVNULL,
+                stdout=terminal, stderr=terminal, timeout=timeout, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return {**spec, "error": f"not done in {timeout:g} s"}
+        finally:
+            os.close(terminal)
+            reader.join()
+            os.close(screen)
+        if process.returncode or not result.exists():
+            lines = [line.strip() for line in tail.decode(errors="replace").splitlines() if line.strip()]
+            return {**spec, "error": lines[-1] if lines else f"exit status {process.returncode}"}
+        return {**spec, **json.loads(result.read_text())}
+
+
+def _cache(spec: dict) -> dict[str, str]:
+    """A cache for torch.compile that begins empty: its compilation time is that of the first round."""
+    return {"TORCHINDUCTOR_CACHE_DIR": f"{spec['data']}/inductor"} if "data" in spec else {}
+
+
+def _drain(screen: int, tail: bytearray) -> None:
+    """Read what is written to the terminal, and keep the end."""
+    try:
+        while block := os.read(screen, 1 << 16):
+            tail += block
+            del tail[:-8000]
+    except OSError:  # the last writer has closed it
+        pass
+
+
+# ---------------------------------------------------------------------- the worker's side
+
+
+def variant_functions() -> dict:
+    """All ways to train, by name."""
+    from tests.benchmarks import ours, peers
+
+    return ours.TRAIN | peers.TRAIN
+
+
+def time_epochs(train, case, x, y, epochs: int) -> dict:
+    """Seconds of each epoch after the first; the first one's excess is set-up and compilation."""
+    stamps, faults, records = [time.perf_counter()], [], []
+
+    def on_epoch(loss, accuracy):
+        stamps.append(time.perf_counter())
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        records.append((loss, accuracy))
+
+    train(case, x, y, epochs + 1, on_epoch)
+    first, *seconds = (b - a for a, b in pairwise(stamps))
+    return {
+        "seconds": seconds,
+        "startup_seconds": first - statistics.median(seconds),
+        "steps": case.steps,
+        "us_per_step": statistics.median(seconds) / case.steps * 1e6,
+        "faults_per_step": (faults[-1] - faults[0]) / epochs / case.steps,
+        "loss": records[-1][0],
+        "accuracy": records[-1][1],
+    }
+
+
+def floor(case, x, y, epochs, on_epoch):
+    """The step's matrix products alone, in the form of `peers.TRAIN`."""
+    from tests.benchmarks.cases import floor_step
+
+    step = floor_step(case)
+    for _ in range(epochs):
+        for _ in range(case.steps):
+            step()
+        on_epoch(None, None)
+
+
+def steps_task(spec: dict) -> dict:
+    """µs per training step."""
+    from tests.benchmarks.cases import CASES, read_data
+
+    case = CASES[spec["case"]]
+    if spec["variant"] == FLOOR:
+        return time_epochs(floor, case, None, None, spec["epochs"])
+    x, y = read_data(Path(spec["data"]), case)
+    return time_epochs(variant_functions()[spec["variant"]], case, x, y, spec["epochs"])
+
+
+def predict_task(spec: dict) -> dict:
+    """Rows a second and the latency of one row: NumPy array in, NumPy labels out."""
+    from tests.benchmarks.cases import CASES, read_data
+    from tests.benchmarks.inference import PREDICTORS
+
+    case = CASES[spec["case"]]
+    x, y = read_data(Path(spec["data"]), case)
+    x, y = x[: spec["rows"]], y[: spec["rows"]]
+    predict = PREDICTORS[spec["variant"]](case, x, y)
+
+    def seconds(rows, repeats):
+        predict(rows), predict(rows)
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            predict(rows)
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    return {"rows_per_second": len(x) / seconds(x, 9), "us_one_row": seconds(x[:1], 200) * 1e6}
+
+
+def memory_task(spec: dict) -> dict:
+    """The most memory that one epoch needs beyond the library's own, beside what it must hold."""
+    from tests.benchmarks.cases import CASES, read_data
+
+    case = CASES[spec["case"]]
+    load_library(spec["variant"])
+    train = variant_functions()[spec["variant"]]
+    baseline = _memory("VmRSS")
+    x, y = read_data(Path(spec["data"]), case)
+    train(case, x, y, 1, lambda loss, accuracy: None)
+    widths = case.widths
+    parameters = sum((n + 1) * m for n, m in pairwise(widths)) * 4
+    needed = x.nbytes + y.nbytes + parameters + case.batch * sum(widths) * 4
+    return {"peak_bytes": _memory("VmHWM") - baseline, "baseline_bytes": baseline, "needed_bytes": needed}
+
+
+def load_library(variant: str) -> None:
+    """Import what the variant needs, and start it, so that its own memory counts as the baseline."""
+    if variant.startswith("xpnet"):
+        from xpnet.backend import make_backend
+
+        make_backend(variant.split()[1])
+    elif variant.startswith("torch"):
+        import torch  # noqa: F401
+    elif variant.startswith(("JAX", "Keras")):
+        import jax
+
+        jax.devices()
+        if variant.startswith("Keras"):
+            import keras  # noqa: F401
+    else:
+        import sklearn.neural_network  # noqa: F401
+
+
+def _memory(field: str) -> int:
+    """Bytes of a field of Linux' /proc/self/status: VmRSS is held now, VmHWM the most so far."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise LookupError(field)
+
+
+TASKS = {"steps": steps_task, "predict": predict_task, "memory": memory_task}
+
+
+def main(spec: dict, result: Path) -> None:
+    if hasattr(os, "sched_setaffinity"):  # XLA takes as many threads as it may use CPUs
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: spec["threads"]])
+    result.write_text(json.dumps(TASKS[spec["task"]](spec)))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), Path(sys.argv[2]))

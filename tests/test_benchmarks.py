@@ -1,0 +1,124 @@
+"""The harness of tests/benchmarks, on a network too small to tell anything: nothing here looks at a time."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pty", reason="the harness draws progress bars on a pseudo-terminal")
+
+from tests.benchmarks import __main__ as command
+from tests.benchmarks import install, ours, profile, report
+from tests.benchmarks.cases import CASES, products, read_data, write_data
+from tests.benchmarks.worker import FLOOR, measure
+
+TINY = CASES["tiny"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder, TINY.rows)
+    return folder
+
+
+def test_one_command_prints_tables_and_writes_every_number(tmp_path, capsys):
+    file = tmp_path / "results.json"
+
+    command.main(["--backends=numpy", "--cases=tiny", "--tables=steps", "--repeats=2", "--epochs=1", f"--json={file}"])
+
+    printed, written = capsys.readouterr().out, json.loads(file.read_text())
+    assert "| tiny 784-16-10, batch 50 |" in printed
+    assert [(m["round"], m["variant"]) for m in written["steps"]] == [
+        (0, FLOOR), (0, "xpnet numpy"), (1, "xpnet numpy"), (1, FLOOR)
+    ]  # fmt: skip
+    assert all(len(m["seconds"]) == 1 and m["steps"] == 10 for m in written["steps"])
+    assert written["environment"]["versions"]["numpy"] in printed
+
+
+@pytest.fixture(scope="module")
+def own_loss(data):
+    return measure({"task": "steps", "case": "tiny", "variant": "xpnet numpy", "data": str(data), "epochs": 2})["loss"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "packages"),
+    [
+        ("torch eager", ["torch"]),
+        ("JAX scan", ["jax"]),
+        ("Keras on JAX", ["keras", "jax"]),
+        ("scikit-learn", ["sklearn"]),
+    ],
+)
+def test_peers_train_the_same_network_to_about_the_same_loss(data, own_loss, variant, packages):
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"not installed: {missing}")
+
+    peer = measure({"task": "steps", "case": "tiny", "variant": variant, "data": str(data), "epochs": 2})
+
+    assert "error" not in peer, peer["error"]
+    assert peer["loss"] == pytest.approx(own_loss, rel=0.3)  # other initial weights, another order
+
+
+@pytest.mark.parametrize(("task", "figure"), [("predict", "rows_per_second"), ("memory", "peak_bytes")])
+def test_prediction_and_memory_are_measured(data, task, figure):
+    if task == "memory" and not Path("/proc/self/status").exists():
+        pytest.skip("memory is read from Linux' /proc")
+
+    measured = measure({"task": task, "case": "tiny", "variant": "xpnet numpy", "data": str(data), "rows": 100})
+
+    assert measured[figure] > 0
+
+
+def test_what_cannot_run_is_reported_with_its_reason(data):
+    measured = measure({"task": "steps", "case": "tiny", "variant": "xpnet fortran", "data": str(data), "epochs": 1})
+
+    assert "KeyError: 'xpnet fortran'" in measured["error"]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.name != "W8"], ids=lambda case: case.name)
+def test_every_library_trains_the_weights_that_the_floor_counts(case):
+    weights = sum(p.inputs * p.outputs for p in products(case) if "dW" in p.parts)
+
+    params = ours.model(case, "numpy").build(case.input_shape).parameters
+    own = sum(a.size for tree in params for name, a in tree.items() if name.endswith("weight"))
+
+    assert own == weights
+    assert case.rows % case.batch == 0
+
+
+def test_data_are_read_as_written(data):
+    x, y = read_data(data, TINY)
+
+    assert x.shape == (500, 784)
+    assert x.dtype == "float32"
+    assert 0 <= x.min() < x.max() <= 1
+    assert set(y.tolist()) <= set(range(10))
+
+
+def test_ratios_are_taken_within_a_round():
+    times = [("W2", FLOOR, 0, 100), ("W2", "xpnet numpy", 0, 150), ("W2", FLOOR, 1, 400), ("W2", "xpnet numpy", 1, 640)]
+    steps = report.Steps([
+        {"case": case, "variant": variant, "round": i, "us_per_step": us} for case, variant, i, us in times
+    ])  # fmt: skip
+
+    assert steps.ratios("W2", "xpnet numpy", FLOOR) == [1.5, 1.6]
+    assert "| W2 | xpnet numpy | GEMM floor | 1.55 (1.50 - 1.60) | 1.70 | yes |" in steps.goals()
+
+
+def test_installed_size_counts_what_is_required():
+    own, total, names = install.installed_bytes("xpnet")
+
+    assert 0 < own < total
+    assert {"xpnet", "numpy", "array-api-compat", "tqdm"} <= set(names)
+
+
+def test_profile_names_every_piece_of_a_step(data):
+    rows = profile.profile(TINY, "numpy", *read_data(data, TINY), steps=4, chunks=2)
+
+    names = [name for name, _, _ in rows]
+    assert names[:3] == ["gather x", "gather y", "0 Dense forward"]
+    assert {"loss", "metrics", "optimizer", "2 Dense backward", "fit, a step of 10", "GEMM floor"} <= set(names)
+    assert all(0 < least <= median < math.inf for _, least, median in rows)
