@@ -54,7 +54,9 @@ class Embedding(Layer):
         tokens = xp.astype(xp.reshape(x, (-1,)), xp.int32)  # torch takes no rows by uint8
 
         def backward(dy, need_dx=True):
-            return None, {"weight": sum_by_token(tokens, xp.reshape(dy, (-1, self.output_dim)), self.input_dim)}
+            rows = xp.reshape(dy, (-1, self.output_dim))
+            sum_rows = sum_by_one_hot if self.input_dim <= 256 else sum_by_token  # the faster, as measured on NumPy
+            return None, {"weight": sum_rows(tokens, rows, self.input_dim)}
 
         return xp.reshape(xp.take(params["weight"], tokens, axis=0), (*x.shape, self.output_dim)), backward
 
@@ -102,6 +104,13 @@ class PositionEmbedding(Layer):
             return dy, {"weight": dW}
 
         return x + W[:time, :], backward
+
+
+def sum_by_one_hot(tokens: Array, rows: Array, count: int) -> Array:
+    """y[v] = Σ of the rows whose token is v, as a product with a matrix of 0 and 1: right for few tokens"""
+    xp = namespace(rows)
+    values = xp.arange(count, dtype=tokens.dtype, device=device(tokens))
+    return xp.astype(values[:, None] == tokens, rows.dtype) @ rows
 
 
 def sum_by_token(tokens: Array, rows: Array, count: int) -> Array:
