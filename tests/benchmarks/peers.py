@@ -8,7 +8,7 @@ are on the host. x, y: host arrays, channels last. PyTorch and JAX take a `devic
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import partial, reduce
 from itertools import pairwise
 
 import numpy as np
@@ -84,7 +84,8 @@ def torch_eager(case, x, y, epochs, on_epoch, device="cpu", compiled=False):
         forward = torch.compile(forward)
 
     def step(index):
-        loss, accuracy = forward(x[index], y[index])
+        rows = (a.index_select(0, index) for a in (x, y))  # x[index] takes 2 to 4 times as long
+        loss, accuracy = forward(*rows)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -148,7 +149,9 @@ def jax_network(case):
         for W, b in params[:-1]:
             x = lax.conv_general_dilated(x, W, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
             x = jax.nn.relu(x + b)
-            x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+            height, width = (n // 2 * 2 for n in x.shape[1:3])
+            quarters = [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
+            x = reduce(jnp.maximum, quarters)  # lax.reduce_window takes 4 times as long on a CPU
         return dense(params[-1:], jnp.reshape(x, (len(x), -1)))
 
     def lstm(params, x):
@@ -189,7 +192,8 @@ def jax_scan(case, x, y, epochs, on_epoch, device=None):
     @partial(jax.jit, donate_argnums=0)
     def epoch(params, x, y, order):
         def step(params, index):
-            record, grads = jax.value_and_grad(loss_of, has_aux=True)(params, x[index], y[index])
+            rows = (a.at[index].get(mode="promise_in_bounds") for a in (x, y))
+            record, grads = jax.value_and_grad(loss_of, has_aux=True)(params, *rows)
             return jax.tree.map(lambda p, g: p - LEARNING_RATE * g, params, grads), record
 
         return jax.lax.scan(step, params, order)

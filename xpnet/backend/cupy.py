@@ -2,26 +2,82 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-import array_api_compat.cupy as xp
+import array_api_compat.cupy
 import cupy
 import numpy as np
 
-from xpnet.backend.base import Backend
+from xpnet.backend.base import Backend, _namespaces
+from xpnet.backend.cuda_rules import FusedRules
+from xpnet.backend.elementwise import in_one_go
+from xpnet.backend.namespaces import Namespace
 from xpnet.errors import BackendNotAvailableError
+from xpnet.tree import Array, Tree
+
+NO_DRIVER, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
 
 
+def sign(x: Array, /) -> Array:
+    """-1, 0, 1 or NaN; CuPy's gives 0 for NaN, array-api-compat's asks the device how many there are, and waits."""
+    return cupy.where(x == x, cupy.sign(x), x) if x.dtype.kind == "f" else cupy.sign(x)
+
+
+def clip(x: Array, /, min: Any = None, max: Any = None) -> Array:
+    """`x` kept within bounds; array-api-compat's waits for the device."""
+    if min is not None:
+        x = cupy.maximum(x, min)
+    return x if max is None else cupy.minimum(x, max)
+
+
+def vecdot(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
+    """Σ x1 x2 over an axis, of real numbers; array-api-compat's is a matrix product for each row."""
+    return cupy.sum(x1 * x2, axis=axis)
+
+
+xp = Namespace(array_api_compat.cupy, sign=sign, clip=clip, vecdot=vecdot)
+_namespaces[cupy.ndarray] = xp
+in_one_go[cupy.ndarray] = FusedRules(cupy)
+
+
+@dataclass(frozen=True, repr=False)
 class CupyBackend(Backend):
+    """See `Backend`; new arrays go to CuPy's current device, not to their operands', so it is set around every call.
+
+    Attributes
+    ----------
+    graphs : bool
+        Whether `scan` captures its step in a CUDA graph and replays it, see `xpnet.backend.cuda_graph`.
+    """
+
+    graphs: bool = False
+
+    def __repr__(self) -> str:
+        return super().__repr__()[:-1] + (", graphs>" if self.graphs else ">")
+
+    def __hash__(self) -> int:  # CuPy's devices have none
+        return hash((self.name, self.device.id, self.float_name, self.graphs))
+
+    def __reduce__(self):
+        return create, (self.device.id, self.float_name, self.graphs)
+
     def owns(self, x: Any) -> bool:
         return isinstance(x, cupy.ndarray)
 
-    def _from_numpy(self, x: np.ndarray) -> cupy.ndarray:
+    def asarray(self, x: Any, dtype: Any = None) -> cupy.ndarray:
         with self.device:
-            return cupy.asarray(x)
+            return super().asarray(x, dtype)
 
-    def _device_name(self) -> int:
-        return self.device.id
+    def _from_numpy(self, x: np.ndarray) -> cupy.ndarray:
+        return cupy.asarray(x)
+
+    def copy(self, tree: Tree) -> Tree:
+        with self.device:
+            return super().copy(tree)
 
     def synchronize(self) -> None:
         self.device.synchronize()
@@ -30,27 +86,76 @@ class CupyBackend(Backend):
         return cupy.take(x, index, axis=0)
 
     def call(self, function, *args):
-        with self.device:  # CuPy makes new arrays on the current device, not on their operands'
+        with self.device:
             return super().call(function, *args)
 
     def scan(self, step, state, batches, data):
         with self.device:
+            if self.graphs:
+                return graph_scan(self.device.id, self.float_name)(step, state, batches, data)
             return super().scan(step, state, batches, data)
 
 
-def create(device: Any, dtype: str) -> CupyBackend:
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise BackendNotAvailableError(
-            f"CuPy is installed, but no CUDA device answers: {error}. Install or update the NVIDIA driver (nvidia-smi "
-            f'shows whether it runs), check CUDA_VISIBLE_DEVICES, or use set_backend("numpy").'
-        ) from error
-    number = 0 if device in (None, "cuda", "gpu") else device
-    if isinstance(number, str):
-        number = number.removeprefix("cuda:")
-    if not str(number).isdigit() or int(number) >= count:
+@functools.cache
+def graph_scan(device: int, float_name: str) -> Any:
+    """One for each device: it has a stream, a cuBLAS workspace and its graphs. `device` must be the current one."""
+    cuda_graph = importlib.import_module("xpnet.backend.cuda_graph")
+    return cuda_graph.GraphScan(cupy, xp, float_name)
+
+
+def create(device: Any, dtype: str, graphs: bool = False) -> CupyBackend:
+    """The backend on a device given by number, as ``"cuda:1"``, or as CuPy's own object; by default the current one.
+
+    A device that is given becomes the current one of this thread.
+    """
+    count = _device_count()
+    number = str(getattr(device, "id", device)).removeprefix("cuda:")
+    if device in (None, "cuda", "gpu"):
+        number = str(cupy.cuda.Device().id)
+    if not number.isdigit() or int(number) >= count:
         raise BackendNotAvailableError(
             f'CuPy sees {count} CUDA device(s), numbered from 0. Use "cuda:0" or 0. Received: device={device!r}'
         )
-    return CupyBackend("cupy", xp, cupy.cuda.Device(int(number)), np.dtype(dtype))
+    chosen = cupy.cuda.Device(int(number))
+    with chosen, _explained(f"CuPy sees the CUDA device {number}, but cannot compute on it"):
+        x = cupy.ones((2, 2), dtype=dtype)
+        x @ x + x  # loads cuBLAS and, to compile, NVRTC
+    if graphs:
+        with chosen, _explained("CuPy computes, but graphs=True cannot be had"):
+            graph_scan(chosen.id, dtype)
+    if device is not None:
+        chosen.use()
+    return CupyBackend("cupy", xp, chosen, np.dtype(dtype), graphs)
+
+
+def _device_count() -> int:
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        remedy = {
+            NO_DRIVER: "The NVIDIA driver is missing, or older than this CuPy's CUDA. Install or update it",
+            NO_DEVICE: "The driver shows no device. Check CUDA_VISIBLE_DEVICES, and in a container --gpus all",
+        }.get(error.status, "Check the NVIDIA driver and CUDA_VISIBLE_DEVICES")
+        raise BackendNotAvailableError(
+            f"CuPy is installed, but no CUDA device answers: {error}. {remedy} (nvidia-smi shows both), or use "
+            f'set_backend("numpy").'
+        ) from error
+    if not count:
+        raise BackendNotAvailableError(
+            "CuPy is installed, but no CUDA device answers: the driver shows none. Check CUDA_VISIBLE_DEVICES, and in a "
+            'container --gpus all, or use set_backend("numpy").'
+        )
+    return count
+
+
+@contextmanager
+def _explained(what: str):
+    """Turn whatever goes wrong into an error that says what to run."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BackendNotAvailableError(
+            f"{what}: {reason}. If a CUDA library (NVRTC, cuBLAS, headers) is missing or does not fit, "
+            'pip install "xpnet[cuda13]" or "xpnet[cuda12]" brings them all (nvidia-smi shows the CUDA version).'
+        ) from error

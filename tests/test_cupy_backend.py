@@ -1,0 +1,1118 @@
+"""The CuPy backend. What is checked here, and by what, stands in each section's heading:
+
+- "emulated": NumPy in the place of CuPy (`tests/emulated_cupy.py`), a stand-in for cuBLAS, kernels compiled for the CPU. That
+  checks the logic, on any machine, and says nothing about CUDA;
+- "compiled": the kernels' text, for sm_90, where NVRTC or nvcc is;
+- "CuPy without a driver": where CuPy is installed;
+- "GPU": on a CUDA device alone.
+"""
+
+import ctypes
+import functools
+import gc
+import importlib.util
+import pickle
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xpnet
+from tests import emulated_cupy as emulated
+from tests.test_graph_safety import LOSSES, METRICS, NETWORKS, OPTIMIZERS, ROW, Case
+from xpnet import SGD, Adam, Model, optimizers
+from xpnet.backend import cublas, make_backend, namespace, to_numpy
+from xpnet.backend.elementwise import in_one_go, map_elements, map_elements_to_trees
+from xpnet.layers import Dense, Dropout, ReLU
+from xpnet.layers.normalization import BatchNormalization
+from xpnet.tree import leaves, map_leaves
+
+needs_compiler = pytest.mark.skipif(emulated.COMPILER is None, reason="no C++ compiler (g++)")
+SMALL = [Dense(4), ReLU(), Dropout(0.25), Dense(3)]
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """EMULATED CuPy, and the stand-in for cuBLAS as ``cupy.cublas``."""
+    with emulated.installed() as module:
+        module.cublas = emulated.FakeCublas(emulated.launch)
+        monkeypatch.setattr(cublas, "load_library", lambda: module.cublas)
+        yield module
+        if "xpnet.backend.cupy" in sys.modules:
+            sys.modules["xpnet.backend.cupy"].graph_scan.cache_clear()
+
+
+def fuse(patch):
+    """Optimizers that apply their rules by `map_elements`, if they do not yet."""
+    if not hasattr(optimizers, "map_elements"):
+        patch.setattr(optimizers, "map_leaves", map_elements)
+        patch.setattr(optimizers, "map_to_trees", map_elements_to_trees)
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    fuse(monkeypatch)
+
+
+def both(graphs, layers, shape, **settings):
+    """The same chunk of steps on NumPy and on the emulation -> (state, records) of each, on the host."""
+    expected = Case(make_backend("numpy"), layers, shape, **settings).scan()
+    case = Case(make_backend("cupy", graphs=graphs), layers, shape, **settings)
+    with emulated.no_sync():
+        results = case.scan()
+    return map_leaves(to_numpy, results), expected
+
+
+def assert_close(results, expected, tolerance=1e-5):
+    for value, wanted in zip(leaves(results), leaves(expected), strict=True):
+        assert value.dtype == wanted.dtype
+        scale = max(1.0, float(np.max(np.abs(wanted), initial=0.0)))  # float32, some orders of summation differ
+        np.testing.assert_allclose(value, wanted, rtol=tolerance, atol=tolerance * scale)
+
+
+def assert_equal(results, expected):
+    for value, wanted in zip(leaves(results), leaves(expected), strict=True):
+        np.testing.assert_array_equal(to_numpy(value), to_numpy(wanted))
+
+
+GRAPHS = pytest.mark.parametrize("graphs", [False, True], ids=["eager", "graphs"])
+
+
+# ---------------------------------------------------------------------- emulated: a chunk without a wait, equal to NumPy's
+
+
+@GRAPHS
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_layer(name, graphs, cupy):
+    shape, layers = NETWORKS[name]
+    # rotated images are rounded to pixels: there one last place may become a pixel's difference
+    tolerance = 1e-2 if name == "image" else 1e-5
+
+    assert_close(*both(graphs, layers, shape), tolerance)
+
+
+@GRAPHS
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+def test_every_optimizer(optimizer, graphs, cupy):
+    assert_close(*both(graphs, SMALL, ROW, optimizer=optimizer))
+
+
+@GRAPHS
+@pytest.mark.parametrize("weight", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_and_metric(loss, weight, graphs, cupy):
+    layers = [Dense(6), xpnet.layers.Softplus()]
+
+    assert_close(*both(graphs, layers, ROW, loss=loss, metrics=METRICS.get(loss, ()), weight=weight))
+
+
+@GRAPHS
+def test_float64(graphs, cupy):
+    case = Case(make_backend("cupy", dtype="float64", graphs=graphs), SMALL, ROW)
+    expected = Case(make_backend("numpy", dtype="float64"), SMALL, ROW).scan()
+
+    assert_close(map_leaves(to_numpy, case.scan()), expected, 1e-12)
+
+
+@GRAPHS
+def test_fit(graphs, cupy):
+    """Short last batches, validation, several fits: the same history as on NumPy."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(50, 6)), rng.integers(0, 3, 50)
+    models = []
+    for backend in ("numpy", make_backend("cupy", graphs=graphs)):
+        layers = [Dense(8), BatchNormalization(), ReLU(), Dropout(0.2), Dense(3)]
+        model = Model(layers, "softmax_cross_entropy", Adam(0.01), metrics=["accuracy"], backend=backend)
+        model.fit(x, y, batch_size=8, epochs=4, verbose=0, validation_data=(x, y))
+        model.fit(x, y, batch_size=8, epochs=6, initial_epoch=4, verbose=0)
+        models.append(model)
+
+    for name, values in models[0].history.history.items():
+        np.testing.assert_allclose(models[1].history.history[name], values, rtol=1e-4)
+    assert_close(map_leaves(to_numpy, models[1].state), models[0].state, 1e-4)
+
+
+def test_functions_that_array_api_compat_has_wait(cupy):
+    """The emulation would see it if ours did: it does with those of array-api-compat."""
+    backend = make_backend("cupy")
+    xp = backend.namespace
+    values = np.array([-2.0, 0.0, np.nan, 3.0], "float32")
+    x = backend.asarray(values)
+    compat = importlib.import_module("array_api_compat.cupy")
+    with pytest.raises(AssertionError, match="mask"), emulated.no_sync():
+        compat.sign(x)
+    with pytest.raises(AssertionError, match="mask"), emulated.no_sync():
+        compat.clip(x, -1.0, 1.0)
+    with emulated.no_sync():
+        results = xp.sign(x), xp.clip(x, -1.0, 1.0), xp.clip(x, max=1.0), xp.vecdot(x[:2], x[:2])
+
+    np.testing.assert_array_equal(results[0].get(), np.sign(values))
+    np.testing.assert_array_equal(results[1].get(), np.clip(values, -1, 1))
+    np.testing.assert_array_equal(results[2].get(), np.minimum(values, 1))
+    assert results[3].get() == 4
+    np.testing.assert_array_equal(xp.sign(backend.asarray(np.array([-3, 0, 5]))).get(), [-1, 0, 1])
+
+
+def test_everything_runs_on_the_backends_device(cupy):
+    with emulated.installed(devices=2):
+        backend = make_backend("cupy", device="cuda:1")
+        emulated._state.device = 0  # as in another thread
+        seen = []
+
+        def step(state, batch):
+            seen.append(cupy.cuda.Device().id)
+            return state, {"loss": batch["x"]}
+
+        x = backend.asarray(np.ones(3))
+        backend.scan(step, x, {"index": np.zeros((1, 1), int)}, {"x": x})
+        backend.call(lambda x: seen.append(cupy.cuda.Device().id), x)
+
+        assert seen == [1, 1]
+        assert cupy.cuda.Device().id == 0
+
+
+# ---------------------------------------------------------------------- emulated: what goes wrong is explained
+
+
+def test_no_driver(cupy):
+    emulated._state.error = emulated.CUDARuntimeError(35, "cudaErrorInsufficientDriver: version is insufficient")
+
+    with pytest.raises(
+        xpnet.BackendNotAvailableError, match=r"InsufficientDriver.*driver is missing, or older.*nvidia-smi"
+    ):
+        make_backend("cupy")
+
+
+def test_no_device(cupy):
+    emulated._state.error = emulated.CUDARuntimeError(100, "cudaErrorNoDevice: no CUDA-capable device is detected")
+    with pytest.raises(xpnet.BackendNotAvailableError, match=r"shows no device. Check CUDA_VISIBLE_DEVICES"):
+        make_backend("cupy")
+    emulated._state.error, emulated._state.devices = None, 0
+
+    with pytest.raises(xpnet.BackendNotAvailableError, match=r"shows none. Check CUDA_VISIBLE_DEVICES"):
+        make_backend("cupy")
+
+
+def test_another_driver_error(cupy):
+    emulated._state.error = emulated.CUDARuntimeError(999, "cudaErrorUnknown: unknown error")
+
+    with pytest.raises(xpnet.BackendNotAvailableError, match=r"cudaErrorUnknown.*Check the NVIDIA driver"):
+        make_backend("cupy")
+
+
+@pytest.mark.parametrize("device", [2, -1, "cuda:7", "cuda:one", "cpu"])
+def test_unknown_device(cupy, device):
+    with pytest.raises(xpnet.BackendNotAvailableError, match=r"sees 1 CUDA device\(s\), numbered from 0.*Received"):
+        make_backend("cupy", device=device)
+
+
+def test_devices_by_name_and_number(cupy):
+    with emulated.installed(devices=3):
+        numbers = [make_backend("cupy", device=device).device.id for device in (0, "1", "cuda:2", cupy.cuda.Device(1))]
+        current = [make_backend("cupy", device=device).device.id for device in (None, "cuda", "gpu")]
+
+    assert numbers == [0, 1, 2, 1]
+    assert current == [1, 1, 1]  # the device asked for last is the current one
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ImportError("Failure finding libcublas.so.13\n  listdir(...)"), "Failure finding libcublas.so.13. If"),
+        (RuntimeError("CuPy failed to load libnvrtc.so.13"), "libnvrtc"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_a_library_that_does_not_load(cupy, monkeypatch, error, said):
+    def fails(*args, **settings):
+        raise error
+
+    make_backend("cupy")  # imports the module under test
+    monkeypatch.setattr(sys.modules["xpnet.backend.cupy"].cupy, "ones", fails)
+
+    with pytest.raises(xpnet.BackendNotAvailableError, match=rf"cannot compute on it: .*{said}.*pip install"):
+        make_backend("cupy")
+
+
+def test_graphs_without_cublas(cupy, monkeypatch):
+    def fails():
+        raise RuntimeError("Failure finding libcublas.so.13")
+
+    monkeypatch.setattr(cublas, "load_library", fails)
+
+    with pytest.raises(xpnet.BackendNotAvailableError, match=r"graphs=True cannot be had: Failure finding libcublas"):
+        make_backend("cupy", graphs=True)
+
+
+def test_options_are_for_backends_that_know_them(cupy):
+    with pytest.raises(ValueError, match="The backend numpy has no option graphs"):
+        make_backend("numpy", graphs=True)
+    with pytest.raises(ValueError, match="give neither"):
+        make_backend(make_backend("cupy"), graphs=True)
+    with xpnet.use_backend("cupy", graphs=True) as backend:
+        assert backend.graphs
+    assert make_backend("auto", graphs=True) == backend
+    assert repr(backend) == "<xpnet backend cupy on <EMULATED device 0>, float32, graphs>"
+
+
+def test_a_backend_survives_pickling_and_hashing(cupy):
+    for graphs in (False, True):
+        backend = make_backend("cupy", graphs=graphs)
+
+        assert pickle.loads(pickle.dumps(backend)) == backend
+        assert {backend: 1}[make_backend("cupy", graphs=graphs)] == 1
+
+
+# ---------------------------------------------------------------------- emulated: capture and replay
+
+
+def only_recording():
+    """The one step that was captured, in the scan of device 0."""
+    (recording,) = graph_scan().recordings.values()
+    return recording
+
+
+def graph_scan(float_name="float32"):
+    return sys.modules["xpnet.backend.cupy"].graph_scan(0, float_name)
+
+
+def small_case(**settings):
+    return Case(make_backend("cupy", graphs=True), SMALL, ROW, **settings)
+
+
+def repeated(case, steps):
+    """The case's batches, over and over."""
+    return {name: np.concatenate([values] * steps)[:steps] for name, values in case.batches.items()}
+
+
+def test_two_steps_are_run_and_the_third_is_captured(cupy):
+    case = small_case()
+    stream = graph_scan().stream
+    emulated.log.clear()
+    case.scan()
+
+    s = stream.ptr
+    launches = [("launch", s)] * 2  # of the four steps, the first two were run as they are
+    assert emulated.log == [
+        ("record", 0),
+        ("wait", s, 0),
+        ("begin", s),
+        ("end", s),
+        *launches,
+        ("record", s),
+        ("wait", 0, s),
+    ]
+    case.scan()
+    assert emulated.log.count(("begin", s)) == 1
+    assert emulated.log.count(("launch", s)) == 2 + 4
+
+
+def test_nothing_is_computed_during_capture(cupy):
+    """Four steps are four steps, though the third was also captured."""
+    case = small_case()
+
+    assert_equal(case.scan(), Case(make_backend("cupy"), SMALL, ROW).scan())
+
+
+def test_replay_equals_steps_run_as_they_are_while_others_use_the_memory(cupy, monkeypatch):
+    """50 steps in chunks; between them arrays come and go, and no graph writes into them."""
+    case, plain = small_case(optimizer=Adam(0.05)), small_case(optimizer=Adam(0.05))
+    batches = repeated(case, 50)
+    results = run_in_chunks(case, batches, [1, 1, 7, 20, 1, 20])
+    monkeypatch.setattr(sys.modules["xpnet.backend.cuda_graph"], "WARM_UP", 10**9)
+    graph_scan().recordings.clear()
+    expected = run_in_chunks(plain, batches, [50])
+
+    assert_equal(results, expected)
+
+
+def run_in_chunks(case, batches, lengths):
+    """-> the last state, all records on the host."""
+    state, start, records, others = case.state, 0, [], []
+    for length in lengths:
+        chunk = {name: values[start : start + length] for name, values in batches.items()}
+        state, record = case.backend.scan(case.step, state, chunk, case.data)
+        records.append(map_leaves(to_numpy, record))
+        before = to_numpy(others[-1]) if others else None
+        others = [case.backend.asarray(np.full(n, float(start + n))) for n in (3, 8, 300, 3)]
+        others.append(others[0] * 2.0 + others[-1])
+        if before is not None:
+            assert np.all(before == before[0])
+        start += length
+        kept = map_leaves(to_numpy, state)
+    assert_equal(state, kept)
+    return map_leaves(to_numpy, state), map_leaves(lambda *parts: np.concatenate(parts), *records)
+
+
+def test_without_a_pool_of_its_own_a_graph_is_overwritten(cupy, monkeypatch):
+    """The emulation can tell: temporaries in the pool that everybody uses go wrong."""
+    case = small_case()
+    graph_scan().pool = SimpleNamespace(malloc=cupy.get_default_memory_pool().malloc)
+    batches = {name: values[:3] for name, values in case.batches.items()}
+    state, _ = case.backend.scan(case.step, case.state, batches, case.data)
+    taken = [case.backend.asarray(np.zeros(n)) for n in (1, 3, 4, 9, 12, 18, 24, 100) for _ in range(8)]
+    case.backend.scan(case.step, state, batches, case.data)
+
+    assert any(np.any(x.get() != 0) for x in taken)  # arrays of ours that the replay wrote into
+
+
+def test_blocks_of_the_pool_are_never_given_back(cupy):
+    case = small_case()
+    case.scan()
+    scan = graph_scan()
+
+    assert len(scan.blocks) == sum(map(len, scan.pool.free.values())) > 10  # all free between steps, all held
+
+
+def test_the_state_handed_out_is_out_of_the_graphs_reach(cupy):
+    case = small_case()
+    state, records = case.scan()
+    kept = map_leaves(to_numpy, (state, records))
+    case.batches["learning_rate"] = case.batches["learning_rate"] + 1.0
+    case.scan()
+
+    assert_equal((state, records), kept)
+    assert all(type(x) is cupy.ndarray for x in leaves((state, records)))
+
+
+def test_what_varies_from_step_to_step_is_not_baked_in(cupy):
+    """Learning rates, random keys and rows of data of a second chunk differ from those captured."""
+    case, plain = small_case(), Case(make_backend("cupy"), SMALL, ROW)
+    state, _ = case.scan()
+    state_plain, _ = plain.scan()
+    rng = np.random.default_rng(5)
+    case.batches["index"] = plain.batches["index"] = rng.integers(0, 12, (4, 3))
+    case.batches["learning_rate"] = plain.batches["learning_rate"] = np.array([0.5, 0.0, 0.25, 0.125])
+    case.batches["key"] = plain.batches["key"] = rng.integers(0, 2**31, (4, 2)).astype("int32")
+
+    assert_equal(
+        case.backend.scan(case.step, state, case.batches, case.data),
+        plain.backend.scan(plain.step, state_plain, plain.batches, plain.data),
+    )
+
+
+def test_each_batch_size_has_a_graph_of_its_own(cupy):
+    case, plain = small_case(), Case(make_backend("cupy"), SMALL, ROW)
+    for backend_case in (case, plain):
+        for size in (3, 2, 3, 2):
+            batches = {**backend_case.batches, "index": backend_case.batches["index"][:, :size]}
+            backend_case.state, backend_case.records = backend_case.backend.scan(
+                backend_case.step, backend_case.state, batches, backend_case.data
+            )
+
+    assert_equal((case.state, case.records), (plain.state, plain.records))
+    assert len(graph_scan().recordings) == 2
+
+
+def test_a_batch_of_all_the_data(cupy):
+    """Without an index nothing is gathered: the graph reads the data where they lie."""
+    case, plain = small_case(), Case(make_backend("cupy"), SMALL, ROW)
+    for backend_case in (case, plain):
+        del backend_case.batches["index"]
+
+    assert_equal(case.scan(), plain.scan())
+
+
+def test_another_data_set_is_another_graph(cupy):
+    """Where the data lie is part of what was captured."""
+    case = small_case()
+    case.scan()
+    case.data = case.backend.copy(case.data)
+    case.scan()
+
+    assert len(graph_scan().recordings) == 2
+
+
+def test_data_are_not_kept_alive(cupy):
+    case = small_case()
+    case.scan()
+    free = emulated._default_pool.free
+    before = sum(map(len, free.values()))
+    del case.data
+    gc.collect()
+
+    assert sum(map(len, free.values())) == before + 2  # x and y
+
+
+def test_the_number_of_graphs_is_bounded(cupy, monkeypatch):
+    cases = [small_case(optimizer=SGD(0.1, momentum=m)) for m in (0.1, 0.2, 0.3)]
+    monkeypatch.setattr(sys.modules["xpnet.backend.cuda_graph"], "RECORDINGS", 2)
+    for case in (cases[0], cases[1], cases[0], cases[2]):
+        case.scan()
+
+    steps = [recording.step for recording in graph_scan().recordings.values()]
+    assert steps == [cases[0].step, cases[2].step]  # the second was used least recently
+
+
+def test_a_chunk_longer_than_the_tables(cupy, monkeypatch):
+    case = small_case()
+    monkeypatch.setattr(sys.modules["xpnet.backend.cuda_graph"], "TABLE_ROWS", 3)
+    case.batches = repeated(case, 10)
+    plain = Case(make_backend("cupy"), SMALL, ROW)
+    plain.batches = case.batches
+
+    assert_equal(case.scan(), plain.scan())
+    assert only_recording().rows == 3
+
+
+def test_state_that_changes_places(cupy):
+    """A step may return its arrays in another order: none is overwritten before it is copied."""
+    backend = make_backend("cupy", graphs=True)
+
+    def step(state, batch):
+        return {"a": state["b"], "b": state["a"], "c": state["c"] + batch["x"][0]}, {"a": state["a"]}
+
+    state = {name: backend.asarray(np.full(2, float(i))) for i, name in enumerate("abc")}
+    batches = {"index": np.zeros((5, 1), int), "learning_rate": np.ones(5)}
+    state, records = backend.scan(step, state, batches, {"x": backend.asarray(np.ones((1, 2)))})
+
+    assert [float(state[name].get()[0]) for name in "abc"] == [1, 0, 7]
+    np.testing.assert_array_equal(records["a"].get()[:, 0], [0, 1, 0, 1, 0])
+
+
+def test_state_that_is_a_view_of_itself(cupy):
+    """The same address and shape, but not the same array."""
+    backend = make_backend("cupy", graphs=True)
+    x = backend.asarray(np.arange(4.0).reshape(2, 2))
+    batches = {"index": np.zeros((5, 1), int)}
+    state, _ = backend.scan(lambda state, batch: (state.mT, {"loss": state[0, 1]}), x, batches, {"x": x})
+
+    np.testing.assert_array_equal(state.get(), [[0, 2], [1, 3]])
+
+
+def test_a_step_that_changes_the_form_of_its_state(cupy):
+    backend = make_backend("cupy", graphs=True)
+    x = backend.asarray(np.ones((2, 2)))
+    batches = {"index": np.zeros((1, 1), int)}
+
+    with pytest.raises(
+        TypeError, match=r"of the form that it was given. Received: float32 \(2,\) for float32 \(2, 2\)"
+    ):
+        backend.scan(lambda state, batch: (state[0, :], {"loss": state}), x, batches, {"x": x})
+
+
+def reads_a_value(state, batch):
+    if float(batch["learning_rate"]) > 10:
+        return -state, {"loss": state}
+    return state + batch["learning_rate"], {"loss": state}
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["", "closing fails too"])
+def test_an_error_inside_a_capture_closes_it(cupy, monkeypatch, closes):
+    """The first error comes through, with a note; the stream and the garbage collector are as before; the state is intact."""
+    backend = make_backend("cupy", graphs=True)
+    x = backend.asarray(np.ones((2, 2)))
+    batches = {"index": np.zeros((4, 1), int), "learning_rate": np.ones(4)}
+    if not closes:
+        end = emulated.Stream.end_capture
+
+        def fails(stream):
+            end(stream)
+            raise RuntimeError("cudaErrorStreamCaptureInvalidated")
+
+        monkeypatch.setattr(emulated.Stream, "end_capture", fails)
+    emulated.log.clear()
+    with pytest.raises(RuntimeError, match="is capturing: a download") as caught:
+        backend.scan(reads_a_value, x, batches, {"x": x})
+
+    assert "captured in a CUDA graph. Without graphs=True" in caught.value.__notes__[0]
+    assert graph_scan().stream.work is None
+    assert [entry[0] for entry in emulated.log] == ["record", "wait", "begin", "end", "record", "wait"]
+    assert gc.isenabled()
+    np.testing.assert_array_equal(x.get(), 1)
+    assert only_recording().graph is None
+
+
+def test_an_invalid_capture_is_an_error(cupy, monkeypatch):
+    case = small_case()
+
+    def fails(stream):
+        stream.work = None
+        raise RuntimeError("cudaErrorStreamCaptureInvalidated")
+
+    monkeypatch.setattr(emulated.Stream, "end_capture", fails)
+    with pytest.raises(RuntimeError, match="CaptureInvalidated"):
+        case.scan()
+    monkeypatch.undo()
+
+    assert only_recording().graph is None
+
+
+def test_arrays_inside_a_step_multiply_by_our_cublas(cupy):
+    """Whatever a function of the namespace returns, ``@`` goes where capture allows; integers stay with CuPy."""
+    backend = make_backend("cupy", graphs=True)
+    kinds = []
+
+    def step(state, batch):
+        xp = namespace(state)
+        x = batch["x"]
+        made = [
+            x, x.mT, x[0:1, :], x + 1, xp.take(x, batch["i"][0, :], axis=0), xp.sum(x, axis=0, keepdims=True), xp.zeros((2, 2)),
+            xp.concat([x] * 10), xp.stack([x] * 9, axis=-1), xp.concat([x, x], axis=None), xp.astype(x, xp.float64),
+            xp.reshape(x, (-1,)), xp.where(x > 0, x, 0.0), xp.argmax(x, axis=-1), *xp.unstack(x), xp.matmul(x, x), x.mT @ x,
+        ]  # fmt: skip
+        kinds.extend(type(value) for value in made)
+        return state, {"loss": xp.sum(xp.ones((2, 2), dtype=x.dtype) @ xp.zeros((2, 3), dtype=x.dtype))}
+
+    x = backend.asarray(np.ones((2, 2)))
+    data = {"x": x, "i": backend.asarray(np.zeros((2, 2), int))}
+    backend.scan(step, x, {"index": np.array([[0, 1]] * 4)}, data)
+
+    assert set(kinds) == {graph_scan().array}
+    assert len(cupy.cublas.calls) == 3 * 3  # three products, in two runs and a capture
+
+
+def test_more_than_eight_arrays_are_joined_as_by_numpy(cupy):
+    backend = make_backend("cupy", graphs=True)
+    x = [np.random.default_rng(i).normal(size=(2, 3)).astype("float32") for i in range(11)]
+    graphable = [backend.asarray(part).view(type=graph_scan().array) for part in x]
+    xp = namespace(graphable[0])
+    for axis in (0, 1, -1, None):
+        np.testing.assert_array_equal(xp.concat(graphable, axis=axis).get(), np.concatenate(x, axis=axis))
+    for axis in (0, 1, 2, -1, -2):
+        np.testing.assert_array_equal(xp.stack(graphable, axis=axis).get(), np.stack(x, axis=axis))
+
+
+# ---------------------------------------------------------------------- emulated: one kernel for all parameters
+
+
+@needs_compiler
+@GRAPHS
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+def test_the_optimizers_kernel_gives_numpys_result_to_the_last_bit(optimizer, graphs, cupy, fused):
+    """The kernel's own text, compiled for the CPU."""
+    results, expected = both(graphs, SMALL, ROW, optimizer=optimizer)
+
+    assert_equal(results, expected)
+    assert in_one_go[graph_scan().array if graphs else cupy.ndarray].kernels
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count", [1, 3, 40, 41, 85])
+def test_a_rule_over_many_leaves_is_few_kernels(count, dtype, cupy, fused):
+    backend = make_backend("cupy", dtype=dtype)
+    rng = np.random.default_rng(0)
+    shapes = [tuple(rng.integers(1, 30, rng.integers(1, 3))) for _ in range(count)]
+    trees = [tuple(rng.normal(size=shape).astype(dtype) for shape in shapes) for _ in range(3)]
+    optimizer = SGD(0.1, momentum=0.9)
+
+    def update(move):
+        p, g, v = (tuple(map(move, tree)) for tree in trees)
+        return optimizer.update(p, g, {"velocity": v}, None)
+
+    expected = update(np.array)
+    device = [tuple(map(backend.asarray, tree)) for tree in trees]
+    emulated._state.kernels = 0
+    params, state = optimizer.update(*device[:2], {"velocity": device[2]}, None)
+
+    assert emulated._state.kernels == -(-count // 40)
+    assert_equal((params, state), expected)
+    assert all(new.data.ptr == old.data.ptr for new, old in zip(params, device[0], strict=True))  # in place
+
+
+def rule_of_everything(xp, lr):
+    """A rule of two results, one of them new memory, with every operation that a kernel knows."""
+
+    def rule(p, g):
+        before = p
+        p -= lr * g
+        g *= 2
+        u = -g / (1.0 + p) - 3 / (g + 4.0) + (1 - p) * before
+        u += xp.sqrt(xp.abs(u)) + xp.exp(p * 0.1) + xp.log(xp.abs(g) + 1.0)
+        return p, xp.maximum(xp.minimum(u, 0.5), p - 1)
+
+    return rule
+
+
+@needs_compiler
+def test_a_symbol_behaves_as_the_array_it_stands_for(cupy):
+    """``before`` is p: a change in place is seen through both names."""
+    backend = make_backend("cupy")
+    p, g = (np.random.default_rng(i).normal(size=(4, 5)).astype("float32") for i in range(2))
+    p[0, 0], g[1, 1] = np.nan, np.nan
+    expected = rule_of_everything(np, np.float32(0.5))(p.copy(), g.copy())
+    with np.errstate(all="ignore"):
+        results = map_elements_to_trees(
+            lambda p, g: rule_of_everything(namespace(p), backend.asarray(np.array(0.5)))(p, g),
+            backend.asarray(p),
+            backend.asarray(g),
+        )
+
+    assert len(in_one_go[cupy.ndarray].kernels) >= 1
+    for value, wanted in zip(results, expected, strict=True):
+        np.testing.assert_allclose(value.get(), wanted, rtol=1e-6)
+
+
+UNTRACEABLE = {
+    "a sum": lambda p, g: p - namespace(p).sum(g * g),
+    "a function it does not know": lambda p, g: namespace(p).tanh(p) * g,
+    "an array": lambda p, g: p + (g * 0.0 + 1.0)[:1, :],
+    "a comparison": lambda p, g: p * namespace(p).astype(g > 0, p.dtype),
+    "a power": lambda p, g: p**2 + g,
+    "a tree of other shapes": lambda p, g: p * 2.0,
+}
+
+
+@pytest.mark.parametrize("name", UNTRACEABLE)
+def test_other_rules_are_applied_leaf_by_leaf(name, cupy):
+    backend, rule = make_backend("cupy"), UNTRACEABLE[name]
+    p, g = (np.random.default_rng(i).normal(size=(2, 3)).astype("float32") for i in range(2))
+    if name == "a tree of other shapes":
+        g = g[0]
+
+    result = map_elements(rule, {"w": backend.asarray(p)}, {"w": backend.asarray(g)})
+
+    np.testing.assert_allclose(result["w"].get(), rule(p.copy(), g.copy()), rtol=1e-6)
+
+
+@needs_compiler
+def test_leaves_that_lie_across_are_made_contiguous(cupy):
+    backend = make_backend("cupy")
+    p = np.arange(6.0, dtype="float32").reshape(2, 3)
+
+    def rule(p, g):
+        p -= g
+        return p
+
+    result = map_elements(rule, backend.asarray(p), backend.asarray(p.T.copy()).mT)
+
+    np.testing.assert_array_equal(result.get(), 0)
+
+
+def test_a_tree_without_leaves(cupy):
+    assert map_elements(lambda p: p, {"a": ()}) == {"a": ()}
+
+
+def test_a_rule_of_two_results_applied_leaf_by_leaf(cupy):
+    backend = make_backend("cupy")
+    x = {"a": backend.asarray(np.ones(2))}
+
+    first, second = map_elements_to_trees(lambda p: (p + 1.0, namespace(p).tanh(p)), x)
+
+    np.testing.assert_array_equal(first["a"].get(), 2)
+    np.testing.assert_allclose(second["a"].get(), np.tanh(1), rtol=1e-6)
+
+
+# ---------------------------------------------------------------------- emulated: the arguments of cuBLAS
+
+
+def device_array(host):
+    """The host array on EMULATED device memory, strides and all."""
+    base = host
+    while base.base is not None:
+        base = base.base
+    array = emulated._new(base.shape, base.dtype)
+    array._host[...] = base
+    if not host.size:
+        return emulated._new(host.shape, host.dtype)
+    memory = array._host.reshape(-1).view(np.uint8).data
+    return array._view(np.ndarray(host.shape, host.dtype, memory, host.ctypes.data - base.ctypes.data, host.strides))
+
+
+@st.composite
+def operands(draw):
+    """Two arrays that can be multiplied, in every layout that NumPy's views can make."""
+    m, k, n = (draw(st.integers(0, 4)) for _ in range(3))
+    batch = draw(st.lists(st.integers(1, 3), max_size=3))
+    dtypes = draw(st.sampled_from([("float32", "float32"), ("float64", "float64"), ("float32", "float64")]))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    arrays = []
+    for (rows, columns), dtype in zip(((m, k), (k, n)), dtypes, strict=True):
+        leading = [1 if draw(st.booleans()) else size for size in batch[draw(st.integers(0, len(batch))) :]]
+        shape = [*leading, rows, columns]
+        order = draw(st.permutations(range(len(shape))))
+        extra = [draw(st.integers(0, 2)) for _ in shape]
+        steps = [draw(st.sampled_from([1, 1, 2, -1])) for _ in shape]
+        stored = [shape[axis] * abs(steps[axis]) + extra[axis] for axis in order]
+        x = rng.normal(size=stored).astype(dtype).transpose(np.argsort(order))
+        for axis, (size, step) in enumerate(zip(shape, steps, strict=True)):
+            index = [slice(None)] * x.ndim
+            index[axis] = (
+                slice(0, size * step, step) if step > 0 else slice(size - 1, None, -1) if size else slice(0, 0)
+            )
+            x = x[tuple(index)]
+        if draw(st.booleans()) and len(shape) == 2 and draw(st.booleans()):
+            x = x[0] if not arrays and rows else x[:, 0] if arrays and columns else x
+        arrays.append(x)
+    return arrays
+
+
+@settings(max_examples=400, deadline=None)
+@given(operands())
+def test_products_are_numpys_in_every_layout(pair):
+    with emulated.installed() as cupy:
+        gemm = cublas.Gemm(cupy, SimpleNamespace(ptr=5), emulated.FakeCublas())
+        a, b = pair
+        result = gemm(device_array(a), device_array(b))
+
+    expected = a @ b
+    assert result.dtype == expected.dtype
+    assert result.shape == expected.shape
+    np.testing.assert_allclose(result.get(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "calls"),
+    [
+        (lambda x: (x, x.mT), 1),
+        (lambda x: (x.mT, x), 1),
+        (lambda x: (x[1:, :2], x.mT[:2, :]), 1),
+        (lambda x: (x[None, :, :], x.mT[None, :, :]), 1),
+    ],
+)
+def test_views_are_multiplied_where_they_lie(make, calls):
+    """No copy: the only memory asked for is the result's."""
+    with emulated.installed() as cupy:
+        gemm = cublas.Gemm(cupy, SimpleNamespace(ptr=5), emulated.FakeCublas())
+        a, b = make(device_array(np.ones((3, 4), "float32")))
+        before = emulated._default_pool.requests
+        gemm(a, b)
+
+        assert emulated._default_pool.requests == before + calls
+
+
+def test_a_batch_of_transposed_views_is_one_call():
+    """As in attention: (batch, time, d) by its transpose, and one matrix for all."""
+    with emulated.installed() as cupy:
+        fake = emulated.FakeCublas()
+        gemm = cublas.Gemm(cupy, SimpleNamespace(ptr=5), fake)
+        x = device_array(np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype("float32"))
+        W = device_array(np.ones((4, 7), "float32"))
+        gemm(x, x.mT)
+        gemm(x, W)
+
+    (_, _, _, _, _, _, stride_b, _, stride_a, count), (*_, stride_W, _, stride_x, _) = fake.calls
+    assert (stride_a, stride_b, count) == (20, 20, 6)
+    assert (stride_x, stride_W) == (20, 0)
+
+
+def test_sizes_must_fit():
+    with emulated.installed() as cupy:
+        gemm = cublas.Gemm(cupy, SimpleNamespace(ptr=5), emulated.FakeCublas())
+        x = device_array(np.ones((2, 3), "float32"))
+        with pytest.raises(ValueError, match=r"inner sizes differ. Received: shapes \(2, 3\) and \(2, 3\)"):
+            gemm(x, x)
+
+
+def test_the_handle_gets_its_stream_before_its_workspace_and_is_destroyed(monkeypatch):
+    with emulated.installed() as cupy:
+        fake = emulated.FakeCublas()
+        gemm = cublas.Gemm(cupy, SimpleNamespace(ptr=5), fake)
+        assert gemm.workspace.nbytes == 32 << 20
+        del gemm
+        gc.collect()
+
+    assert fake.log == ["create", ("stream", 5), ("workspace", 32 << 20), "destroy"]
+
+
+def test_tf32_follows_cupys_own_switch(monkeypatch):
+    computed = []
+    with emulated.installed() as cupy:
+        for value, tf32 in (("0", None), ("1", None), ("1", False), ("0", True)):
+            monkeypatch.setenv("CUPY_TF32", value)
+            computed.append(cublas.Gemm(cupy, SimpleNamespace(ptr=5), emulated.FakeCublas(), tf32).kinds["float32"][1])
+
+    assert computed == [68, 77, 68, 77]
+
+
+@pytest.mark.parametrize(("status", "name"), [(7, "invalid value"), (13, "execution failed"), (99, "unknown error")])
+def test_a_status_is_an_error(status, name, monkeypatch):
+    with emulated.installed() as cupy:
+        fake = emulated.FakeCublas()
+        gemm = cublas.Gemm(cupy, SimpleNamespace(ptr=5), fake)
+        monkeypatch.setattr(fake, "cublasGemmEx", lambda *arguments: status)
+        x = device_array(np.ones((2, 2), "float32"))
+        with pytest.raises(RuntimeError, match=rf"cublasGemmEx failed: {name} \(status {status}\)"):
+            gemm(x, x)
+
+
+EMULATED_CUBLAS = r"""
+/* EMULATED cuBLAS: column-major products in plain C, to check that arguments arrive as the header declares them. */
+#include <stddef.h>
+typedef long long int ll;
+int cublasCreate_v2(void** h) { *h = (void*)1; return 0; }
+int cublasDestroy_v2(void* h) { return 0; }
+int cublasSetStream_v2(void* h, void* s) { return s == (void*)5 ? 0 : 7; }
+int cublasSetWorkspace_v2(void* h, void* w, size_t n) { return w && n == (32u << 20) ? 0 : 7; }
+int cublasGemmStridedBatchedEx(void* h, int oa, int ob, int m, int n, int k, const void* alpha, const void* A, int ta,
+    int lda, ll sa, const void* B, int tb, int ldb, ll sb, const void* beta, void* C, int tc, int ldc, ll sc, int count,
+    int compute, int algorithm)
+{
+    if (h != (void*)1 || ta != tb || tb != tc || algorithm != -1) return 7;
+    for (ll i = 0; i < count; i++) for (ll r = 0; r < m; r++) for (ll c = 0; c < n; c++) {
+        double sum = 0;
+        for (ll l = 0; l < k; l++) {
+            ll ia = i * sa + (oa ? l + r * lda : r + l * lda), ib = i * sb + (ob ? c + l * ldb : l + c * ldb);
+            sum += ta ? ((double*)A)[ia] * ((double*)B)[ib] : ((float*)A)[ia] * ((float*)B)[ib];
+        }
+        ll ic = i * sc + r + c * ldc;
+        if (ta) { if (compute != 70 || *(double*)alpha != 1 || *(double*)beta) return 7; ((double*)C)[ic] = sum; }
+        else { if (compute != 68 || *(float*)alpha != 1 || *(float*)beta) return 7; ((float*)C)[ic] = (float)sum; }
+    }
+    return 0;
+}
+int cublasGemmEx(void* h, int oa, int ob, int m, int n, int k, const void* alpha, const void* A, int ta, int lda,
+    const void* B, int tb, int ldb, const void* beta, void* C, int tc, int ldc, int compute, int algorithm)
+{
+    return cublasGemmStridedBatchedEx(h, oa, ob, m, n, k, alpha, A, ta, lda, 0, B, tb, ldb, 0, beta, C, tc, ldc, 0, 1,
+        compute, algorithm);
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def cublas_in_c(tmp_path_factory):
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    folder = tmp_path_factory.mktemp("cublas")
+    (folder / "cublas.c").write_text(EMULATED_CUBLAS)
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", folder / "libcublas.so", folder / "cublas.c"]
+    subprocess.run(command, check=True, capture_output=True)
+    return cublas.declare(ctypes.CDLL(str(folder / "libcublas.so")))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shapes", [((5, 4), (4, 3)), ((3, 5, 4), (3, 4, 2)), ((3, 5, 4), (4, 2)), ((1, 1), (1, 1))])
+def test_arguments_arrive_in_a_c_library(cublas_in_c, shapes, dtype):
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=shape).astype(dtype) for shape in shapes)
+    with emulated.installed() as cupy:
+        gemm = cublas.Gemm(cupy, SimpleNamespace(ptr=5), cublas_in_c, tf32=False)
+        for left, right in ((a, b), (np.swapaxes(np.swapaxes(a, -1, -2).copy(), -1, -2), b)):
+            np.testing.assert_allclose(gemm(device_array(left), device_array(right)).get(), a @ b, rtol=1e-5)
+
+
+# ---------------------------------------------------------------------- compiled for sm_90
+
+
+@functools.cache
+def kernel_texts():
+    """The kernel of every rule of every optimizer here, as EMULATED CuPy is asked to compile it."""
+    if emulated.COMPILER is None:
+        pytest.skip("no C++ compiler (g++)")
+    with emulated.installed() as cupy, pytest.MonkeyPatch.context() as patch:
+        fuse(patch)
+        for dtype in ("float32", "float64"):
+            backend = make_backend("cupy", dtype=dtype)
+            for optimizer in OPTIMIZERS:
+                Case(backend, SMALL, ROW, optimizer=optimizer).scan()
+            x = backend.asarray(np.ones(2))
+            map_elements_to_trees(lambda p, g: rule_of_everything(namespace(p), 0.5)(p, g), x, x * 2.0)
+        return {kernel.source: kernel.options for kernel in in_one_go[cupy.ndarray].kernels.values()}
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+def test_nvcc_compiles_the_kernels(tmp_path):
+    texts, (options,) = list(kernel_texts()), set(kernel_texts().values())
+    (tmp_path / "rules.cu").write_text("\n".join(f"namespace k{i} {{\n{t}}}" for i, t in enumerate(texts)).replace(
+        'extern "C" ', ""))  # fmt: skip
+    command = ["nvcc", "-arch=sm_90", "-cubin", *options, "-Xptxas", "-v", "-o", "rules.cubin", "rules.cu"]
+    out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert len(texts) > 20
+    assert out.stderr.count("0 bytes spill stores, 0 bytes spill loads") == len(texts)
+
+
+HAS_CUPY = importlib.util.find_spec("cupy") is not None
+needs_cupy = pytest.mark.skipif(not HAS_CUPY, reason="CuPy is not installed")
+
+
+@pytest.fixture(scope="module")
+def real_cupy():
+    if not HAS_CUPY:
+        pytest.skip("CuPy is not installed")
+    return importlib.import_module("cupy")
+
+
+def compile_by_nvrtc(cupy, source, options):
+    """CuPy's own compiler, told that the device is an H100."""
+    compiler = cupy.cuda.compiler
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "_get_arch_for_options_for_nvrtc", lambda arch=None: ("-arch=sm_90", "cubin"))
+        return compiler.compile_using_nvrtc(source, options, arch="90")[0]
+
+
+def test_nvrtc_compiles_the_kernels(real_cupy):
+    for source, options in kernel_texts().items():
+        assert len(compile_by_nvrtc(real_cupy, source, options)) > 1000
+    with pytest.raises(real_cupy.cuda.compiler.CompileException):
+        compile_by_nvrtc(real_cupy, source.replace("x0[i]", "x0(i)"), options)
+
+
+# ---------------------------------------------------------------------- CuPy without a driver
+
+
+def has_device():
+    if not HAS_CUPY:
+        return False
+    runtime = importlib.import_module("cupy").cuda.runtime
+    try:
+        return runtime.getDeviceCount() > 0
+    except runtime.CUDARuntimeError:
+        return False
+
+
+DEVICE = has_device()
+
+
+@needs_cupy
+@pytest.mark.skipif(DEVICE, reason="there is a CUDA device")
+def test_a_machine_without_a_driver_says_so():
+    with pytest.raises(xpnet.BackendNotAvailableError, match="no CUDA device answers"):
+        make_backend("cupy")
+
+
+def on_host_memory(cupy, host):
+    """A real CuPy array on host memory: views and pointers work, kernels would not."""
+    memory = cupy.cuda.UnownedMemory(host.ctypes.data, max(host.nbytes, 1), host, 0)
+    return cupy.ndarray(host.shape, host.dtype, cupy.cuda.MemoryPointer(memory, 0))
+
+
+def host_allocator(cupy):
+    def allocate(size):
+        block = np.zeros(max(size, 1), np.uint8)
+        return cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(block.ctypes.data, max(size, 1), block, 0), 0)
+
+    return cupy.cuda.using_allocator(allocate)
+
+
+def to_host(x):
+    flat = (ctypes.c_char * x.nbytes).from_address(x.data.ptr)
+    return np.frombuffer(flat, x.dtype).reshape(x.shape)
+
+
+def test_our_type_survives_cupys_views_and_takes_every_product(real_cupy):
+    """CuPy's arrays and our type, over host memory and the stand-in for cuBLAS: nothing is launched."""
+    cuda_graph = importlib.import_module("xpnet.backend.cuda_graph")
+    compat = importlib.import_module("array_api_compat.cupy")
+    fake = emulated.FakeCublas()
+    host = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+    with host_allocator(real_cupy):
+        gemm = cublas.Gemm(real_cupy, SimpleNamespace(ptr=5), fake)
+        kind = cuda_graph.make_array_type(real_cupy, compat, gemm)
+        plain = on_host_memory(real_cupy, host)
+        x = plain.view(type=kind)
+        xp = namespace(x)
+        views = [
+            x.mT, x[0], x[:, 1:, :2], x[..., None], xp.reshape(x, (8, 3)), xp.permute_dims(x, (1, 0, 2)), xp.flip(x, axis=1),
+            xp.broadcast_to(x, (5, 2, 4, 3)), xp.moveaxis(x, -1, 0), *xp.unstack(x), xp.expand_dims(x, axis=0), xp.squeeze(x[:1]),
+        ]  # fmt: skip
+        products = [x @ x.mT, x.mT @ x, plain @ x.mT, x @ plain.mT, x[0] @ x[1].mT, xp.matmul(plain, x.mT), x @ x[0, 0]]
+        expected = [
+            host @ host.mT, host.mT @ host, host @ host.mT, host @ host.mT, host[0] @ host[1].T, host @ host.mT,
+            host @ host[0, 0],
+        ]  # fmt: skip
+
+    assert {type(view) for view in (*views, *products)} == {kind}
+    assert len(fake.calls) == len(products)
+    for product, wanted in zip(products, expected, strict=True):
+        np.testing.assert_allclose(to_host(product), wanted, rtol=1e-5, atol=1e-6)
+
+
+# ---------------------------------------------------------------------- GPU: written, and run where there is one
+
+gpu = pytest.mark.skipif(not DEVICE, reason="no CUDA device")
+
+
+def mlp(backend, momentum=0.9):
+    return Case(
+        backend, [Dense(100), ReLU(), Dropout(0.2), Dense(30), ReLU(), Dense(10)], (784,), "softmax_cross_entropy",
+        SGD(0.1, momentum=momentum), ["accuracy"],
+    )  # fmt: skip
+
+
+@gpu
+def test_gpu_replay_equals_steps_run_as_they_are(monkeypatch):
+    """50 steps, other work on the device in between, to the last bit."""
+    backend = make_backend("cupy", graphs=True)
+    batches = repeated(mlp(backend), 50)
+    results = run_in_chunks(mlp(backend), batches, [1, 1, 7, 20, 1, 20])
+    cuda_graph = importlib.import_module("xpnet.backend.cuda_graph")
+    monkeypatch.setattr(cuda_graph, "WARM_UP", 10**9)
+    graph_scan().recordings.clear()
+    expected = run_in_chunks(mlp(backend), batches, [50])
+    graph_scan().recordings.clear()
+
+    assert_equal(results, expected)
+
+
+@gpu
+@GRAPHS
+def test_gpu_agrees_with_numpy(graphs):
+    case, reference = mlp(make_backend("cupy", graphs=graphs)), mlp(make_backend("numpy"))
+    case.batches = reference.batches = repeated(case, 50)
+    state, records = case.scan()
+    expected_state, expected = reference.scan()
+
+    np.testing.assert_allclose(to_numpy(records["loss"]), expected["loss"], rtol=1e-4)
+    assert_close(map_leaves(to_numpy, state), expected_state, 1e-4)
+
+
+@gpu
+@GRAPHS
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gpu_every_layer(name, graphs):
+    shape, layers = NETWORKS[name]
+    results = map_leaves(to_numpy, Case(make_backend("cupy", graphs=graphs), layers, shape).scan())
+
+    assert_close(results, Case(make_backend("numpy"), layers, shape).scan(), 1e-2 if name == "image" else 1e-4)
+
+
+@gpu
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+def test_gpu_every_optimizer_in_one_kernel(optimizer, fused):
+    results = map_leaves(to_numpy, Case(make_backend("cupy"), SMALL, ROW, optimizer=optimizer).scan())
+
+    assert_close(results, Case(make_backend("numpy"), SMALL, ROW, optimizer=optimizer).scan())
+
+
+@gpu
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gpu_our_cublas_inside_a_capture(real_cupy, dtype):
+    """Every layout, captured and launched, against CuPy's own product."""
+    stream = real_cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        gemm = cublas.Gemm(real_cupy, stream)
+        a = real_cupy.random.default_rng(0).standard_normal((3, 64, 32)).astype(dtype)
+        b = real_cupy.random.default_rng(1).standard_normal((3, 32, 48)).astype(dtype)
+        pairs = [(a[0], b[0]), (a[0], a[1].T), (b[0].T, b[1]), (a, b), (a, a.mT), (b.mT, b), (a, b[0]), (a[:, ::2], b)]
+        for x, y in pairs:
+            gemm(x, y)
+        stream.begin_capture()
+        results = [gemm(x, y) for x, y in pairs]
+        graph = stream.end_capture()
+        graph.launch(stream)
+        stream.synchronize()
+        for result, (x, y) in zip(results, pairs, strict=True):
+            real_cupy.testing.assert_allclose(result, x @ y, rtol=1e-4, atol=1e-4)
+
+
+@gpu
+def test_gpu_a_capture_sees_a_value_being_read():
+    """CUDA itself is the third lint."""
+    backend = make_backend("cupy", graphs=True)
+    x = backend.asarray(np.ones((2, 2)))
+    batches = {"index": np.zeros((4, 1), int), "learning_rate": np.ones(4)}
+    with pytest.raises(RuntimeError, match="captur"):
+        backend.scan(reads_a_value, x, batches, {"x": x})
+
+    assert not graph_scan().stream.is_capturing()
+    case = mlp(backend)
+    case.scan()
+
+
+@gpu
+@pytest.mark.filterwarnings("ignore:.*allow_synchronize")
+def test_gpu_no_cupy_call_of_a_step_waits_for_the_device():
+    """CuPy declares what waits: a chunk of eager steps declares nothing."""
+    case = mlp(make_backend("cupy"))
+    case.scan()
+    with importlib.import_module("cupyx").allow_synchronize(False):
+        case.scan()

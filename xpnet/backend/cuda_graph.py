@@ -1,0 +1,258 @@
+"""A scan by CUDA graphs: a training step is captured once and replayed, one launch a step instead of dozens.
+
+A graph repeats what was captured: the same kernels on the same addresses with the same numbers. Hence:
+
+- What a step reads and writes stays where it is: the state, the tables of what varies from step to step, the records. They
+  are filled before the first launch and copied out after the last.
+- What varies is looked up on the device. A counter there, which the step increments, picks the row of each table.
+- Temporaries come from a pool that serves nothing else and gives no block back: all steps run one after another on one
+  stream, so they may share it, and nobody else's array can ever be where a graph writes.
+- CuPy calls no cuBLAS while a stream captures. Inside a step arrays are therefore of a type of our own: a CuPy array whose
+  ``@`` goes to `xpnet.backend.cublas`, and whose namespace returns arrays of that type again.
+
+The first two steps of a kind are run as they are, which compiles their kernels and fills the pool; the third is captured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from xpnet.backend.base import _namespaces
+from xpnet.backend.cublas import Gemm
+from xpnet.backend.cuda_rules import FusedRules
+from xpnet.backend.elementwise import in_one_go
+from xpnet.backend.namespaces import Namespace
+from xpnet.tree import Array, Tree, leaves, map_leaves
+
+WARM_UP = 2  # steps before the capture
+RECORDINGS = 16  # kept at once: the least recently used is dropped
+TABLE_BYTES = 4 << 20  # of one table; a longer scan refills it
+TABLE_ROWS = 4096
+CONCAT_LIMIT = 8  # CuPy joins more arrays by a kernel that reads their addresses from a table it uploads
+
+
+def make_array_type(cp: Any, xp: Any, gemm: Gemm) -> type:
+    """A type of CuPy arrays that a step can be captured with, and its namespace, registered.
+
+    CuPy keeps the type in ufuncs, operators and views; where it does not (reductions, `take`, creation) the namespace does.
+    """
+
+    class CapturableArray(cp.ndarray):
+        __slots__ = ()
+
+        def __matmul__(self, other):
+            return convert(gemm(self, other) if gemm.takes(self, other) else cp.ndarray.__matmul__(self, other))
+
+        def __rmatmul__(self, other):
+            return convert(gemm(other, self) if gemm.takes(other, self) else cp.ndarray.__matmul__(other, self))
+
+    def convert(result: Any) -> Any:
+        if isinstance(result, cp.ndarray):
+            return result if type(result) is CapturableArray else result.view(type=CapturableArray)
+        return tuple(map(convert, result)) if isinstance(result, (tuple, list)) else result
+
+    def concat(arrays, /, *, axis=0):
+        if axis is None:
+            arrays, axis = [xp.reshape(x, (-1,)) for x in arrays], 0
+        if len(arrays) <= CONCAT_LIMIT:
+            return xp.concat(arrays, axis=axis)
+        shape = list(arrays[0].shape)
+        axis %= len(shape)
+        shape[axis] = sum(x.shape[axis] for x in arrays)
+        joined, start = xp.empty(tuple(shape), dtype=xp.result_type(*arrays)), 0
+        for x in arrays:
+            joined[(slice(None),) * axis + (slice(start, start + x.shape[axis]),)] = x
+            start += x.shape[axis]
+        return joined
+
+    def stack(arrays, /, *, axis=0):
+        axis %= arrays[0].ndim + 1
+        return concat([xp.expand_dims(x, axis=axis) for x in arrays], axis=axis)
+
+    def matmul(x1, x2, /):
+        return convert(x1) @ x2
+
+    _namespaces[CapturableArray] = Namespace(xp, convert, concat=concat, stack=stack, matmul=matmul)
+    in_one_go[CapturableArray] = FusedRules(cp, convert)
+    return CapturableArray
+
+
+def steps_in(batches: dict[str, np.ndarray]) -> int:
+    return len(next(iter(batches.values())))
+
+
+class Recording:
+    """One step on one set of addresses: first run, then captured, then replayed.
+
+    Parameters
+    ----------
+    step, state, batches
+        As in `Backend.scan`; of arrays only shapes and types matter.
+    """
+
+    def __init__(self, cp: Any, stream: Any, array: type, step: Callable, state: Tree, batches: dict):
+        self.cp, self.stream, self.step = cp, stream, step
+        self.view = lambda tree: map_leaves(lambda x: x.view(type=array), tree)
+        row_bytes = max(values[:1].nbytes for values in batches.values())
+        self.rows = max(1, min(TABLE_ROWS, TABLE_BYTES // max(row_bytes, 1)))
+        self.tables = {
+            name: cp.empty((self.rows, *values.shape[1:]), dtype=values.dtype) for name, values in batches.items()
+        }
+        self.state = map_leaves(lambda x: cp.empty(x.shape, dtype=x.dtype), state)
+        self.counter = cp.zeros(1, dtype="int64")
+        self.records: Tree = None
+        self.runs = 0
+        self.graph: Any = None
+
+    def load(self, state: Tree) -> None:
+        """Start from this state."""
+        for old, new in zip(leaves(self.state), leaves(state), strict=True):
+            old[...] = new
+
+    def run(self, batches: dict[str, np.ndarray], data: dict[str, Array], scratch: Callable) -> None:
+        """As many steps as the batches have rows, which must fit into the tables.
+
+        `data` must lie where it lay at the first run; `scratch` allocates temporaries.
+        """
+        for name, values in batches.items():
+            self.tables[name][: len(values)].set(values)
+        self.counter.fill(0)
+        for _ in range(steps_in(batches)):
+            if self.graph is None and self.runs < WARM_UP:
+                self.once(data, scratch)
+                self.runs += 1
+                continue
+            if self.graph is None:
+                self.graph = self.capture(data, scratch)
+            self.graph.launch(self.stream)
+
+    def once(self, data: dict[str, Array], scratch: Callable) -> None:
+        """One step: look up its row, compute, write record and state back, count."""
+        take, outside = self.cp.take, self.cp.cuda.get_allocator()
+        with self.cp.cuda.using_allocator(scratch):
+            batch = {name: take(table, self.counter, axis=0)[0] for name, table in self.tables.items()}
+            index = batch.pop("index", None)
+            batch |= data if index is None else {name: take(values, index, axis=0) for name, values in data.items()}
+            state, record = self.step(self.view(self.state), self.view(batch))
+            if self.records is None:
+                with self.cp.cuda.using_allocator(outside):
+                    self.records = map_leaves(lambda x: self.cp.empty((self.rows, *x.shape), dtype=x.dtype), record)
+            for table, value in zip(leaves(self.records), leaves(record), strict=True):
+                table[self.counter] = value
+            self._store(state)
+            self.counter += 1
+
+    def _store(self, state: Tree) -> None:
+        old, changed = leaves(self.state), []
+        for kept, new in zip(old, leaves(state), strict=True):
+            if new.shape != kept.shape or new.dtype != kept.dtype:
+                raise TypeError(
+                    f"A step must return a state of the form that it was given. Received: {new.dtype} {new.shape} for "
+                    f"{kept.dtype} {kept.shape}"
+                )
+            if (new.data.ptr, new.strides) != (kept.data.ptr, kept.strides):  # else it was updated in place
+                shared = any(self.cp.may_share_memory(new, other) for other in old)  # two arrays that change places
+                changed.append((kept, new.copy() if shared else new))
+        for kept, new in changed:
+            kept[...] = new
+
+    def capture(self, data: dict[str, Array], scratch: Callable) -> Any:
+        """The graph of one step; nothing is computed."""
+        enabled = gc.isenabled()
+        gc.collect()
+        gc.disable()  # a finaliser may call CUDA, which would end the capture
+        try:
+            self.stream.begin_capture()
+            try:
+                self.once(data, scratch)
+            except BaseException as error:
+                with contextlib.suppress(Exception):  # the stream must not stay capturing; the first error is the one
+                    self.stream.end_capture()
+                error.add_note(
+                    "This happened while a training step was captured in a CUDA graph. Without graphs=True the backend runs "
+                    "steps one by one, and is less strict."
+                )
+                raise
+            return self.stream.end_capture()
+        finally:
+            if enabled:
+                gc.enable()
+
+
+class GraphScan:
+    """`Backend.scan` by graphs, on the device that is current when this is made.
+
+    Parameters
+    ----------
+    cp : module
+        CuPy.
+    xp : module
+        Its Array API namespace.
+    float_name : str
+        The type in which numbers such as the learning rate arrive in a step.
+    library : optional
+        cuBLAS; found when not given.
+    """
+
+    def __init__(self, cp: Any, xp: Any, float_name: str, library: Any = None):
+        self.cp, self.float_name = cp, float_name
+        self.stream = cp.cuda.Stream(non_blocking=True)
+        self.gemm = Gemm(cp, self.stream, library)
+        self.array = make_array_type(cp, xp, self.gemm)
+        self.blocks: list = []  # held here, no block is returned to CUDA even when memory runs out
+        self.pool = cp.cuda.MemoryPool(self._new_block)
+        self.recordings: OrderedDict = OrderedDict()
+        self.lock = threading.Lock()
+
+    def _new_block(self, size: int) -> Any:
+        block = self.cp.cuda.MemoryPointer(self.cp.cuda.Memory(size), 0)
+        self.blocks.append(block)
+        return block
+
+    def __call__(self, step: Callable, state: Tree, batches: dict[str, np.ndarray], data: dict[str, Array]) -> tuple:
+        """See `Backend.scan`; the state returned is a copy, so graphs cannot change it."""
+        batches = {
+            name: values.astype(self.float_name, copy=False) if values.dtype.kind == "f" else values
+            for name, values in batches.items()
+        }
+        with self.lock:
+            recording = self._recording(step, state, batches, data)
+            outside, parts = self.cp.cuda.get_current_stream(), []
+            self.stream.wait_event(outside.record())  # state and data may still be on their way
+            try:
+                with self.stream:
+                    recording.load(state)
+                for start in range(0, steps_in(batches), recording.rows):
+                    part = {name: values[start : start + recording.rows] for name, values in batches.items()}
+                    with self.stream:
+                        recording.run(part, data, self.pool.malloc)
+                        n = steps_in(part)
+                        parts.append(map_leaves(lambda table, n=n: table[:n].copy(), recording.records))
+            finally:
+                outside.wait_event(self.stream.record())
+            state = map_leaves(lambda x: x.copy(), recording.state)
+            if len(parts) == 1:
+                return state, parts[0]
+            return state, map_leaves(lambda *values: self.cp.concatenate(values), *parts)
+
+    def _recording(self, step: Callable, state: Tree, batches: dict, data: dict) -> Recording:
+        key = (
+            step,
+            tuple((x.shape, x.dtype.str) for x in leaves(state)),
+            tuple((name, values.shape[1:], values.dtype.str) for name, values in sorted(batches.items())),
+            tuple((name, x.data.ptr, x.shape, x.strides, x.dtype.str) for name, x in sorted(data.items())),
+        )
+        if key not in self.recordings:
+            if len(self.recordings) >= RECORDINGS:
+                self.stream.synchronize()  # a graph must not go while it runs
+                self.recordings.popitem(last=False)
+            self.recordings[key] = Recording(self.cp, self.stream, self.array, step, state, batches)
+        self.recordings.move_to_end(key)
+        return self.recordings[key]
