@@ -7,7 +7,7 @@ from typing import Any
 import array_api_compat.numpy
 import numpy as np
 
-from xpnet.backend.base import Backend, _namespaces
+from xpnet.backend.base import Backend, _namespaces, keep_freed_memory
 from xpnet.backend.namespaces import Namespace
 
 
@@ -38,15 +38,5 @@ class NumpyBackend(Backend):
 def create(device: Any, dtype: str) -> NumpyBackend:
     if device not in (None, "cpu"):
         raise ValueError(f'NumPy has one device, "cpu". Received: device={device!r}')
-    _keep_freed_memory()
+    keep_freed_memory()
     return NumpyBackend("numpy", xp, "cpu", np.dtype(dtype))
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc reuse what a step frees, rather than return it and be given fresh pages in the next step.
-
-    Freeing a block of just under 32 MiB raises the sizes from which malloc returns memory to 32 and 64 MiB, for good
-    (mallopt(3), "dynamic mmap threshold"). Without it a step of a small convolutional network took 6,900 page faults.
-    Elsewhere it does nothing.
-    """
-    np.empty(31 << 20, np.uint8)

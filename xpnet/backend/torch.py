@@ -8,7 +8,7 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 
-from xpnet.backend.base import Backend
+from xpnet.backend.base import Backend, keep_freed_memory
 from xpnet.errors import BackendNotAvailableError
 
 
@@ -56,4 +56,5 @@ def create(device: Any, dtype: str) -> TorchBackend:
             f'PyTorch cannot use the device {device!r} ({str(error).splitlines()[0]}; {available}). Use device="cpu" '
             f"or one that torch.device() accepts and this machine has."
         ) from error
+    keep_freed_memory()
     return TorchBackend("torch", xp, chosen, getattr(torch, dtype))
