@@ -545,16 +545,9 @@ def compile_for_cpu(source, name, options):
     call = ", ".join(f"*({kind}*)arguments[{i}]" for i, kind in enumerate(types))
     folder = Path(tempfile.mkdtemp(prefix="xpnet-kernel-"))
     (folder / "kernel.cpp").write_text(_SHIM % (source, name, call))
-    command = [
-        COMPILER,
-        "-O1",
-        "-ffp-contract=off",
-        "-shared",
-        "-fPIC",
-        "-o",
-        folder / "kernel.so",
-        folder / "kernel.cpp",
-    ]
+    flags = ["-ffp-contract=off"] if "--fmad=false" in options else ["-ffp-contract=fast", "-mfma"]
+    flags += ["-O2", "-shared", "-fPIC"]
+    command = [COMPILER, *flags, "-o", folder / "kernel.so", folder / "kernel.cpp"]
     subprocess.run(command, check=True, capture_output=True, text=True)
     library = ctypes.CDLL(str(folder / "kernel.so"))
     shutil.rmtree(folder)
