@@ -27,9 +27,9 @@ GOALS = [  # (case, variant, beside which other variant, at most so many times i
         for case in ("W1", "W2", "W3", "W7")
         for peer in ("torch.compile", "torch.compile whole", "Keras on JAX", "scikit-learn")
     ),
-    *((case, "xpnet jax", "JAX scan", 1.10) for case in (*DENSE, "CNN", "LSTM")),
+    *((case, "xpnet jax", "JAX scan", 1.10) for case in DENSE),
     ("W8", "xpnet jax", FLOOR, 1 / 1.7),
-    *((case, "xpnet torch", "torch eager", 1.0) for case in (*DENSE, "CNN", "LSTM")),
+    *((case, "xpnet torch", "torch eager", 1.0) for case in DENSE),
 ]
 
 
