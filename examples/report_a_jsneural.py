@@ -1,7 +1,7 @@
 """Report A, "Jsneural" (J. L. Silva, Uppsala): softmax regression and a deep network on MNIST, run again.
 
     python examples/report_a_jsneural.py --out figures --json report_a.json
-    python examples/report_a_jsneural.py --png-folder /tmp/mnist_png --as-written
+    python examples/report_a_jsneural.py --png-folder mnist_png --as-written
 
 The report counts *element-wise* accuracy, over all ten entries of a one-hot row: at an error rate e it is 1 - 2e/10, so
 that 0.990 means 95.0 % of the images. Both are printed. Its weights N(0, 0.01) are drawn here with standard deviation 0.01.
