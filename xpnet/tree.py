@@ -16,9 +16,9 @@ Tree = Any  # an array, or a dict, tuple or list of trees
 def map_leaves(function: Callable, tree: Tree, *others: Tree) -> Tree:
     """Apply `function` to the leaves at the same place of trees of the same form -> a tree of that form."""
     if isinstance(tree, dict):
-        return {key: map_leaves(function, tree[key], *(other[key] for other in others)) for key in sorted(tree)}
+        return {key: map_leaves(function, tree[key], *[other[key] for other in others]) for key in sorted(tree)}
     if isinstance(tree, (tuple, list)):
-        return tuple(map_leaves(function, *branches) for branches in zip(tree, *others, strict=True))
+        return tuple([map_leaves(function, *branches) for branches in zip(tree, *others, strict=True)])
     return function(tree, *others)
 
 

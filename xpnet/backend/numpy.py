@@ -11,7 +11,7 @@ from xpnet.backend.base import Backend, _namespaces, keep_freed_memory
 from xpnet.backend.namespaces import Namespace
 
 
-# np.sum and np.max are Python functions around these: 2.7 µs a call for 10 x 100 numbers, against 1.3
+# NumPy's and array-api-compat's functions are Python around these: np.sum takes 2.7 µs for 10 x 100 numbers, this one 1.3
 def sum(x, /, *, axis=None, dtype=None, keepdims=False):
     return np.add.reduce(x, axis=axis, dtype=dtype, keepdims=keepdims)
 
@@ -20,7 +20,23 @@ def max(x, /, *, axis=None, keepdims=False):
     return np.maximum.reduce(x, axis=axis, keepdims=keepdims)
 
 
-xp = Namespace(array_api_compat.numpy, sum=sum, max=max)
+def argmax(x, /, *, axis=None, keepdims=False):
+    return np.asarray(x.argmax(axis=axis, keepdims=keepdims))
+
+
+def astype(x, dtype, /, *, copy=True, device=None):
+    return x.astype(dtype, copy=copy)
+
+
+def reshape(x, /, shape, *, copy=None):
+    return x.reshape(shape) if copy is None else np.reshape(x, shape, copy=copy)
+
+
+def take(x, indices, /, *, axis=None):
+    return x.take(indices, axis=axis)
+
+
+xp = Namespace(array_api_compat.numpy, argmax=argmax, astype=astype, max=max, reshape=reshape, sum=sum, take=take)
 _namespaces.update(dict.fromkeys((np.ndarray, np.float32, np.float64), xp))
 
 

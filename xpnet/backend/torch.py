@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-import array_api_compat.torch as xp
+import array_api_compat.torch
 import numpy as np
 import torch
 
-from xpnet.backend.base import Backend, keep_freed_memory
+from xpnet.backend.base import Backend, _namespaces, keep_freed_memory
+from xpnet.backend.namespaces import Namespace
 from xpnet.errors import BackendNotAvailableError
+
+
+# array-api-compat makes a tensor of a number each time: 9 µs a call for 100 x 100 elements, against 3
+def maximum(x1, x2, /):
+    return torch.clamp(x1, min=x2) if isinstance(x2, float) else array_api_compat.torch.maximum(x1, x2)
+
+
+def minimum(x1, x2, /):
+    return torch.clamp(x1, max=x2) if isinstance(x2, float) else array_api_compat.torch.minimum(x1, x2)
+
+
+xp = Namespace(array_api_compat.torch, maximum=maximum, minimum=minimum)
+_namespaces[torch.Tensor] = xp
 
 
 class TorchBackend(Backend):
@@ -19,7 +33,8 @@ class TorchBackend(Backend):
     def _from_numpy(self, x: np.ndarray) -> torch.Tensor:
         if x.dtype.kind == "u" and x.dtype.itemsize > 1:  # torch has these types, but few functions for them
             x = _signed(x)
-        return torch.tensor(x, device=self.device)
+        shared = torch.from_numpy if x.flags.writeable else torch.tensor  # a tensor cannot be read-only
+        return shared(x).to(self.device)
 
     def asarray(self, x: Any, dtype: Any = None) -> torch.Tensor:
         x = super().asarray(x, dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,20 +28,9 @@ class Layer:
       call take them as a keyword `statistics`, and `forward` returns the new ones as a third value.
     """
 
-    @property
-    def random(self) -> bool:
-        """Whether `forward` takes a random key."""
-        return False
-
-    @property
-    def running(self) -> bool:
-        """Whether the layer keeps running statistics."""
-        return False
-
-    @property
-    def integer_input(self) -> bool:
-        """Whether input is used as integers (token numbers) and not to be made floating point."""
-        return False
+    random: ClassVar[bool] = False
+    running: ClassVar[bool] = False
+    integer_input: ClassVar[bool] = False  # is input used as integers (token numbers) and not made floating point?
 
     def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple:
         """Draw initial parameters.
@@ -81,10 +70,10 @@ class Layer:
 
 def forward(layer: Layer, params: Tree, x: Array, key: Array | None, statistics: Tree) -> tuple:
     """`layer.forward` with just what the layer declares -> output, backward, new statistics."""
-    extra: dict[str, Any] = {"key": key} if layer.random else {}
     if layer.running:
+        extra: dict[str, Any] = {"key": key} if layer.random else {}
         return layer.forward(params, x, statistics=statistics, **extra)
-    y, backward = layer.forward(params, x, **extra)
+    y, backward = layer.forward(params, x, key=key) if layer.random else layer.forward(params, x)
     return y, backward, statistics
 
 

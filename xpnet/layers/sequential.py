@@ -10,7 +10,6 @@ from xpnet.layers import base
 from xpnet.layers.activations import Activation
 from xpnet.layers.base import Layer
 from xpnet.random import fold_in
-from xpnet.tree import leaves
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Sequential(Layer):
 
         def backward(dy, need_dx=True):
             grads = list(params)  # below the first layer with parameters the trees are empty: their own gradients
-            lowest = 0 if need_dx else next((i for i, tree in enumerate(params) if leaves(tree)), len(params))
+            lowest = 0 if need_dx else next((i for i, tree in enumerate(params) if tree), len(params))
             for i in reversed(range(lowest, len(params))):
                 dy, grads[i] = backwards[i](dy, need_dx or i > lowest)
             return dy if need_dx else None, tuple(grads)
