@@ -18,6 +18,8 @@ from xpnet.backend import make_backend
 from xpnet.backend.numpy import NumpyBackend
 from xpnet.errors import BackendNotAvailableError
 
+os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it once
+
 NAMES = ("numpy", "numpy-readonly", "strict", "torch", "jax", "cupy")
 
 
@@ -36,6 +38,8 @@ def make(name, dtype="float32"):
     if name == "numpy-readonly":
         numpy = make_backend("numpy", dtype=dtype)
         return ReadOnlyNumpy(**{field.name: getattr(numpy, field.name) for field in dataclasses.fields(numpy)})
+    if name == "cupy-graphs":
+        return make_backend("cupy", dtype=dtype, graphs=True)
     return make_backend(name, dtype=dtype)
 
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import xpnet
 from tests import emulated_cupy as emulated
 from tests.test_graph_safety import LOSSES, METRICS, NETWORKS, OPTIMIZERS, ROW, Case
-from xpnet import SGD, Adam, Model, optimizers
+from xpnet import SGD, Adam, Model
 from xpnet.backend import cublas, make_backend, namespace, to_numpy
 from xpnet.backend.elementwise import in_one_go, map_elements, map_elements_to_trees
 from xpnet.layers import Dense, Dropout, ReLU
@@ -45,18 +45,6 @@ def cupy(monkeypatch):
         yield module
         if "xpnet.backend.cupy" in sys.modules:
             sys.modules["xpnet.backend.cupy"].graph_scan.cache_clear()
-
-
-def fuse(patch):
-    """Optimizers that apply their rules by `map_elements`, if they do not yet."""
-    if not hasattr(optimizers, "map_elements"):
-        patch.setattr(optimizers, "map_leaves", map_elements)
-        patch.setattr(optimizers, "map_to_trees", map_elements_to_trees)
-
-
-@pytest.fixture
-def fused(monkeypatch):
-    fuse(monkeypatch)
 
 
 def both(graphs, layers, shape, **settings):
@@ -584,7 +572,7 @@ def test_more_than_eight_arrays_are_joined_as_by_numpy(cupy):
 @needs_compiler
 @GRAPHS
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
-def test_the_optimizers_kernel_gives_numpys_result_to_the_last_bit(optimizer, graphs, cupy, fused):
+def test_the_optimizers_kernel_gives_numpys_result_to_the_last_bit(optimizer, graphs, cupy):
     """The kernel's own text, compiled for the CPU."""
     results, expected = both(graphs, SMALL, ROW, optimizer=optimizer)
 
@@ -595,7 +583,7 @@ def test_the_optimizers_kernel_gives_numpys_result_to_the_last_bit(optimizer, gr
 @needs_compiler
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("count", [1, 3, 40, 41, 85])
-def test_a_rule_over_many_leaves_is_few_kernels(count, dtype, cupy, fused):
+def test_a_rule_over_many_leaves_is_few_kernels(count, dtype, cupy):
     backend = make_backend("cupy", dtype=dtype)
     rng = np.random.default_rng(0)
     shapes = [tuple(rng.integers(1, 30, rng.integers(1, 3))) for _ in range(count)]
@@ -897,8 +885,7 @@ def kernel_texts():
     """The kernel of every rule of every optimizer here, as EMULATED CuPy is asked to compile it."""
     if emulated.COMPILER is None:
         pytest.skip("no C++ compiler (g++)")
-    with emulated.installed() as cupy, pytest.MonkeyPatch.context() as patch:
-        fuse(patch)
+    with emulated.installed() as cupy:
         for dtype in ("float32", "float64"):
             backend = make_backend("cupy", dtype=dtype)
             for optimizer in OPTIMIZERS:
@@ -1067,7 +1054,7 @@ def test_gpu_every_layer(name, graphs):
 
 @gpu
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
-def test_gpu_every_optimizer_in_one_kernel(optimizer, fused):
+def test_gpu_every_optimizer_in_one_kernel(optimizer):
     results = map_leaves(to_numpy, Case(make_backend("cupy"), SMALL, ROW, optimizer=optimizer).scan())
 
     assert_close(results, Case(make_backend("numpy"), SMALL, ROW, optimizer=optimizer).scan())

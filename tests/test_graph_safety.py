@@ -53,6 +53,7 @@ from xpnet.layers.pooling import (
 from xpnet.layers.recurrent import GRU, LSTM, Bidirectional, Recurrent, SimpleRNN
 from xpnet.layers.reshaping import Flatten, Identity, Rescaling, Reshape
 from xpnet.layers.sequential import Sequential
+from xpnet.losses import PerPosition, softmax_cross_entropy
 from xpnet.optimizers import Adagrad, AdamW, Optimizer, RMSprop
 from xpnet.random import step_keys
 
@@ -110,7 +111,9 @@ class Case:
         x = rng.integers(0, 7, (12, *shape)) if tokens else rng.normal(size=(12, *shape))
         model = Model(layers, loss, optimizer, metrics, backend=backend).build(shape)
         units = model.output_shape[0]
-        if loss.startswith(("softmax", "categorical")):
+        if isinstance(loss, PerPosition):
+            y = rng.integers(0, model.output_shape[-1], (12, units))
+        elif loss.startswith(("softmax", "categorical")):
             y = rng.integers(0, units, 12)
         else:
             y = rng.random((12, units // model.loss.outputs_per_target))
@@ -169,6 +172,13 @@ def test_every_loss_and_metric(loss, weight, lint):
     layers = [Dense(6), Softplus()]
 
     lint(lambda backend: Case(backend, layers, ROW, loss, metrics=METRICS.get(loss, ()), weight=weight))
+
+
+@LINTS
+def test_a_loss_at_every_position(lint):
+    layers = [Embedding(7, 4), TimeDistributed(Dense(5))]
+
+    lint(lambda backend: Case(backend, layers, (3,), PerPosition(softmax_cross_entropy), metrics=["accuracy"]))
 
 
 @LINTS

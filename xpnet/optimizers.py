@@ -13,7 +13,8 @@ from dataclasses import KW_ONLY, dataclass
 
 from xpnet import schedules
 from xpnet.backend import device, namespace
-from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves, map_to_trees, named_leaves
+from xpnet.backend.elementwise import map_elements, map_elements_to_trees
+from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves, named_leaves
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,12 @@ class Optimizer:
     def _clip(self, grads):
         if self.clipvalue is not None:
             c = self.clipvalue
-            return map_leaves(lambda g: namespace(g).minimum(namespace(g).maximum(g, -c), c), grads)
+            return map_elements(lambda g: namespace(g).minimum(namespace(g).maximum(g, -c), c), grads)
         if self.clipnorm is not None:
             return map_leaves(lambda g: g * _scale(_square_sum(g), self.clipnorm), grads)
         if self.global_clipnorm is not None:
             scale = _scale(sum(_square_sum(g) for g in leaves(grads)), self.global_clipnorm)
-            return map_leaves(lambda g: g * scale, grads)
+            return map_elements(lambda g: g * scale, grads)
         return grads
 
 
@@ -188,11 +189,11 @@ class SGD(Optimizer):
             return g
 
         if learning_rate is not None and not self.moving_average:
-            grads = map_leaves(scaled, grads)
+            grads = map_elements(scaled, grads)
         if not m:
-            return map_leaves(plain, params, grads), state
+            return map_elements(plain, params, grads), state
         rule = nesterov if self.nesterov else moving_average if self.moving_average else heavy_ball
-        params, velocity = map_to_trees(rule, params, grads, state["velocity"])
+        params, velocity = map_elements_to_trees(rule, params, grads, state["velocity"])
         return params, {"velocity": velocity}
 
 
@@ -241,7 +242,7 @@ class Adam(Optimizer):
             p -= m_rate * m / root
             return p, m, v
 
-        params, m, v = map_to_trees(rule, params, grads, state["m"], state["v"])
+        params, m, v = map_elements_to_trees(rule, params, grads, state["m"], state["v"])
         return params, {"m": m, "v": v, "t": t}
 
 
@@ -312,10 +313,10 @@ class RMSprop(Optimizer):
             p -= v
             return p, v
 
-        steps, square = map_to_trees(scaled, grads, state["square"])
+        steps, square = map_elements_to_trees(scaled, grads, state["square"])
         if not self.momentum:
-            return map_leaves(descend, params, steps), {"square": square}
-        params, velocity = map_to_trees(descend_with_momentum, params, steps, state["velocity"])
+            return map_elements(descend, params, steps), {"square": square}
+        params, velocity = map_elements_to_trees(descend_with_momentum, params, steps, state["velocity"])
         return params, {"square": square, "velocity": velocity}
 
 
@@ -359,7 +360,7 @@ class Adagrad(Optimizer):
             p -= g
             return p, s
 
-        params, square = map_to_trees(rule, params, grads, state["square"])
+        params, square = map_elements_to_trees(rule, params, grads, state["square"])
         return params, {"square": square}
 
 
