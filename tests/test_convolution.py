@@ -1,7 +1,5 @@
 """Conv1D, Conv2D, Conv2DTranspose, and the windows that they share with pooling."""
 
-import os
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -135,7 +133,6 @@ def test_equals_keras(transposed, kernel, stride, dilation, padding, rng):
 
 def keras_on_jax():
     pytest.importorskip("jax")
-    os.environ.setdefault("KERAS_BACKEND", "jax")
     return pytest.importorskip("keras")
 
 

@@ -279,9 +279,7 @@ def test_against_torch(ours, theirs, settings):
         (CosineRestarts(0.5, 8, 0.05, 3, 0.8), "CosineDecayRestarts", (0.5, 8, 3, 0.8, 0.1)),
     ],
 )
-def test_against_keras(ours, theirs, settings, monkeypatch):
-    pytest.importorskip("torch")
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
+def test_against_keras(ours, theirs, settings):
     keras = pytest.importorskip("keras")
     schedule = getattr(keras.optimizers.schedules, theirs)(*settings)
 
