@@ -113,6 +113,7 @@ def main():
             "  | " + write(model, validation[0][0], characters, 200, np.random.default_rng(0)).replace("\n", "\n  | ")
         )
     if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"backend": backend.name, "seed": args.seed, "results": results}, indent=2))
 
 

@@ -103,6 +103,7 @@ def main():
             "dataset": dataset, "backend": backend.name, "device": str(backend.device), "seed": args.seed,
             "epochs": epochs, "seconds": seconds, "test_accuracy": accuracy, "history": history.history,
         }  # fmt: skip
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report, indent=2))
     if args.plot:
         save_plot(args.plot, history, x_test, y_test, predicted)

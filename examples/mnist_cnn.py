@@ -53,6 +53,7 @@ def main():
     if args.json:
         settings = {"backend": backend.name, "device": str(backend.device), "seed": args.seed, "epochs": args.epochs}
         result = settings | {"seconds": seconds, "test_accuracy": accuracy, "history": history.history}
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=2))
 
 
