@@ -3,6 +3,9 @@
 ``init(params) -> state``, ``update(params, grads, state, learning_rate) -> params, state``. All four trees are handed
 over: their memory may be reused, so the caller goes on with what comes back. The learning rate is an argument, not an
 attribute, because schedules change it from step to step.
+
+New parameters are not written over the old ones. Every core has just read those, and would have to give its copy up
+first: 95 µs for 80,000 numbers, against 17 in the gradient's memory and 27 in new memory.
 """
 
 from __future__ import annotations
@@ -60,7 +63,7 @@ class Optimizer:
 
     @property
     def linear(self) -> bool:
-        """Whether the step is linear in the gradient, so that it may come multiplied by the learning rate already."""
+        """Whether the step is linear in the gradient, so that it may come multiplied by minus the learning rate."""
         return False
 
     def init(self, params: Tree) -> Tree:
@@ -74,7 +77,7 @@ class Optimizer:
     def update(self, params: Tree, grads: Tree, state: Tree, learning_rate: Array) -> tuple[Tree, Tree]:
         """One step -> new parameters, new state.
 
-        With a `linear` optimizer, ``update(params, scaled_grads, state, None)`` takes gradients that have been multiplied by the
+        With a `linear` optimizer, ``update(params, steps, state, None)`` takes gradients that have been multiplied by minus the
         learning rate.
         """
         if self.l1 or self.l2:
@@ -160,32 +163,30 @@ class SGD(Optimizer):
     def step(self, params, grads, state, learning_rate):
         m = self.momentum
 
-        def plain(p, g):
-            p -= g
-            return p
+        def plain(p, step):
+            step += p
+            return step
 
-        def heavy_ball(p, g, v):
+        def heavy_ball(p, step, v):
             v *= m
-            v -= g
-            p += v
-            return p, v
+            v += step
+            return p + v, v
 
-        def nesterov(p, g, v):
+        def nesterov(p, step, v):
             v *= m
-            v -= g
-            p += m * v
-            p -= g
+            v += step
+            p = p + m * v
+            p += step
             return p, v
 
         def moving_average(p, g, v):
             v *= m
             g *= 1 - m
             v += g
-            p -= learning_rate * v
-            return p, v
+            return p - learning_rate * v, v
 
         def scaled(g):
-            g *= learning_rate
+            g *= -learning_rate
             return g
 
         if learning_rate is not None and not self.moving_average:
@@ -239,8 +240,7 @@ class Adam(Optimizer):
             v += g
             root = namespace(v).sqrt(v * v_scale)
             root += self.epsilon
-            p -= m_rate * m / root
-            return p, m, v
+            return p - m_rate * m / root, m, v
 
         params, m, v = map_elements_to_trees(rule, params, grads, state["m"], state["v"])
         return params, {"m": m, "v": v, "t": t}
@@ -303,15 +303,13 @@ class RMSprop(Optimizer):
             g /= root
             return g, s
 
-        def descend(p, g):
-            p -= g
-            return p
+        def descend(p, step):
+            return p - step
 
-        def descend_with_momentum(p, g, v):
+        def descend_with_momentum(p, step, v):
             v *= self.momentum
-            v += g
-            p -= v
-            return p, v
+            v += step
+            return p - v, v
 
         steps, square = map_elements_to_trees(scaled, grads, state["square"])
         if not self.momentum:
@@ -357,8 +355,7 @@ class Adagrad(Optimizer):
             root += self.epsilon
             g *= learning_rate
             g /= root
-            p -= g
-            return p, s
+            return p - g, s
 
         params, square = map_elements_to_trees(rule, params, grads, state["square"])
         return params, {"square": square}

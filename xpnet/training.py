@@ -45,7 +45,7 @@ class TrainingStep(Evaluation):
         loss, dz = self.loss(batch["y"], z, batch.get("weight"))
         rate = batch["learning_rate"]
         if self.optimizer.linear:
-            dz, rate = dz * rate, None  # the gradient of rate · loss: a thousand numbers multiplied and not 80,000
+            dz, rate = dz * -rate, None  # the gradient of -rate · loss: a thousand numbers multiplied and not 80,000
         _, grads = backward(dz, need_dx=False)
         params, optimizer = self.optimizer.update(params, grads, state["optimizer"], rate)
         return {"params": params, "optimizer": optimizer, "statistics": statistics}, self.record(batch, z, loss)
