@@ -64,9 +64,11 @@ def learning_curves(
     ax = _axes(ax, 5.2, 3.4)
     pairs = [(BLUE, VERMILLION)] if "" in histories else [(color, color) for color in COLORS]
     style, validation_style = LINES[per]
+    if per == "iteration" and "" not in histories and smooth == 1:
+        style = style | {"alpha": 0.4}  # of the same colour as the validation curve, which lies over it
     for (x, train, validation), means, (color, validation_color) in zip(series, smoothed, pairs, strict=False):
         if smooth > 1:
-            _curve(ax, x, train, color=color, alpha=0.3, **style)
+            _curve(ax, x, train, color=color, **style | {"alpha": 0.3})
         _curve(ax, *means, color=color, **style)
         if validation is not None:
             _curve(ax, x, validation, color=validation_color, **validation_style)
