@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from tests.gradients import check_gradient
 from tests.layer_checks import build, check_layer
+from xpnet import Model
 from xpnet.backend import make_backend, to_numpy
+from xpnet.layers.composition import Concatenate
 from xpnet.layers.dense import Dense
 from xpnet.layers.embedding import Embedding, PositionEmbedding, sum_by_token
 from xpnet.layers.reshaping import Flatten
@@ -98,6 +100,28 @@ def test_tokens_of_any_integer_type_in_a_network(dtype, xp, rng):
     assert y.dtype == grads[0]["weight"].dtype == xp.dtype
     assert dx is None
     assert (to_numpy(grads[0]["weight"])[3] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ([[0, 4]], r"integer tokens in 0 \.\. 3.*input_dim larger.*Received: tokens from 0 to 4"),
+        ([[-1, 0]], "Received: tokens from -1 to 0"),
+        ([[0.0, 1.5]], r"x\.astype\(int\).*Received: tokens of dtype .*float32"),
+    ],
+)
+@pytest.mark.parametrize(
+    "network",
+    [[Embedding(4, 2), Flatten(), Dense(2)], [Concatenate([Sequential([Embedding(4, 2)])]), Flatten(), Dense(2)]],
+    ids=["first", "in a branch"],
+)
+def test_a_model_takes_integer_tokens_in_range(network, tokens, message, xp):
+    model = Model(network, "softmax_cross_entropy", backend=xp)
+
+    with pytest.raises(ValueError, match=message):
+        model.fit(np.array(tokens), [1], batch_size=1, verbose=0)
+
+    assert model.state is None
 
 
 @pytest.mark.parametrize("max_length", [3, 5])

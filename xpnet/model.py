@@ -336,6 +336,7 @@ class Model:
                 f"The model takes samples of shape {self.input_shape}. Give x of shape (n, *that), or build a new model. "
                 f"Received: samples of shape {tuple(x.shape[1:])}"
             )
+        self.network.check_input(x)
         return x
 
     def built_state(self) -> dict[str, Tree]:

@@ -63,6 +63,9 @@ class Layer:
         """
         raise NotImplementedError
 
+    def check_input(self, x: Array) -> None:
+        """Raise ValueError unless the layer takes these values; called once for a data set, when the layer comes first."""
+
     def __call__(self, params: Tree, x: Array) -> Array:
         """Inference: the output alone, no activation kept."""
         return self.forward(params, x)[0]

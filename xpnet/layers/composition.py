@@ -47,6 +47,10 @@ class _Branches(Layer):
     def integer_input(self):
         return any(branch.integer_input for branch in self.branches)
 
+    def check_input(self, x):
+        for branch in self.branches:
+            branch.check_input(x)
+
     def init(self, rng, input_shape):
         params, shapes, statistics = [], [], []
         for i, (branch, branch_rng) in enumerate(zip(self.branches, rng.spawn(len(self.branches)), strict=True)):
@@ -222,6 +226,9 @@ class TimeDistributed(Layer):
     @property
     def integer_input(self):
         return self.layer.integer_input
+
+    def check_input(self, x):
+        self.layer.check_input(x)
 
     def init(self, rng, input_shape):
         if len(input_shape) < 2:

@@ -31,8 +31,8 @@ class Embedding(Layer):
     Raises
     ------
     ValueError
-        `input_dim` or `output_dim` is not a positive integer. That tokens are in range is not checked here: NumPy and
-        PyTorch raise an IndexError, CuPy and JAX compute on.
+        `input_dim` or `output_dim` is not a positive integer; a model is given tokens that are not integers, or out of
+        range. (A layer used on its own does not look: NumPy and PyTorch raise an IndexError, CuPy and JAX compute on.)
     """
 
     integer_input = True
@@ -48,6 +48,18 @@ class Embedding(Layer):
     def init(self, rng, input_shape):
         weight = initializers.get(self.weight_initializer)(rng, (self.input_dim, self.output_dim))
         return {"weight": weight}, (*input_shape, self.output_dim)
+
+    def check_input(self, x):
+        xp, rule = namespace(x), f"Embedding takes integer tokens in 0 .. {self.input_dim - 1}."
+        if not xp.isdtype(x.dtype, "integral"):
+            raise ValueError(f"{rule} Convert them by x.astype(int). Received: tokens of dtype {x.dtype}")
+        tokens = xp.astype(x, xp.float32)  # torch has no minimum of uint16
+        lowest, highest = int(xp.min(tokens)), int(xp.max(tokens))
+        if lowest < 0 or highest >= self.input_dim:
+            raise ValueError(
+                f"{rule} Renumber them (np.unique(x, return_inverse=True)) or make input_dim larger. "
+                f"Received: tokens from {lowest} to {highest}"
+            )
 
     def forward(self, params, x):
         xp = namespace(params["weight"])

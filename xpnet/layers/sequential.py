@@ -52,6 +52,10 @@ class Sequential(Layer):
             statistics.append(layer_statistics)
         return (tuple(params), shape, tuple(statistics)) if self.running else (tuple(params), shape)
 
+    def check_input(self, x):
+        if self.layers:
+            self.layers[0].check_input(x)
+
     def forward(self, params, x, *, key=None, statistics=None):
         y, backwards, new_statistics = x, [], []
         for i, layer in enumerate(self.layers):
