@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "xpnet"
 LADDER = [  # each line may import itself and the lines above it
-    {"errors", "lazy", "tree"},
+    {"checks", "errors", "lazy", "tree"},
     {"backend"},
     {"random", "special", "initializers", "schedules", "datasets"},
     {"layers"},

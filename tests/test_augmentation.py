@@ -184,7 +184,7 @@ def test_each_step_draws_anew(layer, xp, rng):
         (lambda: RandomCrop(0, 3), "height must be an integer of at least 1. Received: height=0"),
         (lambda: RandomCrop(8, 3).init(None, (6, 6, 1)), "A crop of 8 x 3 does not fit into images of 6 x 6"),
         (lambda: RandomFlip("diagonal"), "Received: 'diagonal'"),
-        (lambda: RandomRotation(200), r"must be in \[0, 180\]. Received: degrees=200"),
+        (lambda: RandomRotation(200), r"must be a number in \[0, 180\]. Received: degrees=200"),
         (
             lambda: RandomRotation(10).init(None, (28, 28)),
             r"takes images of shape \(height, width, channels\). .*\(28, 28\)",

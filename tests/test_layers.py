@@ -202,7 +202,11 @@ def test_dense_with_activation_means_two_layers():
         (lambda: Dense(0), "units must be an integer of at least 1. Received: units=0"),
         (lambda: Dense(2.5), "Received: units=2.5"),
         (lambda: Dense(3, weight_initializer="he"), "Received: 'he'"),
-        (lambda: Dropout(1.0), r"rate, .* must be in \[0, 1\)"),
+        (lambda: Dropout(1.0), r"rate must be a number in \[0, 1\). Received: rate=1.0"),
+        (lambda: Dropout("0.5"), r"rate must be a number in \[0, 1\). Received: rate='0.5'"),
+        (lambda: LeakyReLU(None), r"negative_slope must be a number in \(-inf, inf\). Received: negative_slope=None"),
+        (lambda: Rescaling(float("nan")), "Received: scale=nan"),
+        (lambda: Reshape(2.5), "shape must be a tuple of positive sizes.*Received: shape=2.5"),
         (lambda: GELU("exact"), "approximate"),
         (lambda: Activation("swoosh"), "one of relu, .*Received: 'swoosh'"),
         (lambda: Reshape((-1, -1)), "at most one of them -1"),
@@ -216,6 +220,16 @@ def test_settings_and_shapes_are_checked(make, message):
     """Host-side checks, so no backend."""
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("layer", [Rescaling, LeakyReLU, ELU], ids=lambda layer: layer.__name__)
+def test_a_numpy_number_as_a_setting_does_not_make_float32_wider(layer, xp, rng):
+    x = xp.asarray(rng.normal(size=(2, 3)), dtype=xp.namespace.float32)
+
+    y, backward = layer(np.float64(0.5)).forward({}, x)
+
+    assert y.dtype == x.dtype
+    assert backward(y)[0].dtype == x.dtype
 
 
 def test_sequential_takes_layers_only():

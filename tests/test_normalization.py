@@ -139,8 +139,8 @@ def test_under_jit(layer, rng):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: BatchNormalization(momentum=1.5), r"momentum must be in \[0, 1\]. Received: momentum=1.5"),
-        (lambda: BatchNormalization(epsilon=0.0), "epsilon must be positive, such as 1e-3. Received: epsilon=0.0"),
+        (lambda: BatchNormalization(momentum=1.5), r"momentum must be a number in \[0, 1\]. Received: momentum=1.5"),
+        (lambda: BatchNormalization(epsilon=0.0), r"epsilon must be a number in \(0, inf\). Received: epsilon=0.0"),
         (lambda: LayerNormalization(-1e-3), "Received: epsilon=-0.001"),
         (lambda: RMSNormalization(0), "Received: epsilon=0"),
         (lambda: GroupNormalization(0), "groups must be an integer of at least 1. Received: groups=0"),

@@ -27,8 +27,8 @@ rates = st.floats(0, 10)
 counts = st.integers(1, 1000)
 taken = st.integers(0, 5000)
 ULP = 1e-14  # rates are at most 10: a few roundings
-NUMBER = "must be a finite number >= 0, such as 0.1. Received:"
-COUNT = "must be an int >= 1, such as 1000. Received:"
+NUMBER = "must be a number in [0, inf). Received:"
+COUNT = "must be an integer of at least 1. Received:"
 
 EXAMPLES = [
     Constant(0.1),

@@ -10,8 +10,9 @@ import numpy as np
 
 from xpnet.backend import Backend, namespace, to_numpy
 from xpnet.callbacks import progress
+from xpnet.checks import require_positive
 from xpnet.layers import base
-from xpnet.layers.base import Layer, require_positive
+from xpnet.layers.base import Layer
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.tree import Array, Tree, map_leaves

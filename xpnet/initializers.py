@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from numbers import Real
 from typing import ClassVar
 
 import numpy as np
+
+from xpnet.checks import require, set_numbers
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,7 @@ class Initializer(ABC):
     """Draws the initial value of a parameter. Settings are finite numbers; anything else is a ValueError."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            finite = isinstance(value, Real) and math.isfinite(value)
-            _require(finite, f"{field.name} must be a finite number, such as 0.05", f"{field.name}={value!r}")
-            object.__setattr__(self, field.name, float(value))
+        set_numbers(self, "(-inf, inf)", *(field.name for field in fields(self)))
 
     @abstractmethod
     def __call__(
@@ -69,7 +66,7 @@ class Uniform(Initializer):
 
     def __post_init__(self):
         super().__post_init__()
-        _require(self.low <= self.high, "low must be <= high; swap them", f"low={self.low}, high={self.high}")
+        require(self.low <= self.high, "low must be <= high; swap them", f"low={self.low}, high={self.high}")
 
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
         return rng.uniform(self.low, self.high, shape)
@@ -84,7 +81,7 @@ class Normal(Initializer):
 
     def __post_init__(self):
         super().__post_init__()
-        _require(self.stddev >= 0, "stddev must be >= 0; drop its sign", f"stddev={self.stddev}")
+        require(self.stddev >= 0, "stddev must be >= 0; drop its sign", f"stddev={self.stddev}")
 
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
         return rng.normal(self.mean, self.stddev, shape)
@@ -99,7 +96,7 @@ class TruncatedNormal(Initializer):
 
     def __post_init__(self):
         super().__post_init__()
-        _require(self.stddev >= 0, "stddev must be >= 0; drop its sign", f"stddev={self.stddev}")
+        require(self.stddev >= 0, "stddev must be >= 0; drop its sign", f"stddev={self.stddev}")
 
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
         z = rng.standard_normal(shape)
@@ -121,7 +118,7 @@ class Orthogonal(Initializer):
     gain: float = 1.0
 
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
-        _require(len(shape) >= 2, "Orthogonal takes 2 axes or more; use Normal for a vector", f"{shape=}")
+        require(len(shape) >= 2, "Orthogonal takes 2 axes or more; use Normal for a vector", f"{shape=}")
         rows, columns = math.prod(shape[:-1]), shape[-1]
         Q, R = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
         Q *= self.gain * np.copysign(1.0, np.diag(R))  # with R's diagonal positive, all Q are equally likely
@@ -217,7 +214,7 @@ def get(initializer):
     """The initializer of a name such as "glorot_uniform", with its default settings; an object as it is."""
     if isinstance(initializer, str) and initializer in _BY_NAME:
         return _BY_NAME[initializer]()
-    _require(
+    require(
         callable(initializer) and not isinstance(initializer, type),
         f"An initializer is an object such as Normal(0.01), or one of the names {', '.join(_BY_NAME)}",
         repr(initializer),
@@ -230,11 +227,6 @@ def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
         return math.prod(shape), math.prod(shape)
     window = math.prod(shape[:-2])
     return window * shape[-2], window * shape[-1]
-
-
-def _require(holds: bool, rule: str, received: str) -> None:
-    if not holds:
-        raise ValueError(f"{rule}. Received: {received}")
 
 
 _STDDEV_AFTER_CUT = 0.87962566103423978  # of z ~ N(0, 1) given |z| <= 2

@@ -9,7 +9,8 @@ import numpy as np
 
 from xpnet.backend import Backend, namespace, quiet, to_numpy
 from xpnet.callbacks import Callback
-from xpnet.layers.base import Shape, is_integer, require_positive
+from xpnet.checks import is_integer, require_positive
+from xpnet.layers.base import Shape
 from xpnet.losses import Loss
 from xpnet.losses.classification import ClassLoss
 from xpnet.tree import Array

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from xpnet.backend import namespace
-from xpnet.layers.base import require_positive
+from xpnet.checks import require_positive, set_numbers
 from xpnet.losses import BinaryCrossEntropy, Loss, one_hot
 from xpnet.tree import Array
 
@@ -141,6 +141,10 @@ class BinaryAccuracy(Metric):
     """
 
     threshold: float = 0.5
+
+    def __post_init__(self):
+        set_numbers(self, "(-inf, inf)", "threshold")
+
     name: str = "binary_accuracy"
 
     on_predictions = True

@@ -13,6 +13,7 @@ import numpy as np
 from xpnet import inputs, inspection, losses, metrics, optimizers
 from xpnet.backend import Backend, get_backend, make_backend, quiet
 from xpnet.callbacks import Callback, History, Progress
+from xpnet.checks import is_integer
 from xpnet.evaluation import Evaluation, Inference, evaluate, run_batches
 from xpnet.layers import base
 from xpnet.layers.base import Layer, Shape
@@ -369,9 +370,9 @@ def _get_metrics(chosen: Sequence[str | Metric], loss: Loss) -> tuple[Metric, ..
 
 
 def _check_seed(seed: Any) -> int | tuple[int, ...]:
-    several = not base.is_integer(seed) and np.ndim(seed) == 1
+    several = not is_integer(seed) and np.ndim(seed) == 1
     seeds = tuple(seed) if several else (seed,)
-    if not seeds or not all(base.is_integer(s) and s >= 0 for s in seeds):
+    if not seeds or not all(is_integer(s) and s >= 0 for s in seeds):
         raise ValueError(f"seed is an integer of at least 0, or a sequence of them. Received: seed={seed!r}")
     seeds = tuple(int(s) for s in seeds)
     return seeds if several else seeds[0]

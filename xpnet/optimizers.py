@@ -17,6 +17,7 @@ from dataclasses import KW_ONLY, dataclass
 from xpnet import schedules
 from xpnet.backend import device, namespace
 from xpnet.backend.elementwise import map_elements, map_elements_to_trees
+from xpnet.checks import set_numbers
 from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves, named_leaves
 
 
@@ -51,15 +52,13 @@ class Optimizer:
 
     def __post_init__(self):
         schedules.get(self.learning_rate)
-        for name in ("weight_decay", "l1", "l2"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0 and finite. Received: {name}={getattr(self, name)!r}")
-        for name in ("clipvalue", "clipnorm", "global_clipnorm"):
-            limit = getattr(self, name)
-            if limit is not None and not 0 < limit < math.inf:
-                raise ValueError(f"{name} must be above 0 and finite; None turns it off. Received: {name}={limit!r}")
-        if sum(limit is not None for limit in (self.clipvalue, self.clipnorm, self.global_clipnorm)) > 1:
-            raise ValueError("Give at most one of clipvalue, clipnorm and global_clipnorm.")
+        set_numbers(self, "[0, inf)", "weight_decay", "l1", "l2")
+        limits = [name for name in ("clipvalue", "clipnorm", "global_clipnorm") if getattr(self, name) is not None]
+        set_numbers(self, "(0, inf)", *limits)
+        if len(limits) > 1:
+            raise ValueError(
+                f"Give at most one of clipvalue, clipnorm and global_clipnorm. Received: {', '.join(limits)}"
+            )
 
     @property
     def linear(self) -> bool:
@@ -148,7 +147,7 @@ class SGD(Optimizer):
 
     def __post_init__(self):
         super().__post_init__()
-        _require_share(momentum=self.momentum)
+        set_numbers(self, "[0, 1)", "momentum")
         if self.nesterov + self.moving_average > (self.momentum > 0):
             raise ValueError("nesterov and moving_average are kinds of momentum: give momentum > 0 and one of the two.")
 
@@ -218,8 +217,8 @@ class Adam(Optimizer):
 
     def __post_init__(self):
         super().__post_init__()
-        _require_share(beta_1=self.beta_1, beta_2=self.beta_2)
-        _require_epsilon(self.epsilon)
+        set_numbers(self, "[0, 1)", "beta_1", "beta_2")
+        set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, params):
         first = leaves(params)[0]
@@ -287,8 +286,8 @@ class RMSprop(Optimizer):
 
     def __post_init__(self):
         super().__post_init__()
-        _require_share(rho=self.rho, momentum=self.momentum)
-        _require_epsilon(self.epsilon)
+        set_numbers(self, "[0, 1)", "rho", "momentum")
+        set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, params):
         return {"square": _zeros(params)} | ({"velocity": _zeros(params)} if self.momentum else {})
@@ -338,12 +337,8 @@ class Adagrad(Optimizer):
 
     def __post_init__(self):
         super().__post_init__()
-        _require_epsilon(self.epsilon)
-        if not 0 <= self.initial_accumulator_value < math.inf:
-            raise ValueError(
-                "initial_accumulator_value must be at least 0 and finite. "
-                f"Received: initial_accumulator_value={self.initial_accumulator_value!r}"
-            )
+        set_numbers(self, "[0, inf)", "initial_accumulator_value")
+        set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, params):
         return {"square": map_leaves(lambda s: s + self.initial_accumulator_value, _zeros(params))}
@@ -359,17 +354,6 @@ class Adagrad(Optimizer):
 
         params, square = map_elements_to_trees(rule, params, grads, state["square"])
         return params, {"square": square}
-
-
-def _require_share(**settings):
-    for name, value in settings.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} must be in [0, 1). Received: {name}={value!r}")
-
-
-def _require_epsilon(epsilon):
-    if not 0 < epsilon < math.inf:
-        raise ValueError(f"epsilon must be above 0 and finite. Received: epsilon={epsilon!r}")
 
 
 _NAMES = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "adagrad": Adagrad}

@@ -7,8 +7,10 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
+
+from xpnet.checks import count, number, require
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Schedule(ABC):
     restart_every_epoch: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        checks = {"float": _number, "int": _count}  # by the annotation of the setting
+        checks = {"float": _rate, "int": count}  # by the annotation of the setting
         for setting in fields(self):
             if check := checks.get(str(setting.type)):
                 object.__setattr__(self, setting.name, check(setting.name, getattr(self, setting.name)))
@@ -109,11 +111,11 @@ class Piecewise(Schedule):
     values: tuple[float, ...]
 
     def __post_init__(self):
-        boundaries = tuple(_count(f"boundaries[{i}]", boundary) for i, boundary in enumerate(self.boundaries))
-        values = tuple(_number(f"values[{i}]", value) for i, value in enumerate(self.values))
+        boundaries = tuple(count(f"boundaries[{i}]", boundary) for i, boundary in enumerate(self.boundaries))
+        values = tuple(_rate(f"values[{i}]", value) for i, value in enumerate(self.values))
         increasing = all(a < b for a, b in pairwise(boundaries))
-        _require(increasing, "boundaries must increase; sort them", f"{boundaries=}")
-        _require(
+        require(increasing, "boundaries must increase; sort them", f"{boundaries=}")
+        require(
             len(values) == len(boundaries) + 1,
             "there must be one value more than boundaries: before, between and after them",
             f"{values=}, {boundaries=}",
@@ -180,7 +182,7 @@ class WarmUp(Schedule):
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "then", get(self.then))
-        _require(
+        require(
             not getattr(self.then, "restart_every_epoch", False),
             "then cannot restart alone; give restart_every_epoch=True to WarmUp",
             f"then={self.then}",
@@ -208,10 +210,10 @@ class OneCycle(Schedule):
 
     def __post_init__(self):
         super().__post_init__()
-        _require(self.rise < 1, "rise, the share of steps up to the peak, must be < 1", f"rise={self.rise}")
+        require(self.rise < 1, "rise, the share of steps up to the peak, must be < 1", f"rise={self.rise}")
         for name in ("div_factor", "final_div_factor"):
             value = getattr(self, name)
-            _require(value >= 1, f"{name} must be >= 1: the peak is divided by it", f"{name}={value}")
+            require(value >= 1, f"{name} must be >= 1: the peak is divided by it", f"{name}={value}")
 
     def __call__(self, step):
         lo, top, last = self.peak / self.div_factor, self.rise * self.steps - 1, self.steps - 1
@@ -224,7 +226,7 @@ def get(learning_rate):
     """The schedule of a number, `Constant`; a schedule or any other function of the step as it is."""
     if isinstance(learning_rate, Real):
         return Constant(float(learning_rate))
-    _require(
+    require(
         callable(learning_rate) and not isinstance(learning_rate, type),
         "A learning rate is a number, a schedule such as Cosine(0.1, 1000), or a function of the step",
         repr(learning_rate),
@@ -236,18 +238,5 @@ def _half_cosine(start: float, end: float, t: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * t)) / 2
 
 
-def _number(name: str, value) -> float:
-    holds = isinstance(value, Real) and math.isfinite(value) and float(value) >= 0
-    _require(holds, f"{name} must be a finite number >= 0, such as 0.1", f"{name}={value!r}")
-    return float(value)
-
-
-def _count(name: str, value) -> int:
-    holds = isinstance(value, Integral) and int(value) >= 1
-    _require(holds, f"{name} must be an int >= 1, such as 1000", f"{name}={value!r}")
-    return int(value)
-
-
-def _require(holds: bool, rule: str, received: str) -> None:
-    if not holds:
-        raise ValueError(f"{rule}. Received: {received}")
+def _rate(name: str, value: Any) -> float:
+    return number(name, value, "[0, inf)")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from xpnet.backend import namespace
+from xpnet.checks import set_numbers
 from xpnet.layers.base import Layer
 from xpnet.layers.reshaping import Identity
 from xpnet.special import erf
@@ -79,6 +80,9 @@ class LeakyReLU(Layer):
 
     negative_slope: float = 0.01
 
+    def __post_init__(self):
+        set_numbers(self, "(-inf, inf)", "negative_slope")
+
     def forward(self, params, x):
         xp = namespace(x)
         slope = xp.astype(x > 0, x.dtype)
@@ -99,6 +103,9 @@ class ELU(Layer):
     """
 
     alpha: float = 1.0
+
+    def __post_init__(self):
+        set_numbers(self, "(-inf, inf)", "alpha")
 
     def forward(self, params, x):
         xp = namespace(x)

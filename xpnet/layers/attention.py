@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
+from xpnet.checks import require_positive
 from xpnet.layers.activations import GELU, softmax
-from xpnet.layers.base import Layer, require_positive
+from xpnet.layers.base import Layer
 from xpnet.layers.composition import Residual, TimeDistributed
 from xpnet.layers.dense import Dense
 from xpnet.layers.dropout import Dropout

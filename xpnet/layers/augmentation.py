@@ -15,7 +15,8 @@ from operator import add
 from typing import Literal
 
 from xpnet.backend import device, namespace
-from xpnet.layers.base import Layer, require_positive
+from xpnet.checks import is_integer, require, require_positive, set_numbers
+from xpnet.layers.base import Layer
 from xpnet.random import uniform_bits
 
 
@@ -55,11 +56,9 @@ class RandomShift(_Augmentation):
 
     def __post_init__(self):
         for name, value in (("height", self.height), ("width", self.width)):
-            if not (value >= 0 and (isinstance(value, int) or value < 1)):
-                raise ValueError(
-                    f"{name} must be a number of pixels, an int, or a share of the image, a float in [0, 1). "
-                    f"Received: {name}={value!r}"
-                )
+            fits = value >= 0 if is_integer(value) else isinstance(value, float) and 0 <= value < 1
+            rule = f"{name} must be a number of pixels, an integer from 0, or a share of the image, a float in [0, 1)"
+            require(fits, rule, f"{name}={value!r}")
 
     def forward(self, params, x, *, key):
         h, w = x.shape[1:3]
@@ -178,8 +177,7 @@ class RandomRotation(_Augmentation):
     degrees: float
 
     def __post_init__(self):
-        if not 0 <= self.degrees <= 180:
-            raise ValueError(f"degrees, the largest angle, must be in [0, 180]. Received: degrees={self.degrees!r}")
+        set_numbers(self, "[0, 180]", "degrees")
 
     def forward(self, params, x, *, key):
         xp = namespace(x)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -91,15 +90,3 @@ def init(layer: Layer, rng: np.random.Generator, input_shape: Shape) -> tuple[Tr
         raise ValueError("A layer with activation=... stands for two layers: put it into a Sequential.")
     params, output_shape, *statistics = layer.init(rng, input_shape)
     return params, output_shape, statistics[0] if statistics else {}
-
-
-def is_integer(value: Any) -> bool:
-    """Whether `value` is a whole number of Python or NumPy; True and False are not."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def require_positive(**settings: int) -> None:
-    """Raise unless each setting is an integer of at least 1."""
-    for name, value in settings.items():
-        if not is_integer(value) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1. Received: {name}={value!r}")

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.layers.base import Layer, require_positive
+from xpnet.checks import require_positive
+from xpnet.layers.base import Layer
 from xpnet.layers.windows import PerAxis, Window, col2im, crop, im2col, pad, per_axis, require_image
 from xpnet.tree import Array
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xpnet.checks import set_numbers
 from xpnet.layers.base import Layer
 from xpnet.random import bernoulli
 
@@ -26,8 +27,7 @@ class Dropout(Layer):
     rate: float
 
     def __post_init__(self):
-        if not 0 <= self.rate < 1:
-            raise ValueError(f"rate, the share of elements dropped, must be in [0, 1). Received: rate={self.rate!r}")
+        set_numbers(self, "[0, 1)", "rate")
 
     def forward(self, params, x, *, key):
         keep = max(round((1 - self.rate) * 65536), 1) / 65536  # the probability that the mask really has

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.layers.base import Layer, require_positive
+from xpnet.checks import require_positive
+from xpnet.layers.base import Layer
 from xpnet.tree import Array
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from xpnet.backend import device, namespace
+from xpnet.checks import set_numbers
 from xpnet.layers.base import Layer
 from xpnet.layers.dropout import Dropout
 from xpnet.random import normal
@@ -29,8 +30,7 @@ class GaussianNoise(Layer):
     stddev: float
 
     def __post_init__(self):
-        if not self.stddev >= 0:
-            raise ValueError(f"stddev must be at least 0. Received: stddev={self.stddev!r}")
+        set_numbers(self, "[0, inf)", "stddev")
 
     def forward(self, params, x, *, key):
         y = normal(key, like=x)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xpnet.backend import namespace, size
+from xpnet.checks import require_positive, set_numbers
 from xpnet.initializers import Ones, Zeros
-from xpnet.layers.base import Layer, require_positive
+from xpnet.layers.base import Layer
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,8 @@ class BatchNormalization(Layer):
     scale: bool = True
 
     def __post_init__(self):
-        _check_epsilon(self.epsilon)
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"momentum must be in [0, 1]. Received: momentum={self.momentum!r}")
+        set_numbers(self, "(0, inf)", "epsilon")
+        set_numbers(self, "[0, 1]", "momentum")
 
     def init(self, rng, input_shape):
         row = (1, _channels(input_shape))
@@ -108,7 +108,7 @@ class LayerNormalization(Layer):
     epsilon: float = 1e-3
 
     def __post_init__(self):
-        _check_epsilon(self.epsilon)
+        set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, rng, input_shape):
         return _scale_and_offset(rng, _channels(input_shape)), input_shape
@@ -152,7 +152,7 @@ class GroupNormalization(Layer):
 
     def __post_init__(self):
         require_positive(groups=self.groups)
-        _check_epsilon(self.epsilon)
+        set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, rng, input_shape):
         channels = _channels(input_shape)
@@ -203,7 +203,7 @@ class RMSNormalization(Layer):
     epsilon: float = 1e-6
 
     def __post_init__(self):
-        _check_epsilon(self.epsilon)
+        set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, rng, input_shape):
         return {"scale": Ones()(rng, (1, _channels(input_shape)))}, input_shape
@@ -284,8 +284,3 @@ def _channels(input_shape):
     if not input_shape:
         raise ValueError("Normalisation takes samples whose last axis is the channels. Received: samples of shape ()")
     return input_shape[-1]
-
-
-def _check_epsilon(epsilon):
-    if not epsilon > 0:
-        raise ValueError(f"epsilon must be positive, such as 1e-3. Received: epsilon={epsilon!r}")

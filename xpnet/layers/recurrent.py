@@ -15,8 +15,9 @@ from typing import ClassVar, Literal
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
+from xpnet.checks import require_positive
 from xpnet.layers.activations import sigmoid
-from xpnet.layers.base import Layer, require_positive
+from xpnet.layers.base import Layer
 from xpnet.tree import Array, Tree
 
 

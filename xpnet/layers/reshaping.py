@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from xpnet.backend import namespace
+from xpnet.checks import is_integer, require, set_numbers
 from xpnet.layers.base import Layer
 
 
@@ -32,6 +33,9 @@ class Rescaling(Layer):
     scale: float
     offset: float = 0.0
 
+    def __post_init__(self):
+        set_numbers(self, "(-inf, inf)", "scale", "offset")
+
     def forward(self, params, x):
         y = x * self.scale
         if self.offset:
@@ -57,9 +61,10 @@ class Reshape(Layer):
     shape: tuple[int, ...]
 
     def __post_init__(self):
-        object.__setattr__(self, "shape", tuple(self.shape))
-        if sum(n == -1 for n in self.shape) > 1 or any(n < 1 and n != -1 for n in self.shape):
-            raise ValueError(f"A shape has positive sizes, at most one of them -1. Received: shape={self.shape}")
+        shape = tuple(self.shape) if isinstance(self.shape, (tuple, list)) else (self.shape,)
+        sizes = all(is_integer(n) and (n >= 1 or n == -1) for n in shape) and shape.count(-1) <= 1
+        require(sizes, "shape must be a tuple of positive sizes, at most one of them -1", f"shape={self.shape!r}")
+        object.__setattr__(self, "shape", shape)
 
     def init(self, rng, input_shape):
         count, known = math.prod(input_shape), math.prod(n for n in self.shape if n != -1)
@@ -80,4 +85,4 @@ class Reshape(Layer):
 class Flatten(Reshape):
     """y = x with each sample as one row,   dx = dy in the shape of x"""
 
-    shape: tuple[int, ...] = (-1,)
+    shape: tuple[int, ...] = field(default=(-1,), init=False, repr=False)

@@ -13,7 +13,8 @@ from typing import Any
 
 from xpnet.backend import device, namespace
 from xpnet.backend.indexing import slice_add
-from xpnet.layers.base import Layer, Shape, require_positive
+from xpnet.checks import require_positive
+from xpnet.layers.base import Layer, Shape
 from xpnet.tree import Array
 
 PerAxis = Any  # a setting given as an int or a tuple of one for each axis; a tuple when the layer is made

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from xpnet.backend import namespace
+from xpnet.checks import require
 from xpnet.tree import Array
 
 EPSILON = 1e-7  # probabilities and rates are kept this far from where the logarithm has no value, as in Keras
@@ -117,11 +118,6 @@ class Loss(ABC):
         fit = self.target_range[0] <= lowest and highest <= self.target_range[1]
         require(fit, rule + f"targets in {list(self.target_range)}. Rescale them or take another loss", values)
         return y
-
-
-def require(condition: bool, rule: str, received: Any) -> None:
-    if not condition:
-        raise ValueError(f"{rule}. Received: {received}")
 
 
 def outputs_of(output_shape: tuple[int, ...]) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xpnet.backend import device, namespace
+from xpnet.checks import require, set_numbers
 from xpnet.layers.activations import sigmoid, softmax
-from xpnet.losses.base import EPSILON, Loss, outputs_of, require
+from xpnet.losses.base import EPSILON, Loss, outputs_of
 from xpnet.tree import Array
 
 
@@ -68,7 +69,7 @@ class SoftmaxCrossEntropy(ClassLoss):
     label_smoothing: float = 0.0
 
     def __post_init__(self):
-        require(0 <= self.label_smoothing <= 1, "label_smoothing must be in [0, 1]", self.label_smoothing)
+        set_numbers(self, "[0, 1]", "label_smoothing")
 
     def elements(self, y, z):
         xp = namespace(z)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xpnet.backend import namespace
-from xpnet.losses.base import Loss, require
+from xpnet.checks import require
+from xpnet.losses.base import Loss
 
 
 @dataclass(frozen=True)

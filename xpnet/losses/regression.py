@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from xpnet.backend import namespace
-from xpnet.losses.base import EPSILON, Loss, require
+from xpnet.checks import set_numbers
+from xpnet.losses.base import EPSILON, Loss
 from xpnet.tree import Array
 
 
@@ -44,7 +45,7 @@ class Huber(Loss):
     delta: float = 1.0
 
     def __post_init__(self):
-        require(self.delta > 0, "delta must be positive", self.delta)
+        set_numbers(self, "(0, inf)", "delta")
 
     def elements(self, y, z):
         xp = namespace(z)
@@ -98,7 +99,7 @@ class Quantile(Loss):
     quantile: float = 0.5
 
     def __post_init__(self):
-        require(0 < self.quantile < 1, "quantile must be between 0 and 1", self.quantile)
+        set_numbers(self, "(0, 1)", "quantile")
 
     def elements(self, y, z):
         xp = namespace(z)

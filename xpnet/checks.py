@@ -1,0 +1,49 @@
+"""Checks of settings, made when the object that holds them is; an error says the rule, and what was received."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+
+def require(holds: bool, rule: str, received: Any) -> None:
+    """Raise ValueError unless the rule holds."""
+    if not holds:
+        raise ValueError(f"{rule}. Received: {received}")
+
+
+def is_integer(value: Any) -> bool:
+    """Whether `value` is a whole number of Python or NumPy; True and False are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def count(name: str, value: Any) -> int:
+    """The value as a Python int; an integer of at least 1, or ValueError."""
+    require(is_integer(value) and value >= 1, f"{name} must be an integer of at least 1", f"{name}={value!r}")
+    return int(value)
+
+
+def require_positive(**settings: Any) -> None:
+    """Raise ValueError unless each setting is an integer of at least 1."""
+    for name, value in settings.items():
+        count(name, value)
+
+
+def number(name: str, value: Any, interval: str) -> float:
+    """The value as a Python float; a number in the interval, such as "[0, 1)", or ValueError.
+
+    As a NumPy float64 it would turn float32 arrays that it meets into float64.
+    """
+    low, high = map(float, interval[1:-1].split(","))
+    x = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    above = x >= low if interval[0] == "[" else x > low
+    below = x <= high if interval[-1] == "]" else x < high
+    require(above and below, f"{name} must be a number in {interval}", f"{name}={value!r}")
+    return x
+
+
+def set_numbers(settings: Any, interval: str, *names: str) -> None:
+    """Check these attributes of a frozen dataclass, and replace each by its `number`."""
+    for name in names:
+        object.__setattr__(settings, name, number(name, getattr(settings, name), interval))
