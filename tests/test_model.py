@@ -132,6 +132,7 @@ def test_validation_data_and_split(xp):
     assert first.history == second.history
     assert len(first.history["loss"]) == 4
     assert len(first.history["val_accuracy"]) == 2
+    assert first.validation_epoch == [1, 3]
 
 
 def test_records_every_k_steps(xp):

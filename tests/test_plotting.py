@@ -119,6 +119,14 @@ def test_learning_curves_of_a_real_fit(rng):
     assert curves(plotting.learning_curves(history, per="iteration"))[0][0] == [2, 4, 6, 8]
 
 
+def test_validation_values_stand_at_the_epochs_that_were_validated():
+    history = History({"loss": [4.0, 3.0, 2.0, 1.0], "val_loss": [3.5, 1.5]}, [0, 1, 2, 3], validation_epoch=[1, 3])
+
+    ax = plotting.learning_curves(history)
+
+    assert curves(ax) == [([1, 2, 3, 4], [4, 3, 2, 1]), ([2, 4], [3.5, 1.5])]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -129,7 +137,7 @@ def test_learning_curves_of_a_real_fit(rng):
         ({"smooth": 4}, r"smooth must be from 1 .* 3. Received: smooth=4"),
         ({"smooth": 0}, r"smooth=0"),
         ({"history": {str(i): History() for i in range(8)}}, r"up to 7 histories.*Received: 8"),
-        ({"history": {"loss": [1.0, 2.0], "val_loss": [1.0]}}, r"validation_freq=1.*2 values of 'loss' and 1"),
+        ({"history": {"loss": [1.0, 2.0], "val_loss": [1.0]}}, r"draw the History.*2 values of 'loss' and 1"),
         ({"history": {}}, r"holds nothing"),
     ],
 )

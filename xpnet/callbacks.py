@@ -23,6 +23,8 @@ class History:
         One value an epoch: ``"loss"``, each metric, and with validation data ``"val_loss"``, ...
     epoch : list of int
         The epochs' numbers, from 0.
+    validation_epoch : list of int
+        Those of them after which the model was validated.
     iterations : dict of list
         With ``fit(record_every=k)``: one value every k steps; ``"step"``, the mini-batch's ``"loss"`` and metrics
         and, with validation data, ``"val_loss"``, ... right after that step.
@@ -30,6 +32,7 @@ class History:
 
     history: dict[str, list] = field(default_factory=dict)
     epoch: list[int] = field(default_factory=list)
+    validation_epoch: list[int] = field(default_factory=list, kw_only=True)
     iterations: dict[str, list] = field(default_factory=dict)
 
     @staticmethod

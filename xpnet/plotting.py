@@ -60,18 +60,18 @@ def learning_curves(
         raise ValueError(f'per must be "epoch" or "iteration". Received: per={per!r}')
     histories = _named_histories(history)
     series = [_series(one, metric, per) for one in histories.values()]
-    smoothed = [_running_mean(x, train, smooth) for x, train, _ in series]
+    smoothed = [_running_mean(*train, smooth) for train, *_ in series]
     ax = _axes(ax, 5.2, 3.4)
     pairs = [(BLUE, VERMILLION)] if "" in histories else [(color, color) for color in COLORS]
     style, validation_style = LINES[per]
     if per == "iteration" and "" not in histories and smooth == 1:
         style = style | {"alpha": 0.4}  # of the same colour as the validation curve, which lies over it
-    for (x, train, validation), means, (color, validation_color) in zip(series, smoothed, pairs, strict=False):
+    for (train, *validation), means, (color, validation_color) in zip(series, smoothed, pairs, strict=False):
         if smooth > 1:
-            _curve(ax, x, train, color=color, **style | {"alpha": 0.3})
+            _curve(ax, *train, color=color, **style | {"alpha": 0.3})
         _curve(ax, *means, color=color, **style)
-        if validation is not None:
-            _curve(ax, x, validation, color=validation_color, **validation_style)
+        for values in validation:
+            _curve(ax, *values, color=validation_color, **validation_style)
 
     if "" not in histories:
         for name, color in zip(histories, COLORS, strict=False):
@@ -79,7 +79,7 @@ def learning_curves(
         pairs = [(GREY, GREY)]
     train_label, validation_label = labels or ("training" if per == "epoch" else "mini-batch", "validation")
     ax.plot([], [], color=pairs[0][0], label=train_label, **style)
-    if any(validation is not None for _, _, validation in series):
+    if any(validation for _, *validation in series):
         ax.plot([], [], color=pairs[0][1], label=validation_label, **validation_style)
     _label_curves(ax, metric, per)
     return ax
@@ -296,8 +296,8 @@ def _named_histories(history: Any) -> dict[str, Any]:
     raise TypeError(f"history must be what fit returns, its dict of lists, or a dict of those. Received: {history!r}")
 
 
-def _series(history: History | Mapping, metric: str, per: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Positions from 1 on, training values and validation values, of shape (n,) or (n, K)."""
+def _series(history: History | Mapping, metric: str, per: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of the training and, where recorded, the validation data: positions from 1 on, and values of shape (n,) or (n, K)."""
     if not isinstance(history, History):
         table, positions = history, history.get("step")
     elif per == "epoch":
@@ -308,14 +308,17 @@ def _series(history: History | Mapping, metric: str, per: str) -> tuple[np.ndarr
     if metric not in names:
         remedy = "fit(record_every=1) records iterations" if per == "iteration" else "Model(metrics=[...]) records more"
         raise ValueError(f"The history holds {', '.join(names) or 'nothing'}; {remedy}. Received: metric={metric!r}")
-    train, validation = np.asarray(table[metric]), table.get(f"val_{metric}")
+    train, validation = table[metric], table.get(f"val_{metric}")
     x = np.arange(len(train)) if positions is None else np.asarray(positions)
-    if validation is not None and len(validation) != len(train):
+    if validation is None:
+        return [(x + 1, np.asarray(train))]
+    at = x if len(validation) == len(x) else np.asarray(getattr(history, "validation_epoch", []))
+    if len(validation) != len(at):
         raise ValueError(
-            "A plot needs a validation value for each training value; fit with validation_freq=1. Received: "
+            "The epochs of the validation values are unknown: draw the History that fit returns, not its dict. Received: "
             f"{len(train)} values of {metric!r} and {len(validation)} of 'val_{metric}'"
         )
-    return x + 1, train, None if validation is None else np.asarray(validation)
+    return [(x + 1, np.asarray(train)), (at + 1, np.asarray(validation))]
 
 
 def _running_mean(x: np.ndarray, values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

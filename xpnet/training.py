@@ -88,6 +88,8 @@ class Loop:
                 self._call("on_epoch_begin", epoch)
                 logs = self._epoch(epoch, interrupted)
                 history.epoch.append(epoch)
+                if "val_loss" in logs:
+                    history.validation_epoch.append(epoch)
                 history.add(history.history, logs)
                 self.progress.end(logs)
                 self._call("on_epoch_end", epoch, logs)
