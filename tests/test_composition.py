@@ -10,6 +10,7 @@ from xpnet.layers.activations import Tanh
 from xpnet.layers.composition import Add, Concatenate, Parallel, Residual, TimeDistributed
 from xpnet.layers.dense import Dense
 from xpnet.layers.dropout import Dropout
+from xpnet.layers.embedding import Embedding
 from xpnet.layers.normalization import BatchNormalization
 from xpnet.layers.reshaping import Flatten, Identity, Reshape
 from xpnet.layers.sequential import Sequential
@@ -147,6 +148,17 @@ def test_without_dx(xp, rng):
     y, backward = layer.forward(params, x)
 
     assert backward(y, need_dx=False)[0] is None
+
+
+@pytest.mark.parametrize(
+    "layer", [Concatenate([Embedding(3, 4), Embedding(3, 2)]), TimeDistributed(Embedding(3, 2))], ids=kind
+)
+def test_tokens_have_no_gradient(layer, xp):
+    tokens = xp.asarray(np.array([[[0, 2, 1], [1, 1, 0]]]))
+    y, backward = layer.forward(map_leaves(xp.asarray, build(layer, tokens.shape[1:])[0]), tokens)
+
+    assert layer.integer_input
+    assert backward(y)[0] is None
 
 
 @pytest.mark.parametrize("layer", [LAYERS[-1], Sequential([Reshape((2, 1)), TimeDistributed(NOISY)])], ids=kind)

@@ -76,8 +76,8 @@ class _Branches(Layer):
 
         def backward(dy, need_dx=True):
             pairs = [f(dy_i, need_dx) for f, dy_i in zip(backwards, split(dy), strict=True)]
-            dxs, grads = zip(*pairs, strict=True)
-            return reduce(add, dxs) if need_dx else None, grads
+            dxs = [dx for dx, _ in pairs if dx is not None]  # integers have no gradient
+            return reduce(add, dxs) if dxs else None, tuple(grads for _, grads in pairs)
 
         return (y, backward, tuple(new_statistics)) if self.running else (y, backward)
 
@@ -245,7 +245,7 @@ class TimeDistributed(Layer):
 
         def backward(dy, need_dx=True):
             dx, grads = layer_backward(_merge(dy), need_dx)
-            return (_split(dx, x) if need_dx else None), grads
+            return (None if dx is None else _split(dx, x)), grads
 
         return (y, backward, new_statistics) if self.running else (y, backward)
 
