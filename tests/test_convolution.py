@@ -252,6 +252,13 @@ def test_activation_means_two_layers():
     assert Sequential([Conv2D(3, 2, activation="relu")]) == Sequential([Conv2D(3, 2), ReLU()])
 
 
+def test_numpy_integers_are_settings():
+    """Shapes alone: no backend."""
+    layer = Conv2D(np.int64(8), np.int64(3), padding=np.int64(1))
+
+    assert layer.init(np.random.default_rng(0), (5, 5, 1))[1] == (5, 5, 8)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -164,6 +164,10 @@ def test_under_jit(rng):
     [
         (lambda: Embedding(0, 3), "input_dim must be an integer of at least 1. Received: input_dim=0"),
         (lambda: Embedding(3, 2.5), "output_dim must be an integer of at least 1. Received: output_dim=2.5"),
+        (
+            lambda: Sequential([Dense(3), Embedding(4, 2)]).init(np.random.default_rng(0), (5,)),
+            "Layer 1, Embedding: Integers have no gradient.* put it first",
+        ),
         (lambda: PositionEmbedding(0), "max_length must be an integer of at least 1. Received: max_length=0"),
         (lambda: PositionEmbedding(4).init(None, (5, 2)), r"time <= max_length=4.*samples of shape \(5, 2\)"),
         (lambda: PositionEmbedding(4).init(None, (4,)), r"Put Embedding before it.*samples of shape \(4,\)"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def require(holds: bool, rule: str, received: Any) -> None:
@@ -13,7 +13,7 @@ def require(holds: bool, rule: str, received: Any) -> None:
         raise ValueError(f"{rule}. Received: {received}")
 
 
-def is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> TypeGuard[int]:
     """Whether `value` is a whole number of Python or NumPy; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 

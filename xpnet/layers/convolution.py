@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.checks import require_positive
+from xpnet.checks import is_integer, require, require_positive
 from xpnet.layers.base import Layer
 from xpnet.layers.windows import PerAxis, Window, col2im, crop, im2col, pad, per_axis, require_image
 from xpnet.tree import Array
@@ -35,10 +35,8 @@ class _Kernel(Layer):
         require_positive(filters=self.filters, groups=self.groups)
         for name in ("kernel_size", "strides", "dilation_rate"):
             object.__setattr__(self, name, per_axis(name, getattr(self, name), self.rank))
-        if self.padding not in ("valid", "same") and (type(self.padding) is not int or self.padding < 0):
-            raise ValueError(
-                f'padding must be "valid", "same" or an integer from 0. Received: padding={self.padding!r}'
-            )
+        known = self.padding >= 0 if is_integer(self.padding) else self.padding in ("valid", "same")
+        require(known, 'padding must be "valid", "same" or an integer from 0', f"padding={self.padding!r}")
         if self.filters % self.groups:
             raise ValueError(f"filters must be a multiple of groups={self.groups}. Received: filters={self.filters}")
         initializers.get(self.weight_initializer), initializers.get(self.bias_initializer)
@@ -182,7 +180,7 @@ class Conv2DTranspose(_Kernel):
         windows = []
         for n, kernel, stride, dilation in zip(sizes, self.kernel_size, self.strides, self.dilation_rate, strict=True):
             reach = (kernel - 1) * dilation + 1
-            if isinstance(self.padding, int):
+            if not isinstance(self.padding, str):
                 size = (n - 1) * stride + reach - 2 * self.padding
             else:
                 size = n * stride + (max(reach - stride, 0) if self.padding == "valid" else 0)

@@ -8,6 +8,7 @@ from functools import reduce
 from operator import add
 
 from xpnet.backend import device, namespace
+from xpnet.checks import is_integer, require
 from xpnet.layers.base import Layer
 from xpnet.layers.windows import PerAxis, Window, crop, pad, per_axis, require_image
 
@@ -169,11 +170,11 @@ class ZeroPadding2D(Layer):
     def __post_init__(self):
         axes = self.padding if isinstance(self.padding, (tuple, list)) else (self.padding,) * 2
         sides = tuple(tuple(side) if isinstance(side, (tuple, list)) else (side,) * 2 for side in axes)
-        if [len(side) for side in sides] != [2, 2] or any(type(n) is not int or n < 0 for side in sides for n in side):
-            raise ValueError(
-                "padding must be n, (rows, columns) or ((top, bottom), (left, right)), in integers from 0. "
-                f"Received: padding={self.padding!r}"
-            )
+        pairs = [len(side) for side in sides] == [2, 2] and all(
+            is_integer(n) and n >= 0 for side in sides for n in side
+        )
+        rule = "padding must be n, (rows, columns) or ((top, bottom), (left, right)), in integers from 0"
+        require(pairs, rule, f"padding={self.padding!r}")
         object.__setattr__(self, "padding", sides)
 
     def init(self, rng, input_shape):

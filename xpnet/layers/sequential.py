@@ -10,6 +10,7 @@ from xpnet.layers import base
 from xpnet.layers.activations import Activation
 from xpnet.layers.base import Layer
 from xpnet.random import fold_in
+from xpnet.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Sequential(Layer):
     layers: tuple[Layer, ...]
 
     def __init__(self, layers: Iterable[Layer]):
+        if isinstance(layers, Layer):
+            raise TypeError(f"Sequential takes a list of layers, such as [{layers!r}]. Received: that layer alone")
         object.__setattr__(self, "layers", tuple(part for layer in layers for part in _split_activation(layer)))
 
     @cached_property
@@ -42,9 +45,12 @@ class Sequential(Layer):
         return bool(self.layers) and self.layers[0].integer_input
 
     def init(self, rng, input_shape):
-        params, statistics, shape = [], [], input_shape
+        params: list[Tree] = []
+        statistics, shape = [], input_shape
         for i, (layer, layer_rng) in enumerate(zip(self.layers, rng.spawn(len(self.layers)), strict=True)):
             try:
+                if layer.integer_input and any(params):
+                    raise ValueError("Integers have no gradient, so no layer before it could learn: put it first.")
                 layer_params, shape, layer_statistics = base.init(layer, layer_rng, shape)
             except ValueError as error:
                 raise ValueError(f"Layer {i}, {type(layer).__name__}: {error}") from error

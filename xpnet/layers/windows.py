@@ -38,7 +38,7 @@ class Window:
     def fit(cls, size: int, kernel: int, stride: int, dilation: int, padding: str | int) -> Window:
         """With the padding of Keras: "same" gives ⌈size / stride⌉ places, and pads after more than before if it must."""
         reach = (kernel - 1) * dilation + 1
-        before = after = padding if isinstance(padding, int) else 0
+        before = after = 0 if isinstance(padding, str) else padding
         if padding == "same":
             both = max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
             before, after = both // 2, both - both // 2
