@@ -195,9 +195,10 @@ class FusedRules:
 
     def _apply(self, trace: Trace, results: list[Symbol], is_tuple: bool, groups: list[tuple]) -> list:
         groups = [tuple(map(self._contiguous, group)) for group in groups]
-        outputs = [
-            tuple(self._empty_like(group[0]) if x.home is None else group[x.home] for x in results) for group in groups
-        ]
+        homes = [x.home for x in results]
+        if 0 not in homes[1:]:
+            homes[0] = 0  # parameters stay where they are: replay then has nothing to copy back
+        outputs = [tuple(self._empty_like(group[0]) if i is None else group[i] for i in homes) for group in groups]
         number = trace.dtype.type
         arguments = [number(c) for c in trace.constants] + trace.scalars
         for group, output in zip(groups, outputs, strict=True):
