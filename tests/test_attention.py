@@ -148,7 +148,7 @@ def test_under_jit(layer, rng):
         (lambda: MultiHeadAttention(2, key_dim=0), "key_dim must be an integer of at least 1. Received: key_dim=0"),
         (lambda: MultiHeadAttention(3).init(None, (5, 4)), "multiple of heads=3, or give key_dim. Received: d=4"),
         (lambda: MultiHeadAttention(2).init(None, (4,)), r"takes sequences.*samples of shape \(4,\)"),
-        (lambda: TransformerBlock(4, 2, 8, dropout=1.0), r"must be in \[0, 1\). Received: rate=1.0"),
+        (lambda: TransformerBlock(4, 2, 8, dropout=1.0), r"rate must be a number in \[0, 1\). Received: rate=1.0"),
     ],
 )
 def test_settings_and_shapes_are_checked(make, message):
