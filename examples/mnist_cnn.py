@@ -35,8 +35,9 @@ def main():
 
     network = Sequential([
         Rescaling(1 / 255), Reshape((28, 28, 1)),
-        Conv2D(16, 3, weight_initializer="he_normal"), ReLU(), MaxPooling2D(2),
-        Conv2D(32, 3, weight_initializer="he_normal"), BatchNormalization(momentum=0.9), ReLU(), MaxPooling2D(2),
+        # the maximum of ReLUs is the ReLU of the maximum: pooled first, it is a quarter of the work
+        Conv2D(16, 3, weight_initializer="he_normal"), MaxPooling2D(2), ReLU(),
+        Conv2D(32, 3, weight_initializer="he_normal"), BatchNormalization(momentum=0.9), MaxPooling2D(2), ReLU(),
         Flatten(), Dropout(0.3), Dense(10),
     ])  # fmt: skip
     optimizer = Adam(schedules.OneCycle(0.01, args.epochs * -(-len(x_train) // args.batch_size)))

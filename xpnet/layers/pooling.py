@@ -53,6 +53,7 @@ class MaxPooling2D(_Pooling):
     """y = the maximum of each window,   dx = dy at its first maximum, else 0; where windows overlap, their sum
 
     x: (batch, height, width, channels). The first is that of the uppermost row, and in it the leftmost: as in torch.
+    A ReLU behind the pooling gives what it gives before it, on fewer numbers: max(max(a, 0), max(b, 0)) = max(max(a, b), 0).
 
     Parameters
     ----------
