@@ -668,6 +668,10 @@ def _device_count():
     return _state.devices
 
 
+def _as_strided(x, shape, strides):
+    return ndarray(np.lib.stride_tricks.as_strided(x._host, shape, strides), x.data)
+
+
 def _make_modules():
     cupy = types.ModuleType("cupy")
     own = [ndarray, asarray, array, empty, take, where, sign, concatenate, stack, ascontiguousarray, may_share_memory,
@@ -692,6 +696,7 @@ def _make_modules():
     cupy.cuda.runtime = SimpleNamespace(getDeviceCount=_device_count, CUDARuntimeError=CUDARuntimeError)
     cupy.cuda.device = types.ModuleType("cupy.cuda.device")
     cupy.cuda.device.Device = Device
+    cupy.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided))
     cupy.linalg, cupy.fft = types.ModuleType("cupy.linalg"), types.ModuleType("cupy.fft")
     cupy.linalg.lstsq = None
     for name in ("fft", "ifft", "fftn", "ifftn", "rfft", "irfft", "rfftn", "irfftn", "hfft", "ihfft", "fftfreq", "rfftfreq",

@@ -15,6 +15,7 @@ import numpy as np
 from xpnet.backend.base import Backend, _namespaces
 from xpnet.backend.cuda_rules import FusedRules
 from xpnet.backend.elementwise import in_one_go
+from xpnet.backend.indexing import sliding_windows
 from xpnet.backend.namespaces import Namespace
 from xpnet.errors import BackendNotAvailableError
 from xpnet.tree import Array, Tree
@@ -39,7 +40,10 @@ def vecdot(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
     return cupy.sum(x1 * x2, axis=axis)
 
 
-xp = Namespace(array_api_compat.cupy, sign=sign, clip=clip, vecdot=vecdot)
+xp = Namespace(
+    array_api_compat.cupy, sign=sign, clip=clip, vecdot=vecdot,
+    sliding_windows=functools.partial(sliding_windows, cupy.lib.stride_tricks.as_strided),
+)  # fmt: skip
 _namespaces[cupy.ndarray] = xp
 in_one_go[cupy.ndarray] = FusedRules(cupy)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import array_api_compat.numpy
 import numpy as np
 
 from xpnet.backend.base import Backend, _namespaces, keep_freed_memory
+from xpnet.backend.indexing import sliding_windows
 from xpnet.backend.namespaces import Namespace
 
 
@@ -36,7 +38,10 @@ def take(x, indices, /, *, axis=None):
     return x.take(indices, axis=axis)
 
 
-xp = Namespace(array_api_compat.numpy, argmax=argmax, astype=astype, max=max, reshape=reshape, sum=sum, take=take)
+xp = Namespace(
+    array_api_compat.numpy, argmax=argmax, astype=astype, max=max, reshape=reshape, sum=sum, take=take,
+    sliding_windows=partial(sliding_windows, np.lib.stride_tricks.as_strided),
+)  # fmt: skip
 _namespaces.update(dict.fromkeys((np.ndarray, np.float32, np.float64), xp))
 
 

@@ -22,7 +22,12 @@ def minimum(x1, x2, /):
     return torch.clamp(x1, max=x2) if isinstance(x2, float) else array_api_compat.torch.minimum(x1, x2)
 
 
-xp = Namespace(array_api_compat.torch, maximum=maximum, minimum=minimum)
+def sliding_windows(x, axis, size, stride, dilation):
+    """See `xpnet.backend.indexing.sliding_windows`."""
+    return x.unfold(axis, (size - 1) * dilation + 1, stride)[..., ::dilation]
+
+
+xp = Namespace(array_api_compat.torch, maximum=maximum, minimum=minimum, sliding_windows=sliding_windows)
 _namespaces[torch.Tensor] = xp
 
 

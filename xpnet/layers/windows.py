@@ -79,6 +79,13 @@ class Window:
         """What each tap sees of the padded `x`: `kernel` views, each of `count` places."""
         return [x[along(axis, tap)] for tap in self.taps]
 
+    def slide(self, x: Array, axis: int) -> Array:
+        """What `take` gives on a new last axis: (…, padded, …) -> (…, count, …, kernel); a view where the library has one."""
+        xp = namespace(x)
+        if hasattr(xp, "sliding_windows"):
+            return xp.sliding_windows(x, axis, self.kernel, self.stride, self.dilation)
+        return xp.stack(self.take(x, axis - x.ndim), axis=-1)
+
     def add(self, parts: Sequence[Array], axis: int) -> Array:
         """The adjoint of `take`: an array of `padded` places, each part added to those that its tap sees."""
         xp, shape = namespace(parts[0]), list(parts[0].shape)
@@ -115,13 +122,15 @@ def im2col(x: Array, windows: Sequence[Window]) -> Array:
 
     In memory it is the matrix or, of one channel, its transpose: so copies run along the channels or along the image.
     """
-    xp, rank, (axes, channel) = namespace(x), len(windows), _layout(x.shape[-1], len(windows))
-    x = xp.moveaxis(x, -1, channel)
-    for axis, window in reversed(list(zip(axes, windows, strict=True))):  # the last first: a row is (kh, kw, c)
-        parts = window.take(x, axis)
-        x = xp.concat(parts, axis=channel) if len(parts) > 1 else parts[0]
-    groups, length = x.shape[: -rank - 2], x.shape[channel]
-    return xp.reshape(x, (*groups, -1, length)) if channel == -1 else xp.reshape(x, (*groups, length, -1)).mT
+    xp, rank = namespace(x), len(windows)
+    channel, groups = x.ndim - 1, x.shape[: -rank - 2]
+    for axis, window in enumerate(windows, channel - rank):
+        x = window.slide(x, axis)
+    leading, places, taps = range(len(groups)), range(len(groups), channel), range(channel + 1, x.ndim)
+    length = x.shape[channel] * math.prod(x.shape[channel + 1 :])
+    if x.shape[channel] == 1:
+        return xp.reshape(xp.permute_dims(x, (*leading, *taps, channel, *places)), (*groups, length, -1)).mT
+    return xp.reshape(xp.permute_dims(x, (*leading, *places, *taps, channel)), (*groups, -1, length))
 
 
 def col2im(dy: Array, W: Array, windows: Sequence[Window]) -> Array:
