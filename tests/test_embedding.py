@@ -12,6 +12,7 @@ from xpnet.backend import make_backend, to_numpy
 from xpnet.layers.composition import Concatenate
 from xpnet.layers.dense import Dense
 from xpnet.layers.embedding import Embedding, PositionEmbedding, sum_by_token
+from xpnet.layers.recurrent import LSTM
 from xpnet.layers.reshaping import Flatten
 from xpnet.layers.sequential import Sequential
 from xpnet.tree import map_leaves
@@ -83,6 +84,30 @@ def test_equals_torch(count, xp64, rng):
 
     np.testing.assert_array_equal(to_numpy(y), expected.detach().numpy())
     np.testing.assert_allclose(to_numpy(backward(xp64.asarray(dy))[1]["weight"]), tensor.grad.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("count", [6, 300])
+def test_padding_equals_torch(count, xp64, rng):
+    torch = pytest.importorskip("torch")
+    x, dy, W = rng.integers(4, size=(3, 5)), rng.normal(size=(3, 5, 2)), rng.normal(size=(count, 2))
+    W[0] = 0.0  # as torch makes it
+    tensor = torch.tensor(W, requires_grad=True)
+    expected = torch.nn.functional.embedding(torch.tensor(x), tensor, padding_idx=0)
+    expected.backward(torch.tensor(dy))
+
+    y, backward = Embedding(count, 2, padding_idx=0).forward({"weight": xp64.asarray(W + 1.0)}, xp64.asarray(x))
+
+    np.testing.assert_allclose(to_numpy(y), np.where(x[..., None] == 0, 0.0, expected.detach().numpy() + 1.0))
+    np.testing.assert_allclose(to_numpy(backward(xp64.asarray(dy))[1]["weight"]), tensor.grad.numpy(), rtol=1e-12)
+
+
+def test_padding_is_skipped_by_a_recurrent_layer(xp, rng):
+    network = Sequential([Embedding(5, 3, padding_idx=0), LSTM(4, mask_value=0.0)])
+    params = map_leaves(xp.asarray, network.init(rng, (6,))[0])
+
+    y = network(params, xp.asarray(np.array([[1, 2, 3, 0, 0, 0]])))
+
+    np.testing.assert_allclose(to_numpy(y), to_numpy(network(params, xp.asarray(np.array([[1, 2, 3]])))), rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
@@ -165,9 +190,10 @@ def test_under_jit(rng):
         (lambda: Embedding(0, 3), "input_dim must be an integer of at least 1. Received: input_dim=0"),
         (lambda: Embedding(3, 2.5), "output_dim must be an integer of at least 1. Received: output_dim=2.5"),
         (
-            lambda: Sequential([Dense(3), Embedding(4, 2)]).init(np.random.default_rng(0), (5,)),
-            "Layer 1, Embedding: Integers have no gradient.* put it first",
+            lambda: Sequential([Flatten(), Embedding(4, 2)]).init(np.random.default_rng(0), (5,)),
+            "Layer 1, Embedding: It takes integers.* put it first",
         ),
+        (lambda: Embedding(3, 2, padding_idx=3), r"padding_idx must be in 0 \.\. 2. Received: padding_idx=3"),
         (lambda: PositionEmbedding(0), "max_length must be an integer of at least 1. Received: max_length=0"),
         (lambda: PositionEmbedding(4).init(None, (5, 2)), r"time <= max_length=4.*samples of shape \(5, 2\)"),
         (lambda: PositionEmbedding(4).init(None, (4,)), r"Put Embedding before it.*samples of shape \(4,\)"),

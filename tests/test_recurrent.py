@@ -166,6 +166,13 @@ def test_masked_steps_are_skipped(kind, all_steps, xp64, rng):
     assert_all_close(grads, map_leaves(np.add, *short_grads))
 
 
+def test_a_mask_value_from_numpy_masks_float32(xp):
+    layer, x = SimpleRNN(2, mask_value=np.float64(0.1), bias_initializer="ones"), xp.asarray(np.full((1, 3, 2), 0.1))
+    params = map_leaves(xp.asarray, layer.init(np.random.default_rng(0), (3, 2))[0])
+
+    np.testing.assert_array_equal(to_numpy(layer(params, x)), 0)
+
+
 def test_one_feature_off_the_mask_value_is_no_mask(xp):
     layer = SimpleRNN(2, mask_value=0.0)
     params = map_leaves(xp.asarray, build(layer, (1, 2))[0])
@@ -266,10 +273,11 @@ def test_initial_values(rng):
     ("make", "message"),
     [
         (lambda: LSTM(0), "units must be an integer of at least 1. Received: units=0"),
+        (lambda: LSTM(64, 32), "return_sequences must be True or False. Received: return_sequences=32"),
         (lambda: GRU(3, truncate=0), "truncate must be an integer of at least 1. Received: truncate=0"),
         (
             lambda: SimpleRNN(3, mask_value=float("nan")),
-            "mask_value must be a finite number or None. Received: mask_value=nan",
+            r"mask_value must be a number in \(-inf, inf\). Received: mask_value=nan",
         ),
         (lambda: LSTM(3, recurrent_initializer="ones_"), "Received: 'ones_'"),
         (

@@ -30,6 +30,12 @@ def require_positive(**settings: Any) -> None:
         count(name, value)
 
 
+def require_boolean(**settings: Any) -> None:
+    """Raise ValueError unless each setting is True or False: ``LSTM(64, 32)`` is not two layers."""
+    for name, value in settings.items():
+        require(isinstance(value, bool), f"{name} must be True or False", f"{name}={value!r}")
+
+
 def number(name: str, value: Any, interval: str) -> float:
     """The value as a Python float; a number in the interval, such as "[0, 1)", or ValueError.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.checks import require_positive
+from xpnet.checks import is_integer, require, require_positive
 from xpnet.layers.base import Layer
 from xpnet.tree import Array
 
@@ -14,6 +14,8 @@ from xpnet.tree import Array
 @dataclass(frozen=True)
 class Embedding(Layer):
     """y = W[x], the row of W that belongs to each token,   dW[v] = Σ dy over the places where x = v
+
+    y = 0 and no gradient where x = padding_idx.
 
     x: (batch, ...) of integers in 0 .. input_dim - 1, y: (batch, ..., output_dim), W: (input_dim, output_dim). It is the
     Dense layer of one-hot rows, without the zeros. Integers have no gradient: `backward` gives None for dx, so an
@@ -28,23 +30,31 @@ class Embedding(Layer):
     output_dim : int
     weight_initializer : str or initializer, default "uniform"
         U(-0.05, 0.05), as in Keras.
+    padding_idx : int, optional
+        The token that fills short sequences up. A recurrent layer behind it skips those steps with ``mask_value=0.0``.
 
     Raises
     ------
     ValueError
-        `input_dim` or `output_dim` is not a positive integer; a model is given tokens that are not integers, or out of
-        range. (A layer used on its own does not look: NumPy and PyTorch raise an IndexError, CuPy and JAX compute on.)
+        `input_dim` or `output_dim` is not a positive integer, `padding_idx` is no token; a model is given tokens that are not
+        integers, or out of range. (A layer used on its own does not look: NumPy and PyTorch raise an IndexError, CuPy and
+        JAX compute on.)
     """
 
+    batch_first = True
     integer_input = True
 
     input_dim: int
     output_dim: int
     weight_initializer: str | initializers.Initializer = "uniform"
+    padding_idx: int | None = None
 
     def __post_init__(self):
         require_positive(input_dim=self.input_dim, output_dim=self.output_dim)
         initializers.get(self.weight_initializer)
+        if self.padding_idx is not None:
+            is_token = is_integer(self.padding_idx) and 0 <= self.padding_idx < self.input_dim
+            require(is_token, f"padding_idx must be in 0 .. {self.input_dim - 1}", f"padding_idx={self.padding_idx!r}")
 
     def init(self, rng, input_shape):
         weight = initializers.get(self.weight_initializer)(rng, (self.input_dim, self.output_dim))
@@ -54,7 +64,7 @@ class Embedding(Layer):
         xp, rule = namespace(x), f"Embedding takes integer tokens in 0 .. {self.input_dim - 1}."
         if not xp.isdtype(x.dtype, "integral"):
             raise ValueError(f"{rule} Convert them by x.astype(int). Received: tokens of dtype {x.dtype}")
-        tokens = xp.astype(x, xp.float32)  # torch has no minimum of uint16
+        tokens = xp.astype(x, xp.int32)  # torch has no minimum of uint16
         lowest, highest = int(xp.min(tokens)), int(xp.max(tokens))
         if lowest < 0 or highest >= self.input_dim:
             raise ValueError(
@@ -65,13 +75,19 @@ class Embedding(Layer):
     def forward(self, params, x):
         xp = namespace(params["weight"])
         tokens = xp.astype(xp.reshape(x, (-1,)), xp.int32)  # torch takes no rows by uint8
+        y = xp.take(params["weight"], tokens, axis=0)
+        if self.padding_idx is not None:
+            known = xp.astype(tokens != self.padding_idx, y.dtype)[:, None]
+            y *= known
 
         def backward(dy, need_dx=True):
             rows = xp.reshape(dy, (-1, self.output_dim))
+            if self.padding_idx is not None:
+                rows = rows * known
             sum_rows = sum_by_one_hot if self.input_dim <= 256 else sum_by_token  # the faster, as measured on NumPy
             return None, {"weight": sum_rows(tokens, rows, self.input_dim)}
 
-        return xp.reshape(xp.take(params["weight"], tokens, axis=0), (*x.shape, self.output_dim)), backward
+        return xp.reshape(y, (*x.shape, self.output_dim)), backward
 
 
 @dataclass(frozen=True)

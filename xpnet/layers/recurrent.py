@@ -6,16 +6,14 @@ All take x: (batch, time, features) and give the last output (batch, units) or, 
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Real
 from typing import ClassVar, Literal
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.checks import require_positive
+from xpnet.checks import require_boolean, require_positive, set_numbers
 from xpnet.layers.activations import sigmoid
 from xpnet.layers.base import Layer
 from xpnet.tree import Array, Tree
@@ -46,7 +44,8 @@ class Recurrent(Layer):
         gradient-based algorithm for on-line training of recurrent network trajectories", Neural Computation 2 (1990).
     mask_value : float, optional
         A step of a sample whose features all equal `mask_value` is skipped: state and output carry over from the step
-        before. Later layers are not told; they see the repeated output.
+        before. Later layers are not told; they see the repeated output. For tokens: ``Embedding(..., padding_idx=0)`` and
+        ``mask_value=0.0``.
     weight_initializer, recurrent_initializer, bias_initializer : str or initializer
         Default "glorot_uniform", "orthogonal" and "zeros".
 
@@ -54,6 +53,10 @@ class Recurrent(Layer):
     ------
     ValueError
         `units` or `truncate` is not a positive integer, `mask_value` is not finite; the input is not a sequence.
+
+    Notes
+    -----
+    JAX compiles every step of the loop: 3 s for a sequence of 28 steps, 20 s for 300.
     """
 
     _gates: ClassVar[int] = 1  # blocks of `units` columns in the weights
@@ -69,10 +72,11 @@ class Recurrent(Layer):
 
     def __post_init__(self):
         require_positive(units=self.units)
+        require_boolean(return_sequences=self.return_sequences)
         if self.truncate is not None:
             require_positive(truncate=self.truncate)
-        if self.mask_value is not None and not (isinstance(self.mask_value, Real) and math.isfinite(self.mask_value)):
-            raise ValueError(f"mask_value must be a finite number or None. Received: mask_value={self.mask_value!r}")
+        if self.mask_value is not None:
+            set_numbers(self, "(-inf, inf)", "mask_value")
         for initializer in (self.weight_initializer, self.recurrent_initializer, self.bias_initializer):
             initializers.get(initializer)
 
@@ -296,8 +300,9 @@ class Bidirectional(Layer):
     """y = concatenate(f(x), f'(x backwards in time)) or their sum:   each output sees what came before and what follows
 
     f' is the same layer with parameters of its own. With ``return_sequences=True`` its outputs are turned back, so that step
-    t of both speaks of xₜ; else both last outputs are taken: f's after the last step, f''s after the first. M. Schuster and
-    K. Paliwal, "Bidirectional recurrent neural networks", IEEE Trans. Signal Processing 45 (1997).
+    t of both speaks of xₜ; else both last outputs are taken: f's after the last step, f''s after the first. Backwards each
+    gets its part of dy (both get all of a sum), and dx is f's plus that of f' turned back. M. Schuster and K. Paliwal,
+    "Bidirectional recurrent neural networks", IEEE Trans. Signal Processing 45 (1997).
 
     Parameters
     ----------

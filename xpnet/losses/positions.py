@@ -11,18 +11,26 @@ from xpnet.losses.base import Loss
 
 @dataclass(frozen=True)
 class PerPosition(Loss):
-    """loss = Σ wᵢ lᵢₜ / (T Σ wᵢ):   the mean of another loss over the samples i and their positions t = 1 … T
+    """loss = Σ wᵢ lᵢₜ / (T Σ wᵢ),   dzᵢₜ = wᵢ l'ᵢₜ / (T Σ wᵢ):   the mean of another loss over samples i, positions t = 1 … T
 
     For networks with an output at every position, such as a language model: z (batch, T, units), y (batch, T) or
-    (batch, T, units). Metrics count positions.
+    (batch, T, units). Metrics count positions. Weights are those of samples: all positions of one count alike, padding too.
 
     Parameters
     ----------
     loss : Loss
-        Of one position.
+        Of one position, such as ``SoftmaxCrossEntropy()``.
+
+    Raises
+    ------
+    ValueError
+        `loss` is not a loss; outputs are not (T, units), or targets not one for each position.
     """
 
     loss: Loss
+
+    def __post_init__(self):
+        require(isinstance(self.loss, Loss), "loss must be a loss, such as SoftmaxCrossEntropy()", repr(self.loss))
 
     def __call__(self, y, z, sample_weight=None):
         loss, dz = self.loss(*self.rows(y, z, sample_weight))
