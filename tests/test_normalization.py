@@ -121,6 +121,16 @@ def test_k_networks_on_a_leading_axis(layer, first, xp64, rng):
             np.testing.assert_allclose(to_numpy(a)[k], to_numpy(b), rtol=1e-9, atol=1e-12)
 
 
+def test_inference_keeps_its_digits_where_the_mean_is_large(rng):
+    """float32 by NumPy: the rounding is the same on all."""
+    x = (rng.normal(size=(64, 3)) + 1e5).astype(np.float32)
+    layer = BatchNormalization(momentum=0)
+    params, statistics = (map_leaves(np.float32, tree) for tree in layer.init(rng, (3,))[::2])
+    y, _, statistics = layer.forward(params, x, statistics=statistics)
+
+    np.testing.assert_allclose(layer(params, x, statistics=statistics), y, atol=2e-3)
+
+
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_under_jit(layer, rng):
     """JAX alone compiles."""

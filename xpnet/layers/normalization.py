@@ -26,6 +26,7 @@ class BatchNormalization(Layer):
     x, y: (batch, c), (batch, length, c) or (batch, height, width, c). Inference takes μ and σ² from the running
     statistics, which each training step moves: running = momentum · running + (1 - momentum) · the batch's. The running
     variance is the biased one (divided by n), as in Keras; PyTorch keeps the unbiased one; its momentum is 1 - ours.
+    Of a batch with one number for each channel x̂ and dx are 0: give batches more rows.
 
     S. Ioffe and C. Szegedy, "Batch normalization", ICML 2015.
 
@@ -82,9 +83,10 @@ class BatchNormalization(Layer):
         return y, backward, {name: old + (1 - self.momentum) * (batch[name] - old) for name, old in statistics.items()}
 
     def __call__(self, params, x, *, statistics):
-        slope = (statistics["variance"] + self.epsilon) ** -0.5 * params.get("scale", 1.0)
-        y = x * _spread(slope, x)
-        y += _spread(params.get("offset", 0.0) - statistics["mean"] * slope, x)
+        y = x - _spread(statistics["mean"], x)  # first, or digits are lost where μ is large
+        y *= _spread((statistics["variance"] + self.epsilon) ** -0.5 * params.get("scale", 1.0), x)
+        if self.center:
+            y += _spread(params["offset"], x)
         return y
 
 
@@ -146,6 +148,8 @@ class GroupNormalization(Layer):
     ValueError
         `groups` does not divide the number of channels.
     """
+
+    batch_first = True
 
     groups: int
     epsilon: float = 1e-3
