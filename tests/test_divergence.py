@@ -11,7 +11,7 @@ import pytest
 from tests.test_model import X, Y, assert_same_parameters, fit, make_model, writable
 from xpnet import SGD, Callback, DivergenceError, schedules
 from xpnet.backend import to_numpy
-from xpnet.layers import Dense, ReLU, Sequential
+from xpnet.layers import Dense, ReLU, Residual, Sequential
 from xpnet.tree import leaves
 
 LAYERS = [Dense(8), ReLU(), Sequential([Dense(8), ReLU()]), Dense(3)]
@@ -49,6 +49,16 @@ def test_the_layer_is_the_first_in_the_chain(xp):
         fit(model)
     assert caught.value.layer == "2.0 Dense output"
     assert caught.value.step == 0
+
+
+def test_the_layer_is_found_inside_a_branch(xp):
+    model = make_model(xp, optimizer=SGD(0.1), layers=[Dense(8), Residual(Sequential([ReLU(), Dense(8)])), Dense(3)])
+    poisoned = model.build((2,)).parameters
+    poisoned[1][0][1]["weight"] = writable(xp).asarray(np.full((8, 8), np.nan))
+
+    with pytest.raises(DivergenceError) as caught:
+        fit(model)
+    assert caught.value.layer == "1.0.1 Dense output"
 
 
 def test_a_run_that_ends_non_finite_is_noticed(xp):

@@ -98,10 +98,14 @@ class Watched(Layer):
 
 
 def watch(network: Layer, prefix: str = "") -> Layer:
-    """`network` with every layer of its (nested) sequences watched."""
-    if not isinstance(network, Sequential):
-        return Watched(network, f"{prefix or 'network'} {type(network).__name__}")
-    return Sequential(watch(layer, f"{prefix}.{i}".lstrip(".")) for i, layer in enumerate(network.layers))
+    """`network` with every layer watched, in sequences and branches too."""
+    inside = network.layers if isinstance(network, Sequential) else getattr(network, "branches", ())
+    watched = [watch(layer, f"{prefix}.{i}".lstrip(".")) for i, layer in enumerate(inside)]
+    if isinstance(network, Sequential):
+        return Sequential(watched)
+    if watched:
+        network = replace(network, branches=tuple(watched))  # type: ignore[type-var]
+    return Watched(network, f"{prefix or 'network'} {type(network).__name__}")
 
 
 @dataclass(frozen=True)
