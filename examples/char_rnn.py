@@ -43,7 +43,7 @@ def networks(alphabet):
 
 
 def read_text():
-    """The text as numbers of characters, and the characters; seldom ones become "?"."""
+    """The text as numbers of characters, and the characters; rare ones become "?"."""
     text = "\n\n".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
     found, counts = np.unique(list(text), return_counts=True)
     characters = sorted({"?", *found[counts >= 20]})

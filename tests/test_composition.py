@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.layer_checks import build, check_layer
+from xpnet import Model
 from xpnet.backend import make_backend, to_numpy
 from xpnet.layers import base
 from xpnet.layers.activations import Tanh
@@ -148,6 +149,25 @@ def test_without_dx(xp, rng):
     y, backward = layer.forward(params, x)
 
     assert backward(y, need_dx=False)[0] is None
+    identity = Residual(Sequential([Tanh()]))
+    assert identity.forward((({},), {}), x)[1](x, need_dx=False)[0] is None
+
+
+def test_no_dx_below_the_first_parameters(xp, rng):
+    """Even where what stands below is a container."""
+    asked = []
+
+    class Asking(Dense):
+        def forward(self, params, x):
+            y, backward = super().forward(params, x)
+            return y, lambda dy, need_dx=True: (asked.append(need_dx), backward(dy, need_dx))[1]
+
+    network = Sequential([Sequential([Flatten()]), Residual(Identity()), Asking(3), Tanh(), Asking(2)])
+    params, x = map_leaves(xp.asarray, network.init(rng, (4,))[0]), xp.asarray(rng.normal(size=(2, 4)))
+    y, backward = network.forward(params, x)
+    backward(y, need_dx=False)
+
+    assert asked == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +200,20 @@ def test_under_jit(layer, rng):
     ("make", "message"),
     [
         (lambda: Add([]), r"Add takes at least one branch. Received: branches=\(\)"),
-        (lambda: Concatenate([Identity()], axis=0), "axis must not be 0, which is the batch"),
+        (lambda: Concatenate([Identity()], axis=0), "axis must be an integer, and not 0.* Received: axis=0"),
+        (lambda: Concatenate([Identity()], axis="1"), "Received: axis='1'"),
+        (
+            lambda: init(Concatenate([Identity(), Sequential([Flatten(), Dense(5)])]), (5, 3)),
+            r"differ in no other axis.*\[\(5, 3\), \(5,\)\]",
+        ),
+        (
+            lambda: init(Residual(Sequential([Embedding(5, 3), Flatten()])), (3,)),
+            "Either all branches take integers or none.*Received: Sequential, Identity",
+        ),
+        (lambda: init(Add([Parallel([Tanh()]), Parallel([Tanh()])]), (4,)), "Parallel's outputs go into no layer"),
+        (lambda: init(Sequential([Parallel([Tanh()]), Flatten()]), (4,)), "Layer 1, Flatten: Parallel's outputs"),
+        (lambda: init(TimeDistributed(Parallel([Tanh()])), (4, 2)), "Parallel's outputs"),
+        (lambda: Model([Parallel([Dense(2)])], "mean_squared_error").build((4,)), "Parallel's outputs"),
         (lambda: init(Add([Dense(2), Dense(3)]), (4,)), r"added must give outputs of one shape. .*\[\(2,\), \(3,\)\]"),
         (lambda: init(Add([Identity(), Dense(3)]), (4, 4)), "Branch 1, Dense: "),
         (lambda: init(Concatenate([Identity()], axis=2), (4,)), r"shapes \[\(4,\)\] have no axis 2"),
@@ -198,12 +231,22 @@ def test_settings_and_shapes_are_checked(make, message):
         make()
 
 
-@pytest.mark.parametrize("make", [lambda: Residual("relu"), lambda: TimeDistributed("relu")])
-def test_branches_are_layers(make):
-    """Host-side check, so no backend."""
-    with pytest.raises(TypeError, match="Received: 'relu'"):
-        make()
-
-
 def init(layer, input_shape):
     return layer.init(np.random.default_rng(0), input_shape)
+
+
+@pytest.mark.parametrize(
+    "make", [Residual, TimeDistributed, lambda branch: Add([branch])], ids=["Residual", "Time", "Add"]
+)
+@pytest.mark.parametrize("branch", ["relu", Dense, [Dense(3), Dense(4)]], ids=["name", "class", "list"])
+def test_a_branch_is_one_layer(make, branch):
+    """Settings alone: no backend."""
+    with pytest.raises(TypeError, match=r"A branch is one layer; put several into Sequential"):
+        make(branch)
+
+
+@pytest.mark.parametrize("branches", [Dense(2), 5, "relu"], ids=repr)
+def test_branches_are_a_list(branches):
+    """Settings alone: no backend."""
+    with pytest.raises(TypeError, match="Concatenate takes a list of branches"):
+        Concatenate(branches)

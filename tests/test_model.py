@@ -9,7 +9,20 @@ import pytest
 
 from xpnet import SGD, Adam, Callback, EarlyStopping, Model, schedules
 from xpnet.backend import make_backend, to_numpy
-from xpnet.layers import Dense, Dropout, Flatten, Identity, ReLU, Rescaling, Tanh
+from xpnet.layers import (
+    Dense,
+    Dropout,
+    Flatten,
+    GroupNormalization,
+    Identity,
+    LayerNormalization,
+    ReLU,
+    Rescaling,
+    Reshape,
+    Residual,
+    RMSNormalization,
+    Tanh,
+)  # fmt: skip
 from xpnet.tree import leaves, map_leaves, named_leaves
 
 
@@ -426,6 +439,12 @@ MORE_BAD = {
     "validation_freq": ({}, {"validation_freq": 2.0}, "validation_freq is a number of epochs"),
     "validation data": ({}, {"validation_data": (X,)}, r"validation_data is \(x, y\)"),
     "masked data": ({}, {"x": np.ma.masked_array(X, X > 0)}, "Masked values"),
+    "several seeds that reshape": (
+        {"seed": (0, 1), "layers": [Reshape((2, 1)), Flatten(), Dense(3)]}, {}, "no layer that changes the axes",
+    ),
+    "several seeds in groups": (
+        {"seed": (0, 1), "layers": [Dense(4), GroupNormalization(2), Dense(3)]}, {}, "changes the axes",
+    ),
     "norms of several seeds": ({"seed": (0, 1), "optimizer": SGD(0.1, clipnorm=1.0)}, {}, "one seed at a"),
 }  # fmt: skip
 
@@ -517,3 +536,17 @@ def test_seeds_are_checked(seed):
     """Checked before any array is made."""
     with pytest.raises(ValueError, match="seed is an integer of at least 0"):
         Model([Dense(3)], "softmax_cross_entropy", seed=seed)
+
+
+@pytest.mark.parametrize(
+    "layer", [LayerNormalization(), RMSNormalization(), Residual(Dense(4)), Dropout(0.0)], ids=repr
+)
+def test_several_seeds_give_what_each_gives_alone(layer, xp):
+    layers = [Dense(4), layer, ReLU(), Dense(3)]
+    together = make_model(xp, layers=layers, seed=(0, 1)).build((2,))
+    alone = [make_model(xp, layers=layers, seed=seed).build((2,)) for seed in (0, 1)]
+
+    logits = to_numpy(together.predict_logits(X))
+
+    for k, model in enumerate(alone):
+        np.testing.assert_allclose(logits[k], to_numpy(model.predict_logits(X)), rtol=1e-5, atol=1e-6)

@@ -126,11 +126,13 @@ class Model:
         shape = tuple(int(n) for n in input_shape)
         drawn = [base.init(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
         params, output_shape, statistics = drawn[0]
+        base.require_one_output(output_shape)
         if self._batch_axis:
-            if self.network.running or not len(shape) == len(output_shape) == 1:
+            if self.network.running or self.network.batch_first or not len(shape) == len(output_shape) == 1:
                 raise ValueError(
-                    "Several seeds train dense networks at once: rows of features in, rows out, no running statistics. "
-                    f"Received: samples of shape {shape}, outputs of shape {output_shape}"
+                    "Several seeds train dense networks at once: rows of features in, rows out, no running statistics and no "
+                    "layer that changes the axes. Train others one seed at a time. Received: samples of shape "
+                    f"{shape}, outputs of shape {output_shape}, {self.network!r}"
                 )
             if self.optimizer.clipnorm or self.optimizer.global_clipnorm:
                 raise ValueError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import reduce
+from numbers import Real
 from operator import add
 from typing import Literal
 
@@ -56,7 +57,7 @@ class RandomShift(_Augmentation):
 
     def __post_init__(self):
         for name, value in (("height", self.height), ("width", self.width)):
-            fits = value >= 0 if is_integer(value) else isinstance(value, float) and 0 <= value < 1
+            fits = value >= 0 if is_integer(value) else isinstance(value, Real) and 0 <= value < 1
             rule = f"{name} must be a number of pixels, an integer from 0, or a share of the image, a float in [0, 1)"
             require(fits, rule, f"{name}={value!r}")
 
@@ -72,7 +73,7 @@ class RandomShift(_Augmentation):
 
     @staticmethod
     def _shift(bits, reach, length):
-        reach = round(reach * length) if isinstance(reach, float) else reach
+        reach = reach if is_integer(reach) else round(float(reach) * length)
         return _below(2 * reach + 1, bits) - reach
 
 

@@ -20,16 +20,18 @@ class Layer:
     out as the same tree. So it is thread-safe, it can be traced by a compiler, and one layer may appear in many
     networks.
 
-    Two kinds of layer need more, and say so in a class attribute:
+    Some kinds of layer need more, and say so in a class attribute:
 
     - ``random = True`` (dropout): `forward` takes a keyword `key`, see `xpnet.random`;
     - ``running = True`` (batch normalisation): `init` returns its running statistics as a third value, `forward` and the
-      call take them as a keyword `statistics`, and `forward` returns the new ones as a third value.
+      call take them as a keyword `statistics`, and `forward` returns the new ones as a third value;
+    - ``integer_input = True`` (embedding): x is integers, `check_input` looks at their values, `backward` gives None for dx.
     """
 
     random: ClassVar[bool] = False
     running: ClassVar[bool] = False
     integer_input: ClassVar[bool] = False  # is input used as integers (token numbers) and not made floating point?
+    batch_first: ClassVar[bool] = False  # must the batch be the first axis? Else parameter sets may have one before it
 
     def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple:
         """Draw initial parameters.
@@ -88,5 +90,15 @@ def init(layer: Layer, rng: np.random.Generator, input_shape: Shape) -> tuple[Tr
     """`layer.init` -> parameters, output shape, statistics (an empty tree if the layer has none)."""
     if getattr(layer, "activation", None) is not None:
         raise ValueError("A layer with activation=... stands for two layers: put it into a Sequential.")
+    require_one_output(input_shape)
     params, output_shape, *statistics = layer.init(rng, input_shape)
     return params, output_shape, statistics[0] if statistics else {}
+
+
+def require_one_output(*shapes: Shape) -> None:
+    """Raise if one of them is the shape of several outputs, as `Parallel` has them."""
+    if any(isinstance(n, tuple) for shape in shapes for n in shape):
+        raise ValueError(
+            "Parallel's outputs go into no layer, loss or prediction: join them by Add or Concatenate, or use the network's "
+            f"own forward. Received: outputs of shapes {shapes}"
+        )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import accumulate, pairwise
 from operator import add
 
 from xpnet.backend import namespace
+from xpnet.checks import is_integer, require
 from xpnet.layers import base
 from xpnet.layers.base import Layer
 from xpnet.layers.reshaping import Identity
@@ -23,6 +24,8 @@ class _Branches(Layer):
     branches: tuple[Layer, ...]
 
     def __post_init__(self):
+        if isinstance(self.branches, (Layer, str)) or not isinstance(self.branches, Iterable):
+            raise TypeError(f"{type(self).__name__} takes a list of branches. Received: {self.branches!r}")
         object.__setattr__(self, "branches", tuple(_one_layer(branch) for branch in self.branches))
         if not self.branches:
             raise ValueError(f"{type(self).__name__} takes at least one branch. Received: branches=()")
@@ -35,23 +38,32 @@ class _Branches(Layer):
         """The joined output, and the function from its gradient dy to the branches' gradients."""
         raise NotImplementedError
 
-    @property
+    @cached_property
     def random(self):
         return any(branch.random for branch in self.branches)
 
-    @property
+    @cached_property
     def running(self):
         return any(branch.running for branch in self.branches)
 
-    @property
+    @cached_property
     def integer_input(self):
         return any(branch.integer_input for branch in self.branches)
+
+    @cached_property
+    def batch_first(self):
+        return any(branch.batch_first for branch in self.branches)
 
     def check_input(self, x):
         for branch in self.branches:
             branch.check_input(x)
 
     def init(self, rng, input_shape):
+        if self.integer_input and not all(branch.integer_input for branch in self.branches):
+            raise ValueError(
+                "Either all branches take integers or none. Put Embedding before the branches. "
+                f"Received: {', '.join(type(branch).__name__ for branch in self.branches)}"
+            )
         params, shapes, statistics = [], [], []
         for i, (branch, branch_rng) in enumerate(zip(self.branches, rng.spawn(len(self.branches)), strict=True)):
             try:
@@ -76,8 +88,8 @@ class _Branches(Layer):
 
         def backward(dy, need_dx=True):
             pairs = [f(dy_i, need_dx) for f, dy_i in zip(backwards, split(dy), strict=True)]
-            dxs = [dx for dx, _ in pairs if dx is not None]  # integers have no gradient
-            return reduce(add, dxs) if dxs else None, tuple(grads for _, grads in pairs)
+            dxs, grads = zip(*pairs, strict=True)
+            return (reduce(add, dxs) if need_dx and not self.integer_input else None), grads
 
         return (y, backward, tuple(new_statistics)) if self.running else (y, backward)
 
@@ -90,7 +102,8 @@ class _Branches(Layer):
 class Parallel(_Branches):
     """y = (f₁(x), …, fₙ(x)), a tuple,   dx = Σᵢ fᵢ'ᵀ dyᵢ:   x reaches the loss through every branch
 
-    For networks with several outputs. Parameters are the tuple of the branches' parameters.
+    For networks with several outputs, trained by a loop of your own: `Model` has one output and one loss. Parameters are
+    the tuple of the branches' parameters.
 
     Parameters
     ----------
@@ -121,12 +134,13 @@ class Add(_Branches):
     """
 
     def _join_shapes(self, shapes):
+        base.require_one_output(*shapes)
         if len(set(shapes)) > 1:
             raise ValueError(f"Branches that are added must give outputs of one shape. Received: shapes {shapes}")
         return shapes[0]
 
     def _join(self, ys):
-        return reduce(add, ys), lambda dy: [dy] * len(ys)
+        return reduce(add, ys), lambda dy: [dy] * len(self.branches)  # of ys nothing is kept alive
 
 
 def Residual(branch: Layer, shortcut: Layer | None = None) -> Add:
@@ -163,20 +177,23 @@ class Concatenate(_Branches):
         `axis` is the batch; the branches' outputs differ in another axis, or lack this one.
     """
 
+    batch_first = True  # type: ignore[assignment]
+
     axis: int = -1
 
     def __post_init__(self):
         super().__post_init__()
-        if self.axis == 0:
-            raise ValueError("axis must not be 0, which is the batch: -1 are the channels. Received: axis=0")
+        rule = "axis must be an integer, and not 0, which is the batch: -1 are the channels"
+        require(is_integer(self.axis) and self.axis != 0, rule, f"axis={self.axis!r}")
 
     def _join_shapes(self, shapes):
+        base.require_one_output(*shapes)
         rank = len(shapes[0])
         axis = self.axis - (self.axis > 0)  # of one sample: without the batch
         if not -rank <= axis < rank:
             raise ValueError(f"Branches' outputs of shapes {shapes} have no axis {self.axis}, the batch being axis 0.")
         before, after = slice(axis % rank), slice(axis % rank + 1, None)
-        if len({(shape[before], shape[after]) for shape in shapes}) > 1:
+        if len({(len(shape), shape[before], shape[after]) for shape in shapes}) > 1:
             raise ValueError(
                 f"Branches concatenated along axis {self.axis} must give outputs that differ in no other axis. "
                 f"Received: shapes {shapes}"
@@ -215,15 +232,17 @@ class TimeDistributed(Layer):
     def __post_init__(self):
         object.__setattr__(self, "layer", _one_layer(self.layer))
 
-    @property
+    batch_first = True
+
+    @cached_property
     def random(self):
         return self.layer.random
 
-    @property
+    @cached_property
     def running(self):
         return self.layer.running
 
-    @property
+    @cached_property
     def integer_input(self):
         return self.layer.integer_input
 
@@ -237,6 +256,7 @@ class TimeDistributed(Layer):
                 f"Received: samples of shape {input_shape}"
             )
         params, shape, *statistics = self.layer.init(rng, input_shape[1:])
+        base.require_one_output(shape)
         return params, (input_shape[0], *shape), *statistics
 
     def forward(self, params, x, *, key=None, statistics=None):
@@ -263,5 +283,7 @@ def _split(y, x):
 
 def _one_layer(layer: Layer) -> Layer:
     """`layer`, or the `Sequential` it stands for if it has an ``activation=``."""
+    if not isinstance(layer, Layer):
+        raise TypeError(f"A branch is one layer; put several into Sequential([...]). Received: {layer!r}")
     sequential = Sequential([layer])
     return layer if len(sequential.layers) == 1 else sequential

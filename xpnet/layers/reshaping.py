@@ -58,6 +58,8 @@ class Reshape(Layer):
         The shape does not hold as many elements as a sample has.
     """
 
+    batch_first = True
+
     shape: tuple[int, ...]
 
     def __post_init__(self):

@@ -10,7 +10,7 @@ from xpnet.layers import base
 from xpnet.layers.activations import Activation
 from xpnet.layers.base import Layer
 from xpnet.random import fold_in
-from xpnet.tree import Tree
+from xpnet.tree import leaves
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,16 @@ class Sequential(Layer):
     def integer_input(self):
         return bool(self.layers) and self.layers[0].integer_input
 
+    @cached_property
+    def batch_first(self):
+        return any(layer.batch_first for layer in self.layers)
+
     def init(self, rng, input_shape):
-        params: list[Tree] = []
-        statistics, shape = [], input_shape
+        params, statistics, shape = [], [], input_shape
         for i, (layer, layer_rng) in enumerate(zip(self.layers, rng.spawn(len(self.layers)), strict=True)):
             try:
-                if layer.integer_input and any(params):
-                    raise ValueError("Integers have no gradient, so no layer before it could learn: put it first.")
+                if layer.integer_input and i > 0:
+                    raise ValueError("It takes integers, which the first layer alone is given: put it first.")
                 layer_params, shape, layer_statistics = base.init(layer, layer_rng, shape)
             except ValueError as error:
                 raise ValueError(f"Layer {i}, {type(layer).__name__}: {error}") from error
@@ -72,7 +75,7 @@ class Sequential(Layer):
 
         def backward(dy, need_dx=True):
             grads = list(params)  # below the first layer with parameters the trees are empty: their own gradients
-            lowest = 0 if need_dx else next((i for i, tree in enumerate(params) if tree), len(params))
+            lowest = 0 if need_dx else next((i for i, tree in enumerate(params) if leaves(tree)), len(params))
             for i in reversed(range(lowest, len(params))):
                 dy, grads[i] = backwards[i](dy, need_dx or i > lowest)
             return dy if need_dx else None, tuple(grads)

@@ -13,7 +13,7 @@ from typing import Any
 
 from xpnet.backend import device, namespace
 from xpnet.backend.indexing import slice_add
-from xpnet.checks import require_positive
+from xpnet.checks import count
 from xpnet.layers.base import Layer, Shape
 from xpnet.tree import Array
 
@@ -164,8 +164,7 @@ def _layout(channels: int, rank: int) -> tuple[range, int]:
 def per_axis(name: str, value: PerAxis, rank: int) -> tuple[int, ...]:
     """A setting of one positive integer for each axis; a single one means the same along every axis."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
-    for v in values:
-        require_positive(**{name: v})
+    values = tuple(count(name, v) for v in values)
     if len(values) != rank:
         raise ValueError(f"{name} takes an integer or {rank} of them, one for each axis. Received: {name}={value!r}")
     return values
