@@ -437,6 +437,7 @@ MORE_BAD = {
     ),
     "class weights by name": ({}, {"class_weight": "balanced"}, "class_weight is a dict"),
     "validation_freq": ({}, {"validation_freq": 2.0}, "validation_freq is a number of epochs"),
+    "validation_batch_size": ({}, {"validation_batch_size": 0}, "validation_batch_size must be an integer of at least 1"),
     "validation data": ({}, {"validation_data": (X,)}, r"validation_data is \(x, y\)"),
     "masked data": ({}, {"x": np.ma.masked_array(X, X > 0)}, "Masked values"),
     "several seeds that reshape": (

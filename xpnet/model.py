@@ -13,7 +13,7 @@ import numpy as np
 from xpnet import inputs, inspection, losses, metrics, optimizers
 from xpnet.backend import Backend, get_backend, make_backend, quiet
 from xpnet.callbacks import Callback, History, Progress
-from xpnet.checks import is_integer
+from xpnet.checks import is_integer, require_positive
 from xpnet.evaluation import Evaluation, Inference, evaluate, run_batches
 from xpnet.layers import base
 from xpnet.layers.base import Layer, Shape
@@ -178,6 +178,7 @@ class Model:
         initial_epoch: int = 0,
         sample_with_replacement: bool = False,
         validation_freq: int | Collection[int] = 1,
+        validation_batch_size: int | None = None,
         record_every: int | None = None,
     ) -> History:
         """Train on mini-batches.
@@ -212,6 +213,8 @@ class Model:
             Draw each sample of an epoch from all n, so that some come twice and others not.
         validation_freq : int or collection of int, default 1
             Validate every so many epochs, or after these (counted from 1).
+        validation_batch_size : int, default 512
+            How many samples to validate at once; fewer take less memory.
         record_every : int, optional
             Also record every so many steps, see `History.iterations`.
 
@@ -238,6 +241,8 @@ class Model:
         elif validation_split:
             data, validation = inputs.split(data, validation_split)
         inputs.check_batch_size(batch_size, data["x"].shape[0])
+        if validation_batch_size is not None:
+            require_positive(validation_batch_size=validation_batch_size)
         if class_weight is not None:
             data = inputs.weigh_classes(self.backend, self.loss, data, class_weight)
         self.state, self.input_shape, self.output_shape = built.state, built.input_shape, built.output_shape
@@ -250,6 +255,7 @@ class Model:
             shuffle=shuffle,
             with_replacement=sample_with_replacement,
             validation_epochs=inputs.validation_epochs(validation_freq),
+            validation_batch_size=validation_batch_size,
             record_every=record_every,
         )
         self.history, self.stop_training, self.validates = plan.history, False, validation is not None

@@ -63,6 +63,7 @@ class Plan:
     shuffle: bool
     with_replacement: bool
     validation_epochs: Callable[[int], bool]
+    validation_batch_size: int | None
     record_every: int | None
     history: History = field(default_factory=History)
 
@@ -116,8 +117,12 @@ class Loop:
         self._require_finite_parameters()
         logs = averages.means()
         if self.plan.validation is not None and self.plan.validation_epochs(epoch):
-            logs |= prefixed("val_", self.model.evaluate_prepared(self.plan.validation))
+            logs |= self._validate()
         return logs
+
+    def _validate(self) -> dict:
+        plan = self.plan
+        return prefixed("val_", self.model.evaluate_prepared(plan.validation, plan.validation_batch_size))
 
     def _order(self, epoch: int) -> np.ndarray:
         n = self.plan.data["x"].shape[0]
@@ -173,7 +178,7 @@ class Loop:
                 one = map_leaves(lambda values, i=i: values[i : i + 1], records)
                 logs = {"step": end - steps + i} | Averages(self.step.metrics).add(one, 1).means()
                 if self.plan.validation is not None:
-                    logs |= prefixed("val_", self.model.evaluate_prepared(self.plan.validation))
+                    logs |= self._validate()
                 history.add(history.iterations, logs)
 
     def _call(self, event: str, *args: Any) -> None:
