@@ -6,7 +6,7 @@ import pytest
 from tests.gradients import check_gradient
 from xpnet import Adam, Model
 from xpnet.backend import make_backend, to_numpy
-from xpnet.layers import Dense, TimeDistributed
+from xpnet.layers import Conv2D, Conv2DTranspose, Dense, TimeDistributed
 from xpnet.losses import PerPosition, mean_squared_error, softmax_cross_entropy
 
 LOSS = PerPosition(softmax_cross_entropy)
@@ -20,6 +20,29 @@ def test_gradient_and_mean_over_positions(xp64, rng):
 
     assert float(to_numpy(loss)) == pytest.approx(float(to_numpy(flat)), rel=1e-12)
     check_gradient(lambda z: float(to_numpy(LOSS(move(y), move(z), move(w))[0])), z, to_numpy(dz))
+
+
+@pytest.mark.parametrize("weight", [None, np.array([1.0, 0.5])])
+def test_positions_may_be_pixels(weight, xp64, rng):
+    y, z = rng.integers(0, 4, (2, 3, 5)), rng.normal(size=(2, 3, 5, 4))
+    move = lambda x: None if x is None else xp64.asarray(x)  # noqa: E731
+    loss, dz = LOSS(move(y), move(z), move(weight))
+    flat, dflat = LOSS(move(y.reshape(2, 15)), move(z.reshape(2, 15, 4)), move(weight))
+
+    np.testing.assert_allclose(to_numpy(loss), to_numpy(flat), rtol=1e-12)
+    np.testing.assert_allclose(to_numpy(dz).reshape(2, 15, 4), to_numpy(dflat), rtol=1e-12)
+    assert LOSS.row_shapes((2, 3, 5), (3, 5, 4)) == ((30,), 4)
+
+
+def test_an_autoencoder_learns_images(xp):
+    backend = make_backend("numpy") if xp.__class__.__name__ == "ReadOnlyNumpy" else xp
+    x = np.random.default_rng(0).normal(size=(20, 6, 6, 1))
+    layers = [Conv2D(4, 3, 2, "same", activation="relu"), Conv2DTranspose(1, 3, 2, "same")]
+    model = Model(layers, PerPosition(mean_squared_error), Adam(0.05), metrics=["mae"], backend=backend)
+    history = model.fit(x, x, batch_size=10, epochs=10, verbose=0, validation_data=(x, x), validation_batch_size=7)
+
+    assert history.history["val_loss"][-1] < 0.8 * history.history["loss"][0]
+    assert tuple(model.predict(x).shape) == x.shape
 
 
 def test_a_model_learns_and_counts_positions(xp):
@@ -40,6 +63,7 @@ def test_a_model_learns_and_counts_positions(xp):
     [
         (LOSS, np.zeros((4, 5), int), (4,), r"takes outputs of shape \(T, units\)"),
         (LOSS, np.zeros((4, 6), int), (5, 3), r"targets of shape \(n, 5, ...\). Received: targets of shape \(4, 6\)"),
+        (LOSS, np.zeros((4, 5, 3), int), (5, 4, 3), r"targets of shape \(n, 5, 4, ...\). Received: .*\(4, 5, 3\)"),
         (LOSS, np.full((4, 5), 3), (5, 3), "labels in 0 .. 2"),
         (PerPosition(mean_squared_error), np.zeros((4, 5, 2)), (5, 3), r"targets of shape \(n, 3\)"),
     ],
@@ -48,3 +72,10 @@ def test_targets_are_checked(loss, y, output_shape, message):
     """Checked alike on every backend by the loss inside; here on NumPy."""
     with pytest.raises(ValueError, match=message):
         loss.check(y, output_shape, np.float32)
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", None, type(softmax_cross_entropy)])
+def test_the_loss_inside_is_a_loss(loss):
+    """Settings alone: no backend."""
+    with pytest.raises(ValueError, match="loss must be a loss, such as"):
+        PerPosition(loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from xpnet.backend import namespace
@@ -14,7 +15,8 @@ class PerPosition(Loss):
     """loss = Σ wᵢ lᵢₜ / (T Σ wᵢ),   dzᵢₜ = wᵢ l'ᵢₜ / (T Σ wᵢ):   the mean of another loss over samples i, positions t = 1 … T
 
     For networks with an output at every position, such as a language model: z (batch, T, units), y (batch, T) or
-    (batch, T, units). Metrics count positions. Weights are those of samples: all positions of one count alike, padding too.
+    (batch, T, units); and for images out of images, where the positions are pixels: z (batch, height, width, units). Metrics
+    count positions. Weights are those of samples: all positions of one count alike, padding too.
 
     Parameters
     ----------
@@ -24,7 +26,7 @@ class PerPosition(Loss):
     Raises
     ------
     ValueError
-        `loss` is not a loss; outputs are not (T, units), or targets not one for each position.
+        `loss` is not a loss; outputs are not (..., units), or targets not one for each position.
     """
 
     loss: Loss
@@ -42,11 +44,13 @@ class PerPosition(Loss):
     def rows(self, y, z, weight):
         xp = namespace(z)
         if weight is not None:
-            weight = xp.reshape(xp.broadcast_to(weight[:, None], z.shape[:2]), (-1,))
-        return xp.reshape(y, (-1, *y.shape[2:])), xp.reshape(z, (-1, z.shape[-1])), weight
+            weight = xp.reshape(weight, (-1, *(1,) * (z.ndim - 2)))
+            weight = xp.reshape(xp.broadcast_to(weight, z.shape[:-1]), (-1,))
+        return xp.reshape(y, (-1, *y.shape[z.ndim - 1 :])), xp.reshape(z, (-1, z.shape[-1])), weight
 
     def row_shapes(self, y_shape, output_shape):
-        return (y_shape[0] * y_shape[1], *y_shape[2:]), output_shape[-1]
+        axes = len(output_shape)
+        return (math.prod(y_shape[:axes]), *y_shape[axes:]), output_shape[-1]
 
     def activation(self, z):
         return self.loss.activation(z)
@@ -55,10 +59,15 @@ class PerPosition(Loss):
         return self.loss.decide(z)
 
     def check(self, y, output_shape, dtype):
-        require(len(output_shape) == 2, "PerPosition takes outputs of shape (T, units)", f"outputs of {output_shape}")
-        length = output_shape[0]
-        rule = f"PerPosition with outputs of shape {output_shape} needs targets of shape (n, {length}, ...)"
-        require(y.ndim in (2, 3) and y.shape[1] == length, rule, f"targets of shape {tuple(y.shape)}")
+        axes = len(output_shape)
+        require(
+            axes >= 2, "PerPosition takes outputs of shape (T, units) or (..., units)", f"outputs of {output_shape}"
+        )
+        positions = tuple(y.shape[1:axes])
+        sizes = ", ".join(map(str, output_shape[:-1]))
+        rule = f"PerPosition with outputs of shape {output_shape} needs targets of shape (n, {sizes}, ...)"
+        fits = y.ndim - axes in (0, 1) and positions == output_shape[:-1]
+        require(fits, rule, f"targets of shape {tuple(y.shape)}")
         xp = namespace(y)
-        checked = self.loss.check(xp.reshape(y, (-1, *y.shape[2:])), output_shape[1:], dtype)
-        return xp.reshape(checked, (-1, length, *checked.shape[1:]))
+        checked = self.loss.check(xp.reshape(y, (-1, *y.shape[axes:])), output_shape[-1:], dtype)
+        return xp.reshape(checked, (-1, *positions, *checked.shape[1:]))
