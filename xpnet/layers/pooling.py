@@ -124,9 +124,17 @@ class GlobalMaxPooling2D(Layer):
         return {}, input_shape[-1:]
 
     def forward(self, params, x):
-        reshape = namespace(x).reshape
-        y, pool_backward = MaxPooling2D(x.shape[1:-1]).forward(params, x)
-        return reshape(y, (-1, x.shape[-1])), lambda dy, need_dx=True: pool_backward(reshape(dy, y.shape))
+        xp = namespace(x)
+        pixels = xp.reshape(x, (x.shape[0], -1, x.shape[-1]))
+
+        def backward(dy, need_dx=True):
+            first = xp.argmax(pixels, axis=1)[:, None, :]
+            pixel = xp.arange(pixels.shape[1], dtype=first.dtype, device=device(x))[:, None]
+            dx = xp.astype(pixel == first, dy.dtype)
+            dx *= dy[:, None, :]
+            return xp.reshape(dx, x.shape), {}
+
+        return xp.max(pixels, axis=1), backward
 
 
 @dataclass(frozen=True)
