@@ -183,11 +183,15 @@ def test_each_step_draws_anew(layer, xp, rng):
         (lambda: RandomShift(0, 1.5), r"a float in \[0, 1\). Received: width=1.5"),
         (lambda: RandomCrop(0, 3), "height must be an integer of at least 1. Received: height=0"),
         (lambda: RandomCrop(8, 3).init(None, (6, 6, 1)), "A crop of 8 x 3 does not fit into images of 6 x 6"),
+        (
+            lambda: RandomShift(6, 0).init(None, (6, 8, 1)),
+            "shift must be smaller than the image.*Received: RandomShift",
+        ),
         (lambda: RandomFlip("diagonal"), "Received: 'diagonal'"),
         (lambda: RandomRotation(200), r"must be a number in \[0, 180\]. Received: degrees=200"),
         (
             lambda: RandomRotation(10).init(None, (28, 28)),
-            r"takes images of shape \(height, width, channels\). .*\(28, 28\)",
+            r"takes samples of shape \(height, width, channels\). Put Reshape.*\(28, 28\)",
         ),
     ],
 )

@@ -88,7 +88,7 @@ def test_equals_torch(layer, shape, rng):
     """On NumPy alone: the other backends agree with it."""
     torch = pytest.importorskip("torch")
     if layer.padding == "same" or layer.strides == (3, 3):
-        pytest.skip("torch has no such padding: test_equals_keras")
+        pytest.skip("torch has no such padding: test_equals_jax")
     rank, transposed = layer.rank, isinstance(layer, Conv2DTranspose)
     params, output_shape, _ = build(layer, shape)
     x, dy = rng.normal(size=(2, *shape)), rng.normal(size=(2, *output_shape))
@@ -116,24 +116,37 @@ def test_equals_torch(layer, shape, rng):
     [(3, 1, 1, "same"), (2, 1, 1, "same"), (3, 2, 1, "same"), (4, 3, 1, "same"), (1, 2, 1, "same"), (2, 3, 1, "same"),
      (3, 1, 2, "same"), (2, 3, 1, "valid"), (3, 2, 1, "valid")],
 )  # fmt: skip
-def test_equals_keras(transposed, kernel, stride, dilation, padding, rng):
+def test_equals_jax(transposed, kernel, stride, dilation, padding, rng):
     """On NumPy alone: the other backends agree with it."""
-    keras = keras_on_jax()
+    jax = pytest.importorskip("jax")
     layer = (Conv2DTranspose if transposed else Conv2D)(2, kernel, stride, padding, dilation, use_bias=False)
     x = rng.normal(size=(2, 7, 6, 3)).astype(np.float32)
-    W = layer.init(rng, x.shape[1:])[0]["weight"].astype(np.float32)
-    operation = keras.ops.conv_transpose if transposed else keras.ops.conv
-    expected = operation(x, W, stride, padding, data_format="channels_last", dilation_rate=dilation)
+    params, shape = layer.init(rng, x.shape[1:])
+    W = params["weight"].astype(np.float32)
+
+    def convolve(x):
+        axes = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, W, (stride, stride), padding.upper(), rhs_dilation=(dilation, dilation), dimension_numbers=axes
+        )
+
+    expected = jax.vjp(convolve, np.zeros((2, *shape), np.float32))[1](x)[0] if transposed else convolve(x)
 
     y = layer({"weight": W}, x)
 
-    assert y.shape[1:] == layer.init(rng, x.shape[1:])[1]
+    assert y.shape[1:] == shape
     np.testing.assert_allclose(y, np.asarray(expected), rtol=1e-5, atol=1e-5)
 
 
-def keras_on_jax():
-    pytest.importorskip("jax")
-    return pytest.importorskip("keras")
+@pytest.mark.parametrize(("channels", "filters", "groups"), [(64, 1, 1), (1, 64, 1), (32, 8, 4)])
+def test_he_initialisation_keeps_the_variance(channels, filters, groups):
+    """On NumPy: initial weights are drawn on the host. Fans are counted alike, whichever way the kernel lies."""
+    x = np.random.default_rng(0).normal(size=(8, 24, 24, channels))
+    for kind in (Conv2D, Conv2DTranspose):
+        layer = kind(filters, 3, padding="same", groups=groups, use_bias=False, weight_initializer="he_normal")
+        draws = [layer(layer.init(np.random.default_rng(seed), x.shape[1:])[0], x).std() for seed in range(20)]
+
+        assert np.mean(draws) == pytest.approx(np.sqrt(2), rel=0.1)
 
 
 @every_layer
@@ -255,8 +268,10 @@ def test_activation_means_two_layers():
 def test_numpy_integers_are_settings():
     """Shapes alone: no backend."""
     layer = Conv2D(np.int64(8), np.int64(3), padding=np.int64(1))
+    shape = layer.init(np.random.default_rng(0), (5, 5, 1))[1]
 
-    assert layer.init(np.random.default_rng(0), (5, 5, 1))[1] == (5, 5, 8)
+    assert shape == (5, 5, 8)
+    assert [type(n) for n in shape] == [int, int, int]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +289,10 @@ def test_numpy_integers_are_settings():
         (lambda: Conv2D(8, 3).init(None, (28, 28)), r"Reshape\(\(28, 28, 1\)\).*samples of shape \(28, 28\)"),
         (lambda: Conv1D(8, 3).init(None, (28, 28, 1)), r"\(time, channels\).*samples of shape \(28, 28, 1\)"),
         (lambda: Conv2D(8, 5).init(None, (4, 9, 1)), 'use padding="same".*a window over 5 places, an image of 4'),
-        (lambda: Conv2DTranspose(8, 2, padding=1).init(None, (1, 1, 1)), "at least 1. Received: .*=0"),
+        (
+            lambda: Conv2DTranspose(8, 2, padding=1).init(None, (1, 1, 1)),
+            "padding must leave something.*an output of 0 places",
+        ),
     ],
 )
 def test_settings_and_shapes_are_checked(make, message):

@@ -99,7 +99,7 @@ def test_one_position_makes_it_dropout(xp, rng):
     [
         (lambda: GaussianNoise(-0.1), r"stddev must be a number in \[0, inf\). Received: stddev=-0.1"),
         (lambda: SpatialDropout2D(1.0), r"must be a number in \[0, 1\). Received: rate=1.0"),
-        (lambda: SpatialDropout1D(0.5).init(None, (8, 8, 3)), r"samples of shape \(length, channels\). .*\(8, 8, 3\)"),
+        (lambda: SpatialDropout1D(0.5).init(None, (8, 8, 3)), r"samples of shape \(time, channels\). .*\(8, 8, 3\)"),
         (lambda: SpatialDropout2D(0.5).init(None, (8, 3)), r"samples of shape \(height, width, channels\). .*\(8, 3\)"),
     ],
 )

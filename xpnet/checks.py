@@ -30,6 +30,12 @@ def require_positive(**settings: Any) -> None:
         count(name, value)
 
 
+def set_counts(settings: Any, *names: str) -> None:
+    """Check these attributes of a frozen dataclass, and replace each by its `count`."""
+    for name in names:
+        object.__setattr__(settings, name, count(name, getattr(settings, name)))
+
+
 def require_boolean(**settings: Any) -> None:
     """Raise ValueError unless each setting is True or False: ``LSTM(64, 32)`` is not two layers."""
     for name, value in settings.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.checks import require_boolean, require_positive
+from xpnet.checks import require_boolean, set_counts
 from xpnet.layers.activations import GELU, softmax
 from xpnet.layers.base import Layer
 from xpnet.layers.composition import Residual, TimeDistributed
@@ -55,10 +55,10 @@ class MultiHeadAttention(Layer):
     weight_initializer: str | initializers.Initializer = "glorot_uniform"
 
     def __post_init__(self):
-        require_positive(heads=self.heads)
+        set_counts(self, "heads")
         require_boolean(causal=self.causal)
         if self.key_dim is not None:
-            require_positive(key_dim=self.key_dim)
+            set_counts(self, "key_dim")
         initializers.get(self.weight_initializer)
 
     def init(self, rng, input_shape):

@@ -16,8 +16,9 @@ from operator import add
 from typing import Literal
 
 from xpnet.backend import device, namespace
-from xpnet.checks import is_integer, require, require_positive, set_numbers
+from xpnet.checks import is_integer, require, set_counts, set_numbers
 from xpnet.layers.base import Layer
+from xpnet.layers.windows import require_image
 from xpnet.random import uniform_bits
 
 
@@ -28,11 +29,7 @@ class _Augmentation(Layer):
     random = True
 
     def init(self, rng, input_shape):
-        if len(input_shape) != 3:
-            raise ValueError(
-                f"{type(self).__name__} takes images of shape (height, width, channels). "
-                f"Received: samples of shape {input_shape}"
-            )
+        require_image(self, input_shape)
         return {}, input_shape
 
     def __call__(self, params, x):
@@ -49,7 +46,13 @@ class RandomShift(_Augmentation):
     Parameters
     ----------
     height, width : int or float
-        The largest shift up or down, left or right: an int in pixels, a float below 1 as a share of the image's size.
+        The largest shift up or down, left or right: an int in pixels, a float below 1 as a share of the image's size, rounded
+        to pixels. What comes in from outside is 0, so shift before a rescaling that moves black away from 0.
+
+    Raises
+    ------
+    ValueError
+        A shift is negative or not smaller than the image; the input is not an image.
     """
 
     height: int | float
@@ -60,6 +63,12 @@ class RandomShift(_Augmentation):
             fits = value >= 0 if is_integer(value) else isinstance(value, Real) and 0 <= value < 1
             rule = f"{name} must be a number of pixels, an integer from 0, or a share of the image, a float in [0, 1)"
             require(fits, rule, f"{name}={value!r}")
+
+    def init(self, rng, input_shape):
+        super().init(rng, input_shape)
+        inside = all(self._reach(r, n) < n for r, n in zip((self.height, self.width), input_shape, strict=False))
+        require(inside, "A shift must be smaller than the image", f"{self} of samples of shape {input_shape}")
+        return {}, input_shape
 
     def forward(self, params, x, *, key):
         h, w = x.shape[1:3]
@@ -72,8 +81,11 @@ class RandomShift(_Augmentation):
         return _window(x, s, t, h, w), backward
 
     @staticmethod
-    def _shift(bits, reach, length):
-        reach = reach if is_integer(reach) else round(float(reach) * length)
+    def _reach(setting, length):
+        return int(setting) if is_integer(setting) else round(float(setting) * length)
+
+    def _shift(self, bits, setting, length):
+        reach = self._reach(setting, length)
         return _below(2 * reach + 1, bits) - reach
 
 
@@ -99,7 +111,7 @@ class RandomCrop(_Augmentation):
     width: int
 
     def __post_init__(self):
-        require_positive(height=self.height, width=self.width)
+        set_counts(self, "height", "width")
 
     def init(self, rng, input_shape):
         super().init(rng, input_shape)
@@ -107,7 +119,7 @@ class RandomCrop(_Augmentation):
         if h < self.height or w < self.width:
             raise ValueError(
                 f"A crop of {self.height} x {self.width} does not fit into images of {h} x {w}. "
-                "Put ZeroPadding2D before it."
+                f"Put ZeroPadding2D before it. Received: samples of shape {input_shape}"
             )
         return {}, (self.height, self.width, channels)
 

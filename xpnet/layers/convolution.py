@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.checks import is_integer, require, require_positive
+from xpnet.checks import is_integer, require, set_counts
 from xpnet.layers.base import Layer
 from xpnet.layers.windows import PerAxis, Window, col2im, crop, im2col, pad, per_axis, require_image
 from xpnet.tree import Array
@@ -32,10 +33,12 @@ class _Kernel(Layer):
     rank: ClassVar[int]  # the axes of an image, without its channels
 
     def __post_init__(self):
-        require_positive(filters=self.filters, groups=self.groups)
+        set_counts(self, "filters", "groups")
         for name in ("kernel_size", "strides", "dilation_rate"):
             object.__setattr__(self, name, per_axis(name, getattr(self, name), self.rank))
         known = self.padding >= 0 if is_integer(self.padding) else self.padding in ("valid", "same")
+        if is_integer(self.padding):
+            object.__setattr__(self, "padding", int(self.padding))
         require(known, 'padding must be "valid", "same" or an integer from 0', f"padding={self.padding!r}")
         if self.filters % self.groups:
             raise ValueError(f"filters must be a multiple of groups={self.groups}. Received: filters={self.filters}")
@@ -48,7 +51,9 @@ class _Kernel(Layer):
             raise ValueError(f"The channels must be a multiple of groups={self.groups}. Received: {channels} channels")
         weight_channels, output_sizes = self._shapes(channels, self._windows(sizes))
         weight_shape = (*self.kernel_size, *weight_channels)
-        params = {"weight": initializers.get(self.weight_initializer)(rng, weight_shape)}
+        taps, draw = math.prod(self.kernel_size), initializers.get(self.weight_initializer)
+        fans = {"fan_in": taps * channels // self.groups, "fan_out": taps * self.filters}
+        params = {"weight": draw(rng, weight_shape, **fans)}
         if self.use_bias:
             params["bias"] = initializers.get(self.bias_initializer)(rng, (1, self.filters))
         return params, (*output_sizes, self.filters)
@@ -184,7 +189,8 @@ class Conv2DTranspose(_Kernel):
                 size = (n - 1) * stride + reach - 2 * self.padding
             else:
                 size = n * stride + (max(reach - stride, 0) if self.padding == "valid" else 0)
-            require_positive(**{"the output's height and width": size})
+            rule = "The padding must leave something of the output: make it smaller, or the kernel larger"
+            require(size >= 1, rule, f"an output of {size} places from {n}, with padding={self.padding}")
             windows.append(Window.fit(size, kernel, stride, dilation, self.padding))
         return windows
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from xpnet import initializers
 from xpnet.backend import namespace
-from xpnet.checks import require_positive
+from xpnet.checks import set_counts
 from xpnet.layers.base import Layer
 
 
@@ -40,7 +40,7 @@ class Dense(Layer):
     bias_initializer: str | initializers.Initializer = "zeros"
 
     def __post_init__(self):
-        require_positive(units=self.units)
+        set_counts(self, "units")
         initializers.get(self.weight_initializer), initializers.get(self.bias_initializer)
 
     def init(self, rng, input_shape):

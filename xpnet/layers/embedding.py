@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.checks import is_integer, require, require_positive
+from xpnet.checks import is_integer, require, set_counts
 from xpnet.layers.base import Layer
 from xpnet.tree import Array
 
@@ -50,7 +50,7 @@ class Embedding(Layer):
     padding_idx: int | None = None
 
     def __post_init__(self):
-        require_positive(input_dim=self.input_dim, output_dim=self.output_dim)
+        set_counts(self, "input_dim", "output_dim")
         initializers.get(self.weight_initializer)
         if self.padding_idx is not None:
             is_token = is_integer(self.padding_idx) and 0 <= self.padding_idx < self.input_dim
@@ -112,7 +112,7 @@ class PositionEmbedding(Layer):
     weight_initializer: str | initializers.Initializer = "uniform"
 
     def __post_init__(self):
-        require_positive(max_length=self.max_length)
+        set_counts(self, "max_length")
         initializers.get(self.weight_initializer)
 
     def init(self, rng, input_shape):

@@ -9,6 +9,7 @@ from xpnet.backend import device, namespace
 from xpnet.checks import set_numbers
 from xpnet.layers.base import Layer
 from xpnet.layers.dropout import Dropout
+from xpnet.layers.windows import require_image
 from xpnet.random import normal
 
 
@@ -44,13 +45,10 @@ class GaussianNoise(Layer):
 
 @dataclass(frozen=True)
 class _SpatialDropout(Dropout):
-    axes: ClassVar[str]  # of one sample
+    rank: ClassVar[int]  # the axes of a sample, without its channels
 
     def init(self, rng, input_shape):
-        if len(input_shape) != self.axes.count(",") + 1:
-            raise ValueError(
-                f"{type(self).__name__} takes samples of shape ({self.axes}). Received: samples of shape {input_shape}"
-            )
+        require_image(self, input_shape, self.rank)
         return {}, input_shape
 
     def forward(self, params, x, *, key):
@@ -74,7 +72,7 @@ class SpatialDropout1D(_SpatialDropout):
         The share of channels set to zero, 0 <= rate < 1, kept to 1/65536.
     """
 
-    axes = "length, channels"
+    rank = 1
 
 
 @dataclass(frozen=True)
@@ -89,4 +87,4 @@ class SpatialDropout2D(_SpatialDropout):
         The share of channels set to zero, 0 <= rate < 1, kept to 1/65536.
     """
 
-    axes = "height, width, channels"
+    rank = 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xpnet.backend import namespace, size
-from xpnet.checks import require_positive, set_numbers
+from xpnet.checks import set_counts, set_numbers
 from xpnet.initializers import Ones, Zeros
 from xpnet.layers.base import Layer
 
@@ -155,7 +155,7 @@ class GroupNormalization(Layer):
     epsilon: float = 1e-3
 
     def __post_init__(self):
-        require_positive(groups=self.groups)
+        set_counts(self, "groups")
         set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, rng, input_shape):

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.checks import require_boolean, require_positive, set_numbers
+from xpnet.checks import require_boolean, set_counts, set_numbers
 from xpnet.layers.activations import sigmoid
 from xpnet.layers.base import Layer
 from xpnet.tree import Array, Tree
@@ -71,10 +71,10 @@ class Recurrent(Layer):
     bias_initializer: str | initializers.Initializer = "zeros"
 
     def __post_init__(self):
-        require_positive(units=self.units)
+        set_counts(self, "units")
         require_boolean(return_sequences=self.return_sequences)
         if self.truncate is not None:
-            require_positive(truncate=self.truncate)
+            set_counts(self, "truncate")
         if self.mask_value is not None:
             set_numbers(self, "(-inf, inf)", "mask_value")
         for initializer in (self.weight_initializer, self.recurrent_initializer, self.bias_initializer):
