@@ -76,6 +76,11 @@ class LeakyReLU(Layer):
     ----------
     negative_slope : float, default 0.01
         α.
+
+    Raises
+    ------
+    ValueError
+        `negative_slope` is not a finite number.
     """
 
     negative_slope: float = 0.01
@@ -100,6 +105,11 @@ class ELU(Layer):
     Parameters
     ----------
     alpha : float, default 1.0
+
+    Raises
+    ------
+    ValueError
+        `alpha` is not a finite number.
     """
 
     alpha: float = 1.0
@@ -141,6 +151,11 @@ class GELU(Layer):
     Parameters
     ----------
     approximate : {"none", "tanh"}, default "none"
+
+    Raises
+    ------
+    ValueError
+        `approximate` is not known.
     """
 
     approximate: Literal["none", "tanh"] = "none"

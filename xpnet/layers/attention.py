@@ -147,6 +147,11 @@ def TransformerBlock(units: int, heads: int, hidden: int, dropout: float = 0.0, 
         Rate at the end of each branch.
     causal : bool, default False
         See `MultiHeadAttention`.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range; the input is not a sequence of vectors of `units` numbers.
     """
     drop = [Dropout(dropout)] if dropout else []
     attention = Sequential([LayerNormalization(), MultiHeadAttention(heads, causal=causal), *drop])

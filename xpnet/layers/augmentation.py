@@ -148,6 +148,11 @@ class RandomFlip(_Augmentation):
     ----------
     direction : {"horizontal", "vertical", "both"}, default "horizontal"
         "horizontal" exchanges left and right, "vertical" top and bottom, "both" does each or neither or both.
+
+    Raises
+    ------
+    ValueError
+        `direction` is not known; the input is not an image.
     """
 
     direction: Literal["horizontal", "vertical", "both"] = "horizontal"
@@ -185,6 +190,11 @@ class RandomRotation(_Augmentation):
     ----------
     degrees : float
         The largest angle, in either direction; 0 <= degrees <= 180.
+
+    Raises
+    ------
+    ValueError
+        `degrees` is not in [0, 180]; the input is not an image.
     """
 
     degrees: float

@@ -108,6 +108,11 @@ class Parallel(_Branches):
     Parameters
     ----------
     branches : iterable of Layer
+
+    Raises
+    ------
+    ValueError
+        There is no branch; a branch does not take the input.
     """
 
     def _join_shapes(self, shapes):
@@ -155,6 +160,11 @@ def Residual(branch: Layer, shortcut: Layer | None = None) -> Add:
         f; use a `Sequential` for several layers.
     shortcut : Layer, default Identity()
         Stands in place of the identity where f changes the shape.
+
+    Raises
+    ------
+    ValueError
+        f or the shortcut does not take the input, or their outputs differ in shape.
     """
     return Add((branch, shortcut or Identity()))
 

@@ -20,6 +20,11 @@ class Dropout(Layer):
     ----------
     rate : float
         The share of elements set to zero, 0 <= rate < 1, kept to 1/65536.
+
+    Raises
+    ------
+    ValueError
+        `rate` is not in [0, 1).
     """
 
     random = True

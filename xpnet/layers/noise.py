@@ -24,6 +24,11 @@ class GaussianNoise(Layer):
     ----------
     stddev : float
         Standard deviation of the noise, in the units of x.
+
+    Raises
+    ------
+    ValueError
+        `stddev` is negative or not finite.
     """
 
     random = True
@@ -70,6 +75,11 @@ class SpatialDropout1D(_SpatialDropout):
     ----------
     rate : float
         The share of channels set to zero, 0 <= rate < 1, kept to 1/65536.
+
+    Raises
+    ------
+    ValueError
+        `rate` is not in [0, 1); samples are not (length, c).
     """
 
     rank = 1
@@ -85,6 +95,11 @@ class SpatialDropout2D(_SpatialDropout):
     ----------
     rate : float
         The share of channels set to zero, 0 <= rate < 1, kept to 1/65536.
+
+    Raises
+    ------
+    ValueError
+        `rate` is not in [0, 1); samples are not (height, width, c).
     """
 
     rank = 2

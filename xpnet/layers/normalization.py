@@ -38,6 +38,11 @@ class BatchNormalization(Layer):
         ε > 0.
     center, scale : bool, default True
         Whether to learn β, γ; they are 0 and 1 otherwise.
+
+    Raises
+    ------
+    ValueError
+        `momentum` or `epsilon` is out of range.
     """
 
     running = True
@@ -105,6 +110,11 @@ class LayerNormalization(Layer):
     ----------
     epsilon : float, default 1e-3
         ε > 0.
+
+    Raises
+    ------
+    ValueError
+        `epsilon` is not positive.
     """
 
     epsilon: float = 1e-3
@@ -116,14 +126,7 @@ class LayerNormalization(Layer):
         return _scale_and_offset(rng, _channels(input_shape)), input_shape
 
     def forward(self, params, x):
-        normalized, normalize_backward = _standardize(x, self.epsilon)
-        y, affine_backward = _affine(params, normalized)
-
-        def backward(dy, need_dx=True):
-            d_normalized, grads = affine_backward(dy, need_dx)
-            return (normalize_backward(d_normalized) if need_dx else None), grads
-
-        return y, backward
+        return _affine(params, *_standardize(x, self.epsilon))
 
 
 @dataclass(frozen=True)
@@ -165,16 +168,10 @@ class GroupNormalization(Layer):
         return _scale_and_offset(rng, channels), input_shape
 
     def forward(self, params, x):
-        normalized, normalize_backward = _standardize(self._regroup(x), self.epsilon)
-        y, affine_backward = _affine(params, self._ungroup(normalized, x.shape))
-
-        def backward(dy, need_dx=True):
-            d_normalized, grads = affine_backward(dy, need_dx)
-            if not need_dx:
-                return None, grads
-            return self._ungroup(normalize_backward(self._regroup(d_normalized)), x.shape), grads
-
-        return y, backward
+        normalized, backward = _standardize(self._regroup(x), self.epsilon)
+        return _affine(
+            params, self._ungroup(normalized, x.shape), lambda dy: self._ungroup(backward(self._regroup(dy)), x.shape)
+        )
 
     def _regroup(self, x):
         xp = namespace(x)
@@ -202,6 +199,11 @@ class RMSNormalization(Layer):
     ----------
     epsilon : float, default 1e-6
         ε > 0.
+
+    Raises
+    ------
+    ValueError
+        `epsilon` is not positive.
     """
 
     epsilon: float = 1e-6
@@ -213,14 +215,7 @@ class RMSNormalization(Layer):
         return {"scale": Ones()(rng, (1, _channels(input_shape)))}, input_shape
 
     def forward(self, params, x):
-        normalized, normalize_backward = _divide_by_rms(x, self.epsilon)
-        y, affine_backward = _affine(params, normalized)
-
-        def backward(dy, need_dx=True):
-            d_normalized, grads = affine_backward(dy, need_dx)
-            return (normalize_backward(d_normalized) if need_dx else None), grads
-
-        return y, backward
+        return _affine(params, *_divide_by_rms(x, self.epsilon))
 
 
 def _center(x):
@@ -248,18 +243,18 @@ def _standardize(x, epsilon):
     return y, lambda dy: _center(backward(dy))
 
 
-def _affine(params, x):
-    """y = γ x + β,   dx = γ dy,   dγ = Σ dy x,   dβ = Σ dy"""
+def _affine(params, normalized, normalize_backward):
+    """y = γ x̂ + β,   dx̂ = γ dy,   dγ = Σ dy x̂,   dβ = Σ dy; and dx from dx̂ by `normalize_backward`"""
     scale, offset = params["scale"], params.get("offset")
-    y = x * _spread(scale, x)
+    y = normalized * _spread(scale, normalized)
     if offset is not None:
-        y += _spread(offset, x)
+        y += _spread(offset, normalized)
 
-    def backward(dy, need_dx):
-        grads = {"scale": _channel_sums(dy * x, scale)}
+    def backward(dy, need_dx=True):
+        grads = {"scale": _channel_sums(dy * normalized, scale)}
         if offset is not None:
             grads["offset"] = _channel_sums(dy, offset)
-        return (dy * _spread(scale, x) if need_dx else None), grads
+        return (normalize_backward(dy * _spread(scale, normalized)) if need_dx else None), grads
 
     return y, backward
 

@@ -117,6 +117,11 @@ class GlobalMaxPooling2D(Layer):
     """y = the maximum of each channel,   dx = dy at its first maximum, else 0
 
     x: (batch, height, width, channels), y: (batch, channels).
+
+    Raises
+    ------
+    ValueError
+        The input is not an image.
     """
 
     def init(self, rng, input_shape):
@@ -142,6 +147,11 @@ class GlobalAveragePooling2D(Layer):
     """y = Σ x / n,   dx = dy / n   (n = height · width)
 
     x: (batch, height, width, channels), y: (batch, channels).
+
+    Raises
+    ------
+    ValueError
+        The input is not an image.
     """
 
     def init(self, rng, input_shape):

@@ -28,6 +28,11 @@ class Rescaling(Layer):
     ----------
     scale : float
     offset : float, default 0.0
+
+    Raises
+    ------
+    ValueError
+        A setting is not a finite number.
     """
 
     scale: float
