@@ -110,16 +110,17 @@ class Case:
         tokens = isinstance(layers[0], Embedding)
         x = rng.integers(0, 7, (12, *shape)) if tokens else rng.normal(size=(12, *shape))
         model = Model(layers, loss, optimizer, metrics, backend=backend).build(shape)
-        units = model.output_shape[0]
+        output_shape = model.output_shapes[model.input_shape]
+        units = output_shape[0]
         if isinstance(loss, PerPosition):
-            y = rng.integers(0, model.output_shape[-1], (12, units))
+            y = rng.integers(0, output_shape[-1], (12, units))
         elif loss.startswith(("softmax", "categorical")):
             y = rng.integers(0, units, 12)
         else:
             y = rng.random((12, units // model.loss.outputs_per_target))
         sample_weight = rng.random(12) if weight else None
         x = inputs.prepare_x(backend, x)
-        self.data = inputs.prepare_targets(backend, model.loss, model.output_shape, x, y, sample_weight)
+        self.data = inputs.prepare_targets(backend, model.loss, output_shape, x, y, sample_weight)
         self.step, self.state, self.backend = model.training_step, model.state, backend
         self.batches = {
             "index": rng.integers(0, 12, (STEPS, BATCH)),

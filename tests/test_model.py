@@ -7,21 +7,27 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from xpnet import SGD, Adam, Callback, EarlyStopping, Model, schedules
+from xpnet import SGD, Adam, Callback, EarlyStopping, Model, Sequential, losses, schedules
 from xpnet.backend import make_backend, to_numpy
 from xpnet.layers import (
+    LSTM,
+    BatchNormalization,
+    Conv2D,
     Dense,
     Dropout,
     Flatten,
+    GlobalAveragePooling2D,
     GroupNormalization,
     Identity,
     LayerNormalization,
+    MultiHeadAttention,
     ReLU,
     Rescaling,
     Reshape,
     Residual,
     RMSNormalization,
     Tanh,
+    TimeDistributed,
 )  # fmt: skip
 from xpnet.tree import leaves, map_leaves, named_leaves
 
@@ -381,6 +387,37 @@ def test_another_shape_after_building_is_refused(xp):
 
     with pytest.raises(ValueError, match=r"takes samples of shape \(2,\).*Received: samples of shape \(3,\)"):
         model.predict(np.zeros((4, 3)))
+
+
+def test_sequences_of_another_length_and_images_of_another_size(xp):
+    rng = np.random.default_rng(0)
+    recurrent = Sequential([LSTM(4, return_sequences=True), MultiHeadAttention(2), TimeDistributed(Dense(3))])
+    model = Model(
+        recurrent, losses.PerPosition(losses.SoftmaxCrossEntropy()), metrics=["accuracy"], backend=writable(xp)
+    )
+    for steps in (5, 9, 2):
+        x, y = rng.normal(size=(6, steps, 2)), rng.integers(0, 3, (6, steps))
+        model.fit(x, y, batch_size=3, verbose=0, validation_data=(x[:, 1:], y[:, 1:]))
+        z = model.network(model.parameters, model.backend.asarray(x))
+        np.testing.assert_allclose(to_numpy(model.predict_logits(x)), to_numpy(z), atol=1e-6)
+        assert to_numpy(model.predict(x)).shape == (6, steps)
+        assert model.evaluate(x, y).loss > 0
+    assert model.input_shape == (5, 2)
+
+    convolutional = [Conv2D(3, 3, padding="same"), BatchNormalization(), GlobalAveragePooling2D(), Dense(2)]
+    model = make_model(xp, layers=convolutional)
+    for size in (6, 7):
+        model.fit(rng.normal(size=(8, size, size, 1)), np.arange(8) % 2, batch_size=4, verbose=0)
+    assert model.step == 4
+
+
+def test_a_shape_that_needs_other_parameters_or_that_a_layer_refuses(xp):
+    model = make_model(xp, layers=[Conv2D(2, 3), Flatten(), Dense(3)]).build((6, 6, 1))
+
+    with pytest.raises(ValueError, match=r"shape \(6, 6, 1\), and others.*Build a new model.*\(7, 6, 1\)"):
+        model.predict(np.zeros((4, 7, 6, 1)))
+    with pytest.raises(ValueError, match=r"shape \(6, 6, 1\), and others.*Layer 0, Conv2D: The window must fit"):
+        model.predict(np.zeros((4, 2, 6, 1)))
 
 
 def test_predict_before_fit_says_what_to_do(xp):

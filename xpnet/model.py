@@ -23,7 +23,7 @@ from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.random import host_rng
 from xpnet.training import Loop, Plan, TrainingStep
-from xpnet.tree import Array, Tree, map_leaves
+from xpnet.tree import Array, Tree, leaves, map_leaves
 
 
 class Model:
@@ -42,6 +42,12 @@ class Model:
         each, and the order of samples and the random key of dropout follow from the first seed.
     backend : str or Backend, optional
         The backend in force when not given; the model keeps it, see `to`.
+
+    Notes
+    -----
+    The first `fit` builds the model for the shape of its samples. `predict`, `evaluate` and later fits take samples of
+    another shape if the network has the same parameters for it: sequences of another length into recurrent layers or
+    attention, images of another size into convolutions up to global pooling. All samples of one call have one shape.
 
     Attributes
     ----------
@@ -76,7 +82,7 @@ class Model:
         self.backend = get_backend() if backend is None else make_backend(backend)
         self.state: dict[str, Tree] | None = None
         self.input_shape: Any = None
-        self.output_shape: Any = None
+        self.output_shapes: dict[Shape, Shape] = {}
         self.step = 0
         self.history = History()
         self.stop_training = False
@@ -142,7 +148,7 @@ class Model:
             params = map_leaves(lambda *values: np.stack(values), *(params for params, _, _ in drawn))
         params, statistics = (_moved_copy(self.backend, tree) for tree in (params, statistics))
         self.state = {"params": params, "optimizer": self.optimizer.init(params), "statistics": statistics}
-        self.input_shape, self.output_shape, self.step = shape, output_shape, 0
+        self.input_shape, self.output_shapes, self.step = shape, {shape: output_shape}, 0
         return self
 
     def to(self, backend: str | Backend, *, device: Any = None, dtype: str | None = None) -> Model:
@@ -245,7 +251,7 @@ class Model:
             require_positive(validation_batch_size=validation_batch_size)
         if class_weight is not None:
             data = inputs.weigh_classes(self.backend, self.loss, data, class_weight)
-        self.state, self.input_shape, self.output_shape = built.state, built.input_shape, built.output_shape
+        self.state, self.input_shape, self.output_shapes = built.state, built.input_shape, built.output_shapes
         plan = Plan(
             data=data,
             validation=validation,
@@ -313,8 +319,8 @@ class Model:
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
         """The network's outputs for x, on the model's backend."""
         state, function = self.built_state(), Inference(self.network, self.backend.dtype)
-        data = {"x": self._prepare_x(x)}
-        outputs = [z for _, z in run_batches(self.backend, function, state, data, batch_size, verbose)]
+        x, _ = self._prepare_x(x)
+        outputs = [z for _, z in run_batches(self.backend, function, state, {"x": x}, batch_size, verbose)]
         return outputs[0] if len(outputs) == 1 else self.backend.namespace.concat(outputs, axis=self._batch_axis)
 
     @quiet
@@ -332,21 +338,33 @@ class Model:
     def prepare(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
         """Check a data set and move it to the backend -> ``{"x", "y"}`` and, with weights, ``"weight"``."""
         self.built_state()
-        x = self._prepare_x(x)
-        data = inputs.prepare_targets(self.backend, self.loss, self.output_shape, x, y, sample_weight)
+        x, output_shape = self._prepare_x(x)
+        data = inputs.prepare_targets(self.backend, self.loss, output_shape, x, y, sample_weight)
         for metric in self.metrics:
-            metric.check(*self.loss.row_shapes(tuple(data["y"].shape), self.output_shape))
+            metric.check(*self.loss.row_shapes(tuple(data["y"].shape), output_shape))
         return data
 
-    def _prepare_x(self, x: Any) -> Array:
+    def _prepare_x(self, x: Any) -> tuple[Array, Shape]:
+        """Check samples and move them to the backend; and the shape of their outputs."""
         x = inputs.prepare_x(self.backend, x)
-        if tuple(x.shape[1:]) != self.input_shape:
-            raise ValueError(
-                f"The model takes samples of shape {self.input_shape}. Give x of shape (n, *that), or build a new model. "
-                f"Received: samples of shape {tuple(x.shape[1:])}"
-            )
+        output_shape = self._output_shape(tuple(x.shape[1:]))
         self.network.check_input(x)
-        return x
+        return x, output_shape
+
+    def _output_shape(self, shape: Shape) -> Shape:
+        """Of samples of this shape; another than the model was built for must lead to parameters of the same shapes."""
+        if shape not in self.output_shapes:
+            rule = f"The model takes samples of shape {self.input_shape}, and others that need no other parameters."
+            try:
+                params, output_shape, statistics = base.init(self.network, host_rng(self.seeds[0], "weights"), shape)
+            except ValueError as error:
+                raise ValueError(f"{rule} {error}") from error
+            state = self.built_state()
+            ours, theirs = [state["params"], state["statistics"]], [params, statistics]
+            if [tuple(leaf.shape) for leaf in leaves(ours)] != [leaf.shape for leaf in leaves(theirs)]:
+                raise ValueError(f"{rule} Build a new model for these. Received: samples of shape {shape}")
+            self.output_shapes[shape] = output_shape
+        return self.output_shapes[shape]
 
     def built_state(self) -> dict[str, Tree]:
         if self.state is None:
