@@ -9,11 +9,15 @@ from tests.conftest import no_sync
 from tests.layer_checks import check_layer
 from tests.test_convolution import run
 from xpnet.backend import make_backend, to_numpy
-from xpnet.layers.pooling import (
+from xpnet.layers import (
+    AveragePooling1D,
     AveragePooling2D,
     ChannelsLast,
+    GlobalAveragePooling1D,
     GlobalAveragePooling2D,
+    GlobalMaxPooling1D,
     GlobalMaxPooling2D,
+    MaxPooling1D,
     MaxPooling2D,
     UpSampling2D,
     ZeroPadding2D,
@@ -32,6 +36,10 @@ LAYERS = [
     ZeroPadding2D(((1, 0), (2, 1))),
     UpSampling2D((2, 3)),
     ChannelsLast(),
+    MaxPooling1D(),
+    AveragePooling1D(3, strides=2, padding="same"),
+    GlobalMaxPooling1D(),
+    GlobalAveragePooling1D(),
 ]
 every_layer = pytest.mark.parametrize("layer", LAYERS, ids=repr)
 
@@ -39,6 +47,10 @@ every_layer = pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def images(seed=0):
     """Distinct values, further apart than the gradient check steps: it may not move a maximum."""
     return np.random.default_rng(seed).permutation(2 * 4 * 5 * 2).reshape(2, 4, 5, 2) / 10.0
+
+
+def samples(layer):
+    return images() if getattr(layer, "rank", 2) == 2 else images().reshape(2, 20, 2)
 
 
 @few
@@ -52,13 +64,13 @@ def test_pooling_gradient(xp64, pooling, size, strides, padding, seed):
 
 @pytest.mark.parametrize("layer", LAYERS[4:], ids=repr)
 def test_gradient(layer, xp64):
-    check_layer(layer, xp64, images())
+    check_layer(layer, xp64, samples(layer))
 
 
 @every_layer
 def test_float32_agrees_with_numpy(layer, xp):
-    expected = check_layer(layer, make_backend("numpy"), images(), wide=False)
-    got = check_layer(layer, xp, images(), wide=False)
+    expected = check_layer(layer, make_backend("numpy"), samples(layer), wide=False)
+    got = check_layer(layer, xp, samples(layer), wide=False)
 
     for a, b in zip(leaves(expected), leaves(got), strict=True):
         np.testing.assert_allclose(to_numpy(b), a, rtol=1e-5, atol=1e-6)  # sums round in another order
@@ -110,6 +122,28 @@ def test_equals_torch(layer, name, options, rng):
     np.testing.assert_allclose(np.moveaxis(dx, -1, 1), z.grad.numpy(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (MaxPooling1D(3, strides=2, padding="same"), MaxPooling2D((3, 1), strides=(2, 1), padding="same")),
+        (AveragePooling1D(3, strides=1, padding="same"), AveragePooling2D((3, 1), strides=1, padding="same")),
+        (GlobalMaxPooling1D(), GlobalMaxPooling2D()),
+        (GlobalAveragePooling1D(), GlobalAveragePooling2D()),
+    ],
+    ids=repr,
+)
+def test_a_sequence_is_an_image_one_pixel_wide(one, two, xp):
+    x = samples(one)
+    dy = np.random.default_rng(1).normal(size=(2, *one.init(None, x.shape[1:])[1]))
+    image, d_image = x[:, :, None, :], dy.reshape(2, *two.init(None, (20, 1, 2))[1])
+
+    y, dx, _ = run(one, xp, {}, x, dy)
+    y_image, dx_image, _ = run(two, xp, {}, image, d_image)
+
+    np.testing.assert_array_equal(y, y_image.reshape(y.shape))
+    np.testing.assert_array_equal(dx, dx_image.reshape(dx.shape))
+
+
 @pytest.mark.parametrize("kind", ["max", "average"])
 @pytest.mark.parametrize(("size", "strides"), [(2, 2), (3, 2), (2, 3), (3, 1), ((1, 3), (2, 1))])
 def test_same_padding_equals_jax(kind, size, strides, rng):
@@ -142,7 +176,7 @@ def test_channels_last(xp):
 def test_traces_under_jit(layer, rng):
     """On JAX alone."""
     jax = pytest.importorskip("jax")
-    x = images()
+    x = samples(layer)
     dy = rng.normal(size=(2, *layer.init(rng, x.shape[1:])[1]))
 
     @jax.jit
@@ -158,7 +192,7 @@ def test_traces_under_jit(layer, rng):
 
 @every_layer
 def test_reads_no_value_on_the_host(layer, xp):
-    x = xp.asarray(images())
+    x = xp.asarray(samples(layer))
 
     with no_sync():
         y, backward = layer.forward({}, x)
@@ -173,6 +207,8 @@ def test_reads_no_value_on_the_host(layer, xp):
         (lambda: AveragePooling2D(2, padding=1), 'padding must be "valid" or "same". Received: padding=1'),
         (lambda: MaxPooling2D(3).init(None, (2, 8, 1)), 'use padding="same".*a window over 3 places, an image of 2'),
         (lambda: GlobalMaxPooling2D().init(None, (10,)), r"GlobalMaxPooling2D takes samples of shape \(height, width"),
+        (lambda: MaxPooling1D((2, 2)), "pool_size takes an integer or 1 of them"),
+        (lambda: GlobalAveragePooling1D().init(None, (8, 8, 1)), r"takes samples of shape \(time, channels\)"),
         (lambda: ZeroPadding2D(-1), "Received: padding=-1"),
         (lambda: ZeroPadding2D((1, 2, 3)), r"Received: padding=\(1, 2, 3\)"),
         (lambda: UpSampling2D(1.5), "Received: size=1.5"),

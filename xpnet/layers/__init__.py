@@ -30,16 +30,19 @@ if TYPE_CHECKING:  # what follows below, for editors and type checkers
     from xpnet.layers.noise import GaussianNoise, SpatialDropout1D, SpatialDropout2D
     from xpnet.layers.normalization import BatchNormalization, GroupNormalization, LayerNormalization, RMSNormalization
     from xpnet.layers.pooling import (
+        AveragePooling1D,
         AveragePooling2D,
-        ChannelsLast,
+        GlobalAveragePooling1D,
         GlobalAveragePooling2D,
+        GlobalMaxPooling1D,
         GlobalMaxPooling2D,
+        MaxPooling1D,
         MaxPooling2D,
         UpSampling2D,
         ZeroPadding2D,
     )
     from xpnet.layers.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
-    from xpnet.layers.reshaping import Flatten, Identity, Rescaling, Reshape
+    from xpnet.layers.reshaping import ChannelsLast, Flatten, Identity, Rescaling, Reshape
     from xpnet.layers.sequential import Sequential
 
 MODULES = {
@@ -68,16 +71,19 @@ MODULES = {
     "noise": ["GaussianNoise", "SpatialDropout1D", "SpatialDropout2D"],
     "normalization": ["BatchNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization"],
     "pooling": [
+        "AveragePooling1D",
         "AveragePooling2D",
-        "ChannelsLast",
+        "GlobalAveragePooling1D",
         "GlobalAveragePooling2D",
+        "GlobalMaxPooling1D",
         "GlobalMaxPooling2D",
+        "MaxPooling1D",
         "MaxPooling2D",
         "UpSampling2D",
         "ZeroPadding2D",
     ],
     "recurrent": ["GRU", "LSTM", "Bidirectional", "SimpleRNN"],
-    "reshaping": ["Flatten", "Identity", "Rescaling", "Reshape"],
+    "reshaping": ["ChannelsLast", "Flatten", "Identity", "Rescaling", "Reshape"],
     "sequential": ["Sequential"],
 }
 
@@ -91,6 +97,7 @@ __all__ = [
     "SELU",
     "Activation",
     "Add",
+    "AveragePooling1D",
     "AveragePooling2D",
     "BatchNormalization",
     "Bidirectional",
@@ -104,7 +111,9 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GaussianNoise",
+    "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
+    "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
     "GroupNormalization",
     "Identity",
@@ -112,6 +121,7 @@ __all__ = [
     "LayerNormalization",
     "LeakyReLU",
     "LogSoftmax",
+    "MaxPooling1D",
     "MaxPooling2D",
     "MultiHeadAttention",
     "Parallel",

@@ -1,4 +1,4 @@
-"""Layers that take the maximum or mean over windows of an image, and others that only move its pixels."""
+"""Layers that take the maximum or mean over windows of images or sequences, and two that enlarge images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import ClassVar
 
 from xpnet.backend import device, namespace
 from xpnet.checks import is_integer, require
@@ -17,24 +18,25 @@ from xpnet.layers.windows import PerAxis, Window, crop, pad, per_axis, require_i
 class _Pooling(Layer):
     """The maximum or mean of a window is that of its columns, each taken along its rows: one axis after the other."""
 
+    rank: ClassVar[int] = 2  # the axes of an image, without its channels
+
     pool_size: PerAxis = 2
     strides: PerAxis = None
     padding: str = "valid"
 
     def __post_init__(self):
-        object.__setattr__(self, "pool_size", per_axis("pool_size", self.pool_size, 2))
+        object.__setattr__(self, "pool_size", per_axis("pool_size", self.pool_size, self.rank))
         strides = self.pool_size if self.strides is None else self.strides
-        object.__setattr__(self, "strides", per_axis("strides", strides, 2))
+        object.__setattr__(self, "strides", per_axis("strides", strides, self.rank))
         if self.padding not in ("valid", "same"):
             raise ValueError(f'padding must be "valid" or "same". Received: padding={self.padding!r}')
 
     def init(self, rng, input_shape):
-        require_image(self, input_shape)
-        height, width = self._windows(input_shape)
-        return {}, (height.count, width.count, input_shape[-1])
+        require_image(self, input_shape, self.rank)
+        return {}, (*(window.count for window in self._windows(input_shape[:-1])), input_shape[-1])
 
     def _windows(self, sizes):
-        settings = zip(sizes, self.pool_size, self.strides, strict=False)
+        settings = zip(sizes, self.pool_size, self.strides, strict=True)
         return [Window.fit(size, kernel, stride, 1, self.padding) for size, kernel, stride in settings]
 
     def _along(self, x, axis, window):
@@ -42,10 +44,17 @@ class _Pooling(Layer):
         raise NotImplementedError
 
     def forward(self, params, x):
-        height, width = self._windows(x.shape[1:-1])
-        rows, rows_backward = self._along(x, -2, width)
-        y, columns_backward = self._along(rows, -3, height)
-        return y, lambda dy, need_dx=True: (rows_backward(columns_backward(dy)), {})
+        y, backwards = x, []
+        for axis, window in enumerate(reversed(self._windows(x.shape[1:-1])), 2):
+            y, along_axis = self._along(y, -axis, window)
+            backwards.append(along_axis)
+
+        def backward(dy, need_dx=True):
+            for along_axis in reversed(backwards):
+                dy = along_axis(dy)
+            return dy, {}
+
+        return y, backward
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,16 @@ class MaxPooling2D(_Pooling):
 
 
 @dataclass(frozen=True)
+class MaxPooling1D(MaxPooling2D):
+    """y = the maximum of each window,   dx = dy at its first maximum, else 0; where windows overlap, their sum
+
+    x: (batch, time, channels). Parameters and errors are those of `MaxPooling2D` with one axis.
+    """
+
+    rank = 1
+
+
+@dataclass(frozen=True)
 class AveragePooling2D(_Pooling):
     """y = Σ_window x / n,   dx = Σ dy / n over the windows that a pixel is in   (n pixels in the window)
 
@@ -113,6 +132,16 @@ class AveragePooling2D(_Pooling):
 
 
 @dataclass(frozen=True)
+class AveragePooling1D(AveragePooling2D):
+    """y = Σ_window x / n,   dx = Σ dy / n over the windows that a step is in   (n steps in the window)
+
+    x: (batch, time, channels). Parameters and errors are those of `AveragePooling2D` with one axis.
+    """
+
+    rank = 1
+
+
+@dataclass(frozen=True)
 class GlobalMaxPooling2D(Layer):
     """y = the maximum of each channel,   dx = dy at its first maximum, else 0
 
@@ -124,8 +153,10 @@ class GlobalMaxPooling2D(Layer):
         The input is not an image.
     """
 
+    rank: ClassVar[int] = 2
+
     def init(self, rng, input_shape):
-        require_image(self, input_shape)
+        require_image(self, input_shape, self.rank)
         return {}, input_shape[-1:]
 
     def forward(self, params, x):
@@ -143,6 +174,16 @@ class GlobalMaxPooling2D(Layer):
 
 
 @dataclass(frozen=True)
+class GlobalMaxPooling1D(GlobalMaxPooling2D):
+    """y = the maximum of each channel over time,   dx = dy at its first maximum, else 0
+
+    x: (batch, time, channels), y: (batch, channels). Errors are those of `GlobalMaxPooling2D`.
+    """
+
+    rank = 1
+
+
+@dataclass(frozen=True)
 class GlobalAveragePooling2D(Layer):
     """y = Σ x / n,   dx = dy / n   (n = height · width)
 
@@ -154,17 +195,30 @@ class GlobalAveragePooling2D(Layer):
         The input is not an image.
     """
 
+    rank: ClassVar[int] = 2
+
     def init(self, rng, input_shape):
-        require_image(self, input_shape)
+        require_image(self, input_shape, self.rank)
         return {}, input_shape[-1:]
 
     def forward(self, params, x):
         xp, n = namespace(x), math.prod(x.shape[1:-1])
+        axes = tuple(range(1, x.ndim - 1))
 
         def backward(dy, need_dx=True):
-            return xp.broadcast_to((dy / n)[:, None, None, :], x.shape), {}
+            return xp.broadcast_to(xp.reshape(dy / n, (-1, *(1,) * len(axes), dy.shape[-1])), x.shape), {}
 
-        return xp.mean(x, axis=(1, 2)), backward
+        return xp.mean(x, axis=axes), backward
+
+
+@dataclass(frozen=True)
+class GlobalAveragePooling1D(GlobalAveragePooling2D):
+    """y = Σₜ x / T,   dx = dy / T
+
+    x: (batch, T, channels), y: (batch, channels). Errors are those of `GlobalAveragePooling2D`.
+    """
+
+    rank = 1
 
 
 @dataclass(frozen=True)
@@ -247,19 +301,3 @@ class UpSampling2D(Layer):
             return dy, {}
 
         return x, backward
-
-
-@dataclass(frozen=True)
-class ChannelsLast(Layer):
-    """y[n, …, c] = x[n, c, …],   dx[n, c, …] = dy[n, …, c]
-
-    Put it in front of a network whose images come as (batch, channels, height, width): all layers here take
-    (batch, height, width, channels).
-    """
-
-    def init(self, rng, input_shape):
-        return {}, (*input_shape[1:], input_shape[0])
-
-    def forward(self, params, x):
-        moveaxis = namespace(x).moveaxis
-        return moveaxis(x, 1, -1), lambda dy, need_dx=True: (moveaxis(dy, -1, 1), {})

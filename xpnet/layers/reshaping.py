@@ -93,3 +93,19 @@ class Flatten(Reshape):
     """y = x with each sample as one row,   dx = dy in the shape of x"""
 
     shape: tuple[int, ...] = field(default=(-1,), init=False, repr=False)
+
+
+@dataclass(frozen=True)
+class ChannelsLast(Layer):
+    """y[n, …, c] = x[n, c, …],   dx[n, c, …] = dy[n, …, c]
+
+    Put it in front of a network whose images come as (batch, channels, height, width): all layers here take
+    (batch, height, width, channels).
+    """
+
+    def init(self, rng, input_shape):
+        return {}, (*input_shape[1:], input_shape[0])
+
+    def forward(self, params, x):
+        moveaxis = namespace(x).moveaxis
+        return moveaxis(x, 1, -1), lambda dy, need_dx=True: (moveaxis(dy, -1, 1), {})
