@@ -42,16 +42,19 @@ from xpnet.layers.embedding import Embedding, PositionEmbedding
 from xpnet.layers.noise import GaussianNoise, SpatialDropout1D, SpatialDropout2D
 from xpnet.layers.normalization import BatchNormalization, GroupNormalization, LayerNormalization, RMSNormalization
 from xpnet.layers.pooling import (
+    AveragePooling1D,
     AveragePooling2D,
-    ChannelsLast,
+    GlobalAveragePooling1D,
     GlobalAveragePooling2D,
+    GlobalMaxPooling1D,
     GlobalMaxPooling2D,
+    MaxPooling1D,
     MaxPooling2D,
     UpSampling2D,
     ZeroPadding2D,
 )
 from xpnet.layers.recurrent import GRU, LSTM, Bidirectional, Recurrent, SimpleRNN
-from xpnet.layers.reshaping import Flatten, Identity, Rescaling, Reshape
+from xpnet.layers.reshaping import ChannelsLast, Flatten, Identity, Rescaling, Reshape
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import PerPosition, softmax_cross_entropy
 from xpnet.optimizers import Adagrad, AdamW, Optimizer, RMSprop
@@ -80,6 +83,8 @@ NETWORKS = {  # name: shape of a sample, layers; the last gives a row of 3
     "sequence": (SEQUENCE, [Conv1D(4, 2), SpatialDropout1D(0.2), SimpleRNN(4, return_sequences=True),
                             GRU(4, return_sequences=True, truncate=2), LSTM(3, mask_value=0.0)]),
     "long sequence": ((11, 2), [LSTM(3)]),
+    "maxima of a sequence": ((11, 2), [Conv1D(4, 2), MaxPooling1D(), GlobalMaxPooling1D(), Dense(3)]),
+    "means of a sequence": ((11, 2), [Conv1D(4, 2), AveragePooling1D(3, 2, "same"), GlobalAveragePooling1D(), Dense(3)]),
     "bidirectional": (SEQUENCE, [Bidirectional(LSTM(2, return_sequences=True)), TimeDistributed(Dense(3)),
                                  Bidirectional(GRU(3), "add")]),
     "tokens": ((5,), [Embedding(7, 4), PositionEmbedding(5), MultiHeadAttention(2, causal=True), Flatten(), Dense(3)]),

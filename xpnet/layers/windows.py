@@ -1,7 +1,8 @@
 """Windows that slide over images: what convolution and pooling have in common.
 
 Taking windows out of an image and adding windows up to an image are linear maps, each the adjoint of the other: what one
-does to values, the other does to gradients. Both go one axis at a time: k + k slices do the work of k · k.
+does to values, the other does to gradients. Both go one axis at a time. Taking is a view with one more axis for each, copied
+once where the library has such views; adding takes k + k slices to do the work of k · k.
 """
 
 from __future__ import annotations
@@ -135,8 +136,10 @@ def im2col(x: Array, windows: Sequence[Window]) -> Array:
 
 def col2im(dy: Array, W: Array, windows: Sequence[Window]) -> Array:
     """The adjoint of ``x -> im2col(x) @ W``: (..., batch · places, out) -> (..., batch, *sizes, c), still padded."""
-    xp, groups, places = namespace(dy), dy.shape[:-2], [window.count for window in windows]
-    axes, channel = _layout(W.shape[-2] // math.prod(window.kernel for window in windows), len(windows))
+    xp, groups, places, rank = namespace(dy), dy.shape[:-2], [window.count for window in windows], len(windows)
+    axes, channel = range(-rank - 1, -1), -1
+    if W.shape[-2] == math.prod(window.kernel for window in windows):  # one channel: additions run along the image
+        axes, channel = range(-rank, 0), -rank - 2
 
     def product(W):
         if channel == -1:
@@ -154,11 +157,6 @@ def _parts(x: Array, axis: int, count: int) -> list[Array]:
     """`x` cut into `count` equal slices."""
     n = x.shape[axis] // count
     return [x[along(axis, slice(i * n, i * n + n))] for i in range(count)]
-
-
-def _layout(channels: int, rank: int) -> tuple[range, int]:
-    """The axes of the image and that of the channels while windows are taken."""
-    return (range(-rank, 0), -rank - 2) if channels == 1 else (range(-rank - 1, -1), -1)
 
 
 def per_axis(name: str, value: PerAxis, rank: int) -> tuple[int, ...]:
