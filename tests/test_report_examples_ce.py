@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from xpnet import DatasetError, datasets
+from xpnet.layers import Conv1D
 
 ROOT = Path(__file__).parent.parent
 BACKPROP = (ROOT / "docs" / "backprop.md").read_text(encoding="utf-8")
@@ -91,3 +92,15 @@ def test_the_path_by_hand_of_backprop():
 
     for value in (h, o, do, dh, h * (1 - h), dh * h * (1 - h) * -2):
         assert f"{value:.8f}" in BACKPROP
+
+
+def test_the_convolution_by_hand_of_backprop():
+    x, W = np.array([[[1.0], [2.0], [3.0], [4.0]]]), np.array([[[2.0]], [[3.0]]])
+    y, backward = Conv1D(1, 2, use_bias=False).forward({"weight": W}, x)
+    dx, grads = backward(np.array([[[1.0], [10.0], [100.0]]]))
+
+    assert y.ravel().tolist() == [8, 13, 18]
+    assert grads["weight"].ravel().tolist() == [321, 432]
+    assert dx.ravel().tolist() == [2, 23, 230, 300]
+    for number in (13, 18, 321, 432, 23, 230, 300):
+        assert f"{number}" in BACKPROP
