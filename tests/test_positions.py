@@ -58,6 +58,45 @@ def test_a_model_learns_and_counts_positions(xp):
     assert np.mean(to_numpy(model.predict(x)) == y) == pytest.approx(result.accuracy, abs=1e-6)
 
 
+def test_weights_of_positions_leave_padding_out(xp64, rng):
+    y, z, w = rng.integers(0, 4, (3, 5)), rng.normal(size=(3, 5, 4)), rng.integers(0, 3, (3, 5)).astype(float)
+    move = xp64.asarray
+    loss, dz = LOSS(move(y), move(z), move(w))
+    flat, _ = softmax_cross_entropy(move(y.reshape(-1)), move(z.reshape(-1, 4)), move(w.reshape(-1)))
+
+    assert float(to_numpy(loss)) == pytest.approx(float(to_numpy(flat)), rel=1e-12)
+    check_gradient(lambda z: float(to_numpy(LOSS(move(y), move(z), move(w))[0])), z, to_numpy(dz))
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_class_weights_are_those_of_positions(one_hot, xp):
+    backend = make_backend("numpy") if xp.__class__.__name__ == "ReadOnlyNumpy" else xp
+    x = np.random.default_rng(0).normal(size=(12, 4, 5, 2))
+    labels, given = np.argmax(x, axis=-1), np.linspace(1, 2, 12)
+    y = np.eye(2)[labels] if one_hot else labels
+
+    def trained(**weights):
+        model = Model([Conv2D(2, 1)], LOSS, Adam(0.1), metrics=["accuracy"], backend=backend)
+        history = model.fit(x, y, batch_size=5, epochs=2, verbose=0, **weights)
+        return [*history.history["accuracy"], *history.history["loss"]]
+
+    by_class = trained(class_weight={0: 1.0, 1: 3.0}, sample_weight=given)
+    by_position = trained(sample_weight=np.where(labels == 1, 3.0, 1.0) * given[:, None, None])
+
+    np.testing.assert_allclose(by_class, by_position, rtol=1e-6)
+
+
+def test_weights_have_the_shape_of_samples_or_positions(xp):
+    model = Model([Conv2D(2, 1)], LOSS, backend=xp)
+    x, y = np.zeros((3, 4, 5, 2)), np.zeros((3, 4, 5), int)
+
+    with pytest.raises(ValueError, match=r"shape \(3,\) or \(3, 4, 5\), .*Received: shape \(3, 5, 4\)"):
+        model.fit(x, y, batch_size=3, sample_weight=np.ones((3, 5, 4)))
+    model = Model([Conv2D(2, 1)], PerPosition(mean_squared_error), backend=xp)
+    with pytest.raises(ValueError, match=r"one class label for each sample. Received: targets of shape \(3, 4, 5, 2\)"):
+        model.fit(x, x, batch_size=3, class_weight={0: 1.0})
+
+
 @pytest.mark.parametrize(
     ("loss", "y", "output_shape", "message"),
     [

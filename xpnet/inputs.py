@@ -12,7 +12,6 @@ from xpnet.callbacks import Callback
 from xpnet.checks import is_integer, require_positive
 from xpnet.layers.base import Shape
 from xpnet.losses import Loss
-from xpnet.losses.classification import ClassLoss
 from xpnet.tree import Array
 
 
@@ -56,9 +55,12 @@ def prepare_targets(
     data = {"x": x, "y": loss.check(y, output_shape, backend.dtype)}
     if sample_weight is not None:
         weight = to_numpy(_moved(backend, sample_weight, "sample_weight")).astype(backend.float_name)
-        if weight.ndim != 1:
-            raise ValueError(f"sample_weight must have shape (samples,). Received: shape {weight.shape}")
-        _require_length("sample_weight", weight, x)
+        shapes = loss.weight_shapes(x.shape[0], output_shape)
+        if weight.shape not in shapes:
+            raise ValueError(
+                f"sample_weight must have shape {' or '.join(map(str, shapes))}, one for each sample of x. "
+                f"Received: shape {weight.shape}"
+            )
         if not (np.all(np.isfinite(weight)) and np.all(weight >= 0)):
             raise ValueError(f"Weights must be finite and at least 0. Received: a smallest weight of {weight.min()}")
         data["weight"] = backend.asarray(weight)
@@ -66,20 +68,16 @@ def prepare_targets(
 
 
 def weigh_classes(
-    backend: Backend, loss: Loss, data: dict[str, Array], class_weight: Mapping[Any, float]
+    backend: Backend, loss: Loss, output_shape: Shape, data: dict[str, Array], class_weight: Mapping[Any, float]
 ) -> dict[str, Array]:
-    """The data with each sample's weight multiplied by that of its class."""
+    """The data with each sample's weight multiplied by that of its class; with `PerPosition`, each position's."""
     if not isinstance(class_weight, Mapping):
         raise ValueError(
             "class_weight is a dict of label -> weight; sklearn.utils.class_weight.compute_class_weight makes balanced ones. "
             f"Received: class_weight={class_weight!r}"
         )
-    y = to_numpy(data["y"])
-    if y.ndim == 2 and y.shape[1] > 1 and isinstance(loss, ClassLoss):
-        y = np.argmax(y, axis=1)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1:
+    y = loss.labels(to_numpy(data["y"]), output_shape)
+    if y.ndim != len(output_shape):
         raise ValueError(f"class_weight wants one class label for each sample. Received: targets of shape {y.shape}")
     classes, position = np.unique(y, return_inverse=True)
     missing = [c.item() for c in classes if c.item() not in class_weight]
@@ -90,8 +88,11 @@ def weigh_classes(
     weights = np.array([float(class_weight[c.item()]) for c in classes])
     if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
         raise ValueError(f"Class weights must be finite and at least 0. Received: {dict(class_weight)}")
-    weight = backend.asarray(weights[position])
-    return data | {"weight": weight * data["weight"] if "weight" in data else weight}
+    weight = weights[position].reshape(y.shape)
+    if "weight" in data:
+        given = to_numpy(data["weight"])
+        weight *= given.reshape(*given.shape, *(1,) * (y.ndim - given.ndim))
+    return data | {"weight": backend.asarray(weight)}
 
 
 def _moved(backend: Backend, x: Any, name: str) -> Array:

@@ -212,7 +212,7 @@ class Model:
         class_weight : dict of label -> float, optional
             Each sample's weight is multiplied by that of its class.
         sample_weight : array, shape (n,), optional
-            The loss is Σ w_i loss_i / Σ w_i over the batch.
+            The loss is Σ w_i loss_i / Σ w_i over the batch. With the loss `PerPosition` also of shape (n, positions).
         initial_epoch : int, default 0
             The number of the first epoch.
         sample_with_replacement : bool, default False
@@ -250,7 +250,8 @@ class Model:
         if validation_batch_size is not None:
             require_positive(validation_batch_size=validation_batch_size)
         if class_weight is not None:
-            data = inputs.weigh_classes(self.backend, self.loss, data, class_weight)
+            output_shape = built.output_shapes[tuple(x.shape[1:])]
+            data = inputs.weigh_classes(self.backend, self.loss, output_shape, data, class_weight)
         self.state, self.input_shape, self.output_shapes = built.state, built.input_shape, built.output_shapes
         plan = Plan(
             data=data,

@@ -68,6 +68,14 @@ class Loss(ABC):
         """Targets, outputs and weights with one row for each thing that metrics count: here, each sample."""
         return y, z, weight
 
+    def weight_shapes(self, n: int, output_shape: tuple) -> list[tuple]:
+        """The shapes that the weights of n samples may have."""
+        return [(n,)]
+
+    def labels(self, y: Any, output_shape: tuple) -> Any:
+        """Checked targets on the host as class labels, one for each thing that has a weight."""
+        return y[:, 0] if y.shape[1:] == (1,) else y
+
     def row_shapes(self, y_shape: tuple, output_shape: tuple) -> tuple[tuple, int]:
         """The shape of the targets in those rows, and the number of units of a row of outputs."""
         return y_shape, output_shape[-1]

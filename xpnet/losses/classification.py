@@ -20,6 +20,9 @@ class ClassLoss(Loss):
     def decide(self, z):
         return namespace(z).argmax(z, axis=-1)
 
+    def labels(self, y, output_shape):
+        return y if y.ndim == 1 else y.argmax(axis=1)
+
     def check(self, y, output_shape, dtype):
         xp, classes = namespace(y), outputs_of(output_shape)
         rule = f"{type(self).__name__} with {classes} network outputs needs "

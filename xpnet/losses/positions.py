@@ -12,11 +12,12 @@ from xpnet.losses.base import Loss
 
 @dataclass(frozen=True)
 class PerPosition(Loss):
-    """loss = Σ wᵢ lᵢₜ / (T Σ wᵢ),   dzᵢₜ = wᵢ l'ᵢₜ / (T Σ wᵢ):   the mean of another loss over samples i, positions t = 1 … T
+    """loss = Σ wᵢₜ lᵢₜ / Σ wᵢₜ,   dzᵢₜ = wᵢₜ l'ᵢₜ / Σ wᵢₜ:   the mean of another loss over samples i and positions t = 1 … T
 
     For networks with an output at every position, such as a language model: z (batch, T, units), y (batch, T) or
     (batch, T, units); and for images out of images, where the positions are pixels: z (batch, height, width, units). Metrics
-    count positions. Weights are those of samples: all positions of one count alike, padding too.
+    count positions. Weights are those of samples, (batch,), or of positions, (batch, T) or (batch, height, width): 0 leaves
+    padding out. Class weights are those of positions.
 
     Parameters
     ----------
@@ -44,9 +45,18 @@ class PerPosition(Loss):
     def rows(self, y, z, weight):
         xp = namespace(z)
         if weight is not None:
-            weight = xp.reshape(weight, (-1, *(1,) * (z.ndim - 2)))
-            weight = xp.reshape(xp.broadcast_to(weight, z.shape[:-1]), (-1,))
+            if weight.ndim == 1:
+                weight = xp.broadcast_to(xp.reshape(weight, (-1, *(1,) * (z.ndim - 2))), z.shape[:-1])
+            weight = xp.reshape(weight, (-1,))
         return xp.reshape(y, (-1, *y.shape[z.ndim - 1 :])), xp.reshape(z, (-1, z.shape[-1])), weight
+
+    def weight_shapes(self, n, output_shape):
+        return [(n,), (n, *output_shape[:-1])]
+
+    def labels(self, y, output_shape):
+        axes = len(output_shape)
+        labels = self.loss.labels(y.reshape(-1, *y.shape[axes:]), output_shape[-1:])
+        return labels.reshape(*y.shape[:axes], *labels.shape[1:])
 
     def row_shapes(self, y_shape, output_shape):
         axes = len(output_shape)
