@@ -250,3 +250,17 @@ def test_branches_are_a_list(branches):
     """Settings alone: no backend."""
     with pytest.raises(TypeError, match="Concatenate takes a list of branches"):
         Concatenate(branches)
+
+
+def test_a_forgotten_key_and_forgotten_statistics_are_named(xp, rng):
+    x = xp.asarray(np.ones((2, 3)))
+    for network in (Sequential([Dense(4), Dropout(0.5)]), Residual(Dropout(0.5))):
+        params = map_leaves(xp.asarray, network.init(rng, (3,))[0])
+        with pytest.raises(TypeError, match=r"given no key. Pass key="):
+            network.forward(params, x)
+
+    network = Sequential([BatchNormalization()])
+    params = map_leaves(xp.asarray, network.init(rng, (3,))[0])
+    for use in (network.forward, network):
+        with pytest.raises(TypeError, match=r"BatchNormalization keeps running statistics. Pass statistics="):
+            use(params, x)

@@ -325,6 +325,26 @@ def test_summary(capsys):
     )
 
 
+def test_summary_of_branches(capsys):
+    """On NumPy alone. The names are those of parameters and of a DivergenceError."""
+    branch = Sequential([Dense(8), ReLU(), Dense(3)])
+    make_model(make_backend("numpy"), layers=[Residual(branch), Dense(2)]).summary((3,))
+
+    assert capsys.readouterr().out == (
+        "       layer       output shape  parameters\n"
+        "-------------------------------------------\n"
+        "       input       (3,)\n"
+        "0      Add         (3,)                  59\n"
+        "0.0    Sequential  (3,)                  59\n"
+        "0.0.0  Dense       (8,)                  32\n"
+        "0.0.1  ReLU        (8,)                   0\n"
+        "0.0.2  Dense       (3,)                  27\n"
+        "0.1    Identity    (3,)                   0\n"
+        "1      Dense       (2,)                   8\n"
+        "67 parameters in all\n"
+    )
+
+
 def replaced(values, index, value):
     values = np.array(values, dtype=float)
     values[index] = value

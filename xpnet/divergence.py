@@ -10,7 +10,7 @@ from typing import Any
 from xpnet.backend import Backend, namespace
 from xpnet.errors import DivergenceError
 from xpnet.layers.base import Layer
-from xpnet.layers.sequential import Sequential
+from xpnet.layers.sequential import Sequential, inside
 from xpnet.tree import Array, Tree, named_leaves
 
 
@@ -99,8 +99,7 @@ class Watched(Layer):
 
 def watch(network: Layer, prefix: str = "") -> Layer:
     """`network` with every layer watched, in sequences and branches too."""
-    inside = network.layers if isinstance(network, Sequential) else getattr(network, "branches", ())
-    watched = [watch(layer, f"{prefix}.{i}".lstrip(".")) for i, layer in enumerate(inside)]
+    watched = [watch(layer, f"{prefix}.{i}".lstrip(".")) for i, layer in enumerate(inside(network))]
     if isinstance(network, Sequential):
         return Sequential(watched)
     if watched:

@@ -9,25 +9,32 @@ import numpy as np
 
 from xpnet.backend import to_numpy
 from xpnet.layers import base
-from xpnet.layers.base import Shape
-from xpnet.layers.sequential import Sequential
+from xpnet.layers.base import Layer, Shape
+from xpnet.layers.sequential import Sequential, inside
 from xpnet.random import fold_in, host_rng, step_keys
 from xpnet.tree import Array, leaves
 
 
 def summary(network: Sequential, input_shape: Shape) -> str:
-    """A table: each layer, its settings, the shape of its output for one sample, and its number of parameters."""
-    rows, shape, total = [("", "input", str(input_shape), "")], input_shape, 0
-    for i, layer in enumerate(network.layers):
-        params, shape, _ = base.init(layer, host_rng(0, "weights"), shape)
-        count = sum(math.prod(p.shape) for p in leaves(params))
-        total += count
-        rows.append((str(i), type(layer).__name__, str(shape), f"{count:,}"))
-    rows = [("", "layer", "output shape", "parameters"), *rows]
+    """A table: each layer, the shape of its output for one sample, its number of parameters, and below it the layers inside."""
+    inner, total, _ = _rows(network, "", input_shape)
+    rows = [("", "layer", "output shape", "parameters"), ("", "input", str(input_shape), ""), *inner]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip() for a, b, c, d in rows]
+    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip() for a, b, c, d in rows]
     lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join([*lines, f"{total:,} parameters in all"])
+
+
+def _rows(container: Layer, prefix: str, shape: Shape) -> tuple[list[tuple], int, Shape]:
+    """Rows of the layers inside a container, the number of its parameters, and the shape of its output."""
+    params, output_shape, _ = base.init(container, host_rng(0, "weights"), shape)
+    rows = []
+    for i, layer in enumerate(inside(container)):
+        name = f"{prefix}{i}"
+        inner, count, layer_shape = _rows(layer, f"{name}.", shape)
+        rows += [(name, type(layer).__name__, str(layer_shape), f"{count:,}"), *inner]
+        shape = layer_shape if isinstance(container, Sequential) else shape  # branches all take the same
+    return rows, sum(math.prod(p.shape) for p in leaves(params)), output_shape
 
 
 def layer_statistics(model: Any, x: Any, y: Any) -> list[dict[str, Any]]:

@@ -35,6 +35,10 @@ def step_keys(seed: int, steps: np.ndarray) -> np.ndarray:
 
 def fold_in(key: Array, position: int) -> Array:
     """The key of the layer at `position`, from its container's key."""
+    if key is None:
+        raise TypeError(
+            "A layer here draws at random and was given no key. Pass key=..., a row of xpnet.random.step_keys(seed, steps)."
+        )
     return _mix(key + _int32(0x9E3779B1 * (position + 1)))
 
 

@@ -75,6 +75,7 @@ class Layer:
 def forward(layer: Layer, params: Tree, x: Array, key: Array | None, statistics: Tree) -> tuple:
     """`layer.forward` with just what the layer declares -> output, backward, new statistics."""
     if layer.running:
+        _require_statistics(layer, statistics)
         extra: dict[str, Any] = {"key": key} if layer.random else {}
         return layer.forward(params, x, statistics=statistics, **extra)
     y, backward = layer.forward(params, x, key=key) if layer.random else layer.forward(params, x)
@@ -83,7 +84,18 @@ def forward(layer: Layer, params: Tree, x: Array, key: Array | None, statistics:
 
 def infer(layer: Layer, params: Tree, x: Array, statistics: Tree) -> Array:
     """``layer(params, x)``, with the running statistics if the layer has any."""
-    return layer(params, x, statistics=statistics) if layer.running else layer(params, x)  # type: ignore[call-arg]
+    if layer.running:
+        _require_statistics(layer, statistics)
+        return layer(params, x, statistics=statistics)  # type: ignore[call-arg]
+    return layer(params, x)
+
+
+def _require_statistics(layer: Layer, statistics: Tree) -> None:
+    if statistics is None:
+        raise TypeError(
+            f"{type(layer).__name__} keeps running statistics. Pass statistics=..., the third value of init or of the last "
+            "forward."
+        )
 
 
 def init(layer: Layer, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:

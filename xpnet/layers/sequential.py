@@ -88,6 +88,11 @@ class Sequential(Layer):
         return x
 
 
+def inside(layer: Layer) -> tuple[Layer, ...]:
+    """The layers of a `Sequential`, the branches of an `Add`; of any other layer nothing."""
+    return layer.layers if isinstance(layer, Sequential) else getattr(layer, "branches", ())
+
+
 def _split_activation(layer: Layer) -> tuple[Layer, ...]:
     if not isinstance(layer, Layer):
         raise TypeError(f"Sequential takes a list of layers, such as [Dense(10)]. Received: {layer!r}")
