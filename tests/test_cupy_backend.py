@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 import xpnet
 from tests import emulated_cupy as emulated
+from tests.benchmarks import gpu_check
 from tests.test_graph_safety import LOSSES, METRICS, NETWORKS, OPTIMIZERS, ROW, Case
 from xpnet import SGD, Adam, Model
 from xpnet.backend import cublas, make_backend, namespace, to_numpy
@@ -932,6 +933,12 @@ def test_nvrtc_compiles_the_kernels(real_cupy):
         assert len(compile_by_nvrtc(real_cupy, source, options)) > 1000
     with pytest.raises(real_cupy.cuda.compiler.CompileException):
         compile_by_nvrtc(real_cupy, source.replace("x0[i]", "x0(i)"), options)
+
+
+def test_nvrtc_compiles_the_kernels_of_gpu_check(real_cupy):
+    for source in (gpu_check.EMPTY, gpu_check.COOPERATIVE):
+        options = real_cupy._core.core.assemble_cupy_compiler_options(())
+        assert len(compile_by_nvrtc(real_cupy, source, options)) > 1000
 
 
 # ---------------------------------------------------------------------- CuPy without a driver

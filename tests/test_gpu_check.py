@@ -57,7 +57,8 @@ def test_the_report_shows_figures_failures_and_goals():
         "precision": "float32",
         "machine": {"status": "done", "device": "a card"},
         "gpu tests": {
-            "status": "done", "counts": {"passed": 5, "failed": 1, "skipped": 0}, "failures": {"tests::test_x": ["boom | here"]},
+            "status": "done", "exit status": 1, "counts": {"passed": 5, "failed": 1, "skipped": 0},
+            "failures": {"tests::test_x": ["boom | here"]},
         },
         "benchmark": {
             "status": "stopped after 200 s", "data": "MNIST", "xpnet cupy": {"W2": step, "W8": {"error": "out of memory"}},
@@ -82,6 +83,16 @@ def test_pytest_is_counted(job, tmp_path):
 
     assert job.results["counts"] == {"passed": 1, "failed": 1, "skipped": 1}
     assert list(job.results["failures"].values()) == [["assert 0"]]
+
+
+def test_pytest_is_counted_when_time_runs_out(job, tmp_path):
+    file = tmp_path / "test_slow.py"
+    file.write_text("import time\ndef test_a(): pass\ndef test_b(): time.sleep(60)\ndef test_c(): pass\n")
+    job.limit = 17.0
+    gpu_check.run_pytest(job, "numpy", str(file), "--rootdir", str(tmp_path), "-c", "/dev/null")
+
+    assert job.results["counts"]["passed"] == 1
+    assert job.results["cut short"].startswith("after ")
 
 
 def test_unknown_stages_are_refused(capsys):

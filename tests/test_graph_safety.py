@@ -88,6 +88,7 @@ NETWORKS = {  # name: shape of a sample, layers; the last gives a row of 3
     "bidirectional": (SEQUENCE, [Bidirectional(LSTM(2, return_sequences=True)), TimeDistributed(Dense(3)),
                                  Bidirectional(GRU(3), "add")]),
     "tokens": ((5,), [Embedding(7, 4), PositionEmbedding(5), MultiHeadAttention(2, causal=True), Flatten(), Dense(3)]),
+    "many tokens": ((5,), [Embedding(300, 2, padding_idx=0), Flatten(), Dense(3)]),  # more than 256: sorted, not one-hot
     "transformer": (SEQUENCE, [PositionEmbedding(8), TransformerBlock(4, 2, 8, dropout=0.1), LayerNormalization(), Flatten(),
                                Dense(3)]),
 }  # fmt: skip

@@ -42,7 +42,7 @@ def diagnose(
             before = state
             one_step = {name: values[i : i + 1] for name, values in batches.items()}
             try:
-                state, _ = Backend.scan(backend, watched, backend.copy(state), one_step, data)
+                state, _ = backend.scan_eagerly(watched, backend.copy(state), one_step, data)
             except NonFinite as error:
                 return before, first + i, _error(first + i, str(error), batches["learning_rate"][i])
     return before, first + i, _error(first + i, "the loss, in compiled code only,", batches["learning_rate"][i])

@@ -16,7 +16,9 @@ from __future__ import annotations
 import argparse
 import datetime
 import gc
+import importlib.util
 import json
+import math
 import os
 import platform
 import re
@@ -44,6 +46,8 @@ MINUTES = 8
 TIMED = ("W2", "W8", "W1", "W3", "W7", "CNN", "LSTM")  # in this order, in case time runs out
 ROWS = {"W8": 117 * 512, "CNN": 200 * 128, "LSTM": 60 * 128}  # an epoch long enough that its ends do not count
 EPOCHS = 5
+IMPORTED = ("array_api_compat", "array_api_strict", "cupy", "hypothesis", "jax", "matplotlib", "pytest", "sklearn", "torch",
+            "tqdm")  # fmt: skip
 
 
 # ---------------------------------------------------------------------- stages: name -> (what it does, seconds)
@@ -58,9 +62,15 @@ class Job:
     tf32: bool
     cases: tuple[str, ...]
     folder: Path
+    limit: float = math.inf  # seconds
 
     def __post_init__(self):
         self.results: dict = {}
+        self.begin = time.monotonic()
+
+    @property
+    def seconds_left(self) -> float:
+        return self.limit - (time.monotonic() - self.begin)
 
     def put(self, name: str, value) -> None:
         self.results[name] = value
@@ -86,6 +96,8 @@ def machine(job: Job) -> None:
         "versions",
         {name: version for name in (*PACKAGES, "cupy-cuda13x", "cupy-cuda12x") if (version := _version(name))},
     )
+    job.put("missing", [name for name in IMPORTED if importlib.util.find_spec(name) is None])
+    job.put("MNIST", (Path(os.environ.get("XPNET_DATA", "")) / "mnist").is_dir())
     job.put("nvidia-smi", _command("nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm",
                                    "--format=csv,noheader"))  # fmt: skip
     if job.dry:
@@ -108,13 +120,10 @@ def gpu_tests(job: Job) -> None:
 
 
 def suite(job: Job) -> None:
-    """The whole suite on CuPy."""
-    whole = (
-        ["tests/test_special.py", "tests/test_losses.py"] if job.dry else ["tests", "--ignore=tests/test_benchmarks.py"]
-    )
-    run_pytest(
-        job, "numpy" if job.dry else "cupy", *(part for part in whole if part[0] == "-" or (ROOT / part).exists())
-    )
+    """The whole suite on CuPy, but for what `gpu_tests` has run and what tests this file."""
+    others = ("benchmarks", "gpu_check", "cupy_backend", "graph_safety")
+    whole = ["tests", *(f"--ignore=tests/test_{name}.py" for name in others)]
+    run_pytest(job, "numpy" if job.dry else "cupy", *(["tests/test_metrics.py"] if job.dry else whole))
 
 
 def suite_with_graphs(job: Job) -> None:
@@ -124,8 +133,9 @@ def suite_with_graphs(job: Job) -> None:
 
 
 def run_pytest(job: Job, backend: str, *arguments: str) -> None:
-    """Run tests on one backend -> counts, and the names and first lines of what failed."""
+    """Run tests on one backend -> counts, and the names and first lines of what failed, also if time runs out."""
     report = job.folder / "junit.xml"
+    report.unlink(missing_ok=True)
     command = [
         sys.executable,
         "-m",
@@ -140,12 +150,18 @@ def run_pytest(job: Job, backend: str, *arguments: str) -> None:
     if not job.dry and _version("pytest-xdist"):
         command += ["-n", str(min(8, os.cpu_count() or 1))]
     own = {"XPNET_TEST_BACKENDS": backend, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | own, check=False)
-    job.put("exit status", done.returncode)
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | own)
+    try:
+        process.wait(None if job.limit == math.inf else max(job.seconds_left - 12, 1))
+    except subprocess.TimeoutExpired:
+        job.put("cut short", f"after {time.monotonic() - job.begin:.0f} s: what is counted below is not all")
+        process.send_signal(signal.SIGINT)  # pytest then writes what it has
+        process.wait(10)
+    job.put("exit status", process.returncode)
     if not report.exists():
         return job.put("error", "pytest did not start: see gpu_check.log")
     failures, counts = {}, dict.fromkeys(("passed", "failed", "skipped"), 0)
-    for case in ElementTree.parse(report).iter("testcase"):
+    for case in ElementTree.parse(report).iterfind(".//testcase[@name]"):  # one that was interrupted has no name
         bad = next((part for part in case if part.tag in ("failure", "error")), None)
         kind = "failed" if bad is not None else "skipped" if case.find("skipped") is not None else "passed"
         counts[kind] += 1
@@ -280,22 +296,21 @@ def train_torch_graph(case, x, y, epochs, on_epoch):
         on_epoch(loss, accuracy)
 
 
-def set_precision(tf32: bool) -> dict:
-    """All libraries to float32, or all to TF32 -> what was set; before any of them computes."""
-    os.environ["CUPY_TF32"] = "1" if tf32 else "0"  # CuPy's own products and ours
-    chosen = {"CuPy": f"CUPY_TF32={os.environ['CUPY_TF32']}"}
-    if "torch" in sys.modules or _version("torch"):
-        import torch
-
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        chosen["PyTorch"] = f"allow_tf32={tf32}, for products and convolutions"
-    if _version("jax"):
+def set_precision(variant: str, tf32: bool) -> str:
+    """The variant's library to float32, or to TF32 -> what was set; before it computes. No other library is loaded."""
+    if variant.startswith("xpnet"):
+        os.environ["CUPY_TF32"] = "1" if tf32 else "0"  # CuPy's own products and ours
+        return f"CUPY_TF32={os.environ['CUPY_TF32']}"
+    if variant.startswith("JAX"):
         import jax
 
         precision = "tensorfloat32" if tf32 else "highest"
         jax.config.update("jax_default_matmul_precision", precision)
-        chosen["JAX"] = f"jax_default_matmul_precision={precision}"
-    return chosen
+        return f"jax_default_matmul_precision={precision}"
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    return f"allow_tf32={tf32}, for products and convolutions"
 
 
 def variants(dry: bool) -> dict[str, Callable]:
@@ -325,7 +340,10 @@ def benchmark(job: Job) -> None:
     for variant in variants(job.dry):
         file = job.folder / "variant.json"
         file.unlink(missing_ok=True)
-        limit = 60 if variant == "torch.compile" else 40
+        limit = min(60 if variant == "torch.compile" else 40, job.seconds_left - 3)
+        if limit < 5:
+            job.put(variant, {"error": "not begun: the stage's time is over"})
+            continue
         status = run_process(["--variant", variant], replace(job, file=file), limit)
         found = read(file)
         job.put(variant, found if status == "done" else found | {"error": status})
@@ -334,12 +352,16 @@ def benchmark(job: Job) -> None:
 def one_variant(job: Job, variant: str) -> None:
     """µs per step of each case: the median of the epochs after the first."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    job.put("precision", set_precision(job.tf32))
+    job.put("precision", set_precision(variant, job.tf32))
     for name in ("tiny",) if job.dry else job.cases:
         case = case_of(name)
         x, y = read_data(job.folder, case)
         job.attempt(name, time_epochs, variants(job.dry)[variant], case, x, y, 1 if job.dry else EPOCHS)
         gc.collect()
+    if variant == "torch.compile":
+        from torch._dynamo.utils import counters
+
+        job.put("CUDA graphs that were skipped", counters["inductor"]["cudagraph_skips"])
 
 
 # ---------------------------------------------------------------------- what is to be known of the card
@@ -351,7 +373,7 @@ def first_run(job: Job) -> None:
         return job.put("not run", "no CUDA device is used in a dry run")
     import cupy
 
-    set_precision(job.tf32)
+    set_precision("xpnet", job.tf32)
     for name, probe in PROBES.items():
         job.attempt(name, probe, cupy)
 
@@ -415,9 +437,12 @@ def probe_product_in_capture(cupy) -> dict:
     return differences
 
 
+EMPTY = 'extern "C" __global__ void empty() {}'
+
+
 def probe_nodes(cupy) -> dict:
     """2. and 4. µs of empty and small kernels in a graph, of launches, and of many steps in one graph."""
-    empty = cupy.RawKernel('extern "C" __global__ void empty() {}', "empty")
+    empty = cupy.RawKernel(EMPTY, "empty")
     x = cupy.zeros(1000, dtype="float32")
     results = {}
     for nodes in (1, 3, 18, 36, 59, 200):
@@ -525,7 +550,7 @@ def probe_step(cupy) -> dict:
             "x": backend.asarray(rng.random((5000, *case.input_shape), dtype=np.float32)),
             "y": backend.asarray(rng.integers(0, 10, 5000)),
         }
-        steps = 10
+        steps = 1000  # launch_time launches 600
         batches = {"index": rng.integers(0, 5000, (steps, case.batch)), "learning_rate": np.full(steps, 0.1)}
         step, state = model.training_step, model.state
         backend.scan(step, state, batches, data)
@@ -533,7 +558,8 @@ def probe_step(cupy) -> dict:
 
         scan = graph_scan(backend.device.id, "float32")
         recording = next(reversed(scan.recordings.values()))
-        recording.counter.fill(0)
+        with scan.stream:
+            recording.counter.fill(0)
         dot = recording.graph.debug_dot_str() if hasattr(recording.graph, "debug_dot_str") else ""
         device, host = launch_time(cupy, recording.graph, scan.stream, 100)
         eager = make_backend("cupy")
@@ -569,9 +595,9 @@ STAGES: dict[str, tuple[Callable[[Job], None], int]] = {  # the most telling fir
     "gpu tests": (gpu_tests, 75),
     "agreement": (agreement, 50),
     "benchmark": (benchmark, 200),
+    "suite": (suite, 120),
     "first run": (first_run, 60),
     "examples": (examples, 75),
-    "suite": (suite, 120),
     "suite with graphs": (suite_with_graphs, 60),
 }
 
@@ -586,11 +612,13 @@ def read(file: Path) -> dict:
 
 def run_process(task: list[str], job: Job, limit: float, log=None) -> str:
     """Do a task in a process of its own -> "done", or what happened instead. Whatever it started ends with it."""
-    settings = {"dry": job.dry, "tf32": job.tf32, "cases": job.cases, "folder": str(job.folder), "file": str(job.file)}
+    settings = {"dry": job.dry, "tf32": job.tf32, "cases": job.cases, "folder": str(job.folder), "file": str(job.file),
+                "limit": limit}  # fmt: skip
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # xpnet need not be installed
     command = [sys.executable, "-m", "tests.benchmarks.gpu_check", *task, "--job", json.dumps(settings)]
     process = subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT if log else None,
-        start_new_session=log is not None,
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, stdin=subprocess.DEVNULL, stdout=log,
+        stderr=subprocess.STDOUT if log else None, start_new_session=log is not None,
     )  # fmt: skip
     try:
         code = process.wait(limit)
@@ -651,8 +679,9 @@ def work(args) -> dict:
     """One stage, or one variant of the benchmark, in this process."""
     settings = json.loads(args.job)
     job = Job(
-        Path(settings["file"]), settings["dry"], settings["tf32"], tuple(settings["cases"]), Path(settings["folder"])
-    )
+        Path(settings["file"]), settings["dry"], settings["tf32"], tuple(settings["cases"]), Path(settings["folder"]),
+        settings["limit"],
+    )  # fmt: skip
     if args.variant:
         one_variant(job, args.variant)
     else:
@@ -700,7 +729,10 @@ def markdown(results: dict) -> str:
         if "counts" in (found := results.get(name, {})):
             counts = ", ".join(f"{count} {kind}" for kind, count in found["counts"].items())
             failed = "".join(f"\n- {test}: {' '.join(message)}" for test, message in found["failures"].items())
-            parts.append(f"## {name[0].upper()}{name[1:]}\n\n{counts}{failed}")
+            cut = f" Cut short {found['cut short']}." if "cut short" in found else ""
+            parts.append(
+                f"## {name[0].upper()}{name[1:]}\n\n{counts} (exit status {found['exit status']}).{cut}{failed}"
+            )
     if "benchmark" in results:
         parts.append("## µs per training step\n\n" + _benchmark_text(results["benchmark"]))
     if "agreement" in results:
@@ -715,11 +747,13 @@ def markdown(results: dict) -> str:
 def _machine_text(found: dict, precision: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found.get("versions", {}).items())
     changes = f" with {len(found['changes'])} changed files" if found.get("changes") else ""
+    missing = f" **Missing packages: {', '.join(found['missing'])}.**" if found.get("missing") else ""
+    missing += "" if found.get("MNIST", True) else " **$XPNET_DATA holds no MNIST.**"
     return (
         f"{found.get('device', 'No CUDA device')} ({found.get('nvidia-smi') or 'nvidia-smi says nothing'}), driver CUDA "
         f"{found.get('driver CUDA')}, runtime CUDA {found.get('runtime CUDA')}; {found.get('cpus')} CPUs, Python "
         f"{found.get('python')}; {versions}. Commit {found.get('commit')}{changes}, {found.get('date')}. All libraries in "
-        f"{precision}."
+        f"{precision}.{missing}"
     )
 
 

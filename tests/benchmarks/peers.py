@@ -116,8 +116,15 @@ def torch_compile_whole(case, x, y, epochs, on_epoch, device="cpu", mode=None):
             p.sub_(grads[name], alpha=LEARNING_RATE)
         return loss, accuracy
 
+    def step(index):
+        loss, accuracy = compiled_step(params, x, y, index)
+        return loss.clone(), accuracy.clone()  # the next replay of a CUDA graph writes over them
+
+    if device != "cpu":  # else a CUDA graph would copy the data at each step, and refuses parameters that change
+        for tensor in (*params.values(), x, y):
+            torch._dynamo.mark_static_address(tensor, guard=False)
     with torch.no_grad():
-        torch_epochs(partial(compiled_step, params, x, y), len(x), case.batch, epochs, on_epoch, device)
+        torch_epochs(step, len(x), case.batch, epochs, on_epoch, device)
 
 
 # ---------------------------------------------------------------------- JAX

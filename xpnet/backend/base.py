@@ -121,7 +121,6 @@ class Backend:
         """``function(*args)``, compiled where the library compiles; `function` is pure and hashable."""
         return function(*args)
 
-    @quiet
     def scan(self, step: Callable, state: Tree, batches: dict[str, np.ndarray], data: dict[str, Array]) -> tuple:
         """Run ``state, record = step(state, batch)`` over many mini-batches -> the last state, all records.
 
@@ -143,6 +142,13 @@ class Backend:
         records : tree
             Each record stacked over the steps, still on the device: one transfer fetches them all.
         """
+        return self.scan_eagerly(step, state, batches, data)
+
+    @quiet
+    def scan_eagerly(
+        self, step: Callable, state: Tree, batches: dict[str, np.ndarray], data: dict[str, Array]
+    ) -> tuple:
+        """`scan` as a loop in Python, where nothing is compiled: the step may read values."""
         columns = {
             name: values.tolist() if values.ndim == 1 else self._rows(values) for name, values in batches.items()
         }

@@ -94,10 +94,14 @@ class CupyBackend(Backend):
             return super().call(function, *args)
 
     def scan(self, step, state, batches, data):
-        with self.device:
-            if self.graphs:
-                return graph_scan(self.device.id, self.float_name)(step, state, batches, data)
+        if not self.graphs:
             return super().scan(step, state, batches, data)
+        with self.device:
+            return graph_scan(self.device.id, self.float_name)(step, state, batches, data)
+
+    def scan_eagerly(self, step, state, batches, data):
+        with self.device:
+            return super().scan_eagerly(step, state, batches, data)
 
 
 @functools.cache

@@ -57,8 +57,8 @@ class TorchBackend(Backend):
         return super().call(function, *args)
 
     @torch.no_grad()
-    def scan(self, step, state, batches, data):
-        return super().scan(step, state, batches, data)
+    def scan_eagerly(self, step, state, batches, data):
+        return super().scan_eagerly(step, state, batches, data)
 
 
 def _signed(x: np.ndarray) -> np.ndarray:
