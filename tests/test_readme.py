@@ -1,4 +1,4 @@
-"""The README does what it says. On the backend that it names, so no `xp` fixture."""
+"""The README and the guide do what they say. On the backend that they name, so no `xp` fixture."""
 
 import re
 import subprocess
@@ -12,25 +12,35 @@ from xpnet.layers import dense
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
+def printed_by(code, folder):
+    (folder / "example.py").write_text(code, encoding="utf-8")
+    command = [sys.executable, "-X", "utf8", "example.py"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=True)
+    return done.stdout
+
+
+def test_the_guide_prints_what_it_shows(tmp_path):
+    pytest.importorskip("sklearn")
+    assert printed_by("\n".join(blocks(GUIDE, "python")), tmp_path) == "".join(blocks(GUIDE, "text"))
 
 
 def test_the_example_prints_what_the_readme_shows(tmp_path):
-    (tmp_path / "example.py").write_text(blocks("python")[0])
-    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
-
-    shown = blocks("text")[0].strip().splitlines()
-    printed = done.stdout.strip().splitlines()
+    shown = blocks(README, "text")[0].strip().splitlines()
+    printed = printed_by(blocks(README, "python")[0], tmp_path).strip().splitlines()
     numbers = [float(n) for n in re.findall(r"[\d.]+\d", printed[0])]
     assert numbers == pytest.approx([float(n) for n in re.findall(r"[\d.]+\d", shown[0])], abs=0.02)  # another BLAS
     assert printed[1] == shown[1]
 
 
 def test_the_layer_shown_is_the_layer():
-    assert blocks("text")[1] in Path(dense.__file__).read_text(encoding="utf-8")
+    assert blocks(README, "text")[1] in Path(dense.__file__).read_text(encoding="utf-8")
 
 
 def test_every_file_that_is_linked_exists():
