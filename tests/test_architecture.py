@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import xpnet
+
 PACKAGE = Path(__file__).parent.parent / "xpnet"
 LADDER = [  # each line may import itself and the lines above it
     {"checks", "errors", "lazy", "tree"},
@@ -74,3 +76,9 @@ print(sorted(optional & set(sys.modules)))
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_are_short(module):
     assert len((PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()) <= 470
+
+
+def test_names_that_wait_for_their_use_are_listed():
+    """For help and completion. No arrays."""
+    for package in (xpnet, xpnet.layers):
+        assert set(package.__all__) <= set(dir(package))

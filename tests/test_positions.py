@@ -7,7 +7,7 @@ from tests.gradients import check_gradient
 from xpnet import Adam, Model
 from xpnet.backend import make_backend, to_numpy
 from xpnet.layers import Conv2D, Conv2DTranspose, Dense, TimeDistributed
-from xpnet.losses import PerPosition, mean_squared_error, softmax_cross_entropy
+from xpnet.losses import PerPosition, binary_cross_entropy, mean_squared_error, softmax_cross_entropy
 
 LOSS = PerPosition(softmax_cross_entropy)
 
@@ -84,6 +84,16 @@ def test_class_weights_are_those_of_positions(one_hot, xp):
     by_position = trained(sample_weight=np.where(labels == 1, 3.0, 1.0) * given[:, None, None])
 
     np.testing.assert_allclose(by_class, by_position, rtol=1e-6)
+
+
+def test_accuracy_of_a_binary_loss_is_that_of_units(xp):
+    backend = make_backend("numpy") if xp.__class__.__name__ == "ReadOnlyNumpy" else xp
+    x = np.random.default_rng(0).normal(size=(20, 4, 2))
+    loss = PerPosition(binary_cross_entropy)
+    model = Model([TimeDistributed(Dense(1))], loss, Adam(0.1), metrics=["accuracy"], backend=backend)
+    model.fit(x, (x[..., 0] > 0).astype(int), epochs=40, verbose=0)
+
+    assert model.history.history["accuracy"][-1] > 0.9
 
 
 def test_weights_have_the_shape_of_samples_or_positions(xp):

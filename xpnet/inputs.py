@@ -61,8 +61,9 @@ def prepare_targets(
                 f"sample_weight must have shape {' or '.join(map(str, shapes))}, one for each sample of x. "
                 f"Received: shape {weight.shape}"
             )
-        if not (np.all(np.isfinite(weight)) and np.all(weight >= 0)):
-            raise ValueError(f"Weights must be finite and at least 0. Received: a smallest weight of {weight.min()}")
+        if not (np.all(np.isfinite(weight)) and np.all(weight >= 0) and np.any(weight > 0)):
+            received = f"weights from {weight.min()} to {weight.max()}"
+            raise ValueError(f"Weights must be finite and at least 0, and some above it. Received: {received}")
         data["weight"] = backend.asarray(weight)
     return data
 
@@ -145,14 +146,17 @@ def split(data: dict[str, Array], share: float) -> tuple[dict, dict]:
     return first, last
 
 
-def check_batch_size(batch_size: Any, n: int) -> None:
-    """Raise ValueError unless a batch is from 1 to all samples."""
+def check_batch_size(batch_size: Any, n: int) -> int:
+    """The size, 32 or all samples if None; raises ValueError unless it is from 1 to all samples."""
+    if batch_size is None:
+        return min(32, n)
     require_positive(batch_size=batch_size)
     if batch_size > n:
         raise ValueError(
             f"batch_size must not exceed the number of samples; batch_size=len(x) takes them all at once. "
             f"Received: batch_size={batch_size} for {n} samples"
         )
+    return int(batch_size)
 
 
 def check_fit_settings(epochs, initial_epoch, validation_split, validation_freq, record_every, verbose) -> None:

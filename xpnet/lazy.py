@@ -28,4 +28,4 @@ def lazy_names(package: str, modules: dict[str, list[str]]) -> tuple[Callable[[s
         setattr(sys.modules[package], name, value)
         return value
 
-    return get, lambda: sorted([*home, *modules])
+    return get, lambda: sorted({*vars(sys.modules[package]), *home, *modules})

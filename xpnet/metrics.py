@@ -213,7 +213,7 @@ _BY_NAME: dict[str, Metric] = {metric.name: metric for metric in (make() for mak
 def get(metric: str | Metric, loss: Loss) -> Metric:
     """The metric of that name, with default settings; a metric is returned as it is.
 
-    "accuracy" of a network trained with `BinaryCrossEntropy` is `BinaryAccuracy`, under the name "accuracy".
+    "accuracy" of a network trained with `BinaryCrossEntropy`, also `PerPosition`, is `BinaryAccuracy`, under the name "accuracy".
     """
     if isinstance(metric, Metric):
         return metric
@@ -221,7 +221,7 @@ def get(metric: str | Metric, loss: Loss) -> Metric:
         raise ValueError(
             f"A metric is an object such as TopKAccuracy(3) or one of {', '.join(_BY_NAME)}. Received: {metric!r}"
         )
-    if metric == "accuracy" and isinstance(loss, BinaryCrossEntropy):
+    if metric == "accuracy" and isinstance(getattr(loss, "loss", loss), BinaryCrossEntropy):
         return BinaryAccuracy(name="accuracy")
     return _BY_NAME[metric]
 

@@ -23,7 +23,7 @@ from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.random import host_rng
 from xpnet.training import Loop, Plan, TrainingStep
-from xpnet.tree import Array, Tree, leaves, map_leaves
+from xpnet.tree import Array, Tree, map_leaves, named_leaves
 
 
 class Model:
@@ -76,11 +76,12 @@ class Model:
     ):
         self.network = network if isinstance(network, Sequential) else Sequential(_as_list(network))
         self.loss = losses.get(loss)
-        self.optimizer = optimizers.get(optimizer)
         self.metrics = _get_metrics(metrics, self.loss)
         self.seed = _check_seed(seed)
         self.backend = get_backend() if backend is None else make_backend(backend)
         self.state: dict[str, Tree] | None = None
+        self.optimizer = optimizer
+        _require_logits(self.network, self.loss)
         self.input_shape: Any = None
         self.output_shapes: dict[Shape, Shape] = {}
         self.step = 0
@@ -93,6 +94,25 @@ class Model:
         return f"<Model [{names}], {type(self.loss).__name__}, {type(self.optimizer).__name__}, {self.backend}>"
 
     # ------------------------------------------------------------------ parameters
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """Of the next epoch, also if a callback sets it; where its state has another form it begins anew."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: str | Optimizer) -> None:
+        chosen = optimizers.get(optimizer)
+        if self._batch_axis and (chosen.clipnorm or chosen.global_clipnorm):
+            raise ValueError(
+                "clipnorm and global_clipnorm would take one norm of all networks. Use clipvalue, or one seed at a "
+                f"time. Received: {chosen!r} with {len(self.seeds)} seeds"
+            )
+        self._optimizer = chosen
+        if self.state is not None:
+            fresh = chosen.init(self.state["params"])
+            if _form(fresh) != _form(self.state["optimizer"]):
+                self.state = self.state | {"optimizer": fresh}
 
     @property
     def parameters(self) -> Tree:
@@ -127,9 +147,9 @@ class Model:
         Raises
         ------
         ValueError
-            A layer does not take what the layer before it gives; the message names the layer.
+            The shape is none; a layer does not take what the layer before it gives, and the message names the layer.
         """
-        shape = tuple(int(n) for n in input_shape)
+        shape = _check_shape(input_shape)
         drawn = [base.init(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
         params, output_shape, statistics = drawn[0]
         base.require_one_output(output_shape)
@@ -138,12 +158,7 @@ class Model:
                 raise ValueError(
                     "Several seeds train dense networks at once: rows of features in, rows out, no running statistics and no "
                     "layer that changes the axes. Train others one seed at a time. Received: samples of shape "
-                    f"{shape}, outputs of shape {output_shape}, {self.network!r}"
-                )
-            if self.optimizer.clipnorm or self.optimizer.global_clipnorm:
-                raise ValueError(
-                    "clipnorm and global_clipnorm would take one norm of all networks. Use clipvalue, or one seed at a "
-                    f"time. Received: {self.optimizer!r} with {len(self.seeds)} seeds"
+                    f"{shape}, outputs of shape {output_shape}, {self!r}"
                 )
             params = map_leaves(lambda *values: np.stack(values), *(params for params, _, _ in drawn))
         params, statistics = (_moved_copy(self.backend, tree) for tree in (params, statistics))
@@ -164,7 +179,7 @@ class Model:
             raise ValueError(
                 "The shapes are known once the model is built: summary(input_shape) or build(input_shape)."
             )
-        print(inspection.summary(self.network, tuple(shape)))
+        print(inspection.summary(self.network, _check_shape(shape)))
 
     # ------------------------------------------------------------------ training
 
@@ -172,7 +187,7 @@ class Model:
         self,
         x: Any,
         y: Any,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         epochs: int = 1,
         verbose: str | int = "auto",
         callbacks: Sequence[Callback] | None = None,
@@ -196,7 +211,7 @@ class Model:
             time.
         y : array
             Targets as the loss wants them; integer labels for ``"softmax_cross_entropy"``.
-        batch_size : int, default 32
+        batch_size : int, default 32, or all samples if there are fewer
             The last batch of an epoch may be smaller. ``batch_size=len(x)`` is gradient descent on all samples.
         epochs : int, default 1
             The number of the epoch to stop before. Epochs are numbered from `initial_epoch`, and the number decides the
@@ -212,7 +227,8 @@ class Model:
         class_weight : dict of label -> float, optional
             Each sample's weight is multiplied by that of its class.
         sample_weight : array, shape (n,), optional
-            The loss is Σ w_i loss_i / Σ w_i over the batch. With the loss `PerPosition` also of shape (n, positions).
+            The loss is Σ w_i loss_i / Σ w_i over the batch: weights count within a batch, so give batches enough samples.
+            With the loss `PerPosition` also of shape (n, positions).
         initial_epoch : int, default 0
             The number of the first epoch.
         sample_with_replacement : bool, default False
@@ -246,7 +262,7 @@ class Model:
             validation = built.prepare(*inputs.check_validation_data(validation_data))
         elif validation_split:
             data, validation = inputs.split(data, validation_split)
-        inputs.check_batch_size(batch_size, data["x"].shape[0])
+        batch_size = inputs.check_batch_size(batch_size, data["x"].shape[0])
         if validation_batch_size is not None:
             require_positive(validation_batch_size=validation_batch_size)
         if class_weight is not None:
@@ -362,7 +378,7 @@ class Model:
                 raise ValueError(f"{rule} {error}") from error
             state = self.built_state()
             ours, theirs = [state["params"], state["statistics"]], [params, statistics]
-            if [tuple(leaf.shape) for leaf in leaves(ours)] != [leaf.shape for leaf in leaves(theirs)]:
+            if _form(ours) != _form(theirs):
                 raise ValueError(f"{rule} Build a new model for these. Received: samples of shape {shape}")
             self.output_shapes[shape] = output_shape
         return self.output_shapes[shape]
@@ -371,6 +387,30 @@ class Model:
         if self.state is None:
             raise RuntimeError("The model has no parameters yet: call fit(x, y) or build(input_shape) first.")
         return self.state
+
+
+def _check_shape(input_shape: Any) -> Shape:
+    sizes = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
+    if not sizes or not all(is_integer(n) and n >= 1 for n in sizes):
+        raise ValueError(
+            "input_shape is the shape of one sample, a tuple of integers of at least 1; samples may have another length "
+            f"later, see Model. Received: input_shape={input_shape!r}"
+        )
+    return tuple(int(n) for n in sizes)
+
+
+def _require_logits(network: Sequential, loss: Loss) -> None:
+    last = type(network.layers[-1]).__name__ if network.layers else ""
+    if last and last == loss.built_in:
+        raise ValueError(
+            f"{type(loss).__name__} has {last} in it: leave that layer out, or take a loss of probabilities "
+            '("categorical_cross_entropy", BinaryCrossEntropy(from_logits=False)). predict_proba applies it by itself. '
+            f"Received: a network that ends in {last}"
+        )
+
+
+def _form(tree: Tree) -> list[tuple]:
+    return [(name, tuple(leaf.shape)) for name, leaf in named_leaves(tree)]
 
 
 def _moved_copy(backend: Backend, tree: Tree) -> Tree:

@@ -74,8 +74,6 @@ class Loop:
     def __init__(self, model: Any, plan: Plan, callbacks: list[Callback], progress: Progress):
         self.model, self.plan, self.callbacks, self.progress = model, plan, callbacks, progress
         self.backend: Backend = model.backend
-        self.step: TrainingStep = model.training_step
-        self.rate = schedules.get(model.optimizer.learning_rate)
         self.whole = plan.batch_size == plan.data["x"].shape[0] and not plan.with_replacement  # nothing to gather
         self.every_step = [c for c in callbacks if type(c).on_train_batch_end is not Callback.on_train_batch_end]
         self.recent: deque = deque(maxlen=2)  # the starts of the last chunks, to go back to from a divergence
@@ -101,6 +99,8 @@ class Loop:
         return history
 
     def _epoch(self, epoch: int, interrupted: Callable[[], None]) -> dict:
+        self.step: TrainingStep = self.model.training_step
+        self.rate = schedules.get(self.model.optimizer.learning_rate)
         size, order, averages = self.plan.batch_size, self._order(epoch), Averages(self.step.metrics)
         self.progress.start(epoch, self.plan.epochs, steps=-(-len(order) // size))
         full = len(order) - len(order) % size

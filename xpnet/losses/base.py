@@ -22,6 +22,7 @@ class Loss(ABC):
 
     target_range: tuple[float, float] = (-math.inf, math.inf)
     outputs_per_target: int = 1
+    built_in: str = ""  # the activation that is part of the loss, so that no network ends with it
 
     def __call__(self, y: Array, z: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
         """The loss and its gradient by `z`.

@@ -69,6 +69,8 @@ class SoftmaxCrossEntropy(ClassLoss):
         ε, in [0, 1]. C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016.
     """
 
+    built_in = "Softmax"
+
     label_smoothing: float = 0.0
 
     def __post_init__(self):
@@ -124,6 +126,10 @@ class BinaryCrossEntropy(Loss):
     from_logits: bool = True
 
     target_range = (0, 1)
+
+    @property
+    def built_in(self):
+        return "Sigmoid" if self.from_logits else ""
 
     def elements(self, y, z):
         xp = namespace(z)

@@ -35,6 +35,10 @@ class PerPosition(Loss):
     def __post_init__(self):
         require(isinstance(self.loss, Loss), "loss must be a loss, such as SoftmaxCrossEntropy()", repr(self.loss))
 
+    @property
+    def built_in(self):
+        return self.loss.built_in
+
     def __call__(self, y, z, sample_weight=None):
         loss, dz = self.loss(*self.rows(y, z, sample_weight))
         return loss, namespace(z).reshape(dz, z.shape)
