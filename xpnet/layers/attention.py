@@ -28,6 +28,8 @@ class MultiHeadAttention(Layer):
 
     where the sum in the softmax's derivative is Σⱼ Aᵢⱼ dAᵢⱼ = Σⱼ Aᵢⱼ (dheadᵢ · vⱼ) = dheadᵢ · headᵢ, which is a shorter sum.
 
+    All steps are looked at, padding too: give sequences of one length at a time.
+
     x, y: (batch, time, d), W: (d, 3 heads key_dim), b: (1, 3 heads key_dim), the columns q, k, v in turn and head by head in
     each; Wₒ, the ``"output_weight"``: (heads key_dim, d), bₒ, the ``"output_bias"``: (1, d). A. Vaswani et al., "Attention is
     all you need", NIPS 2017.

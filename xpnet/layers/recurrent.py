@@ -43,9 +43,10 @@ class Recurrent(Layer):
         backwards, so dxₜ is that of the outputs of the segment of t alone. R. Williams and J. Peng, "An efficient
         gradient-based algorithm for on-line training of recurrent network trajectories", Neural Computation 2 (1990).
     mask_value : float, optional
-        A step of a sample whose features all equal `mask_value` is skipped: state and output carry over from the step
-        before. Later layers are not told; they see the repeated output. For tokens: ``Embedding(..., padding_idx=0)`` and
-        ``mask_value=0.0``.
+        A step of a sample whose features all equal `mask_value` is skipped: the state carries over from the step before. In
+        a sequence of outputs such a step is `mask_value` again, and a recurrent layer behind this one, with the same
+        `mask_value`, skips it too. For tokens: ``Embedding(..., padding_idx=0)`` and ``mask_value=0.0``. Layers between the
+        two must keep the value: 0 passes through dropout, ReLU and tanh, not through a bias or a normalisation.
     weight_initializer, recurrent_initializer, bias_initializer : str or initializer
         Default "glorot_uniform", "orthogonal" and "zeros".
 
@@ -59,7 +60,9 @@ class Recurrent(Layer):
     JAX compiles every step of the loop: 3 s for a sequence of 28 steps, 20 s for 300.
     """
 
-    _gates: ClassVar[int] = 1  # blocks of `units` columns in the weights
+    # For each block of `units` columns: the uₜ of a step that is skipped. Nothing enters the state, no gradient comes out
+    _shut: ClassVar[tuple[float, ...]]
+    _keeps_h: ClassVar[bool] = False  # does h stay as it is then?
     _states: ClassVar[int] = 1  # arrays in the state
 
     units: int
@@ -87,7 +90,7 @@ class Recurrent(Layer):
                 f"features)) before it, or Embedding for tokens. Received: samples of shape {input_shape}"
             )
         time, features = input_shape
-        width = self._gates * self.units
+        width = len(self._shut) * self.units
         params = {
             "weight": initializers.get(self.weight_initializer)(rng, (features, width)),
             "recurrent_weight": initializers.get(self.recurrent_initializer)(rng, (self.units, width)),
@@ -99,32 +102,46 @@ class Recurrent(Layer):
         """One step -> the new state (a tuple) and its ``backward(*dstate) -> du, dv, the old state's gradient``."""
         raise NotImplementedError
 
-    def _steps(self, params: Tree, x: Array) -> Iterator[tuple]:
+    def _valid(self, x: Array) -> Array | None:
+        """Which steps count, (batch, time, 1); None if all do."""
+        return None if self.mask_value is None else namespace(x).any(x != self.mask_value, axis=-1, keepdims=True)
+
+    def _steps(self, params: Tree, x: Array, valid: Array | None) -> Iterator[tuple]:
         """Yield the state after each step, and the step's backward."""
         xp = namespace(x)
         batch, time, features = x.shape
         u = xp.reshape(x, (batch * time, features)) @ params["weight"]
         u += params["bias"]
         u = xp.reshape(u, (batch, time, u.shape[-1]))
+        if valid is not None:
+            shut = [xp.full((self.units,), value, dtype=u.dtype, device=device(u)) for value in self._shut]
+            u = xp.where(valid, u, xp.concat(shut))
         state = self._states * (xp.zeros((batch, self.units), dtype=x.dtype, device=device(x)),)
-        if self.mask_value is not None:
-            valid = xp.any(x != self.mask_value, axis=-1, keepdims=True)
         for t in range(time):
             new, backward = self._step(params, u[:, t, :], *state)
-            if self.mask_value is not None:
+            if valid is not None and not self._keeps_h:
                 new, backward = _skip(valid[:, t, :], state, new, backward)
             state = new
             yield state, backward
 
+    def _outputs(self, hs: list[Array], valid: Array | None) -> Array:
+        xp = namespace(hs[0])
+        if not self.return_sequences:
+            return hs[-1]
+        y = xp.stack(hs, axis=1)
+        return y if valid is None else xp.where(valid, y, self.mask_value)
+
     def forward(self, params, x):
-        xp = namespace(x)
+        xp, valid = namespace(x), self._valid(x)
         W = params["weight"]
-        states, backwards = zip(*self._steps(params, x), strict=True)
+        states, backwards = zip(*self._steps(params, x, valid), strict=True)
         hs = [h for h, *_ in states]
 
         def backward(dy, need_dx=True):
             batch, time, features = x.shape
             zeros = self._states * (xp.zeros_like(hs[0]),)
+            if self.return_sequences and valid is not None:
+                dy = dy * xp.astype(valid, dy.dtype)
             dstate = zeros if self.return_sequences else (dy, *zeros[1:])
             du, dv = time * [None], time * [None]
             for t in reversed(range(time)):
@@ -149,24 +166,23 @@ class Recurrent(Layer):
                 grads["recurrent_bias"] = xp.sum(dV, axis=0, keepdims=True)
             return (xp.reshape(dU @ W.mT, x.shape) if need_dx else None), grads
 
-        return xp.stack(hs, axis=1) if self.return_sequences else hs[-1], backward
+        return self._outputs(hs, valid), backward
 
     def __call__(self, params, x):
-        hs = (h for (h, *_), _ in self._steps(params, x))
-        return namespace(x).stack(list(hs), axis=1) if self.return_sequences else deque(hs, maxlen=1)[0]
+        valid = self._valid(x)
+        hs = (h for (h, *_), _ in self._steps(params, x, valid))
+        return self._outputs(list(deque(hs, maxlen=None if self.return_sequences else 1)), valid)
 
 
 def _skip(valid: Array, old: tuple, new: tuple, backward):
-    """Where a step is not valid, the old state in place of the new."""
-    xp = namespace(valid)
-    keep = xp.astype(valid, old[0].dtype)
-    skip = 1.0 - keep
+    """Where a step is not valid, the old h in place of the new; its gates being shut, du and dv are 0 there."""
+    where = namespace(valid).where
 
-    def skipping_backward(*dstate):
-        du, dv, dold = backward(*(keep * d for d in dstate))
-        return du, dv, tuple(d_old + skip * d for d_old, d in zip(dold, dstate, strict=True))
+    def skipping_backward(dh, *others):
+        du, dv, (dh_before, *others) = backward(dh, *others)
+        return du, dv, (where(valid, dh_before, dh), *others)
 
-    return tuple(xp.where(valid, n, o) for n, o in zip(new, old, strict=True)), skipping_backward
+    return (where(valid, new[0], old[0]), *new[1:]), skipping_backward
 
 
 @dataclass(frozen=True)
@@ -176,6 +192,8 @@ class SimpleRNN(Recurrent):
     W: (features, units), R: (units, units), b: (1, units). J. Elman, "Finding structure in time", Cognitive Science 14
     (1990). Settings as in `Recurrent`.
     """
+
+    _shut = (1e9,)  # tanh' = 0
 
     def _step(self, params, u, h_before):
         R = params["recurrent_weight"]
@@ -213,7 +231,7 @@ class LSTM(Recurrent):
     Other settings as in `Recurrent`.
     """
 
-    _gates = 4
+    _shut = (-1e9, 1e9, 0.0, -1e9)  # i = 0, f = 1: c stays; o = 0
     _states = 2
 
     unit_forget_bias: bool = True
@@ -264,7 +282,8 @@ class GRU(Recurrent):
     Settings as in `Recurrent`.
     """
 
-    _gates = 3
+    _shut = (1e9, 0.0, 0.0)  # z = 1
+    _keeps_h = True
 
     def init(self, rng, input_shape):
         params, output_shape = super().init(rng, input_shape)

@@ -17,7 +17,7 @@ class PerPosition(Loss):
     For networks with an output at every position, such as a language model: z (batch, T, units), y (batch, T) or
     (batch, T, units); and for images out of images, where the positions are pixels: z (batch, height, width, units). Metrics
     count positions. Weights are those of samples, (batch,), or of positions, (batch, T) or (batch, height, width): 0 leaves
-    padding out. Class weights are those of positions.
+    padding out. Class weights are those of positions. Augmentation moves the images and not the targets of their pixels.
 
     Parameters
     ----------
