@@ -2,17 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from xpnet import metrics
 from xpnet.backend import Backend, namespace, quiet, to_numpy
 from xpnet.callbacks import Callback
 from xpnet.checks import is_integer, require_positive
 from xpnet.layers.base import Shape
+from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
+from xpnet.metrics import Metric
 from xpnet.tree import Array
+
+
+def check_shape(input_shape: Any) -> Shape:
+    """The shape of one sample as a tuple of Python integers; raises ValueError where it is none."""
+    sizes = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
+    if not sizes or not all(is_integer(n) and n >= 1 for n in sizes):
+        raise ValueError(
+            "input_shape is the shape of one sample, a tuple of integers of at least 1; samples may have another length "
+            f"later, see Model. Received: input_shape={input_shape!r}"
+        )
+    return tuple(int(n) for n in sizes)
+
+
+def require_logits(network: Sequential, loss: Loss) -> None:
+    """Raise ValueError where the network ends in the activation that its loss has in it."""
+    last = type(network.layers[-1]).__name__ if network.layers else ""
+    if last and last == loss.built_in:
+        raise ValueError(
+            f"{type(loss).__name__} has {last} in it: leave that layer out, or take a loss of probabilities "
+            '("categorical_cross_entropy", BinaryCrossEntropy(from_logits=False)). predict_proba applies it by itself. '
+            f"Received: a network that ends in {last}"
+        )
+
+
+def get_metrics(chosen: Sequence[str | Metric], loss: Loss) -> tuple[Metric, ...]:
+    """Metrics by name or as objects; raises ValueError where names are unknown, taken twice, or no names."""
+    if isinstance(chosen, str):
+        raise ValueError(f'metrics is a list, such as ["accuracy"]. Received: metrics={chosen!r}')
+    found = tuple(metrics.get(metric, loss) for metric in chosen)
+    names = [metric.name for metric in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Each metric may appear once. Received: {names}")
+    for name in names:
+        if not name.isidentifier() or name in ("loss", "weight", "step"):
+            raise ValueError(
+                f'A metric\'s name is an identifier other than "loss", "weight" and "step". Received: {name!r}'
+            )
+    return found
+
+
+def check_seed(seed: Any) -> int | tuple[int, ...]:
+    """One seed or a tuple of them, as Python integers; raises ValueError for anything else."""
+    several = not is_integer(seed) and np.ndim(seed) == 1
+    seeds = tuple(seed) if several else (seed,)
+    if not seeds or not all(is_integer(s) and s >= 0 for s in seeds):
+        raise ValueError(f"seed is an integer of at least 0, or a sequence of them. Received: seed={seed!r}")
+    seeds = tuple(int(s) for s in seeds)
+    return seeds if several else seeds[0]
 
 
 def prepare_x(backend: Backend, x: Any, name: str = "x") -> Array:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from xpnet import inputs, inspection, losses, metrics, optimizers
+from xpnet import inputs, inspection, losses, optimizers
 from xpnet.backend import Backend, get_backend, make_backend, quiet
 from xpnet.callbacks import Callback, History, Progress
-from xpnet.checks import is_integer, require_positive
+from xpnet.checks import require_positive
 from xpnet.evaluation import Evaluation, Inference, evaluate, run_batches
 from xpnet.layers import base
 from xpnet.layers.base import Layer, Shape
@@ -76,12 +76,12 @@ class Model:
     ):
         self.network = network if isinstance(network, Sequential) else Sequential(_as_list(network))
         self.loss = losses.get(loss)
-        self.metrics = _get_metrics(metrics, self.loss)
-        self.seed = _check_seed(seed)
+        self.metrics = inputs.get_metrics(metrics, self.loss)
+        self.seed = inputs.check_seed(seed)
         self.backend = get_backend() if backend is None else make_backend(backend)
         self.state: dict[str, Tree] | None = None
         self.optimizer = optimizer
-        _require_logits(self.network, self.loss)
+        inputs.require_logits(self.network, self.loss)
         self.input_shape: Any = None
         self.output_shapes: dict[Shape, Shape] = {}
         self.step = 0
@@ -149,7 +149,7 @@ class Model:
         ValueError
             The shape is none; a layer does not take what the layer before it gives, and the message names the layer.
         """
-        shape = _check_shape(input_shape)
+        shape = inputs.check_shape(input_shape)
         drawn = [base.init(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
         params, output_shape, statistics = drawn[0]
         base.require_one_output(output_shape)
@@ -179,7 +179,7 @@ class Model:
             raise ValueError(
                 "The shapes are known once the model is built: summary(input_shape) or build(input_shape)."
             )
-        print(inspection.summary(self.network, _check_shape(shape)))
+        print(inspection.summary(self.network, inputs.check_shape(shape)))
 
     # ------------------------------------------------------------------ training
 
@@ -389,26 +389,6 @@ class Model:
         return self.state
 
 
-def _check_shape(input_shape: Any) -> Shape:
-    sizes = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
-    if not sizes or not all(is_integer(n) and n >= 1 for n in sizes):
-        raise ValueError(
-            "input_shape is the shape of one sample, a tuple of integers of at least 1; samples may have another length "
-            f"later, see Model. Received: input_shape={input_shape!r}"
-        )
-    return tuple(int(n) for n in sizes)
-
-
-def _require_logits(network: Sequential, loss: Loss) -> None:
-    last = type(network.layers[-1]).__name__ if network.layers else ""
-    if last and last == loss.built_in:
-        raise ValueError(
-            f"{type(loss).__name__} has {last} in it: leave that layer out, or take a loss of probabilities "
-            '("categorical_cross_entropy", BinaryCrossEntropy(from_logits=False)). predict_proba applies it by itself. '
-            f"Received: a network that ends in {last}"
-        )
-
-
 def _form(tree: Tree) -> list[tuple]:
     return [(name, tuple(leaf.shape)) for name, leaf in named_leaves(tree)]
 
@@ -419,30 +399,6 @@ def _moved_copy(backend: Backend, tree: Tree) -> Tree:
 
 def _as_list(network: Any) -> list[Layer]:
     return [network] if isinstance(network, Layer) else list(network)
-
-
-def _get_metrics(chosen: Sequence[str | Metric], loss: Loss) -> tuple[Metric, ...]:
-    if isinstance(chosen, str):
-        raise ValueError(f'metrics is a list, such as ["accuracy"]. Received: metrics={chosen!r}')
-    found = tuple(metrics.get(metric, loss) for metric in chosen)
-    names = [metric.name for metric in found]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Each metric may appear once. Received: {names}")
-    for name in names:
-        if not name.isidentifier() or name in ("loss", "weight", "step"):
-            raise ValueError(
-                f'A metric\'s name is an identifier other than "loss", "weight" and "step". Received: {name!r}'
-            )
-    return found
-
-
-def _check_seed(seed: Any) -> int | tuple[int, ...]:
-    several = not is_integer(seed) and np.ndim(seed) == 1
-    seeds = tuple(seed) if several else (seed,)
-    if not seeds or not all(is_integer(s) and s >= 0 for s in seeds):
-        raise ValueError(f"seed is an integer of at least 0, or a sequence of them. Received: seed={seed!r}")
-    seeds = tuple(int(s) for s in seeds)
-    return seeds if several else seeds[0]
 
 
 def _named_values(logs: dict) -> Any:
