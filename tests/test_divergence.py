@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.test_model import X, Y, assert_same_parameters, fit, make_model, writable
-from xpnet import SGD, Callback, DivergenceError, schedules
+from xpnet import SGD, Adam, Callback, DivergenceError, Model, schedules
 from xpnet.backend import to_numpy
 from xpnet.layers import Dense, ReLU, Residual, Sequential
 from xpnet.tree import leaves
@@ -137,3 +137,20 @@ def test_the_error_can_be_pickled():
     error = pickle.loads(pickle.dumps(DivergenceError("message", 3, "0.weight gradient")))
 
     assert (str(error), error.step, error.layer) == ("message", 3, "0.weight gradient")
+
+
+def test_a_divergence_after_another_optimizer_goes_back_to_its_own_steps(xp):
+    class Explode(Callback):
+        def on_epoch_end(self, epoch, logs):
+            self.model.optimizer = SGD(3e38)
+            self.before = [np.array(to_numpy(p)) for p in leaves(self.model.parameters)]
+
+    x, callback = np.random.default_rng(0).normal(size=(40, 3)), Explode()
+    model = Model([Dense(2)], "mean_squared_error", Adam(0.1), backend=writable(xp))
+
+    with pytest.raises(DivergenceError, match="at step 10"):
+        model.fit(x, 1000 * x[:, :2], batch_size=4, epochs=2, verbose=0, callbacks=[callback])
+
+    assert model.step == 10
+    for p, before in zip(leaves(model.parameters), callback.before, strict=True):
+        np.testing.assert_array_equal(to_numpy(p), before)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from xpnet import SGD, Adam, Callback, EarlyStopping, Model, Sequential, losses, schedules
+from xpnet import SGD, Adagrad, Adam, Callback, EarlyStopping, Model, RMSprop, Sequential, losses, schedules
 from xpnet.backend import make_backend, to_numpy
 from xpnet.layers import (
     LSTM,
@@ -382,7 +382,9 @@ BAD = {
         r"sample_weight must have shape \(120,\), one.*Received: shape \(3,\)",
     ),
     "weights' shape": (X, Y, {"sample_weight": np.ones((120, 1))}, r"must have shape \(120,\), one"),
-    "weights of 0": (X, Y, {"sample_weight": np.zeros(120)}, "some above it. Received: weights from 0.0 to 0.0"),
+    "weights of 0": (X, Y, {"sample_weight": np.zeros(120)}, "Some weights must be above 0"),
+    "class weights of 0": (X, Y, {"class_weight": {0: 0, 1: 0, 2: 0}}, "Some weights must be above 0"),
+    "validation weights of 0": (X, Y, {"validation_data": (X, Y, np.zeros(120))}, "Some weights must be above 0"),
     "negative weights": (X, Y, {"sample_weight": -np.ones(120)}, "finite and at least 0"),
     "class weights": (X, Y, {"class_weight": {0: 1.0}}, r"Missing: \[1, 2\]"),
     "negative class weight": (X, Y, {"class_weight": {0: 1, 1: 1, 2: -1}}, "Class weights must be finite"),
@@ -456,11 +458,24 @@ def test_fewer_samples_than_the_default_batch_are_one_batch(xp):
     assert model.step == 2
 
 
-def test_a_callback_may_change_the_learning_rate(xp):
-    class Halt(Callback):
-        def on_epoch_end(self, epoch, logs):
-            self.model.optimizer = replace(self.model.optimizer, learning_rate=0.0)
+class Halt(Callback):
+    def on_epoch_end(self, epoch, logs):
+        self.model.optimizer = replace(self.model.optimizer, learning_rate=0.0)
 
+
+def test_an_optimizer_set_in_the_middle_of_an_epoch_waits_for_the_next(xp):
+    class Change(Callback):
+        def on_train_batch_end(self, step, logs):
+            self.model.optimizer = SGD(0.0)
+
+    model, other = make_model(xp, Adam(0.1)), make_model(xp, Adam(0.1))
+    fit(model, epochs=2, callbacks=[Change()])
+    fit(other)
+
+    assert_same_parameters(model, other, rtol=0, atol=0)
+
+
+def test_a_callback_may_change_the_learning_rate(xp):
     optimizer = SGD(0.2)  # without momentum, rate 0 stands still
     halted, short = make_model(xp, optimizer), make_model(xp, optimizer)
     fit(halted, epochs=3, callbacks=[Halt()])
@@ -470,14 +485,16 @@ def test_a_callback_may_change_the_learning_rate(xp):
 
 
 def test_another_optimizer_begins_anew(xp):
+    """A state that means something else is told by its names."""
     model = make_model(xp, SGD(0.2))
-    fit(model)
-    model.optimizer = Adam(0.01)
-    fit(model)
-    moments = model.state["optimizer"]
-    model.optimizer = Adam(0.001)
+    for optimizer, names in [
+        (SGD(0.2, momentum=0.9), {"velocity"}), (SGD(0.2, momentum=0.9, moving_average=True), {"average"}),
+        (Adagrad(0.01), {"square_sum"}), (RMSprop(0.01), {"square"}), (SGD(0.1), set()),
+    ]:  # fmt: skip
+        model.optimizer = optimizer
+        fit(model)
+        assert set(model.state["optimizer"]) == names
 
-    assert model.state["optimizer"] is moments
     with pytest.raises(ValueError, match="one seed at a"):
         make_model(xp, seed=(0, 1)).optimizer = SGD(0.1, clipnorm=1.0)
 
@@ -488,14 +505,14 @@ def test_another_optimizer_begins_anew(xp):
         ([Dense(3, activation="softmax")], "softmax_cross_entropy"),
         ([Dense(3), Softmax()], losses.SoftmaxCrossEntropy(0.1)),
         ([Dense(3), Softmax()], losses.PerPosition(losses.SoftmaxCrossEntropy())),
+        ([TimeDistributed(Dense(2, activation="softmax"))], losses.PerPosition(losses.SoftmaxCrossEntropy())),
+        ([Dense(2), Sequential([Dense(3), Softmax()])], "softmax_cross_entropy"),
         ([Dense(1), Sigmoid()], "binary_cross_entropy"),
     ],
 )
 def test_an_activation_that_the_loss_has_in_it_is_refused(last, loss):
     """Settings alone: no backend."""
-    with pytest.raises(
-        ValueError, match=r"(CrossEntropy|PerPosition) has (Softmax|Sigmoid) in it: leave that layer out"
-    ):
+    with pytest.raises(ValueError, match=r"CrossEntropy has (Softmax|Sigmoid) in it: leave that layer out"):
         Model(last, loss)
     Model([Dense(1), Sigmoid()], losses.BinaryCrossEntropy(from_logits=False))
 

@@ -269,6 +269,10 @@ def test_initial_values(rng):
         (lambda: LSTM(64, 32), "return_sequences must be True or False. Received: return_sequences=32"),
         (lambda: GRU(3, truncate=0), "truncate must be an integer of at least 1. Received: truncate=0"),
         (
+            lambda: Bidirectional(SimpleRNN(3, mask_value=-1.0, return_sequences=True), merge="add"),
+            "A sum keeps no mask_value but 0.0",
+        ),
+        (
             lambda: SimpleRNN(3, mask_value=float("nan")),
             r"mask_value must be a number in \(-inf, inf\). Received: mask_value=nan",
         ),

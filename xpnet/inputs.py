@@ -11,7 +11,7 @@ from xpnet import metrics
 from xpnet.backend import Backend, namespace, quiet, to_numpy
 from xpnet.callbacks import Callback
 from xpnet.checks import is_integer, require_positive
-from xpnet.layers.base import Shape
+from xpnet.layers.base import Layer, Shape
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
@@ -31,13 +31,19 @@ def check_shape(input_shape: Any) -> Shape:
 
 def require_logits(network: Sequential, loss: Loss) -> None:
     """Raise ValueError where the network ends in the activation that its loss has in it."""
-    last = type(network.layers[-1]).__name__ if network.layers else ""
-    if last and last == loss.built_in:
+    last, name = type(_last(network)).__name__, type(getattr(loss, "loss", loss)).__name__
+    if last == loss.built_in:
         raise ValueError(
-            f"{type(loss).__name__} has {last} in it: leave that layer out, or take a loss of probabilities "
+            f"{name} has {last} in it: leave that layer out, or take a loss of probabilities "
             '("categorical_cross_entropy", BinaryCrossEntropy(from_logits=False)). predict_proba applies it by itself. '
             f"Received: a network that ends in {last}"
         )
+
+
+def _last(layer: Layer) -> Layer:
+    if isinstance(layer, Sequential):
+        return _last(layer.layers[-1]) if layer.layers else layer
+    return _last(layer.layer) if hasattr(layer, "layer") else layer  # of TimeDistributed
 
 
 def get_metrics(chosen: Sequence[str | Metric], loss: Loss) -> tuple[Metric, ...]:
@@ -112,9 +118,8 @@ def prepare_targets(
                 f"sample_weight must have shape {' or '.join(map(str, shapes))}, one for each sample of x. "
                 f"Received: shape {weight.shape}"
             )
-        if not (np.all(np.isfinite(weight)) and np.all(weight >= 0) and np.any(weight > 0)):
-            received = f"weights from {weight.min()} to {weight.max()}"
-            raise ValueError(f"Weights must be finite and at least 0, and some above it. Received: {received}")
+        if not (np.all(np.isfinite(weight)) and np.all(weight >= 0)):
+            raise ValueError(f"Weights must be finite and at least 0. Received: a smallest weight of {weight.min()}")
         data["weight"] = backend.asarray(weight)
     return data
 
@@ -145,6 +150,15 @@ def weigh_classes(
         given = to_numpy(data["weight"])
         weight *= given.reshape(*given.shape, *(1,) * (y.ndim - given.ndim))
     return data | {"weight": backend.asarray(weight)}
+
+
+def require_weight(*data: dict[str, Array] | None) -> None:
+    """Raise ValueError where all weights of a data set are 0: nothing is left to learn from, or to average."""
+    for part in data:
+        if part and "weight" in part and not np.any(to_numpy(part["weight"]) > 0):
+            raise ValueError(
+                "Some weights must be above 0. Received: weights that are all 0, of samples or their classes"
+            )
 
 
 def _moved(backend: Backend, x: Any, name: str) -> Array:

@@ -47,7 +47,8 @@ class Model:
     -----
     The first `fit` builds the model for the shape of its samples. `predict`, `evaluate` and later fits take samples of
     another shape if the network has the same parameters for it: sequences of another length into recurrent layers or
-    attention, images of another size into convolutions up to global pooling. All samples of one call have one shape.
+    attention, images of another size into convolutions up to global pooling. All samples of one call have one shape. (After
+    `Flatten` only the number of elements counts: images of 3 by 5 pixels and of 5 by 3 are then alike.)
 
     Attributes
     ----------
@@ -97,7 +98,7 @@ class Model:
 
     @property
     def optimizer(self) -> Optimizer:
-        """Of the next epoch, also if a callback sets it; where its state has another form it begins anew."""
+        """The optimizer from the next epoch on; a callback may set it. Where its state holds other things it begins anew."""
         return self._optimizer
 
     @optimizer.setter
@@ -109,10 +110,12 @@ class Model:
                 f"time. Received: {chosen!r} with {len(self.seeds)} seeds"
             )
         self._optimizer = chosen
-        if self.state is not None:
-            fresh = chosen.init(self.state["params"])
-            if _form(fresh) != _form(self.state["optimizer"]):
-                self.state = self.state | {"optimizer": fresh}
+
+    def match_optimizer_state(self) -> None:
+        """Let the optimizer begin anew where the state is that of another."""
+        state = self.built_state()
+        if self.optimizer.init(np.zeros(1)).keys() != state["optimizer"].keys():  # named for what they hold
+            self.state = state | {"optimizer": self.optimizer.init(state["params"])}
 
     @property
     def parameters(self) -> Tree:
@@ -268,6 +271,7 @@ class Model:
         if class_weight is not None:
             output_shape = built.output_shapes[tuple(x.shape[1:])]
             data = inputs.weigh_classes(self.backend, self.loss, output_shape, data, class_weight)
+        inputs.require_weight(data, validation)
         self.state, self.input_shape, self.output_shapes = built.state, built.input_shape, built.output_shapes
         plan = Plan(
             data=data,
@@ -325,7 +329,9 @@ class Model:
         named tuple, or dict with ``return_dict=True``
             ``loss, accuracy = model.evaluate(...)``, or ``model.evaluate(...).accuracy``.
         """
-        logs = self.evaluate_prepared(self.prepare(x, y, sample_weight), batch_size, verbose)
+        data = self.prepare(x, y, sample_weight)
+        inputs.require_weight(data)
+        logs = self.evaluate_prepared(data, batch_size, verbose)
         return logs if return_dict else _named_values(logs)
 
     def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None, verbose: int = 0) -> dict:
@@ -378,7 +384,7 @@ class Model:
                 raise ValueError(f"{rule} {error}") from error
             state = self.built_state()
             ours, theirs = [state["params"], state["statistics"]], [params, statistics]
-            if _form(ours) != _form(theirs):
+            if _form(ours) != _form(theirs) or len(shape) != len(self.input_shape):
                 raise ValueError(f"{rule} Build a new model for these. Received: samples of shape {shape}")
             self.output_shapes[shape] = output_shape
         return self.output_shapes[shape]

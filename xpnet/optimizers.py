@@ -157,7 +157,11 @@ class SGD(Optimizer):
         return plain and not self.moving_average
 
     def init(self, params):
-        return {"velocity": _zeros(params)} if self.momentum else {}
+        return {self._memory: _zeros(params)} if self.momentum else {}
+
+    @property
+    def _memory(self):
+        return "average" if self.moving_average else "velocity"
 
     def step(self, params, grads, state, learning_rate):
         m = self.momentum
@@ -193,8 +197,8 @@ class SGD(Optimizer):
         if not m:
             return map_elements(plain, params, grads), state
         rule = nesterov if self.nesterov else moving_average if self.moving_average else heavy_ball
-        params, velocity = map_elements_to_trees(rule, params, grads, state["velocity"])
-        return params, {"velocity": velocity}
+        params, memory = map_elements_to_trees(rule, params, grads, state[self._memory])
+        return params, {self._memory: memory}
 
 
 @dataclass(frozen=True)
@@ -341,7 +345,7 @@ class Adagrad(Optimizer):
         set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, params):
-        return {"square": map_leaves(lambda s: s + self.initial_accumulator_value, _zeros(params))}
+        return {"square_sum": map_leaves(lambda s: s + self.initial_accumulator_value, _zeros(params))}
 
     def step(self, params, grads, state, learning_rate):
         def rule(p, g, s):
@@ -352,8 +356,8 @@ class Adagrad(Optimizer):
             g /= root
             return p - g, s
 
-        params, square = map_elements_to_trees(rule, params, grads, state["square"])
-        return params, {"square": square}
+        params, square_sum = map_elements_to_trees(rule, params, grads, state["square_sum"])
+        return params, {"square_sum": square_sum}
 
 
 _NAMES = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "adagrad": Adagrad}

@@ -99,6 +99,8 @@ class Loop:
         return history
 
     def _epoch(self, epoch: int, interrupted: Callable[[], None]) -> dict:
+        self.model.match_optimizer_state()
+        self.recent.clear()  # a divergence goes back to chunks of this optimizer
         self.step: TrainingStep = self.model.training_step
         self.rate = schedules.get(self.model.optimizer.learning_rate)
         size, order, averages = self.plan.batch_size, self._order(epoch), Averages(self.step.metrics)

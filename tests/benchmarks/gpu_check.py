@@ -97,7 +97,7 @@ def machine(job: Job) -> None:
         {name: version for name in (*PACKAGES, "cupy-cuda13x", "cupy-cuda12x") if (version := _version(name))},
     )
     job.put("missing", [name for name in IMPORTED if importlib.util.find_spec(name) is None])
-    job.put("MNIST", (Path(os.environ.get("XPNET_DATA", "")) / "mnist").is_dir())
+    job.put("MNIST", has_mnist())
     job.put("nvidia-smi", _command("nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm",
                                    "--format=csv,noheader"))  # fmt: skip
     if job.dry:
@@ -111,6 +111,16 @@ def machine(job: Job) -> None:
     job.put("compute capability", device.compute_capability)
     job.put("driver CUDA", runtime.driverGetVersion())
     job.put("runtime CUDA", cupy.cuda.get_local_runtime_version())
+
+
+def has_mnist() -> bool:
+    from xpnet import DatasetError, datasets
+
+    try:
+        datasets.mnist(download=False)
+    except (DatasetError, ImportError):
+        return False
+    return True
 
 
 def gpu_tests(job: Job) -> None:

@@ -42,11 +42,13 @@ class Recurrent(Layer):
         end (the first may be shorter). The state crosses the borders forwards as ever; no gradient crosses them
         backwards, so dxₜ is that of the outputs of the segment of t alone. R. Williams and J. Peng, "An efficient
         gradient-based algorithm for on-line training of recurrent network trajectories", Neural Computation 2 (1990).
+        Steps that `mask_value` skips count as well: where only the last output is wanted, pad at the front.
     mask_value : float, optional
         A step of a sample whose features all equal `mask_value` is skipped: the state carries over from the step before. In
         a sequence of outputs such a step is `mask_value` again, and a recurrent layer behind this one, with the same
         `mask_value`, skips it too. For tokens: ``Embedding(..., padding_idx=0)`` and ``mask_value=0.0``. Layers between the
-        two must keep the value: 0 passes through dropout, ReLU and tanh, not through a bias or a normalisation.
+        two must keep the value: 0 passes through tanh, and through ReLU and dropout, which may make 0 of a real step with few
+        features; it does not pass through a bias or a normalisation.
     weight_initializer, recurrent_initializer, bias_initializer : str or initializer
         Default "glorot_uniform", "orthogonal" and "zeros".
 
@@ -190,7 +192,7 @@ class SimpleRNN(Recurrent):
     """hₜ = tanh(xₜ W + hₜ₋₁ R + b),   dzₜ = (1 - hₜ²) dhₜ,   dhₜ₋₁ = dzₜ Rᵀ
 
     W: (features, units), R: (units, units), b: (1, units). J. Elman, "Finding structure in time", Cognitive Science 14
-    (1990). Settings as in `Recurrent`.
+    (1990). Settings as in `xpnet.layers.recurrent.Recurrent`.
     """
 
     _shut = (1e9,)  # tanh' = 0
@@ -228,7 +230,7 @@ class LSTM(Recurrent):
         Start with 1 as the bias of the forget gate, so that the cell remembers. R. Jozefowicz et al., "An empirical
         exploration of recurrent network architectures", ICML 2015.
 
-    Other settings as in `Recurrent`.
+    Other settings as in `xpnet.layers.recurrent.Recurrent`.
     """
 
     _shut = (-1e9, 1e9, 0.0, -1e9)  # i = 0, f = 1: c stays; o = 0
@@ -279,7 +281,7 @@ class GRU(Recurrent):
     Gates stand in the order z, r, n, as in Keras (PyTorch: r, z, n): W: (features, 3 units), R: (units, 3 units), b and b', the
     ``"recurrent_bias"``: (1, 3 units). That r acts after the product with R is the form of cuDNN, of PyTorch and of Keras
     (``reset_after=True``). K. Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014.
-    Settings as in `Recurrent`.
+    Settings as in `xpnet.layers.recurrent.Recurrent`.
     """
 
     _shut = (1e9, 0.0, 0.0)  # z = 1
@@ -331,7 +333,7 @@ class Bidirectional(Layer):
     Raises
     ------
     ValueError
-        `layer` is not recurrent, `merge` is not known.
+        `layer` is not recurrent, `merge` is not known; a sum would give masked steps another value than `mask_value`.
     """
 
     layer: Recurrent
@@ -342,6 +344,8 @@ class Bidirectional(Layer):
             raise ValueError(f"layer must be recurrent: SimpleRNN, LSTM or GRU. Received: {self.layer!r}")
         if self.merge not in ("concatenate", "add"):
             raise ValueError(f'merge must be "concatenate" or "add". Received: {self.merge!r}')
+        if self.merge == "add" and self.layer.return_sequences and self.layer.mask_value:
+            raise ValueError(f"A sum keeps no mask_value but 0.0: concatenate. Received: {self.layer.mask_value=}")
 
     def init(self, rng, input_shape):
         forwards, output_shape = self.layer.init(rng, input_shape)

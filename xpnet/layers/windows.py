@@ -45,8 +45,8 @@ class Window:
             before, after = both // 2, both - both // 2
         if before + size + after < reach:
             raise ValueError(
-                f'The window must fit into the image: make it smaller or use padding="same". Received: a window over '
-                f"{reach} places, an image of {size} with padding={padding!r}"
+                f'The window must fit into the input: make it smaller or use padding="same". Received: a window over '
+                f"{reach} places, an input of {size} with padding={padding!r}"
             )
         return cls(size, kernel, stride, dilation, before, after)
 
