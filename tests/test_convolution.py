@@ -288,7 +288,7 @@ def test_numpy_integers_are_settings():
         (lambda: Conv2D(8, 3, weight_initializer="he"), "Received: 'he'"),
         (lambda: Conv2D(8, 3).init(None, (28, 28)), r"Reshape\(\(28, 28, 1\)\).*samples of shape \(28, 28\)"),
         (lambda: Conv1D(8, 3).init(None, (28, 28, 1)), r"\(time, channels\).*samples of shape \(28, 28, 1\)"),
-        (lambda: Conv2D(8, 5).init(None, (4, 9, 1)), 'use padding="same".*a window over 5 places, an image of 4'),
+        (lambda: Conv2D(8, 5).init(None, (4, 9, 1)), 'use padding="same".*a window over 5 places, an input of 4'),
         (
             lambda: Conv2DTranspose(8, 2, padding=1).init(None, (1, 1, 1)),
             "padding must leave something.*an output of 0 places",
