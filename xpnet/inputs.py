@@ -31,10 +31,10 @@ def check_shape(input_shape: Any) -> Shape:
 
 def require_logits(network: Sequential, loss: Loss) -> None:
     """Raise ValueError where the network ends in the activation that its loss has in it."""
-    last, name = type(_last(network)).__name__, type(getattr(loss, "loss", loss)).__name__
-    if last == loss.built_in:
+    last = type(_last(network)).__name__
+    if last == loss.row_loss.built_in:
         raise ValueError(
-            f"{name} has {last} in it: leave that layer out, or take a loss of probabilities "
+            f"{type(loss.row_loss).__name__} has {last} in it: leave that layer out, or take a loss of probabilities "
             '("categorical_cross_entropy", BinaryCrossEntropy(from_logits=False)). predict_proba applies it by itself. '
             f"Received: a network that ends in {last}"
         )

@@ -221,7 +221,7 @@ def get(metric: str | Metric, loss: Loss) -> Metric:
         raise ValueError(
             f"A metric is an object such as TopKAccuracy(3) or one of {', '.join(_BY_NAME)}. Received: {metric!r}"
         )
-    if metric == "accuracy" and isinstance(getattr(loss, "loss", loss), BinaryCrossEntropy):
+    if metric == "accuracy" and isinstance(loss.row_loss, BinaryCrossEntropy):
         return BinaryAccuracy(name="accuracy")
     return _BY_NAME[metric]
 

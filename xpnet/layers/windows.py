@@ -81,7 +81,10 @@ class Window:
         return [x[along(axis, tap)] for tap in self.taps]
 
     def slide(self, x: Array, axis: int) -> Array:
-        """What `take` gives on a new last axis: (…, padded, …) -> (…, count, …, kernel); a view where the library has one."""
+        """What `take` gives, on a new last axis: (…, padded, …) -> (…, count, …, kernel); a view where the library has one.
+
+        Here `axis` is counted from the front, for more axes come behind it.
+        """
         xp = namespace(x)
         if hasattr(xp, "sliding_windows"):
             return xp.sliding_windows(x, axis, self.kernel, self.stride, self.dilation)

@@ -65,6 +65,11 @@ class Loss(ABC):
         """The one answer for each sample: labels where the targets are classes, else the predictions."""
         return self.activation(z)
 
+    @property
+    def row_loss(self) -> Loss:
+        """The loss of one of the `rows`."""
+        return self
+
     def rows(self, y: Array, z: Array, weight: Array | None) -> tuple[Array, Array, Array | None]:
         """Targets, outputs and weights with one row for each thing that metrics count: here, each sample."""
         return y, z, weight

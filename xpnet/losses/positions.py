@@ -36,8 +36,8 @@ class PerPosition(Loss):
         require(isinstance(self.loss, Loss), "loss must be a loss, such as SoftmaxCrossEntropy()", repr(self.loss))
 
     @property
-    def built_in(self):
-        return self.loss.built_in
+    def row_loss(self):
+        return self.loss
 
     def __call__(self, y, z, sample_weight=None):
         loss, dz = self.loss(*self.rows(y, z, sample_weight))
