@@ -102,6 +102,14 @@ def test_padding_equals_torch(count, xp64, rng):
     np.testing.assert_allclose(to_numpy(backward(xp64.asarray(dy))[1]["weight"]), tensor.grad.numpy(), rtol=1e-12)
 
 
+def test_a_token_beyond_32_bits_is_out_of_range_too():
+    """On NumPy: JAX refuses it on the way in."""
+    model = Model([Embedding(5, 2), Flatten(), Dense(1)], "mean_squared_error", backend="numpy").build((3,))
+
+    with pytest.raises(ValueError, match=r"integer tokens in 0 \.\. 4.*Received: tokens from 4294967297"):
+        model.predict(np.full((2, 3), 2**32 + 1))
+
+
 def test_padding_is_skipped_by_a_recurrent_layer(xp, rng):
     between = Bidirectional(GRU(3, mask_value=0.0, return_sequences=True))
     network = Sequential([Embedding(5, 3, padding_idx=0), between, ReLU(), LSTM(4, mask_value=0.0)])

@@ -64,7 +64,7 @@ class Embedding(Layer):
         xp, rule = namespace(x), f"Embedding takes integer tokens in 0 .. {self.input_dim - 1}."
         if not xp.isdtype(x.dtype, "integral"):
             raise ValueError(f"{rule} Convert them by x.astype(int). Received: tokens of dtype {x.dtype}")
-        tokens = xp.astype(x, xp.int32)  # torch has no minimum of uint16
+        tokens = x if xp.isdtype(x.dtype, "signed integer") else xp.astype(x, xp.float32)  # torch: no minimum of uint16
         lowest, highest = int(xp.min(tokens)), int(xp.max(tokens))
         if lowest < 0 or highest >= self.input_dim:
             raise ValueError(
