@@ -193,14 +193,28 @@ def test_a_schedule_restarts_every_epoch(xp):
     assert_same_parameters(model, one_step, rtol=1e-5, atol=1e-6)
 
 
-def test_going_on_is_the_same_run(xp):
-    """fit to epoch 2, then from 2 to 4 with initial_epoch, equals fit to epoch 4."""
+@pytest.mark.parametrize("more", [{"epochs": 2}, {"epochs": 4, "initial_epoch": 2}], ids=["again", "numbered on"])
+def test_going_on_is_the_same_run(xp, more):
+    """2 epochs and 2 more are 4: each epoch has an order of its own."""
     parts, whole = make_model(xp), make_model(xp)
     fit(parts, epochs=2)
-    fit(parts, epochs=4, initial_epoch=2)
+    history = fit(parts, **more)
     fit(whole, epochs=4)
 
     assert_same_parameters(parts, whole, rtol=1e-6, atol=1e-7)
+    assert parts.epoch == whole.epoch == 4
+    assert history.epoch == list(range(more.get("initial_epoch", 0), more["epochs"]))
+
+
+def test_building_begins_anew(xp):
+    model, once = make_model(xp), make_model(xp)
+    fit(model, epochs=2)
+    model.build((2,))
+    fit(model)
+    fit(once)
+
+    assert_same_parameters(model, once, rtol=1e-6, atol=1e-7)
+    assert model.epoch == 1
 
 
 def test_train_on_batch_is_one_step(xp):
@@ -209,6 +223,7 @@ def test_train_on_batch_is_one_step(xp):
     second = model.train_on_batch(X, Y)
 
     assert model.step == 2
+    assert model.epoch == 0
     assert second.loss < first.loss
 
 

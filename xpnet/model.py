@@ -57,7 +57,9 @@ class Model:
     state : dict of trees
         ``"params"``, ``"optimizer"``, ``"statistics"``: all that training changes.
     step : int
-        Training steps taken so far.
+        Training steps taken so far; schedules and random layers go by it.
+    epoch : int
+        Epochs trained so far; the order of samples goes by it.
     history : History
         Of the last `fit`, also after an interrupt or an error.
     stop_training : bool
@@ -85,7 +87,7 @@ class Model:
         inputs.require_logits(self.network, self.loss)
         self.input_shape: Any = None
         self.output_shapes: dict[Shape, Shape] = {}
-        self.step = 0
+        self.step = self.epoch = 0
         self.history = History()
         self.stop_training = False
         self.validates = False
@@ -166,7 +168,8 @@ class Model:
             params = map_leaves(lambda *values: np.stack(values), *(params for params, _, _ in drawn))
         params, statistics = (_moved_copy(self.backend, tree) for tree in (params, statistics))
         self.state = {"params": params, "optimizer": self.optimizer.init(params), "statistics": statistics}
-        self.input_shape, self.output_shapes, self.step = shape, {shape: output_shape}, 0
+        self.input_shape, self.output_shapes = shape, {shape: output_shape}
+        self.step = self.epoch = 0
         return self
 
     def to(self, backend: str | Backend, *, device: Any = None, dtype: str | None = None) -> Model:
@@ -205,7 +208,7 @@ class Model:
         validation_batch_size: int | None = None,
         record_every: int | None = None,
     ) -> History:
-        """Train on mini-batches.
+        """Train on mini-batches; again, and training goes on where it was: 5 epochs and 5 more are 10 epochs.
 
         Parameters
         ----------
@@ -217,8 +220,7 @@ class Model:
         batch_size : int, default 32, or all samples if there are fewer
             The last batch of an epoch may be smaller. ``batch_size=len(x)`` is gradient descent on all samples.
         epochs : int, default 1
-            The number of the epoch to stop before. Epochs are numbered from `initial_epoch`, and the number decides the
-            order of samples: to go on after ``epochs=5`` say ``initial_epoch=5, epochs=10``.
+            The number of the epoch to stop before: ``epochs - initial_epoch`` epochs are trained.
         verbose : {"auto", 0, 1, 2}, default "auto"
             0 silent, 1 a progress bar (which "auto" means), 2 a line for each epoch.
         callbacks : sequence of Callback, optional
@@ -226,14 +228,14 @@ class Model:
             The share of samples, from the end of x before shuffling, that is held out for validation.
         validation_data : (x, y) or (x, y, sample_weight), optional
         shuffle : bool, default True
-            Draw a new order for each epoch.
+            Draw a new order for each epoch, from the seed and the model's `epoch`.
         class_weight : dict of label -> float, optional
             Each sample's weight is multiplied by that of its class.
         sample_weight : array, shape (n,), optional
             The loss is Σ w_i loss_i / Σ w_i over the batch: weights count within a batch, so give batches enough samples.
             With the loss `PerPosition` also of shape (n, positions).
         initial_epoch : int, default 0
-            The number of the first epoch.
+            The number of the first epoch, for callbacks and the history; it changes nothing else.
         sample_with_replacement : bool, default False
             Draw each sample of an epoch from all n, so that some come twice and others not.
         validation_freq : int or collection of int, default 1
@@ -303,12 +305,12 @@ class Model:
                 nonlocal loss_before
                 loss_before = logs
 
-        history = self.history
+        history, epoch = self.history, self.epoch
         self.fit(
             x, y, batch_size=len(x), verbose=0, callbacks=[Keep()], shuffle=False, sample_weight=sample_weight,
             class_weight=class_weight,
         )  # fmt: skip
-        self.history = history
+        self.history, self.epoch = history, epoch
         return _named_values(loss_before)
 
     # ------------------------------------------------------------------ inference

@@ -86,6 +86,7 @@ class Loop:
             for epoch in self.plan.epochs:
                 self._call("on_epoch_begin", epoch)
                 logs = self._epoch(epoch, interrupted)
+                self.model.epoch += 1
                 history.epoch.append(epoch)
                 if "val_loss" in logs:
                     history.validation_epoch.append(epoch)
@@ -103,7 +104,7 @@ class Loop:
         self.recent.clear()  # a divergence goes back to chunks of this optimizer
         self.step: TrainingStep = self.model.training_step
         self.rate = schedules.get(self.model.optimizer.learning_rate)
-        size, order, averages = self.plan.batch_size, self._order(epoch), Averages(self.step.metrics)
+        size, order, averages = self.plan.batch_size, self._order(), Averages(self.step.metrics)
         self.progress.start(epoch, self.plan.epochs, steps=-(-len(order) // size))
         full = len(order) - len(order) % size
         blocks = [order[:full].reshape(-1, size)] + ([order[None, full:]] if full < len(order) else [])
@@ -126,9 +127,9 @@ class Loop:
         plan = self.plan
         return prefixed("val_", self.model.evaluate_prepared(plan.validation, plan.validation_batch_size))
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def _order(self) -> np.ndarray:
         n = self.plan.data["x"].shape[0]
-        rng = host_rng(self.plan.seed, "shuffle", epoch)
+        rng = host_rng(self.plan.seed, "shuffle", self.model.epoch)
         if self.plan.with_replacement:
             return rng.integers(0, n, size=n)
         return rng.permutation(n) if self.plan.shuffle else np.arange(n)
