@@ -110,6 +110,26 @@ def test_jax_compiles_scan_once_for_each_shape():
     assert len(traces) == 2
 
 
+@pytest.mark.parametrize("asked", [None, "tensorfloat32"])
+def test_jax_multiplies_in_float32_unless_told_otherwise(asked):
+    """Read from what goes to the compiler: on a CPU all precisions are one."""
+    backend, jax = make_jax(), pytest.importorskip("jax")
+    library, x, step = sys.modules["xpnet.backend.jax"], np.eye(3, dtype="float32"), lambda x, batch: (x @ x, x)
+    batches = {"i": np.arange(2)}
+    before = jax.config.jax_default_matmul_precision
+    jax.config.update("jax_default_matmul_precision", asked)
+    try:
+        programs = [
+            library._call.lower(lambda x: x @ x, x).as_text(),
+            library._scan.lower(backend, step, x, batches, {}).as_text(),
+            str(jax.make_jaxpr(lambda x: backend.scan_eagerly(step, x, batches, {}))(x)),
+        ]
+    finally:
+        jax.config.update("jax_default_matmul_precision", before)
+
+    assert [("HIGHEST" in program) == (asked is None) for program in programs] == [True] * 3
+
+
 def make_jax():
     pytest.importorskip("jax")
     return make_backend("jax")
