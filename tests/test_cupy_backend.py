@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import xpnet
 from tests import emulated_cupy as emulated
-from tests.benchmarks import gpu_check
+from tests.benchmarks import gpu_probes
 from tests.test_graph_safety import LOSSES, METRICS, NETWORKS, OPTIMIZERS, ROW, Case
 from xpnet import SGD, Adam, Model
 from xpnet.backend import cublas, make_backend, namespace, to_numpy
@@ -936,7 +936,7 @@ def test_nvrtc_compiles_the_kernels(real_cupy):
 
 
 def test_nvrtc_compiles_the_kernels_of_gpu_check(real_cupy):
-    for source in (gpu_check.EMPTY, gpu_check.COOPERATIVE):
+    for source in (gpu_probes.EMPTY, gpu_probes.COOPERATIVE):
         options = real_cupy._core.core.assemble_cupy_compiler_options(())
         assert len(compile_by_nvrtc(real_cupy, source, options)) > 1000
 

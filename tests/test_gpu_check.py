@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("pty", reason="the benchmarks draw progress bars on a pseudo-terminal")
 
-from tests.benchmarks import gpu_check
+from tests.benchmarks import gpu_check, gpu_probes, gpu_report
 
 
 @pytest.fixture
@@ -61,19 +61,21 @@ def test_the_report_shows_figures_failures_and_goals():
             "failures": {"tests::test_x": ["boom | here"]},
         },
         "benchmark": {
-            "status": "stopped after 200 s", "data": "MNIST", "xpnet cupy": {"W2": step, "W8": {"error": "out of memory"}},
+            "status": "stopped after 200 s", "data": "MNIST",
+            "xpnet cupy": {"W2": step, "W3": {"error": "out of memory"}, "W8": step | {"us_per_step": 820.0}},
             "PyTorch eager": {"W2": step | {"us_per_step": 80.0}}, "JAX scan": {"error": "exit status 1"},
         },
-        "first run": {"status": "done", "5 random numbers": {"new": True}, "7 products": {"W2 fp32": 12.3456}},
+        "first run": {"status": "done", "5 random numbers": {"new": True}, gpu_probes.PRODUCTS_ALONE: {"W8 fp32": 812.3456}},
     }  # fmt: skip
 
-    text = gpu_check.markdown(results)
+    text = gpu_report.markdown(results)
 
     assert "a card" in text
     assert "- tests::test_x: boom | here" in text
-    assert "| xpnet cupy | 100.0 | out of memory |" in text
+    assert "| xpnet cupy | 100.0 | out of memory | 820.0 |" in text
     assert "| W2 | xpnet cupy | PyTorch eager | 1.25 | 1.00 | NO |" in text
-    assert "W2 fp32: 12.35" in text
+    assert "| W8 | xpnet cupy | its products alone | 1.01 | 1.10 | yes |" in text
+    assert "W8 fp32: 812.3" in text
 
 
 def test_pytest_is_counted(job, tmp_path):

@@ -21,9 +21,7 @@ import json
 import math
 import os
 import platform
-import re
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,20 +29,21 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
-from tests.benchmarks import ours, peers
-from tests.benchmarks.cases import CASES, LEARNING_RATE, Case, products, read_data, write_data
-from tests.benchmarks.report import PACKAGES, table
+from tests.benchmarks import ours
+from tests.benchmarks.cases import CASES, read_data, write_data
+from tests.benchmarks.gpu_probes import PROBES
+from tests.benchmarks.gpu_report import markdown
+from tests.benchmarks.gpu_variants import backend_of, case_of, set_precision, variants
+from tests.benchmarks.report import PACKAGES
 from tests.benchmarks.worker import ROOT, time_epochs
 
 MINUTES = 8
 TIMED = ("W2", "W8", "W1", "W3", "W7", "CNN", "LSTM")  # in this order, in case time runs out
-ROWS = {"W8": 117 * 512, "CNN": 200 * 128, "LSTM": 60 * 128}  # an epoch long enough that its ends do not count
 EPOCHS = 5
 IMPORTED = ("array_api_compat", "array_api_strict", "cupy", "hypothesis", "jax", "matplotlib", "pytest", "sklearn", "torch",
             "tqdm")  # fmt: skip
@@ -218,14 +217,6 @@ def agreement(job: Job) -> None:
         job.attempt(name, compare, name)
 
 
-def backend_of(name: str):
-    """``"cupy graphs"`` is CuPy with graphs=True."""
-    from xpnet.backend import make_backend
-
-    library, *options = name.split()
-    return make_backend(library, **dict.fromkeys(options, True))
-
-
 def examples(job: Job) -> None:
     """The example scripts on the MNIST of $XPNET_DATA."""
     backend = ["--backend", "numpy" if job.dry else "cupy"]
@@ -249,99 +240,6 @@ def _run_example(script: str, arguments: list[str]) -> dict:
 
 
 # ---------------------------------------------------------------------- timings beside the peers
-
-
-def case_of(name: str) -> Case:
-    """The case, with an epoch long enough for a GPU."""
-    return replace(CASES[name], rows=ROWS.get(name, CASES[name].rows))
-
-
-def train_xpnet(case, x, y, epochs, on_epoch, backend):
-    """`Model.fit` with loss, metric and progress bar."""
-    ours.fit(case, x, y, epochs, on_epoch, backend=backend_of(backend))
-
-
-def train_torch_graph(case, x, y, epochs, on_epoch):
-    """PyTorch with the whole step, gather to update, captured by hand in one CUDA graph; the host only launches it.
-
-    A counter on the device picks the row of the epoch's order; loss and accuracy are summed on the device.
-    """
-    import torch
-    from torch.nn import functional as F
-
-    torch.manual_seed(0)
-    model = peers.torch_network(case).to("cuda")
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    x, y = peers.torch_data(case, x, y, "cuda")
-    order = torch.zeros((case.steps, case.batch), dtype=torch.long, device="cuda")
-    counter = torch.zeros(1, dtype=torch.long, device="cuda")
-    sums = torch.zeros(2, device="cuda")
-
-    def step():
-        index = order.index_select(0, counter)[0]
-        z = model(x[index])
-        loss = F.cross_entropy(z, y[index])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        sums.add_(torch.stack([loss.detach(), (z.detach().argmax(1) == y[index]).float().mean()]))
-        counter.add_(1)
-
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-            counter.zero_()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    for _ in range(epochs):
-        order.copy_(torch.randperm(len(x), device="cuda")[: order.numel()].reshape(order.shape))
-        counter.zero_(), sums.zero_()
-        for _ in range(case.steps):
-            graph.replay()
-        loss, accuracy = (sums / case.steps).tolist()
-        on_epoch(loss, accuracy)
-
-
-def set_precision(variant: str, tf32: bool) -> str:
-    """The variant's library to float32, or to TF32 -> what was set; before it computes. No other library is loaded."""
-    if variant.startswith("xpnet"):
-        os.environ["CUPY_TF32"] = "1" if tf32 else "0"  # CuPy's own products and ours
-        return f"CUPY_TF32={os.environ['CUPY_TF32']}"
-    if variant.startswith("JAX"):
-        import jax
-
-        precision = "tensorfloat32" if tf32 else "highest"
-        jax.config.update("jax_default_matmul_precision", precision)
-        return f"jax_default_matmul_precision={precision}"
-    import torch
-
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    return f"allow_tf32={tf32}, for products and convolutions"
-
-
-def variants(dry: bool) -> dict[str, Callable]:
-    """All ways to train."""
-    if dry:
-        return {"xpnet numpy": partial(train_xpnet, backend="numpy"), "torch eager": peers.torch_eager}
-    compiled = partial(peers.torch_compile_whole, device="cuda", mode="reduce-overhead")
-    return {
-        "xpnet cupy": partial(train_xpnet, backend="cupy"),
-        "xpnet cupy graphs": partial(train_xpnet, backend="cupy graphs"),
-        "PyTorch eager": partial(peers.torch_eager, device="cuda"),
-        "PyTorch CUDA graph": train_torch_graph,
-        "JAX scan": jax_on_gpu,
-        "torch.compile": compiled,
-    }
-
-
-def jax_on_gpu(case, x, y, epochs, on_epoch):
-    import jax
-
-    peers.jax_scan(case, x, y, epochs, on_epoch, device=jax.devices("gpu")[0])
 
 
 def benchmark(job: Job) -> None:
@@ -386,215 +284,6 @@ def first_run(job: Job) -> None:
     set_precision("xpnet", job.tf32)
     for name, probe in PROBES.items():
         job.attempt(name, probe, cupy)
-
-
-POOLS: list = []  # where graphs write, kept for as long as there may be graphs
-
-
-def capture(cupy, work: Callable):
-    """`work` as a graph, with memory of its own, and its stream."""
-    cupy.cuda.Device().synchronize()  # what `work` reads was made on another stream
-    POOLS.append(cupy.cuda.MemoryPool())
-    stream = cupy.cuda.Stream(non_blocking=True)
-    with stream, cupy.cuda.using_allocator(POOLS[-1].malloc):
-        work()
-        stream.synchronize()
-        stream.begin_capture()
-        try:
-            work()
-        finally:
-            graph = stream.end_capture()
-    return graph, stream
-
-
-def launch_time(cupy, graph, stream, launches: int = 300) -> tuple[float, float]:
-    """µs on the device and µs of the host for each launch; the device's is the median of five runs."""
-    host, device = [], []
-    for _ in range(6):
-        start, end = cupy.cuda.Event(), cupy.cuda.Event()
-        stream.synchronize()
-        start.record(stream)
-        begin = time.perf_counter()
-        for _ in range(launches):
-            graph.launch(stream)
-        host.append((time.perf_counter() - begin) / launches * 1e6)
-        end.record(stream)
-        end.synchronize()
-        device.append(cupy.cuda.get_elapsed_time(start, end) / launches * 1e3)
-    return statistics.median(device[1:]), statistics.median(host[1:])
-
-
-def probe_product_in_capture(cupy) -> dict:
-    """1. Our cuBLAS inside a capture: is it right?"""
-    from xpnet.backend.cublas import Gemm
-
-    differences = {}
-    for dtype in ("float32", "float64"):
-        a, b = (cupy.random.default_rng(i).standard_normal((128, 128)).astype(dtype) for i in range(2))
-        cupy.cuda.Device().synchronize()
-        stream = cupy.cuda.Stream(non_blocking=True)
-        with stream:
-            gemm, out = Gemm(cupy, stream), []
-            gemm(a, b.T)
-            stream.begin_capture()
-            try:
-                out.append(gemm(a, b.T))
-            finally:
-                graph = stream.end_capture()
-            graph.launch(stream)
-            stream.synchronize()
-            differences[dtype] = float(abs(out[0] - a @ b.T).max())
-    return differences
-
-
-EMPTY = 'extern "C" __global__ void empty() {}'
-
-
-def probe_nodes(cupy) -> dict:
-    """2. and 4. µs of empty and small kernels in a graph, of launches, and of many steps in one graph."""
-    empty = cupy.RawKernel(EMPTY, "empty")
-    x = cupy.zeros(1000, dtype="float32")
-    results = {}
-    for nodes in (1, 3, 18, 36, 59, 200):
-        device, host = launch_time(
-            cupy, *capture(cupy, lambda nodes=nodes: [empty((1,), (32,), ()) for _ in range(nodes)])
-        )
-        results[f"{nodes} empty kernels"] = {"device": device, "host": host}
-
-    def chain(nodes):
-        y = x
-        for _ in range(nodes):
-            y = y + 1.0
-
-    for unrolled in (1, 10, 50):
-        device, host = launch_time(
-            cupy, *capture(cupy, partial(chain, 59 * unrolled)), launches=max(300 // unrolled, 6)
-        )
-        results[f"59 additions of 1,000 numbers, {unrolled} times in one graph, each"] = {
-            "device": device / unrolled, "host": host / unrolled,
-        }  # fmt: skip
-    return results
-
-
-COOPERATIVE = r"""
-#include <cooperative_groups.h>
-extern "C" __global__ void barriers(int n)
-{
-    cooperative_groups::grid_group grid = cooperative_groups::this_grid();
-    for (int i = 0; i < n; i++) grid.sync();
-}
-"""
-
-
-def probe_grid_sync(cupy) -> dict:
-    """3. and 6. µs of a barrier over the whole grid, and whether such a launch can be captured."""
-    kernel = cupy.RawKernel(COOPERATIVE, "barriers", enable_cooperative_groups=True)
-    stream, results = cupy.cuda.Stream(non_blocking=True), {}
-    with stream:
-        for blocks in (16, 132):
-            times = []
-            for n in (0, 1000):
-                kernel((blocks,), (128,), (np.int32(n),))
-                start, end = cupy.cuda.Event(), cupy.cuda.Event()
-                start.record(stream)
-                kernel((blocks,), (128,), (np.int32(n),))
-                end.record(stream)
-                end.synchronize()
-                times.append(cupy.cuda.get_elapsed_time(start, end) * 1e3)
-            results[f"{blocks} blocks"] = (times[1] - times[0]) / 1000
-    capture(cupy, lambda: kernel((16,), (128,), (np.int32(1),)))
-    return results | {"captured": True}
-
-
-def probe_random(cupy) -> dict:
-    """5. Does CuPy's generator go on from launch to launch?"""
-    rng, kept = cupy.random.default_rng(0), []
-    graph, stream = capture(cupy, lambda: kept.append(rng.random(4, dtype="float32")))
-    values = []
-    for _ in range(2):
-        graph.launch(stream)
-        stream.synchronize()
-        values.append(kept[-1].get().tolist())
-    return {"new numbers at each launch": values[0] != values[1]}
-
-
-def probe_products(cupy) -> dict:
-    """7. µs of all matrix products of a step, alone in a graph: below this no implementation with cuBLAS gets."""
-    from xpnet.backend.cublas import Gemm
-
-    results = {}
-    for name in ("W1", "W2", "W3", "W7", "W8", "CNN"):
-        for label, tf32 in (("fp32", False), ("TF32", True)):
-            stream = cupy.cuda.Stream(non_blocking=True)
-            with stream:
-                gemm, pairs = Gemm(cupy, stream, tf32=tf32), []
-                for p in products(CASES[name]):
-                    x, W, dy = (
-                        cupy.ones(shape, dtype="float32")
-                        for shape in ((p.rows, p.inputs), (p.inputs, p.outputs), (p.rows, p.outputs))
-                    )
-                    operands = {"y": (x, W), "dW": (x.T, dy), "dx": (dy, W.T)}
-                    pairs += [operands[part] for part in p.parts] * p.times
-                results_kept = [gemm(a, b) for a, b in pairs]
-                stream.synchronize()
-                stream.begin_capture()
-                try:
-                    results_kept += [gemm(a, b) for a, b in pairs]
-                finally:
-                    graph = stream.end_capture()
-            results[f"{name} {label}"] = launch_time(cupy, graph, stream, 100)[0]
-    return results
-
-
-def probe_step(cupy) -> dict:
-    """xpnet's own step by graph: nodes, µs on the device, µs of the host; and the eager step's host time."""
-    from xpnet.backend import make_backend
-
-    results = {}
-    rng = np.random.default_rng(0)
-    for name in ("W1", "W2", "W3", "W7", "W8"):
-        case = CASES[name]
-        backend = make_backend("cupy", graphs=True)
-        model = ours.model(case, backend).build(case.input_shape)
-        data = {
-            "x": backend.asarray(rng.random((5000, *case.input_shape), dtype=np.float32)),
-            "y": backend.asarray(rng.integers(0, 10, 5000)),
-        }
-        steps = 1000  # launch_time launches 600
-        batches = {"index": rng.integers(0, 5000, (steps, case.batch)), "learning_rate": np.full(steps, 0.1)}
-        step, state = model.training_step, model.state
-        backend.scan(step, state, batches, data)
-        from xpnet.backend.cupy import graph_scan
-
-        scan = graph_scan(backend.device.id, "float32")
-        recording = next(reversed(scan.recordings.values()))
-        with scan.stream:
-            recording.counter.fill(0)
-        dot = recording.graph.debug_dot_str() if hasattr(recording.graph, "debug_dot_str") else ""
-        device, host = launch_time(cupy, recording.graph, scan.stream, 100)
-        eager = make_backend("cupy")
-        times = []
-        for _ in range(4):
-            state = eager.copy(state)
-            begin = time.perf_counter()
-            state, records = eager.scan(step, state, batches, data)
-            records["loss"].get()
-            times.append((time.perf_counter() - begin) / steps * 1e6)
-        results[name] = {
-            "nodes": len(re.findall(r'"graph_\d+_node_\d+"\s*\[', dot)) or None,
-            "graph, device": device, "graph, host": host, "eager": min(times),
-        }  # fmt: skip
-    return results
-
-
-PROBES = {
-    "1 our product in a capture, largest difference": probe_product_in_capture,
-    "2, 4 nodes and launches, µs": probe_nodes,
-    "3, 6 grid-wide barrier, µs": probe_grid_sync,
-    "5 random numbers in a graph": probe_random,
-    "7 a step's products alone, µs": probe_products,
-    "xpnet's step, µs": probe_step,
-}
 
 
 # ---------------------------------------------------------------------- the parent
@@ -721,112 +410,6 @@ def parse_arguments(arguments=None):
         if unknown := set(given) - set(known):
             parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
     return args
-
-
-# ---------------------------------------------------------------------- the report
-
-
-def markdown(results: dict) -> str:
-    """All that was found, for people."""
-    head = "# GPU check\n\n"
-    if results["dry run"]:
-        head += "**A dry run on the CPU: it tests the plumbing. No figure here means anything.**\n\n"
-    parts = [head + _machine_text(results.get("machine", {}), results["precision"])]
-    stages = [[name, str(found.get("status")), str(found.get("seconds", ""))] for name, found in results.items()
-              if name in STAGES]  # fmt: skip
-    parts.append(table(["stage", "status", "s"], stages))
-    for name in ("gpu tests", "suite", "suite with graphs"):
-        if "counts" in (found := results.get(name, {})):
-            counts = ", ".join(f"{count} {kind}" for kind, count in found["counts"].items())
-            failed = "".join(f"\n- {test}: {' '.join(message)}" for test, message in found["failures"].items())
-            cut = f" Cut short {found['cut short']}." if "cut short" in found else ""
-            parts.append(
-                f"## {name[0].upper()}{name[1:]}\n\n{counts} (exit status {found['exit status']}).{cut}{failed}"
-            )
-    if "benchmark" in results:
-        parts.append("## µs per training step\n\n" + _benchmark_text(results["benchmark"]))
-    if "agreement" in results:
-        parts.append("## Agreement with NumPy\n\n" + _agreement_text(results["agreement"]))
-    for name in ("first run", "examples"):
-        found = {key: value for key, value in results.get(name, {}).items() if key not in ("status", "seconds")}
-        if found:
-            parts.append(f"## {name[0].upper()}{name[1:]}\n\n" + _nested_text(found))
-    return "\n\n".join(parts) + "\n"
-
-
-def _machine_text(found: dict, precision: str) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in found.get("versions", {}).items())
-    changes = f" with {len(found['changes'])} changed files" if found.get("changes") else ""
-    missing = f" **Missing packages: {', '.join(found['missing'])}.**" if found.get("missing") else ""
-    missing += "" if found.get("MNIST", True) else " **$XPNET_DATA holds no MNIST.**"
-    return (
-        f"{found.get('device', 'No CUDA device')} ({found.get('nvidia-smi') or 'nvidia-smi says nothing'}), driver CUDA "
-        f"{found.get('driver CUDA')}, runtime CUDA {found.get('runtime CUDA')}; {found.get('cpus')} CPUs, Python "
-        f"{found.get('python')}; {versions}. Commit {found.get('commit')}{changes}, {found.get('date')}. All libraries in "
-        f"{precision}.{missing}"
-    )
-
-
-def _benchmark_text(found: dict) -> str:
-    measured = {name: value for name, value in found.items() if isinstance(value, dict)}
-    cases = [name for name in CASES if any(name in value for value in measured.values())]
-    rows = []
-    for variant, value in measured.items():
-        cells = [value.get(case, {}) for case in cases]
-        rows.append([variant, *(f"{c['us_per_step']:,.1f}" if "us_per_step" in c else _short(c.get("error", "")) for c in cells),
-                     _short(value.get("error", ""))])  # fmt: skip
-    text = f"Data: {found.get('data')}. Median of the epochs after the first, through each library's public way.\n\n"
-    text += table(["", *(f"{case} {CASES[case].title}" for case in cases), ""], rows)
-    starts = [[variant, *(f"{value.get(case, {}).get('startup_seconds', float('nan')):.1f}" for case in cases)]
-              for variant, value in measured.items()]  # fmt: skip
-    text += "\n\nSeconds of the first epoch beyond the others (compilation, capture, upload):\n\n"
-    return text + table(["", *cases], starts) + "\n\n" + _targets_text(measured)
-
-
-def _targets_text(measured: dict) -> str:
-    """The goals that were set for these figures."""
-
-    def us(variant, case="W2"):
-        return measured.get(variant, {}).get(case, {}).get("us_per_step")
-
-    goals = [
-        *((case, "xpnet cupy", "PyTorch eager", 1.0) for case in ("W1", "W2", "W3", "W7", "W8")),
-        ("W2", "xpnet cupy graphs", "torch.compile", 1.0),
-        ("W2", "xpnet cupy graphs", "JAX scan", 1.0),
-    ]
-    rows = []
-    for case, ours_, other, limit in goals:
-        if (a := us(ours_, case)) and (b := us(other, case)):
-            rows.append([case, ours_, other, f"{a / b:.2f}", f"{limit:.2f}", "yes" if a <= limit * b else "NO"])
-    return table(["case", "", "beside", "ratio", "at most", "reached"], rows) if rows else ""
-
-
-def _agreement_text(found: dict) -> str:
-    runs = {name: value for name, value in found.items() if isinstance(value, dict)}
-    fields = list(dict.fromkeys(field for value in runs.values() for field in value))
-    rows = [[name, *(_number(value.get(field)) for field in fields)] for name, value in runs.items()]
-    return f"{found.get('steps')} steps; the goal is 1e-4 relative.\n\n" + table(["", *fields], rows)
-
-
-def _nested_text(found: dict) -> str:
-    lines = []
-    for name, value in found.items():
-        if isinstance(value, dict):
-            lines.append(f"- **{name}**: " + "; ".join(f"{key}: {_number(part)}" for key, part in value.items()))
-        else:
-            lines.append(f"- **{name}**: {_number(value)}")
-    return "\n".join(lines)
-
-
-def _number(value) -> str:
-    if isinstance(value, dict):
-        return "(" + ", ".join(f"{key} {_number(part)}" for key, part in value.items()) + ")"
-    return f"{value:.4g}" if isinstance(value, float) else _short(str(value))
-
-
-def _short(text: str) -> str:
-    text = text.replace("|", "/").replace("\n", " ")
-    return text if len(text) < 160 else text[:157] + "..."
 
 
 if __name__ == "__main__":
