@@ -18,7 +18,8 @@ from xpnet.tree import map_leaves
 @contextlib.contextmanager
 def float32_products():
     """Matrix products in float32: on GPUs and TPUs JAX takes fewer bits unless jax_default_matmul_precision says how many."""
-    with jax.default_matmul_precision(jax.config.jax_default_matmul_precision or "highest"):
+    asked = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    with jax.default_matmul_precision(asked or "highest"):
         yield
 
 
