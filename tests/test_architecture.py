@@ -23,8 +23,14 @@ LADDER = [  # each line may import itself and the lines above it
     {"__init__"},
 ]
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
-HOST_NUMPY = {"random", "initializers", "layers/base", "datasets", "training", "evaluation", "inputs", "model", "plotting",
-              "inspection"}  # fmt: skip
+HOST_NUMPY = {"checks", "random", "initializers", "layers/base", "datasets", "training", "evaluation", "inputs", "model",
+              "plotting", "inspection"}  # fmt: skip
+LONG = {
+    "model",
+    "optimizers",
+    "plotting",
+    "layers/recurrent",
+}  # up to 450 lines, much of it docstrings; others up to 310
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
 
@@ -75,7 +81,9 @@ print(sorted(optional & set(sys.modules)))
 
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_are_short(module):
-    assert len((PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()) <= 470
+    lines = (PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()
+
+    assert len(lines) <= (450 if module in LONG else 310)
 
 
 def test_names_that_wait_for_their_use_are_listed():

@@ -50,6 +50,13 @@ def test_only_real_numbers_are_arrays(xp, values):
         xp.asarray(values)
 
 
+def test_complex_arrays_of_the_library_are_refused_too(xp):
+    x = xp.namespace.ones((2,), dtype=xp.namespace.complex64, device=xp.device)
+
+    with pytest.raises(ValueError, match=r"must hold real numbers.*complex64"):
+        xp.asarray(x)
+
+
 def test_copy_has_its_own_memory(xp):
     x = {"a": (xp.asarray(np.ones(3)),)}
     y = xp.copy(x)
@@ -151,6 +158,11 @@ def test_set_backend_reaches_new_threads_and_use_backend_does_not():
         assert xpnet.get_backend() is inside
     assert seen == [xpnet.get_backend()]
     assert xpnet.get_backend().float_name == "float64"
+
+
+def test_auto_passes_the_dtype_on():
+    """Whatever it takes."""
+    assert make_backend("auto", dtype="float64").float_name == "float64"
 
 
 def test_environment_variable_picks_the_backend(monkeypatch):

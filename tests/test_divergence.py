@@ -24,19 +24,19 @@ def diverging(xp, at):
 
 @pytest.mark.parametrize("at", [1, 7, 11])
 def test_the_step_and_the_layer_are_named_and_the_last_finite_state_kept(xp, at):
-    model, reference = diverging(xp, at), make_model(xp, optimizer=SGD(0.1), layers=LAYERS)
+    model, reference = diverging(xp, at), diverging(xp, at)
     with pytest.raises(
         DivergenceError, match=r"(?s)diverged at step.*is not finite.*Lower the learning rate"
     ) as caught:
         fit(model, epochs=4)
 
-    assert at <= caught.value.step <= at + 2  # a huge but finite step may come first
+    assert caught.value.step == at + 1  # the step itself is huge but finite
     assert caught.value.layer in str(caught.value)
     assert model.step == caught.value.step
     assert all(np.all(np.isfinite(to_numpy(p))) for p in leaves(model.parameters))
-    if caught.value.step == at == 7:  # nothing but good steps before it
+    if at == 11:  # its last good step ends an epoch
         fit(reference, epochs=2)
-        assert_same_parameters(model, reference, rtol=1e-5, atol=1e-6)
+        assert_same_parameters(model, reference, rtol=1e-4, atol=0)
     model.evaluate(X, Y)
 
 
@@ -146,7 +146,7 @@ def test_a_divergence_after_another_optimizer_goes_back_to_its_own_steps(xp):
             self.before = [np.array(to_numpy(p)) for p in leaves(self.model.parameters)]
 
     x, callback = np.random.default_rng(0).normal(size=(40, 3)), Explode()
-    model = Model([Dense(2)], "mean_squared_error", Adam(0.1), backend=writable(xp))
+    model = Model([Dense(2)], "mean_squared_error", Adam(1e6), backend=writable(xp))
 
     with pytest.raises(DivergenceError, match="at step 10"):
         model.fit(x, 1000 * x[:, :2], batch_size=4, epochs=2, verbose=0, callbacks=[callback])

@@ -25,6 +25,7 @@ from xpnet.initializers import (
     Uniform,
     Zeros,
 )
+from xpnet.layers import Conv2D, MultiHeadAttention
 
 NAMES = {
     "zeros": Zeros,
@@ -164,6 +165,20 @@ def test_get_by_name_or_object(name, kind):
     assert initializer == kind()
     assert hash(initializer) == hash(kind())
     assert initializers.get(initializer) is initializer
+
+
+def test_layers_tell_the_fans_of_one_output():
+    """Two groups of a convolution, and q, k and v of attention, are layers beside each other. Host-side, so no backend."""
+    told = []
+
+    def listen(rng, shape, fan_in=None, fan_out=None):
+        told.append((fan_in, fan_out))
+        return np.zeros(shape)
+
+    Conv2D(6, (3, 2), groups=2, weight_initializer=listen).init(rng(), (5, 5, 4))
+    MultiHeadAttention(2, key_dim=3, weight_initializer=listen).init(rng(), (5, 4))
+
+    assert told == [(3 * 2 * 4 // 2, 3 * 2 * 6), (4, 2 * 3), (None, None)]
 
 
 def test_get_accepts_any_function():

@@ -13,8 +13,11 @@ from xpnet.backend import make_backend, to_numpy
 from xpnet.layers import (
     ELU,
     GELU,
+    LSTM,
     SELU,
     Activation,
+    BatchNormalization,
+    Conv2D,
     Dense,
     Dropout,
     Flatten,
@@ -119,9 +122,12 @@ def test_activations_do_not_overflow(layer, xp):
     assert np.all(np.isfinite(to_numpy(dx)))
 
 
-def test_erf(xp64):
+def test_erf(xp64, xp):
     x = np.linspace(-7, 7, 501)
-    np.testing.assert_allclose(to_numpy(erf(xp64.asarray(x))), [math.erf(v) for v in x], rtol=0, atol=1e-15)
+    expected = [math.erf(v) for v in x]
+
+    np.testing.assert_allclose(to_numpy(erf(xp64.asarray(x))), expected, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(to_numpy(erf(xp.asarray(x))), expected, rtol=0, atol=3e-7)
 
 
 def test_first_layer_spares_its_input_gradient(xp, rng):
@@ -202,6 +208,11 @@ def test_dense_with_activation_means_two_layers():
         (lambda: Dense(0), "units must be an integer of at least 1. Received: units=0"),
         (lambda: Dense(2.5), "Received: units=2.5"),
         (lambda: Dense(3, weight_initializer="he"), "Received: 'he'"),
+        (lambda: Dense(3, "relu", "he_normal"), "use_bias must be True or False. Received: use_bias='he_normal'"),
+        (lambda: Conv2D(3, 2, use_bias="no"), "use_bias must be True or False"),
+        (lambda: BatchNormalization(center="no"), "center must be True or False"),
+        (lambda: LSTM(3, unit_forget_bias=1), "unit_forget_bias must be True or False"),
+        (lambda: Activation(["relu"]), r"Received: \['relu'\]"),
         (lambda: Dropout(1.0), r"rate must be a number in \[0, 1\). Received: rate=1.0"),
         (lambda: Dropout("0.5"), r"rate must be a number in \[0, 1\). Received: rate='0.5'"),
         (lambda: LeakyReLU(None), r"negative_slope must be a number in \(-inf, inf\). Received: negative_slope=None"),

@@ -335,8 +335,11 @@ def test_targets_are_never_broadcast(loss, xp):
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: SoftmaxCrossEntropy(1.5), lambda: Huber(0), lambda: Quantile(1), lambda: Quantile(float("nan"))],
-)
+    [
+        lambda: SoftmaxCrossEntropy(1.5), lambda: Huber(0), lambda: Quantile(1), lambda: Quantile(float("nan")),
+        lambda: BinaryCrossEntropy(from_logits="no"), lambda: Poisson(log_input=0),
+    ],
+)  # fmt: skip
 def test_settings_are_checked(make):
     with pytest.raises(ValueError, match="Received: "):
         make()
@@ -349,3 +352,12 @@ def test_get():
     for wrong in ("mse", None, Huber):
         with pytest.raises(ValueError, match=r"softmax_cross_entropy, .*Received: "):
             losses.get(wrong)
+
+
+def test_shapes_that_do_not_fit_are_refused_in_the_call(xp):
+    y, z = xp.asarray(np.ones((3, 1))), xp.asarray(np.zeros((3, 1)))
+
+    with pytest.raises(ValueError, match=r"sample_weight must have shape \(3,\). Received: \(1,\)"):
+        losses.mean_squared_error(y, z, xp.asarray(np.ones(1)))
+    with pytest.raises(ValueError, match=r"Outputs have shape \(batch, units\). Received: outputs of shape \(3,\)"):
+        losses.mean_squared_error(y[:, 0], z[:, 0])

@@ -104,6 +104,7 @@ def test_equal_outputs_are_no_free_top_k(xp):
 
     assert compute(xp, TopKAccuracy(1), y, z) == compute(xp, Accuracy(), y, z) == pytest.approx(1 / 3)
     assert compute(xp, TopKAccuracy(2), y, z) == pytest.approx(2 / 3)
+    assert compute(xp, TopKAccuracy(1), np.array([0, 0, 1]), z) == pytest.approx(2 / 3)  # the first of equals counts
 
 
 def test_top_k_is_that_of_sklearn(xp, rng):
@@ -128,10 +129,11 @@ def test_regression_metrics_are_those_of_sklearn(units, xp, rng):
 
 
 def test_r2_of_targets_without_spread(xp):
-    y = np.ones((4, 1))
+    for value in (1.0, 0.1, 1 / 3, 1e3 + 0.1):  # rounding leaves some variance
+        y = np.full((200, 1), value)
 
-    assert compute(xp, R2(), y, y) == 1
-    assert compute(xp, R2(), y, y + 1) == 0
+        assert compute(xp, R2(), y, y) == 1
+        assert compute(xp, R2(), y, y + 1) == 0
 
 
 def test_binary_accuracy_takes_a_threshold(xp):

@@ -11,7 +11,8 @@ ALL = [
     SGD(0.1), SGD(0.1, momentum=0.9), SGD(0.1, momentum=0.9, nesterov=True), SGD(0.1, momentum=0.9, moving_average=True),
     Adam(0.1), AdamW(0.1), RMSprop(0.1), RMSprop(0.1, momentum=0.9), Adagrad(0.1),
     SGD(0.1, l2=0.1), SGD(0.1, l1=0.1), SGD(0.1, weight_decay=0.1), Adam(0.1, clipvalue=0.5), SGD(0.1, clipnorm=0.5),
-    SGD(0.1, momentum=0.5, global_clipnorm=0.5),
+    SGD(0.1, momentum=0.5, global_clipnorm=0.5), Adam(0.1, epsilon=0.1), RMSprop(0.1, epsilon=0.1),
+    Adagrad(0.1, epsilon=0.1, initial_accumulator_value=0.5),
 ]  # fmt: skip
 
 
@@ -49,9 +50,12 @@ def torch_optimizer(optimizer, parameters, torch):
         case Adam():
             return torch.optim.Adam(parameters, **common, eps=optimizer.epsilon)
         case RMSprop():
-            return torch.optim.RMSprop(parameters, **common, alpha=0.9, eps=1e-7, momentum=optimizer.momentum)
+            return torch.optim.RMSprop(
+                parameters, **common, alpha=0.9, eps=optimizer.epsilon, momentum=optimizer.momentum
+            )
         case Adagrad():
-            return torch.optim.Adagrad(parameters, **common, initial_accumulator_value=0.1, eps=1e-7)
+            start = optimizer.initial_accumulator_value
+            return torch.optim.Adagrad(parameters, **common, initial_accumulator_value=start, eps=optimizer.epsilon)
         case _:
             return torch.optim.SGD(parameters, **common, momentum=optimizer.momentum, nesterov=optimizer.nesterov)
 
@@ -99,12 +103,31 @@ def test_moving_average_is_momentum_with_a_smaller_rate(xp64):
     np.testing.assert_allclose(average, path(SGD(0.1, momentum=0.9), 0.1), rtol=1e-12)
 
 
-def test_penalties_spare_biases(xp):
-    for optimizer in (SGD(0.1, l1=0.5), SGD(0.1, l2=0.5), SGD(0.1, weight_decay=0.5)):
-        params, plain = run(optimizer, xp), run(SGD(0.1), xp)
+@pytest.mark.parametrize(
+    ("settings", "penalty"),
+    [
+        ({"l2": 0.5}, lambda W: 0.5 * W),
+        ({"l1": 0.5}, lambda W: 0.5 * np.sign(W)),
+        ({"l1": 0.5, "l2": 0.3}, lambda W: 0.5 * np.sign(W) + 0.3 * W),
+        ({"weight_decay": 0.5}, lambda W: 0.5 * W),
+    ],
+)
+def test_penalties_by_hand_spare_biases(settings, penalty, xp):
+    W = np.random.default_rng(0).normal(size=(3, 2))  # as `run` draws it
+    penalised, plain = run(SGD(0.1, **settings), xp, steps=1), run(SGD(0.1), xp, steps=1)
 
-        np.testing.assert_array_equal(to_numpy(params["bias"]), to_numpy(plain["bias"]))
-        assert not np.allclose(to_numpy(params["weight"]), to_numpy(plain["weight"]))
+    np.testing.assert_array_equal(to_numpy(penalised["bias"]), to_numpy(plain["bias"]))
+    np.testing.assert_allclose(
+        to_numpy(penalised["weight"]), to_numpy(plain["weight"]) - 0.1 * penalty(W), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("limit", ["clipvalue", "clipnorm", "global_clipnorm"])
+def test_gradients_below_the_limit_stay_as_they_are(limit, xp):
+    clipped, plain = run(SGD(0.1, **{limit: 1e3}), xp), run(SGD(0.1), xp)
+
+    for p, q in zip(leaves(clipped), leaves(plain), strict=True):
+        np.testing.assert_array_equal(to_numpy(p), to_numpy(q))
 
 
 def test_optimizers_by_name():
@@ -126,6 +149,8 @@ def test_optimizers_by_name():
         (lambda: SGD(0.1, clipnorm=0), r"clipnorm must be a number in \(0, inf\)"),
         (lambda: SGD(0.1, clipnorm=1, clipvalue=1), "at most one of .*Received: clipvalue, clipnorm"),
         (lambda: Adagrad(0.1, initial_accumulator_value=-1), "accumulator_value must be a number"),
+        (lambda: SGD(0.1, momentum=0.9, nesterov="no"), "nesterov must be True or False"),
+        (lambda: get(["adam"]), r"Received: \['adam'\]"),
         (lambda: get("adamax"), "one of sgd, adam, adamw, rmsprop, adagrad. Received: 'adamax'"),
     ],
 )

@@ -316,15 +316,16 @@ def test_layer_statistics_are_those_of_the_training_pass(xp):
     model = Model([Dense(2), ReLU()], "mean_squared_error", backend=xp).build((2,))
     model.state["params"] = ({"weight": xp.asarray(np.eye(2)), "bias": xp.asarray(np.zeros((1, 2)))}, {})
 
-    dense, relu = layer_statistics(model, x, np.zeros((2, 2)))
+    dense, relu = layer_statistics(model, x, np.ones((2, 2)))
 
     assert (dense["layer"], relu["layer"]) == ("0.Dense", "1.ReLU")
     assert dense["activation"]["quantiles"] == pytest.approx(np.quantile(x, [0.05, 0.25, 0.5, 0.75, 0.95]))
     assert relu["activation"]["mean"] == pytest.approx(2.0)  # of 1, 0, 3, 4
     assert relu["activation"]["std"] == pytest.approx(np.sqrt(2.5))
     assert relu["activation"]["zeros"] == 0.25
-    assert relu["gradient"]["mean"] == pytest.approx(1.0)  # 2 (z - y) / 4
-    assert dense["gradient"]["zeros"] == 0.25
+    assert relu["gradient"]["mean"] == pytest.approx(0.5)  # 2 (z - y) / 4 is 0, -0.5, 1, 1.5
+    assert dense["gradient"]["mean"] == pytest.approx(0.625)  # the same, and 0 where ReLU is shut
+    assert dense["gradient"]["zeros"] == 0.5
 
 
 def test_layer_statistics_change_nothing(rng):

@@ -260,6 +260,7 @@ def test_initial_values(rng):
     assert shape == (3,)
     assert LSTM(3, return_sequences=True).init(rng, (7, 2))[1] == (7, 3)
     assert Bidirectional(LSTM(3)).init(rng, (7, 2))[1] == (6,)
+    assert Bidirectional(LSTM(3, mask_value=-1.0), merge="add").init(rng, (7, 2))[1] == (3,)
 
 
 @pytest.mark.parametrize(

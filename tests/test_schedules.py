@@ -186,7 +186,9 @@ def test_get_of_something_else(value):
     ("make", "message"),
     [
         (lambda: Constant(-1), f"value {NUMBER} value=-1"),
-        (lambda: schedules.get(-1), f"value {NUMBER} value=-1.0"),
+        (lambda: schedules.get(-1), f"learning_rate {NUMBER} learning_rate=-1"),
+        (lambda: schedules.get(True), f"learning_rate {NUMBER} learning_rate=True"),
+        (lambda: Exponential(1, 0.5, 10, staircase="no"), "staircase must be True or False. Received: staircase='no'"),
         (lambda: Linear(math.nan, 0, 10), f"start {NUMBER} start=nan"),
         (lambda: Linear(1, math.inf, 10), f"end {NUMBER} end=inf"),
         (lambda: Linear("1", 0, 10), f"start {NUMBER} start='1'"),

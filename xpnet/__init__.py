@@ -29,7 +29,7 @@ from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__ = lazy_names(__name__, {"datasets": [], "inspection": [], "plotting": []})
+__getattr__, __dir__ = lazy_names(__name__, {"datasets": [], "plotting": []})
 
 __all__ = [
     "SGD",

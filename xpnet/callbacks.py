@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from xpnet.checks import boolean, is_integer, number, require
 from xpnet.tree import Tree
 
 
@@ -78,9 +79,15 @@ class EarlyStopping(Callback):
     patience : int, default 0
         Epochs without improvement before the stop.
     mode : {"auto", "min", "max"}, default "auto"
-        Which way is better; "auto" is "max" for names with "accuracy" or "r2", else "min".
+        Which way is better. "auto" knows it of losses, errors, accuracies and R²; of a metric of your own say it.
     restore_best_weights : bool, default False
         Give the model the state of its best epoch at the end.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range, or the way of the metric is not known; several seeds are trained; after the first epoch,
+        no such value has been recorded.
     """
 
     def __init__(
@@ -93,12 +100,19 @@ class EarlyStopping(Callback):
     ):
         if mode not in ("auto", "min", "max"):
             raise ValueError(f'mode must be "auto", "min" or "max". Received: mode={mode!r}')
-        self.monitor, self.min_delta, self.patience = monitor, abs(min_delta), patience
-        upwards = mode == "max" or (mode == "auto" and ("accuracy" in monitor or monitor.endswith("r2")))
-        self.sign = -1.0 if upwards else 1.0
-        self.restore_best_weights = restore_best_weights
+        require(is_integer(patience) and patience >= 0, "patience must be an integer of at least 0", f"{patience=}")
+        name = monitor.removeprefix("val_")
+        upwards = "accuracy" in name or name == "r2"
+        known = upwards or name in ("loss", "mae", "rmse")
+        require(known or mode != "auto", 'Say mode="min" or mode="max": which way is better', f"{monitor=}")
+        self.monitor, self.patience = monitor, patience
+        self.min_delta = abs(number("min_delta", min_delta, "(-inf, inf)"))
+        self.sign = -1.0 if mode == "max" or (mode == "auto" and upwards) else 1.0
+        self.restore_best_weights = boolean("restore_best_weights", restore_best_weights)
 
     def on_train_begin(self) -> None:
+        one = not isinstance(self.model.seed, tuple)
+        require(one, "EarlyStopping follows one network; train the seeds one at a time", f"seed={self.model.seed}")
         self.best, self.waited = math.inf, 0
         self.best_state: Tree = None
 
@@ -107,8 +121,6 @@ class EarlyStopping(Callback):
             if self.model.validates and self.monitor.removeprefix("val_") in logs:
                 return  # an epoch without validation
             raise ValueError(f"EarlyStopping monitors one of {', '.join(logs)}. Received: monitor={self.monitor!r}")
-        if isinstance(logs[self.monitor], list):
-            raise ValueError("EarlyStopping follows one network; train the seeds one at a time.")
         value = self.sign * logs[self.monitor]
         self.waited += 1
         if value < self.best - self.min_delta:

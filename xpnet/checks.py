@@ -6,6 +6,8 @@ import math
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
+import numpy as np
+
 
 def require(holds: bool, rule: str, received: Any) -> None:
     """Raise ValueError unless the rule holds."""
@@ -36,10 +38,16 @@ def set_counts(settings: Any, *names: str) -> None:
         object.__setattr__(settings, name, count(name, getattr(settings, name)))
 
 
-def require_boolean(**settings: Any) -> None:
-    """Raise ValueError unless each setting is True or False: ``LSTM(64, 32)`` is not two layers."""
-    for name, value in settings.items():
-        require(isinstance(value, bool), f"{name} must be True or False", f"{name}={value!r}")
+def boolean(name: str, value: Any) -> bool:
+    """The value as a Python bool, or ValueError: ``LSTM(64, 32)`` is not two layers."""
+    require(isinstance(value, (bool, np.bool_)), f"{name} must be True or False", f"{name}={value!r}")
+    return bool(value)
+
+
+def set_booleans(settings: Any, *names: str) -> None:
+    """Check these attributes of a frozen dataclass, and replace each by its `boolean`."""
+    for name in names:
+        object.__setattr__(settings, name, boolean(name, getattr(settings, name)))
 
 
 def number(name: str, value: Any, interval: str) -> float:

@@ -14,6 +14,7 @@ from xpnet.checks import require_positive
 from xpnet.layers import base
 from xpnet.layers.base import Layer
 from xpnet.losses import Loss
+from xpnet.losses.base import TINY
 from xpnet.metrics import Metric
 from xpnet.tree import Array, Tree, map_leaves
 
@@ -55,11 +56,17 @@ class Evaluation(Inference):
             record, mean = {"loss": loss}, lambda term: xp.sum(term, axis=-1) / term.shape[-1]
         else:
             total = xp.sum(weight)
-            scale = weight / xp.maximum(total, xp.finfo(z.dtype).smallest_normal)
+            scale = weight / xp.maximum(total, TINY)
             record, mean = {"loss": loss, "weight": total}, lambda term: xp.sum(term * scale, axis=-1)
         prediction = self.loss.activation(z) if any(metric.on_predictions for metric in self.metrics) else None
         for metric in self.metrics:
             terms = metric.terms(y, prediction if metric.on_predictions else z)
+            if not isinstance(terms, tuple) or any(term.shape != z.shape[:-1] for term in terms):
+                received = [tuple(x.shape) for x in terms] if isinstance(terms, tuple) else type(terms).__name__
+                raise ValueError(
+                    f"{metric.name}.terms must return a tuple of arrays of shape {tuple(z.shape[:-1])}, a number for each "
+                    f"sample. Received: {received}"
+                )
             record[metric.name] = tuple(mean(term) for term in terms)
         return record
 

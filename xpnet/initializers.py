@@ -88,15 +88,8 @@ class Normal(Initializer):
 
 
 @dataclass(frozen=True)
-class TruncatedNormal(Initializer):
+class TruncatedNormal(Normal):
     """W ~ N(mean, stddev²) given |W - mean| <= 2 stddev:   `stddev` is that before the cut, as in Keras"""
-
-    stddev: float = 0.05
-    mean: float = 0.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        require(self.stddev >= 0, "stddev must be >= 0; drop its sign", f"stddev={self.stddev}")
 
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
         z = rng.standard_normal(shape)

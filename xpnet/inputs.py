@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from xpnet import metrics
 from xpnet.backend import Backend, namespace, quiet, to_numpy
 from xpnet.callbacks import Callback
-from xpnet.checks import is_integer, require_positive
+from xpnet.checks import boolean, count, is_integer, number, require_positive
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
@@ -29,13 +30,19 @@ def check_shape(input_shape: Any) -> Shape:
     return tuple(int(n) for n in sizes)
 
 
-def require_logits(network: Sequential, loss: Loss) -> None:
-    """Raise ValueError where the network ends in the activation that its loss has in it."""
-    last = type(_last(network)).__name__
-    if last == loss.row_loss.built_in:
+def require_fitting_end(network: Sequential, loss: Loss) -> None:
+    """Raise ValueError where the network ends in the activation that its loss has in it, or lacks the one that it wants."""
+    last, loss = type(_last(network)).__name__, loss.row_loss
+    if last == loss.built_in:
         raise ValueError(
-            f"{type(loss.row_loss).__name__} has {last} in it: leave that layer out, or take a loss of probabilities "
+            f"{type(loss).__name__} has {last} in it: leave that layer out, or take a loss of probabilities "
             '("categorical_cross_entropy", BinaryCrossEntropy(from_logits=False)). predict_proba applies it by itself. '
+            f"Received: a network that ends in {last}"
+        )
+    if loss.of_probabilities and last in ("Dense", "Conv1D", "Conv2D", "Conv2DTranspose"):
+        raise ValueError(
+            f"{loss!r} wants probabilities: end the network with Softmax() or Sigmoid(), or take a loss of logits "
+            '("softmax_cross_entropy", "binary_cross_entropy"), which has the activation in it. '
             f"Received: a network that ends in {last}"
         )
 
@@ -46,18 +53,20 @@ def _last(layer: Layer) -> Layer:
     return _last(layer.layer) if hasattr(layer, "layer") else layer  # of TimeDistributed
 
 
-def get_metrics(chosen: Sequence[str | Metric], loss: Loss) -> tuple[Metric, ...]:
+def get_metrics(chosen: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metric, ...]:
     """Metrics by name or as objects; raises ValueError where names are unknown, taken twice, or no names."""
-    if isinstance(chosen, str):
+    if isinstance(chosen, (str, Metric)):
         raise ValueError(f'metrics is a list, such as ["accuracy"]. Received: metrics={chosen!r}')
-    found = tuple(metrics.get(metric, loss) for metric in chosen)
+    found = tuple(metrics.get(metric, loss) for metric in chosen or ())
     names = [metric.name for metric in found]
     if len(set(names)) < len(names):
         raise ValueError(f"Each metric may appear once. Received: {names}")
     for name in names:
-        if not name.isidentifier() or name in ("loss", "weight", "step"):
+        taken = name in ("loss", "weight", "step") or name.startswith(("_", "val_")) or keyword.iskeyword(name)
+        if taken or not name.isidentifier():
             raise ValueError(
-                f'A metric\'s name is an identifier other than "loss", "weight" and "step". Received: {name!r}'
+                'A metric\'s name is an identifier that does not begin with "_" or "val_", and not "loss", "weight" or "step". '
+                f"Received: {name!r}"
             )
     return found
 
@@ -111,17 +120,26 @@ def prepare_targets(
     _require_length("y", y, x)
     data = {"x": x, "y": loss.check(y, output_shape, backend.dtype)}
     if sample_weight is not None:
-        weight = to_numpy(_moved(backend, sample_weight, "sample_weight")).astype(backend.float_name)
+        weight = _weight(to_numpy(sample_weight))
         shapes = loss.weight_shapes(x.shape[0], output_shape)
         if weight.shape not in shapes:
             raise ValueError(
                 f"sample_weight must have shape {' or '.join(map(str, shapes))}, one for each sample of x. "
                 f"Received: shape {weight.shape}"
             )
-        if not (np.all(np.isfinite(weight)) and np.all(weight >= 0)):
-            raise ValueError(f"Weights must be finite and at least 0. Received: a smallest weight of {weight.min()}")
         data["weight"] = backend.asarray(weight)
     return data
+
+
+def _weight(values: Any) -> np.ndarray:
+    """Checked weights, divided by the largest, so that none leaves the range of float32: only their ratios count."""
+    try:
+        weight = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Weights must be numbers. Received: {values!r:.200}") from error
+    if not (np.all(np.isfinite(weight)) and np.all(weight >= 0)):
+        raise ValueError(f"Weights must be finite and at least 0. Received: from {weight.min()} to {weight.max()}")
+    return weight / (weight.max(initial=0.0) or 1.0)
 
 
 def weigh_classes(
@@ -142,14 +160,11 @@ def weigh_classes(
         raise ValueError(
             f"class_weight must hold every label of y. Missing: {missing[:10]}. Received: {dict(class_weight)}"
         )
-    weights = np.array([float(class_weight[c.item()]) for c in classes])
-    if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
-        raise ValueError(f"Class weights must be finite and at least 0. Received: {dict(class_weight)}")
-    weight = weights[position].reshape(y.shape)
+    weight = _weight([class_weight[c.item()] for c in classes])[position].reshape(y.shape)
     if "weight" in data:
         given = to_numpy(data["weight"])
         weight *= given.reshape(*given.shape, *(1,) * (y.ndim - given.ndim))
-    return data | {"weight": backend.asarray(weight)}
+    return data | {"weight": backend.asarray(_weight(weight))}
 
 
 def require_weight(*data: dict[str, Array] | None) -> None:
@@ -203,7 +218,7 @@ def validation_epochs(validation_freq: Any) -> Callable[[int], bool]:
 def split(data: dict[str, Array], share: float) -> tuple[dict, dict]:
     """The first samples, and the last `share` of them."""
     n = data["x"].shape[0]
-    kept = n - round(n * share)
+    kept = int(n * (1 - share))
     if not 0 < kept < n:
         raise ValueError(f"validation_split must leave samples on both sides. Received: {share} of {n} samples")
     parts = (slice(0, kept), slice(kept, n))
@@ -212,19 +227,13 @@ def split(data: dict[str, Array], share: float) -> tuple[dict, dict]:
 
 
 def check_batch_size(batch_size: Any, n: int) -> int:
-    """The size, 32 or all samples if None; raises ValueError unless it is from 1 to all samples."""
-    if batch_size is None:
-        return min(32, n)
-    require_positive(batch_size=batch_size)
-    if batch_size > n:
-        raise ValueError(
-            f"batch_size must not exceed the number of samples; batch_size=len(x) takes them all at once. "
-            f"Received: batch_size={batch_size} for {n} samples"
-        )
-    return int(batch_size)
+    """The size, 32 if None, and at most all n samples; raises ValueError unless it is an integer of at least 1."""
+    return min(count("batch_size", 32 if batch_size is None else batch_size), n)
 
 
-def check_fit_settings(epochs, initial_epoch, validation_split, validation_freq, record_every, verbose) -> None:
+def check_fit_settings(
+    epochs, initial_epoch, validation_split, validation_freq, record_every, verbose, shuffle, sample_with_replacement
+) -> None:
     """Raise ValueError where a setting of `fit` is out of range."""
     require_positive(epochs=epochs)
     if not (is_integer(initial_epoch) and 0 <= initial_epoch < epochs):
@@ -232,8 +241,8 @@ def check_fit_settings(epochs, initial_epoch, validation_split, validation_freq,
             "epochs is the number of the epoch to stop before: 0 <= initial_epoch < epochs. "
             f"Received: initial_epoch={initial_epoch!r}, epochs={epochs}"
         )
-    if not 0 <= validation_split < 1:
-        raise ValueError(f"validation_split must be in [0, 1). Received: validation_split={validation_split!r}")
+    number("validation_split", validation_split, "[0, 1)")
+    boolean("shuffle", shuffle), boolean("sample_with_replacement", sample_with_replacement)
     after = [validation_freq] if is_integer(validation_freq) else validation_freq
     if not isinstance(after, Collection) or not all(is_integer(epoch) and epoch >= 1 for epoch in after):
         raise ValueError(

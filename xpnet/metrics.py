@@ -88,6 +88,11 @@ class TopKAccuracy(_ClassMetric):
     Parameters
     ----------
     k : int, default 5
+
+    Raises
+    ------
+    ValueError
+        `k` is not a positive integer.
     """
 
     k: int = 5
@@ -138,16 +143,20 @@ class BinaryAccuracy(Metric):
     threshold : float, default 0.5
         On predicted probabilities ŷ.
     name : str, default "binary_accuracy"
+
+    Raises
+    ------
+    ValueError
+        `threshold` is not a finite number.
     """
 
     threshold: float = 0.5
-
-    def __post_init__(self):
-        set_numbers(self, "(-inf, inf)", "threshold")
-
     name: str = "binary_accuracy"
 
     on_predictions = True
+
+    def __post_init__(self):
+        set_numbers(self, "(-inf, inf)", "threshold")
 
     def terms(self, y, z):
         xp = namespace(z)
@@ -186,9 +195,9 @@ class RootMeanSquaredError(Metric):
 class R2(Metric):
     """1 - Σ (ŷ - y)² / Σ (y - ȳ)²,   sums over samples and units, ȳ the mean of each unit
 
-    With several units this is scikit-learn's ``r2_score(..., multioutput="variance_weighted")``. Targets without spread
-    give 1 if they are met exactly, else 0. Σ (y - ȳ)² is computed as n (mean y² - ȳ²), which loses a digit of float32's
-    seven for each factor of 3 between |ȳ| and the spread of y: standardise such targets, or train in float64.
+    With several units this is scikit-learn's ``r2_score(..., multioutput="variance_weighted")``. Targets without spread,
+    but for rounding, give 1 if they are met exactly, else 0. Σ (y - ȳ)² is computed as n (mean y² - ȳ²), which loses a digit
+    of float32's seven for each factor of 3 between |ȳ| and the spread of y: standardise such targets, or train in float64.
     """
 
     name = "r2"
@@ -198,11 +207,12 @@ class R2(Metric):
         xp = namespace(z)
         e = _residual(y, z)
         y = xp.broadcast_to(xp.astype(y, z.dtype), e.shape)
-        return (xp.sum(e * e, axis=-1), xp.sum(y * y, axis=-1), *xp.unstack(y, axis=-1))
+        square = xp.sum(y * y, axis=-1)
+        return (xp.sum(e * e, axis=-1), square, square * (8 * xp.finfo(z.dtype).eps), *xp.unstack(y, axis=-1))
 
-    def combine(self, residual, square, *means):
+    def combine(self, residual, square, rounding, *means):
         variance = square - sum(mean * mean for mean in means)
-        constant = variance <= 0  # a number or, of K networks, an array: hence factors and no branch
+        constant = variance <= rounding  # a number or, of K networks, an array: hence factors and no branch
         return (1 - constant) * (1 - residual / (variance + constant)) + constant * (residual == 0)
 
 

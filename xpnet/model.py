@@ -23,7 +23,7 @@ from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.random import host_rng
 from xpnet.training import Loop, Plan, TrainingStep
-from xpnet.tree import Array, Tree, map_leaves, named_leaves
+from xpnet.tree import Array, Tree, leaves, map_leaves, named_leaves
 
 
 class Model:
@@ -84,7 +84,7 @@ class Model:
         self.backend = get_backend() if backend is None else make_backend(backend)
         self.state: dict[str, Tree] | None = None
         self.optimizer = optimizer
-        inputs.require_logits(self.network, self.loss)
+        inputs.require_fitting_end(self.network, self.loss)
         self.input_shape: Any = None
         self.output_shapes: dict[Shape, Shape] = {}
         self.step = self.epoch = 0
@@ -166,15 +166,17 @@ class Model:
                     f"{shape}, outputs of shape {output_shape}, {self!r}"
                 )
             params = map_leaves(lambda *values: np.stack(values), *(params for params, _, _ in drawn))
+        params = map_leaves(lambda p: np.asarray(p, dtype=self.backend.float_name), params)
         params, statistics = (_moved_copy(self.backend, tree) for tree in (params, statistics))
-        self.state = {"params": params, "optimizer": self.optimizer.init(params), "statistics": statistics}
+        optimizer = self.optimizer.init(params) if leaves(params) else {}
+        self.state = {"params": params, "optimizer": optimizer, "statistics": statistics}
         self.input_shape, self.output_shapes = shape, {shape: output_shape}
         self.step = self.epoch = 0
         return self
 
-    def to(self, backend: str | Backend, *, device: Any = None, dtype: str | None = None) -> Model:
+    def to(self, backend: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any) -> Model:
         """Move the model to another backend, in place; the arguments are those of `set_backend`."""
-        target = make_backend(backend, device=device, dtype=dtype)
+        target = make_backend(backend, device=device, dtype=dtype, **options)
         state = None if self.state is None else _moved_copy(target, self.state)
         self.backend, self.state = target, state
         return self
@@ -217,15 +219,16 @@ class Model:
             time.
         y : array
             Targets as the loss wants them; integer labels for ``"softmax_cross_entropy"``.
-        batch_size : int, default 32, or all samples if there are fewer
-            The last batch of an epoch may be smaller. ``batch_size=len(x)`` is gradient descent on all samples.
+        batch_size : int, default 32
+            The last batch of an epoch may be smaller. With ``batch_size=len(x)``, or more, every step takes all samples.
         epochs : int, default 1
             The number of the epoch to stop before: ``epochs - initial_epoch`` epochs are trained.
         verbose : {"auto", 0, 1, 2}, default "auto"
             0 silent, 1 a progress bar (which "auto" means), 2 a line for each epoch.
         callbacks : sequence of Callback, optional
         validation_split : float, default 0.0
-            The share of samples, from the end of x before shuffling, that is held out for validation.
+            The share of samples, from the end of x before shuffling, that is held out for validation; what is left for
+            training is rounded down.
         validation_data : (x, y) or (x, y, sample_weight), optional
         shuffle : bool, default True
             Draw a new order for each epoch, from the seed and the model's `epoch`.
@@ -252,33 +255,42 @@ class Model:
         Raises
         ------
         ValueError
-            Something given does not fit; nothing has been changed.
+            Something given does not fit, or the network has no parameters; nothing has been changed.
         DivergenceError
             A loss, gradient or parameter became infinite or NaN; the model is as it was before that step.
         KeyboardInterrupt
             Ctrl-C, after the current chunk of steps: the model is usable and `history` holds what was recorded.
         """
-        inputs.check_fit_settings(epochs, initial_epoch, validation_split, validation_freq, record_every, verbose)
+        inputs.check_fit_settings(
+            epochs,
+            initial_epoch,
+            validation_split,
+            validation_freq,
+            record_every,
+            verbose,
+            shuffle,
+            sample_with_replacement,
+        )
         callbacks = inputs.check_callbacks(callbacks)
+        if validation_batch_size is not None:
+            require_positive(validation_batch_size=validation_batch_size)
         x = inputs.prepare_x(self.backend, x)
         built = self if self.state is not None else copy.copy(self).build(x.shape[1:])  # kept once all is checked
-        data, validation = built.prepare(x, y, sample_weight), None
+        data, validation = built._prepared(x, y, sample_weight), None
         if validation_data is not None:
             validation = built.prepare(*inputs.check_validation_data(validation_data))
         elif validation_split:
             data, validation = inputs.split(data, validation_split)
-        batch_size = inputs.check_batch_size(batch_size, data["x"].shape[0])
-        if validation_batch_size is not None:
-            require_positive(validation_batch_size=validation_batch_size)
         if class_weight is not None:
             output_shape = built.output_shapes[tuple(x.shape[1:])]
             data = inputs.weigh_classes(self.backend, self.loss, output_shape, data, class_weight)
         inputs.require_weight(data, validation)
-        self.state, self.input_shape, self.output_shapes = built.state, built.input_shape, built.output_shapes
+        if not leaves(built.parameters):
+            raise ValueError(f"The network has no parameters to train. Add a layer such as Dense. Received: {self!r}")
         plan = Plan(
             data=data,
             validation=validation,
-            batch_size=batch_size,
+            batch_size=inputs.check_batch_size(batch_size, data["x"].shape[0]),
             epochs=range(initial_epoch, epochs),
             seed=self.seeds[0],
             shuffle=shuffle,
@@ -287,6 +299,7 @@ class Model:
             validation_batch_size=validation_batch_size,
             record_every=record_every,
         )
+        self.state, self.input_shape, self.output_shapes = built.state, built.input_shape, built.output_shapes
         self.history, self.stop_training, self.validates = plan.history, False, validation is not None
         progress = Progress(1 if verbose == "auto" else int(verbose))
         for callback in callbacks:
@@ -298,20 +311,20 @@ class Model:
 
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Any:
         """One training step on the given batch -> its loss and metrics before the step, as `evaluate` returns them."""
-        loss_before: dict = {}
-
-        class Keep(Callback):
-            def on_train_batch_end(self, step, logs):
-                nonlocal loss_before
-                loss_before = logs
-
         history, epoch = self.history, self.epoch
-        self.fit(
-            x, y, batch_size=len(x), verbose=0, callbacks=[Keep()], shuffle=False, sample_weight=sample_weight,
-            class_weight=class_weight,
-        )  # fmt: skip
-        self.history, self.epoch = history, epoch
-        return _named_values(loss_before)
+        try:
+            logs = self.fit(
+                x,
+                y,
+                batch_size=len(x),
+                verbose=0,
+                shuffle=False,
+                sample_weight=sample_weight,
+                class_weight=class_weight,
+            ).history
+        finally:
+            self.history, self.epoch = history, epoch
+        return _named_values({name: values[0] for name, values in logs.items()})
 
     # ------------------------------------------------------------------ inference
 
@@ -344,7 +357,8 @@ class Model:
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
         """The network's outputs for x, on the model's backend."""
         state, function = self.built_state(), Inference(self.network, self.backend.dtype)
-        x, _ = self._prepare_x(x)
+        x = inputs.prepare_x(self.backend, x)
+        self._accept(x)
         outputs = [z for _, z in run_batches(self.backend, function, state, {"x": x}, batch_size, verbose)]
         return outputs[0] if len(outputs) == 1 else self.backend.namespace.concat(outputs, axis=self._batch_axis)
 
@@ -363,18 +377,20 @@ class Model:
     def prepare(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
         """Check a data set and move it to the backend -> ``{"x", "y"}`` and, with weights, ``"weight"``."""
         self.built_state()
-        x, output_shape = self._prepare_x(x)
+        return self._prepared(inputs.prepare_x(self.backend, x), y, sample_weight)
+
+    def _prepared(self, x: Array, y: Any, sample_weight: Any) -> dict[str, Array]:
+        output_shape = self._accept(x)
         data = inputs.prepare_targets(self.backend, self.loss, output_shape, x, y, sample_weight)
         for metric in self.metrics:
             metric.check(*self.loss.row_shapes(tuple(data["y"].shape), output_shape))
         return data
 
-    def _prepare_x(self, x: Any) -> tuple[Array, Shape]:
-        """Check samples and move them to the backend; and the shape of their outputs."""
-        x = inputs.prepare_x(self.backend, x)
+    def _accept(self, x: Array) -> Shape:
+        """Check that the network takes these samples -> the shape of their outputs."""
         output_shape = self._output_shape(tuple(x.shape[1:]))
         self.network.check_input(x)
-        return x, output_shape
+        return output_shape
 
     def _output_shape(self, shape: Shape) -> Shape:
         """Of samples of this shape; another than the model was built for must lead to parameters of the same shapes."""

@@ -11,18 +11,19 @@ first: 95 µs for 80,000 numbers, against 17 in the gradient's memory and 27 in 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
 from xpnet import schedules
 from xpnet.backend import device, namespace
 from xpnet.backend.elementwise import map_elements, map_elements_to_trees
-from xpnet.checks import set_numbers
+from xpnet.checks import set_booleans, set_numbers
 from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves, named_leaves
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(ABC):
     """What all optimizers share: regularisation and clipping of the gradient, in this order, then weight decay.
 
     ``weight`` leaves only (not biases, not the scale and offset of a normalisation): g += l2 W + l1 sign(W), the gradient
@@ -31,7 +32,7 @@ class Optimizer:
 
     Parameters
     ----------
-    learning_rate : float, Schedule or callable of the step
+    learning_rate : float, Schedule or callable of the step, default 0.01
     weight_decay, l1, l2 : float, default 0.0
     clipvalue : float, optional
         Each element of a gradient is kept within ±clipvalue.
@@ -39,6 +40,11 @@ class Optimizer:
         Each parameter's gradient is scaled down to this Euclidean norm.
     global_clipnorm : float, optional
         All gradients are scaled down together to this norm. R. Pascanu et al., ICML 2013.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range, or more than one way to clip is given; this holds for all optimizers.
     """
 
     learning_rate: float | Callable[[int], float] = 0.01
@@ -65,16 +71,20 @@ class Optimizer:
         """Whether the step is linear in the gradient, so that it may come multiplied by minus the learning rate."""
         return False
 
+    @abstractmethod
     def init(self, params: Tree) -> Tree:
         """The state before the first step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, params: Tree, grads: Tree, state: Tree, learning_rate: Array) -> tuple[Tree, Tree]:
         """The method's own rule."""
-        raise NotImplementedError
 
     def update(self, params: Tree, grads: Tree, state: Tree, learning_rate: Array) -> tuple[Tree, Tree]:
         """One step -> new parameters, new state.
+
+        All that is given is given away: its memory may be overwritten. To look at a gradient or keep a state, do so before, or
+        keep a copy (`Backend.copy`). Each gradient must be an array of its own: two leaves in one memory would be updated in
+        turn.
 
         With a `linear` optimizer, ``update(params, steps, state, None)`` takes gradients that have been multiplied by minus the
         learning rate.
@@ -139,6 +149,11 @@ class SGD(Optimizer):
     momentum : float, default 0.0
         m, 0 <= m < 1.
     nesterov, moving_average : bool, default False
+
+    Raises
+    ------
+    ValueError
+        `momentum` is out of range; `nesterov` or `moving_average` is given without it, or both are.
     """
 
     momentum: float = 0.0
@@ -148,6 +163,7 @@ class SGD(Optimizer):
     def __post_init__(self):
         super().__post_init__()
         set_numbers(self, "[0, 1)", "momentum")
+        set_booleans(self, "nesterov", "moving_average")
         if self.nesterov + self.moving_average > (self.momentum > 0):
             raise ValueError("nesterov and moving_average are kinds of momentum: give momentum > 0 and one of the two.")
 
@@ -367,7 +383,7 @@ def get(optimizer: str | Optimizer) -> Optimizer:
     """An optimizer by name, with its defaults; an `Optimizer` is returned as it is."""
     if isinstance(optimizer, Optimizer):
         return optimizer
-    if optimizer not in _NAMES:
+    if not isinstance(optimizer, str) or optimizer not in _NAMES:
         raise ValueError(
             f"An optimizer is an object such as SGD(0.1) or one of {', '.join(_NAMES)}. Received: {optimizer!r}"
         )

@@ -10,7 +10,7 @@ from itertools import pairwise
 from numbers import Real
 from typing import Any
 
-from xpnet.checks import count, number, require
+from xpnet.checks import boolean, count, number, require
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Schedule(ABC):
     """lr = schedule(step)
 
     With ``restart_every_epoch=True`` the trainer passes the step within the epoch. In every schedule floats
-    are finite and >= 0, numbers of steps are ints >= 1; anything else is a ValueError.
+    are finite and >= 0, numbers of steps are ints >= 1, switches True or False; anything else is a ValueError.
     """
 
     restart_every_epoch: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        checks = {"float": _rate, "int": count}  # by the annotation of the setting
+        checks = {"float": _rate, "int": count, "bool": boolean}  # by the annotation of the setting
         for setting in fields(self):
             if check := checks.get(str(setting.type)):
                 object.__setattr__(self, setting.name, check(setting.name, getattr(self, setting.name)))
@@ -72,31 +72,30 @@ class Polynomial(Schedule):
 
 
 @dataclass(frozen=True)
-class Exponential(Schedule):
-    """lr = start · decay_rate^t,   t = step / decay_steps, rounded down if `staircase`"""
-
+class _Decay(Schedule):
     start: float
     decay_rate: float
     decay_steps: int
     staircase: bool = False
 
-    def __call__(self, step):
-        t = step // self.decay_steps if self.staircase else step / self.decay_steps
-        return self.start * self.decay_rate**t
+    def _time(self, step):
+        return step // self.decay_steps if self.staircase else step / self.decay_steps
 
 
 @dataclass(frozen=True)
-class InverseTime(Schedule):
-    """lr = start / (1 + decay_rate · t),   t = step / decay_steps, rounded down if `staircase`"""
-
-    start: float
-    decay_rate: float
-    decay_steps: int
-    staircase: bool = False
+class Exponential(_Decay):
+    """lr = start · decay_rate^t,   t = step / decay_steps, rounded down if `staircase`"""
 
     def __call__(self, step):
-        t = step // self.decay_steps if self.staircase else step / self.decay_steps
-        return self.start / (1 + self.decay_rate * t)
+        return self.start * self.decay_rate ** self._time(step)
+
+
+@dataclass(frozen=True)
+class InverseTime(_Decay):
+    """lr = start / (1 + decay_rate · t),   t = step / decay_steps, rounded down if `staircase`"""
+
+    def __call__(self, step):
+        return self.start / (1 + self.decay_rate * self._time(step))
 
 
 @dataclass(frozen=True)
@@ -225,7 +224,7 @@ class OneCycle(Schedule):
 def get(learning_rate):
     """The schedule of a number, `Constant`; a schedule or any other function of the step as it is."""
     if isinstance(learning_rate, Real):
-        return Constant(float(learning_rate))
+        return Constant(_rate("learning_rate", learning_rate))
     require(
         callable(learning_rate) and not isinstance(learning_rate, type),
         "A learning rate is a number, a schedule such as Cosine(0.1, 1000), or a function of the step",

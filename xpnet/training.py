@@ -22,6 +22,7 @@ import numpy as np
 from xpnet import schedules
 from xpnet.backend import Backend, namespace, to_numpy
 from xpnet.callbacks import Callback, History, Progress
+from xpnet.checks import number
 from xpnet.divergence import diagnose
 from xpnet.evaluation import Averages, Evaluation, prefixed
 from xpnet.layers import base
@@ -75,7 +76,8 @@ class Loop:
         self.model, self.plan, self.callbacks, self.progress = model, plan, callbacks, progress
         self.backend: Backend = model.backend
         self.whole = plan.batch_size == plan.data["x"].shape[0] and not plan.with_replacement  # nothing to gather
-        self.every_step = [c for c in callbacks if type(c).on_train_batch_end is not Callback.on_train_batch_end]
+        idle = Callback.on_train_batch_end
+        self.every_step = [c for c in callbacks if getattr(c.on_train_batch_end, "__func__", None) is not idle]
         self.recent: deque = deque(maxlen=2)  # the starts of the last chunks, to go back to from a divergence
         self.step_seconds: float | None = None
 
@@ -151,8 +153,11 @@ class Loop:
     def _chunk(self, rows: np.ndarray) -> dict:
         """Run one chunk -> its records as host arrays, one entry a step."""
         model, numbers = self.model, self.model.step + np.arange(len(rows))
-        origin = self.epoch_start if getattr(self.rate, "restart_every_epoch", False) else 0
-        batches = {"learning_rate": np.array([float(self.rate(int(i - origin))) for i in numbers])}
+        if model.backend != self.backend:
+            raise RuntimeError(
+                f"A model moves between fits, not in a callback. Received: model.to({model.backend}) during fit"
+            )
+        batches = {"learning_rate": self._learning_rates(numbers)}
         if not self.whole:
             batches["index"] = rows
         if self.step.network.random:
@@ -170,6 +175,15 @@ class Loop:
         for callback in self.every_step:
             callback.on_train_batch_end(model.step - 1, Averages(self.step.metrics).add(records, 1).means())
         return records
+
+    def _learning_rates(self, steps: np.ndarray) -> np.ndarray:
+        origin = self.epoch_start if getattr(self.rate, "restart_every_epoch", False) else 0
+        rates = [self.rate(int(step - origin)) for step in steps]
+        values = np.array(rates, dtype=float)
+        if not np.all((values >= 0) & (values < np.inf)):
+            for step, rate in zip(steps, rates, strict=True):
+                number(f"The learning rate of step {step}", rate, "[0, inf)")
+        return values
 
     def _record_iterations(self, records: dict, steps: int) -> None:
         """Keep the mini-batch values of every k-th step and, with validation data, the validation values after it."""

@@ -87,11 +87,16 @@ class Backend:
         if not self.owns(x):
             x = to_numpy(x)
             if x.dtype.kind not in "fiub":
-                text = " Convert text labels with np.unique(y, return_inverse=True)." if x.dtype.kind in "USOT" else ""
-                raise ValueError(f"Arrays must hold real numbers.{text} Received: an array of dtype {x.dtype}")
+                remedy = (
+                    " Convert text labels with np.unique(y, return_inverse=True), a table or sparse matrix to a dense array."
+                    if x.dtype.kind in "OUST" else ""
+                )  # fmt: skip
+                raise ValueError(f"Arrays must hold real numbers.{remedy} Received: an array of dtype {x.dtype}")
             if dtype is None and x.dtype.kind == "f":
                 x = x.astype(self.float_name, copy=False)
             x = self._from_numpy(np.ascontiguousarray(x, x.dtype.newbyteorder("=")).reshape(x.shape))
+        elif xp.isdtype(x.dtype, "complex floating"):
+            raise ValueError(f"Arrays must hold real numbers. Received: an array of dtype {x.dtype}")
         elif array_api_compat.device(x) != self.device:
             x = array_api_compat.to_device(x, self.device)
         if dtype is None and xp.isdtype(x.dtype, "real floating"):

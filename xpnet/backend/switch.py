@@ -107,10 +107,10 @@ def make_backend(name: str | Backend, *, device: Any = None, dtype: str | None =
     return library.create(device, dtype or "float32", **options)
 
 
-def _auto(device: Any, dtype: str | None, options: dict[str, Any] | None = None) -> Backend:
+def _auto(device: Any, dtype: str | None, options: dict[str, Any]) -> Backend:
     global _fallback_said
     try:
-        return make_backend("cupy", device=device, dtype=dtype, **(options or {}))
+        return make_backend("cupy", device=device, dtype=dtype, **options)
     except BackendNotAvailableError as error:
         if not _fallback_said:
             log.warning("Backend auto: training on the CPU with NumPy. %s", error)

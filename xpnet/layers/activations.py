@@ -268,6 +268,6 @@ def Activation(activation: str | Layer) -> Layer:
     """
     if isinstance(activation, Layer):
         return activation
-    if activation not in _NAMES:
+    if not isinstance(activation, str) or activation not in _NAMES:
         raise ValueError(f"An activation is a layer or one of {', '.join(_NAMES)}. Received: {activation!r}")
     return _NAMES[activation]()

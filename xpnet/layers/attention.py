@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.checks import require_boolean, set_counts
+from xpnet.checks import set_booleans, set_counts
 from xpnet.layers.activations import GELU, softmax
 from xpnet.layers.base import Layer
 from xpnet.layers.composition import Residual, TimeDistributed
@@ -58,7 +58,7 @@ class MultiHeadAttention(Layer):
 
     def __post_init__(self):
         set_counts(self, "heads")
-        require_boolean(causal=self.causal)
+        set_booleans(self, "causal")
         if self.key_dim is not None:
             set_counts(self, "key_dim")
         initializers.get(self.weight_initializer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy as np
 from xpnet.tree import Array, Tree
 
 Shape = tuple[int, ...]  # of one sample: the batch axis is left out
-Backward = Callable[..., tuple[Array | None, Tree]]
 
 
 class Layer:
@@ -25,7 +23,8 @@ class Layer:
     - ``random = True`` (dropout): `forward` takes a keyword `key`, see `xpnet.random`;
     - ``running = True`` (batch normalisation): `init` returns its running statistics as a third value, `forward` and the
       call take them as a keyword `statistics`, and `forward` returns the new ones as a third value;
-    - ``integer_input = True`` (embedding): x is integers, `check_input` looks at their values, `backward` gives None for dx.
+    - ``integer_input = True`` (embedding): x is integers, `check_input` looks at their values, `backward` gives None for dx;
+    - ``batch_first = True`` (reshaping): the batch must be the first axis, so no axis of parameter sets can come before it.
     """
 
     random: ClassVar[bool] = False
@@ -60,7 +59,8 @@ class Layer:
         y : array
         backward : callable
             ``backward(dy, need_dx=True) -> dx, grads``: from the gradient of the loss by `y`, the gradients by `x`
-            (None if not needed) and by the parameters. Writes not into `dy`.
+            (None if not needed) and by the parameters, each a new array, for the optimizer overwrites them. Writes not
+            into `dy`.
         """
         raise NotImplementedError
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.checks import is_integer, require, set_counts
+from xpnet.checks import is_integer, require, set_booleans, set_counts
 from xpnet.layers.base import Layer
 from xpnet.layers.windows import PerAxis, Window, col2im, crop, im2col, pad, per_axis, require_image
 from xpnet.tree import Array
@@ -34,6 +34,7 @@ class _Kernel(Layer):
 
     def __post_init__(self):
         set_counts(self, "filters", "groups")
+        set_booleans(self, "use_bias")
         for name in ("kernel_size", "strides", "dilation_rate"):
             object.__setattr__(self, name, per_axis(name, getattr(self, name), self.rank))
         known = self.padding >= 0 if is_integer(self.padding) else self.padding in ("valid", "same")

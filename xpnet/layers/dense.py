@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from xpnet import initializers
 from xpnet.backend import namespace
-from xpnet.checks import set_counts
+from xpnet.checks import set_booleans, set_counts
 from xpnet.layers.base import Layer
 
 
@@ -30,7 +30,7 @@ class Dense(Layer):
     Raises
     ------
     ValueError
-        `units` is not a positive integer; the input is not one row of features for each sample.
+        `units` is not a positive integer, `use_bias` not True or False; the input is not one row of features for each sample.
     """
 
     units: int
@@ -41,6 +41,7 @@ class Dense(Layer):
 
     def __post_init__(self):
         set_counts(self, "units")
+        set_booleans(self, "use_bias")
         initializers.get(self.weight_initializer), initializers.get(self.bias_initializer)
 
     def init(self, rng, input_shape):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xpnet.backend import namespace, size
-from xpnet.checks import set_counts, set_numbers
+from xpnet.checks import set_booleans, set_counts, set_numbers
 from xpnet.initializers import Ones, Zeros
 from xpnet.layers.base import Layer
 
@@ -42,7 +42,7 @@ class BatchNormalization(Layer):
     Raises
     ------
     ValueError
-        `momentum` or `epsilon` is out of range.
+        `momentum` or `epsilon` is out of range, `center` or `scale` not True or False.
     """
 
     running = True
@@ -55,6 +55,7 @@ class BatchNormalization(Layer):
     def __post_init__(self):
         set_numbers(self, "(0, inf)", "epsilon")
         set_numbers(self, "[0, 1]", "momentum")
+        set_booleans(self, "center", "scale")
 
     def init(self, rng, input_shape):
         row = (1, _channels(input_shape))

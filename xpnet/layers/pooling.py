@@ -142,7 +142,18 @@ class AveragePooling1D(AveragePooling2D):
 
 
 @dataclass(frozen=True)
-class GlobalMaxPooling2D(Layer):
+class _GlobalPooling(Layer):
+    """One number for each channel."""
+
+    rank: ClassVar[int] = 2
+
+    def init(self, rng, input_shape):
+        require_image(self, input_shape, self.rank)
+        return {}, input_shape[-1:]
+
+
+@dataclass(frozen=True)
+class GlobalMaxPooling2D(_GlobalPooling):
     """y = the maximum of each channel,   dx = dy at its first maximum, else 0
 
     x: (batch, height, width, channels), y: (batch, channels).
@@ -152,12 +163,6 @@ class GlobalMaxPooling2D(Layer):
     ValueError
         The input is not an image.
     """
-
-    rank: ClassVar[int] = 2
-
-    def init(self, rng, input_shape):
-        require_image(self, input_shape, self.rank)
-        return {}, input_shape[-1:]
 
     def forward(self, params, x):
         xp = namespace(x)
@@ -184,7 +189,7 @@ class GlobalMaxPooling1D(GlobalMaxPooling2D):
 
 
 @dataclass(frozen=True)
-class GlobalAveragePooling2D(Layer):
+class GlobalAveragePooling2D(_GlobalPooling):
     """y = Σ x / n,   dx = dy / n   (n = height · width)
 
     x: (batch, height, width, channels), y: (batch, channels).
@@ -194,12 +199,6 @@ class GlobalAveragePooling2D(Layer):
     ValueError
         The input is not an image.
     """
-
-    rank: ClassVar[int] = 2
-
-    def init(self, rng, input_shape):
-        require_image(self, input_shape, self.rank)
-        return {}, input_shape[-1:]
 
     def forward(self, params, x):
         xp, n = namespace(x), math.prod(x.shape[1:-1])

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.checks import require_boolean, set_counts, set_numbers
+from xpnet.checks import set_booleans, set_counts, set_numbers
 from xpnet.layers.activations import sigmoid
 from xpnet.layers.base import Layer
 from xpnet.tree import Array, Tree
@@ -64,7 +64,6 @@ class Recurrent(Layer):
 
     # For each block of `units` columns: the uₜ of a step that is skipped. Nothing enters the state, no gradient comes out
     _shut: ClassVar[tuple[float, ...]]
-    _keeps_h: ClassVar[bool] = False  # does h stay as it is then?
     _states: ClassVar[int] = 1  # arrays in the state
 
     units: int
@@ -77,7 +76,7 @@ class Recurrent(Layer):
 
     def __post_init__(self):
         set_counts(self, "units")
-        require_boolean(return_sequences=self.return_sequences)
+        set_booleans(self, "return_sequences")
         if self.truncate is not None:
             set_counts(self, "truncate")
         if self.mask_value is not None:
@@ -121,7 +120,7 @@ class Recurrent(Layer):
         state = self._states * (xp.zeros((batch, self.units), dtype=x.dtype, device=device(x)),)
         for t in range(time):
             new, backward = self._step(params, u[:, t, :], *state)
-            if valid is not None and not self._keeps_h:
+            if valid is not None:
                 new, backward = _skip(valid[:, t, :], state, new, backward)
             state = new
             yield state, backward
@@ -238,6 +237,10 @@ class LSTM(Recurrent):
 
     unit_forget_bias: bool = True
 
+    def __post_init__(self):
+        super().__post_init__()
+        set_booleans(self, "unit_forget_bias")
+
     def init(self, rng, input_shape):
         params, output_shape = super().init(rng, input_shape)
         if self.unit_forget_bias:
@@ -285,7 +288,6 @@ class GRU(Recurrent):
     """
 
     _shut = (1e9, 0.0, 0.0)  # z = 1
-    _keeps_h = True
 
     def init(self, rng, input_shape):
         params, output_shape = super().init(rng, input_shape)

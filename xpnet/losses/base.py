@@ -10,6 +10,7 @@ from xpnet.backend import namespace
 from xpnet.checks import require
 from xpnet.tree import Array
 
+TINY = 1e-37  # the least sum of weights to divide by: 0/0 is not 0
 EPSILON = 1e-7  # probabilities and rates are kept this far from where the logarithm has no value, as in Keras
 
 
@@ -23,6 +24,7 @@ class Loss(ABC):
     target_range: tuple[float, float] = (-math.inf, math.inf)
     outputs_per_target: int = 1
     built_in: str = ""  # the activation that is part of the loss, so that no network ends with it
+    of_probabilities: bool = False  # so that a network must end with an activation that makes them
 
     def __call__(self, y: Array, z: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
         """The loss and its gradient by `z`.
@@ -40,6 +42,11 @@ class Loss(ABC):
         -------
         loss : array of shape () or (K,)
         dz : array of the shape of `z`
+
+        Raises
+        ------
+        ValueError
+            The shapes do not fit. Values are not looked at, for that would wait for the device: `check` does.
         """
         xp = namespace(z)
         l, dz = self.elements(self.targets(y, z), z)
@@ -47,8 +54,10 @@ class Loss(ABC):
         if sample_weight is None:
             weight = 1 / (batch * units)
         else:
+            shape = tuple(sample_weight.shape)
+            require(shape == (batch,), f"sample_weight must have shape ({batch},)", shape)
             w = xp.astype(sample_weight, z.dtype)
-            weight = (w / (units * xp.maximum(xp.sum(w), 1e-37)))[:, None]  # at least 1e-37: 0/0 is not 0
+            weight = (w / (units * xp.maximum(xp.sum(w), TINY)))[:, None]
         l *= weight  # both are ours: `elements` made them
         dz *= weight
         return xp.sum(l, axis=(-2, -1)), dz
@@ -88,6 +97,7 @@ class Loss(ABC):
 
     def targets(self, y: Array, z: Array) -> Array:
         """`y` as floats of z's type. It is never broadcast: y (n,) against z (n, 1) would make (n, n)."""
+        require(z.ndim >= 2, "Outputs have shape (batch, units)", f"outputs of shape {tuple(z.shape)}")
         expected = z.shape[-2], z.shape[-1] // self.outputs_per_target
         if y.shape[-2:] != expected:
             raise ValueError(
@@ -135,6 +145,6 @@ class Loss(ABC):
 
 
 def outputs_of(output_shape: tuple[int, ...]) -> int:
-    rule = "A loss needs one row of outputs for each sample; end the network with Flatten() or Dense"
+    rule = "A loss needs one row of outputs for each sample; end with Flatten() or Dense, or take PerPosition(loss)"
     require(len(output_shape) == 1, rule, f"outputs of shape {output_shape}")
     return output_shape[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xpnet.backend import device, namespace
-from xpnet.checks import require, set_numbers
+from xpnet.checks import require, set_booleans, set_numbers
 from xpnet.layers.activations import sigmoid, softmax
 from xpnet.losses.base import EPSILON, Loss, outputs_of
 from xpnet.tree import Array
@@ -67,6 +67,11 @@ class SoftmaxCrossEntropy(ClassLoss):
     ----------
     label_smoothing : float, default 0.0
         ε, in [0, 1]. C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016.
+
+    Raises
+    ------
+    ValueError
+        `label_smoothing` is out of range.
     """
 
     built_in = "Softmax"
@@ -104,6 +109,8 @@ class CategoricalCrossEntropy(ClassLoss):
     clipped, dz is the derivative at the clip, so that the network can get away from there.
     """
 
+    of_probabilities = True
+
     def elements(self, y, z):
         xp = namespace(z)
         p = xp.maximum(z, EPSILON)
@@ -121,15 +128,27 @@ class BinaryCrossEntropy(Loss):
     from_logits : bool, default True
         If False, z is the probability p: dz = (p - y) / (p (1 - p)), with p clipped to [10⁻⁷, 1 - 10⁻⁷] and, where it
         is clipped, the derivative at the clip.
+
+    Raises
+    ------
+    ValueError
+        `from_logits` is not True or False.
     """
 
     from_logits: bool = True
 
     target_range = (0, 1)
 
+    def __post_init__(self):
+        set_booleans(self, "from_logits")
+
     @property
     def built_in(self):
         return "Sigmoid" if self.from_logits else ""
+
+    @property
+    def of_probabilities(self):
+        return not self.from_logits
 
     def elements(self, y, z):
         xp = namespace(z)

@@ -27,13 +27,14 @@ class PerPosition(Loss):
     Raises
     ------
     ValueError
-        `loss` is not a loss; outputs are not (..., units), or targets not one for each position.
+        `loss` is not a loss, or `PerPosition` itself; outputs are not (..., units), or targets not one for each position.
     """
 
     loss: Loss
 
     def __post_init__(self):
-        require(isinstance(self.loss, Loss), "loss must be a loss, such as SoftmaxCrossEntropy()", repr(self.loss))
+        one = isinstance(self.loss, Loss) and not isinstance(self.loss, PerPosition)
+        require(one, "loss must be a loss of one position, such as SoftmaxCrossEntropy()", repr(self.loss))
 
     @property
     def row_loss(self):

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from xpnet.backend import namespace
-from xpnet.checks import set_numbers
+from xpnet.checks import set_booleans, set_numbers
 from xpnet.losses.base import EPSILON, Loss
 from xpnet.tree import Array
 
@@ -65,11 +65,19 @@ class Poisson(Loss):
     log_input : bool, default True
         If False, z is the mean itself: l = z - y log z, dz = 1 - y / z, with 10⁻⁷ in place of any z below it in log z
         and y / z.
+
+    Raises
+    ------
+    ValueError
+        `log_input` is not True or False.
     """
 
     log_input: bool = True
 
     target_range = (0, math.inf)
+
+    def __post_init__(self):
+        set_booleans(self, "log_input")
 
     def elements(self, y, z):
         xp = namespace(z)

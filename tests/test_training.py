@@ -1,0 +1,195 @@
+"""What the loop around the training step promises: orders, keys, rates, weights and records, across batches and steps."""
+
+import numpy as np
+import pytest
+
+from tests.test_model import X, Y, assert_same_parameters, fit, make_model, writable
+from xpnet import SGD, Adam, Callback, DivergenceError, Model
+from xpnet.backend import to_numpy
+from xpnet.inputs import split
+from xpnet.layers import Dense, Dropout, Flatten, ReLU
+from xpnet.metrics import Metric
+from xpnet.tree import leaves
+
+STILL = SGD(0.0)  # parameters stay as they are, so that losses show everything else
+WEIGHT = np.linspace(0, 3, len(X)) ** 2
+
+
+def test_dropout_draws_another_mask_at_every_step(xp):
+    model = make_model(xp, STILL, [Dropout(0.5), Dense(3)])
+    losses = [fit(model, 3, batch_size=120, shuffle=False, record_every=1).iterations["loss"] for _ in range(2)]
+
+    assert len(np.unique(losses)) == 6
+
+
+def test_the_order_of_samples_depends_on_the_seed_and_the_epoch(xp):
+    def batch_losses(seed):
+        model = make_model(xp, STILL, [Dense(3, weight_initializer=lambda rng, shape, **fans: np.eye(2, 3))], seed=seed)
+        return fit(model, 2, record_every=1).iterations["loss"]
+
+    first, second = batch_losses(0), batch_losses(1)
+
+    assert first[:6] != first[6:]
+    assert first != second
+
+
+def test_with_replacement_some_samples_come_twice(xp):
+    model = make_model(xp, STILL, [Dense(3)])
+    once, twice = (fit(model, batch_size=120, sample_with_replacement=again).history["loss"] for again in (False, True))
+
+    assert once == pytest.approx([model.evaluate(X, Y).loss])
+    assert abs(once[0] - twice[0]) > 1e-4
+
+
+def test_batches_of_inference_make_a_whole(xp):
+    """Of several networks, too, whose axis stands before that of the samples."""
+    model = make_model(xp, seed=(0, 1), layers=[Dense(8), ReLU(), Dense(3)]).build((2,))
+
+    np.testing.assert_allclose(model.evaluate(X, Y, batch_size=50), model.evaluate(X, Y), rtol=1e-5)
+    z = to_numpy(model.predict_logits(X, batch_size=50))
+    np.testing.assert_allclose(z, to_numpy(model.predict_logits(X)), rtol=1e-5, atol=1e-6)
+    assert z.shape == (2, 120, 3)
+
+
+def test_weights_count_across_batches(xp):
+    model = make_model(xp, STILL, [Dense(3)])
+    history = fit(model, batch_size=50, sample_weight=WEIGHT).history
+    whole = model.evaluate(X, Y, sample_weight=WEIGHT)
+
+    assert (history["loss"][0], history["accuracy"][0]) == pytest.approx(tuple(whole), rel=1e-5)
+    assert tuple(model.evaluate(X, Y, 50, sample_weight=WEIGHT)) == pytest.approx(tuple(whole), rel=1e-5)
+    assert whole.loss != pytest.approx(model.evaluate(X, Y).loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e38])
+def test_only_the_ratios_of_weights_count(size, xp):
+    """Float32 has neither the small weights nor the sum of the large ones."""
+    large, small = make_model(xp), make_model(xp)
+    fit(small, sample_weight=WEIGHT + 1)
+    history = fit(large, sample_weight=size * (WEIGHT + 1) / 10).history
+
+    assert_same_parameters(large, small, rtol=1e-4, atol=1e-5)
+    assert np.all(np.isfinite(history["loss"]))
+
+
+def test_a_value_recorded_at_a_step_is_that_after_the_step(xp):
+    recorded, watched, values = make_model(xp), make_model(xp), []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, step, logs):
+            if step % 3 == 2:
+                values.append(self.model.evaluate(X, Y).loss)
+
+    history = fit(recorded, 2, record_every=3, validation_data=(X, Y))
+    fit(watched, 2, callbacks=[Watch()])
+
+    assert history.iterations["val_loss"] == pytest.approx(values, rel=1e-4)
+
+
+def test_l2_reaches_the_weights_of_a_model(xp):
+    """With a penalty a step is not linear in the gradient of the loss."""
+    models = [make_model(xp, optimizer, [Dense(3)]).build((2,)) for optimizer in (SGD(0.1), SGD(0.1, l2=0.5))]
+    start = np.array(to_numpy(models[0].parameters[0]["weight"]))
+    for model in models:
+        fit(model, batch_size=120)
+    plain, decayed = (to_numpy(model.parameters[0]["weight"]) for model in models)
+
+    np.testing.assert_allclose(decayed, plain - 0.1 * 0.5 * start, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it(xp):
+    large, whole = make_model(xp), make_model(xp)
+    fit(large, 2, batch_size=1000)
+    fit(whole, 2, batch_size=120)
+
+    assert large.step == 2
+    assert_same_parameters(large, whole, rtol=1e-6, atol=1e-7)
+
+
+def test_validation_split_rounds_as_keras_does():
+    """Host arrays only."""
+    first, last = split({"x": np.arange(10)}, 0.25)
+
+    assert (len(first["x"]), len(last["x"])) == (7, 3)
+
+
+@pytest.mark.parametrize("rate", [-1.0, float("nan"), None, float("inf")])
+def test_learning_rates_of_a_function_are_checked(rate, xp):
+    model = make_model(xp, SGD(lambda step: rate if step == 2 else 0.1))
+
+    with pytest.raises(ValueError, match=r"The learning rate of step 2 must be a number in \[0, inf\)"):
+        fit(model)
+
+
+def test_a_model_does_not_move_in_a_callback(xp):
+    class Move(Callback):
+        def on_epoch_end(self, epoch, logs):
+            self.model.to("numpy", dtype="float64")
+
+    with pytest.raises(RuntimeError, match="A model moves between fits"):
+        fit(make_model(xp), 2, callbacks=[Move()])
+
+
+def test_a_method_given_to_a_callback_object_is_called(xp):
+    callback, steps = Callback(), []
+    callback.on_train_batch_end = lambda step, logs: steps.append(step)
+    fit(make_model(xp), callbacks=[callback])
+
+    assert steps == list(range(6))
+
+
+def test_a_network_without_parameters_predicts_and_is_not_trained(xp):
+    model = Model([Flatten()], "mean_squared_error", Adam(), backend=writable(xp)).build((2,))
+
+    np.testing.assert_allclose(to_numpy(model.predict(X)), X, rtol=1e-6)
+    with pytest.raises(ValueError, match="no parameters to train"):
+        model.fit(X, X, verbose=0)
+
+
+def test_whole_numbers_as_initial_values_become_floating_point(xp):
+    ones = lambda rng, shape, **fans: np.ones(shape, dtype=int)  # noqa: E731
+    model = make_model(xp, Adam(), [Dense(3, weight_initializer=ones)])
+    fit(model)
+
+    assert all(p.dtype == model.backend.dtype for p in leaves(model.parameters))
+
+
+def test_one_batch_that_diverges_leaves_the_history(xp):
+    model = make_model(xp, layers=[Dense(3)])
+    fit(model)
+    model.parameters[0]["weight"] = model.backend.asarray(np.full((2, 3), np.nan))
+    history = model.history
+    with pytest.raises(DivergenceError):
+        model.train_on_batch(X, Y)
+
+    assert model.history is history
+
+
+def test_terms_of_a_metric_are_one_number_for_each_sample(xp):
+    for terms, received in ((lambda z: (z * z,), r"\[\(20, 3\)\]"), (lambda z: z[:, 0], r"[Aa]rray|Tensor|Tracer")):
+        with pytest.raises(ValueError, match=rf"x.terms must return a tuple.*\(20,\).*Received: .*({received})"):
+            fit(make_model(xp, metrics=[Named("x", terms)]))
+
+
+def test_losses_and_ends_of_networks_that_do_not_fit_are_refused():
+    """Settings alone: no backend."""
+    for loss in ("categorical_cross_entropy", "binary_cross_entropy"):
+        Model([Dense(3), Dense(3, activation="softmax" if loss.startswith("cat") else None)], loss)
+    with pytest.raises(ValueError, match=r"wants probabilities: .*ends in Dense"):
+        Model([Dense(3)], "categorical_cross_entropy")
+    for metrics, message in (([Named("class")], "identifier"), ([Named("_x")], "identifier"),
+                             ([Named("val_x")], "identifier"), (Named("x"), "metrics is a list")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            Model([Dense(3)], "huber", metrics=metrics)
+    assert Model([Dense(3)], "huber", metrics=None).metrics == ()
+
+
+class Named(Metric):
+    def __init__(self, name, function=lambda z: (z[..., 0],)):
+        self.name, self.function = name, function
+
+    def check(self, y_shape, units):
+        pass
+
+    def terms(self, y, z):
+        return self.function(z)
