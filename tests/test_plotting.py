@@ -134,7 +134,7 @@ def test_validation_values_stand_at_the_epochs_that_were_validated():
         ({"metric": "val_loss"}, r"metric='val_loss'"),
         ({"metric": "accuracy", "per": "iteration"}, r"record_every"),
         ({"per": "step"}, r'"epoch" or "iteration". Received: per='),
-        ({"smooth": 4}, r"smooth must be from 1 .* 3. Received: smooth=4"),
+        ({"smooth": 4}, r"smooth must be an integer from 1 .* 3. Received: smooth=4"),
         ({"smooth": 0}, r"smooth=0"),
         ({"history": {str(i): History() for i in range(8)}}, r"up to 7 histories.*Received: 8"),
         ({"history": {"loss": [1.0, 2.0], "val_loss": [1.0]}}, r"draw the History.*2 values of 'loss' and 1"),
@@ -395,3 +395,36 @@ def test_importing_plotting_imports_no_matplotlib():
     code = "import sys, xpnet.plotting; assert not {'matplotlib', 'sklearn'} & set(sys.modules)"
 
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=True)
+
+
+def test_a_dict_says_whether_it_counts_epochs_or_iterations():
+    """Host-side: no backend."""
+    epochs, iterations = {"loss": [2.0, 1.0]}, {"step": [0, 5], "loss": [2.0, 1.0]}
+    for table, per in ((epochs, "iteration"), (iterations, "epoch")):
+        with pytest.raises(ValueError, match=rf"Received: per='{per}'"):
+            plotting.learning_curves(table, per=per)
+
+
+def test_a_long_legend_stands_beside_the_curves():
+    ax = plotting.learning_curves({f"run {i}": {"loss": [2.0, 1.0]} for i in range(6)})
+    ax.figure.canvas.draw()
+
+    assert ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1
+
+
+def test_bars_of_many_classes_and_long_names_have_room():
+    names = [f"a class with a name, {i}" for i in range(26)]
+    figure = plotting.prediction_bars(np.zeros((4, 4)), np.full(26, 1 / 26), 3, class_names=names)
+    figure.canvas.draw()
+    labels = [label.get_window_extent() for label in figure.axes[1].get_yticklabels()]
+    title = figure._suptitle.get_window_extent()
+
+    assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(labels))
+    assert 0 <= title.x0 <= title.x1 <= figure.bbox.x1
+
+
+def test_colours_beyond_0_and_1_are_scaled():
+    figure = plotting.image_grid(np.linspace(0, 255, 2 * 3 * 3 * 3).reshape(2, 3, 3, 3))
+    shown = np.concatenate([image.get_array().ravel() for ax in figure.axes for image in ax.images])
+
+    assert (shown.min(), shown.max()) == (0, 1)

@@ -15,6 +15,7 @@ import numpy as np
 
 from xpnet.backend import to_numpy
 from xpnet.callbacks import History
+from xpnet.checks import is_integer
 from xpnet.errors import optional_import
 from xpnet.tree import Array
 
@@ -128,7 +129,7 @@ def image_grid(
     title_colors: Sequence[Any] | None = None,
     cmap: str = "gray_r",
 ) -> Figure | SubFigure:
-    """Images in rows and columns, on one scale of grey.
+    """Images in rows and columns, on one scale of grey or, outside 0 to 1, of floating-point colours.
 
     Parameters
     ----------
@@ -150,6 +151,8 @@ def image_grid(
             f"x.reshape(-1, 28, 28). Received: images of shape {images.shape}"
         )
     figure, axes = _image_axes(figure, len(images), columns, titles)
+    if images.shape[3:] == (3,) and images.dtype.kind == "f" and (images.min() < 0 or images.max() > 1):
+        images = (images - images.min()) / (np.ptp(images) or 1.0)  # matplotlib scales grey alone
     for ax, image in zip(axes, images, strict=True):
         ax.imshow(image, cmap=cmap, vmin=images.min(), vmax=images.max())
     if title_colors is not None:
@@ -195,17 +198,17 @@ def prediction_bars(
     colors[predicted] = BLUE if label is None else VERMILLION
     title = f"Prediction: {names[predicted]}"
     if label is not None:
-        if label not in range(len(p)):
+        if not (is_integer(label) and 0 <= label < len(p)):
             raise ValueError(f"label must be a class from 0 to {len(p) - 1}, or None. Received: label={label!r}")
         colors[label] = GREEN
         right = predicted == label
         title = f"CORRECT: {names[label]}" if right else f"INCORRECT: {names[predicted]}, not {names[label]}"
-    figure = _figure(figure, 4.4, 2.4)
+    figure = _figure(figure, max(4.4, 0.11 * len(title)), max(2.4, 0.18 * len(p) + 0.6))
     picture, bars = figure.subplots(1, 2, width_ratios=(1, 1.5))
     picture.imshow(to_numpy(image), cmap=cmap)
     picture.set_axis_off()
-    bars.barh(names, p, color=colors)
-    bars.invert_yaxis()
+    bars.barh(range(len(p)), p, color=colors, tick_label=names)
+    bars.set_ylim(len(p) - 0.4, -0.6)
     bars.set(xlim=(0, 1), xticks=(0, 0.5, 1), xlabel="Probability")
     _tidy(bars, "x")
     figure.suptitle(title, color="black" if label is None else colors[predicted], weight="bold")
@@ -300,6 +303,11 @@ def _series(history: History | Mapping, metric: str, per: str) -> list[tuple[np.
     """Of the training and, where recorded, the validation data: positions from 1 on, and values of shape (n,) or (n, K)."""
     if not isinstance(history, History):
         table, positions = history, history.get("step")
+        if (positions is None) != (per == "epoch"):
+            raise ValueError(
+                'With per="epoch" a dict is History.history, with per="iteration" History.iterations, which has a "step". '
+                f"Received: per={per!r} and a dict of {', '.join(history)}"
+            )
     elif per == "epoch":
         table, positions = history.history, history.epoch
     else:
@@ -323,8 +331,10 @@ def _series(history: History | Mapping, metric: str, per: str) -> list[tuple[np.
 
 def _running_mean(x: np.ndarray, values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Means over `width` neighbours, at the means of their positions."""
-    if not 1 <= width <= len(x):
-        raise ValueError(f"smooth must be from 1 to the number of points, {len(x)}. Received: smooth={width}")
+    if not (is_integer(width) and 1 <= width <= len(x)):
+        raise ValueError(
+            f"smooth must be an integer from 1 to the number of points, {len(x)}. Received: smooth={width!r}"
+        )
     windows = np.lib.stride_tricks.sliding_window_view
     return windows(x, width).mean(axis=-1), windows(values, width, axis=0).mean(axis=-1)
 
@@ -348,7 +358,9 @@ def _label_curves(ax: Axes, metric: str, per: str) -> None:
     if "accuracy" in metric:
         ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     _tidy(ax, "both")
-    ax.legend(framealpha=0.8, edgecolor="none")
+    many = len(ax.get_legend_handles_labels()[0]) > 5  # they would cover the curves
+    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if many else {}
+    ax.legend(framealpha=0.8, edgecolor="none", **place)
 
 
 # ---------------------------------------------------------------------- panels
@@ -370,6 +382,9 @@ def _quantile_panel(ax: Axes, layers: list[Mapping[str, Any]]) -> None:
     sizes = sizes[sizes > 0]
     if len(sizes) and sizes.max() > 30 * sizes.min():
         _log_scale(ax, sizes.min(), sizes.max())
+    else:
+        ax.locator_params(axis="x", nbins=4)
+        ax.ticklabel_format(axis="x", scilimits=(-2, 4))
 
 
 def _log_scale(ax: Axes, smallest: float, largest: float) -> None:
