@@ -19,7 +19,7 @@ from xpnet.checks import require, set_numbers
 
 @dataclass(frozen=True)
 class Initializer(ABC):
-    """Draws the initial value of a parameter. Settings are finite numbers; anything else is a ValueError."""
+    """Draws the initial value of a parameter. Settings that are no finite numbers, or break the formula's rule, are a ValueError."""
 
     def __post_init__(self) -> None:
         set_numbers(self, "(-inf, inf)", *(field.name for field in fields(self)))
@@ -59,7 +59,7 @@ class Constant(Initializer):
 
 @dataclass(frozen=True)
 class Uniform(Initializer):
-    """W ~ U(low, high)"""
+    """W ~ U(low, high),   low <= high"""
 
     low: float = -0.05
     high: float = 0.05
@@ -74,7 +74,7 @@ class Uniform(Initializer):
 
 @dataclass(frozen=True)
 class Normal(Initializer):
-    """W ~ N(mean, stddev²)"""
+    """W ~ N(mean, stddev²),   stddev >= 0"""
 
     stddev: float = 0.05
     mean: float = 0.0

@@ -228,6 +228,11 @@ class Adam(Optimizer):
     learning_rate : float, Schedule or callable of the step, default 0.001
     beta_1, beta_2 : float, default 0.9 and 0.999
     epsilon : float, default 1e-7
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
     """
 
     learning_rate: float | Callable[[int], float] = 0.001
@@ -297,6 +302,11 @@ class RMSprop(Optimizer):
     rho : float, default 0.9
     momentum : float, default 0.0
     epsilon : float, default 1e-7
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
     """
 
     learning_rate: float | Callable[[int], float] = 0.001
@@ -349,6 +359,11 @@ class Adagrad(Optimizer):
     initial_accumulator_value : float, default 0.1
         s before the first step.
     epsilon : float, default 1e-7
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
     """
 
     learning_rate: float | Callable[[int], float] = 0.001

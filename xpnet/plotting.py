@@ -56,6 +56,11 @@ def learning_curves(
         Draw the training curve as the mean of so many neighbouring points, over the points themselves, which turn pale.
     labels : (str, str), optional
         Names of the two curves; ("training", "validation"), or ("mini-batch", "validation") per iteration.
+
+    Raises
+    ------
+    ValueError
+        The history does not hold the metric, or not per epoch or iteration as asked; `smooth` exceeds its points.
     """
     if per not in ("epoch", "iteration"):
         raise ValueError(f'per must be "epoch" or "iteration". Received: per={per!r}')
@@ -106,6 +111,11 @@ def weight_images(
     titles : sequence, optional
         One for each unit; for ten digits ``range(10)``.
     figure : matplotlib Figure or SubFigure, optional
+
+    Raises
+    ------
+    ValueError
+        `weights` does not fit `shape`; the titles are not one for each unit.
     """
     weights = to_numpy(weights)
     if weights.ndim != 2 or weights.shape[0] != math.prod(shape) or 0 in weights.shape:
@@ -143,6 +153,11 @@ def image_grid(
         One for each title.
     cmap : str, default "gray_r"
         Dark where the value is large: ink, as in MNIST. "gray" shows photographs as they are.
+
+    Raises
+    ------
+    ValueError
+        `images` is not of these shapes; titles or colours are not one for each image.
     """
     images = to_numpy(images)
     if images.ndim not in (3, 4) or 0 in images.shape or images.shape[3:] not in ((), (1,), (3,)):
@@ -184,6 +199,11 @@ def prediction_bars(
         One for each class; 0, 1, 2, ... if not given.
     cmap : str, default "gray_r"
         As in `image_grid`.
+
+    Raises
+    ------
+    ValueError
+        `probabilities` is not one row of them; the names do not fit; `label` is no class.
     """
     p = to_numpy(probabilities)
     if p.ndim != 1 or len(p) < 2 or not (np.all(p >= 0) and np.all(p <= 1)):
@@ -229,6 +249,11 @@ def confusion_matrix(
     ax : matplotlib.axes.Axes, optional
     class_names : sequence, optional
         Names of the classes 0, 1, 2, ...; the labels that occur if not given.
+
+    Raises
+    ------
+    ValueError
+        The labels are not of one shape (n,), or not among `class_names`.
     """
     metrics, colors = optional_import("sklearn.metrics", "sklearn"), optional_import("matplotlib.colors", "plot")
     y_true, y_pred = to_numpy(y_true), to_numpy(y_pred)

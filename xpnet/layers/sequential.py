@@ -23,6 +23,11 @@ class Sequential(Layer):
     ----------
     layers : iterable of Layer
         A layer with an ``activation=`` is entered as two layers.
+
+    Raises
+    ------
+    TypeError
+        A layer is given and not a list of layers.
     """
 
     layers: tuple[Layer, ...]

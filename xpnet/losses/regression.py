@@ -40,6 +40,11 @@ class Huber(Loss):
     ----------
     delta : float, default 1.0
         δ > 0, in the unit of the targets.
+
+    Raises
+    ------
+    ValueError
+        `delta` is not above 0.
     """
 
     delta: float = 1.0
@@ -102,6 +107,11 @@ class Quantile(Loss):
     ----------
     quantile : float, default 0.5
         q, 0 < q < 1.
+
+    Raises
+    ------
+    ValueError
+        `quantile` is not between 0 and 1.
     """
 
     quantile: float = 0.5
