@@ -13,6 +13,7 @@ from xpnet import Model, plotting
 from xpnet.callbacks import History
 from xpnet.inspection import layer_statistics
 from xpnet.layers import Dense, Dropout, ReLU
+from xpnet.plotting.figures import BLUE, GREEN, GREY, VERMILLION
 
 plt = pytest.importorskip("matplotlib.pyplot")
 plt.switch_backend("agg")
@@ -58,7 +59,7 @@ def test_learning_curves_show_training_and_validation_by_epoch(history):
     assert curves(ax) == [([4, 5, 6], [2.0, 1.0, 0.5]), ([4, 5, 6], [2.5, 1.5, 1.0])]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Epoch", "Loss")
     assert legend(ax) == ["training", "validation"]
-    assert [line.get_color() for line in ax.lines[:2]] == [plotting.BLUE, plotting.VERMILLION]
+    assert [line.get_color() for line in ax.lines[:2]] == [BLUE, VERMILLION]
 
 
 def test_learning_curves_by_iteration_stand_at_their_steps(history):
@@ -93,7 +94,7 @@ def test_several_histories_have_a_colour_each(history):
     ax = plotting.learning_curves({"He": history, "LeCun": history.history})
 
     assert legend(ax) == ["He", "LeCun", "training", "validation"]
-    assert [line.get_color() for line in ax.lines[:4]] == [plotting.BLUE] * 2 + [plotting.VERMILLION] * 2
+    assert [line.get_color() for line in ax.lines[:4]] == [BLUE] * 2 + [VERMILLION] * 2
 
 
 def test_networks_trained_at_once_are_a_mean_and_a_band_of_standard_errors():
@@ -217,9 +218,9 @@ def test_titles_do_not_overlap(images):
 @pytest.mark.parametrize(
     ("label", "title", "colors"),
     [
-        (1, "CORRECT: b", [plotting.GREY, plotting.GREEN, plotting.GREY]),
-        (2, "INCORRECT: b, not c", [plotting.GREY, plotting.VERMILLION, plotting.GREEN]),
-        (None, "Prediction: b", [plotting.GREY, plotting.BLUE, plotting.GREY]),
+        (1, "CORRECT: b", [GREY, GREEN, GREY]),
+        (2, "INCORRECT: b, not c", [GREY, VERMILLION, GREEN]),
+        (None, "Prediction: b", [GREY, BLUE, GREY]),
     ],
 )
 def test_prediction_bars_say_whether_the_label_is_right(images, label, title, colors):

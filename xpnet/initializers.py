@@ -19,7 +19,7 @@ from xpnet.checks import require, set_numbers
 
 @dataclass(frozen=True)
 class Initializer(ABC):
-    """Draws the initial value of a parameter. Settings that are no finite numbers, or break the formula's rule, are a ValueError."""
+    """Draws the initial value of a parameter. Settings that are not finite, or break the rule beside the formula: ValueError."""
 
     def __post_init__(self) -> None:
         set_numbers(self, "(-inf, inf)", *(field.name for field in fields(self)))

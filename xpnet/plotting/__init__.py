@@ -1,0 +1,12 @@
+"""Pictures of training and of what was learnt, with matplotlib (``pip install "xpnet[plot]"``).
+
+A function with one panel draws on `ax` and returns it; one with several fills `figure`, which may be a subfigure of a page,
+and returns it. Without either it makes a new figure. Nothing is shown, so no screen is needed. Arrays may be of any library.
+Colours are those of M. Okabe and K. Ito, which colour-blind readers can tell apart.
+"""
+
+from xpnet.plotting.curves import learning_curves
+from xpnet.plotting.images import image_grid, prediction_bars, weight_images
+from xpnet.plotting.summaries import confusion_matrix, layer_statistics
+
+__all__ = ["confusion_matrix", "image_grid", "layer_statistics", "learning_curves", "prediction_bars", "weight_images"]

@@ -1,0 +1,159 @@
+"""Learning curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from xpnet.callbacks import History
+from xpnet.checks import is_integer
+from xpnet.errors import optional_import
+from xpnet.plotting.figures import BLUE, COLORS, GREY, VERMILLION, one_panel, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LINES: dict[str, tuple[dict, dict]] = {  # of training and validation
+    "epoch": ({"linestyle": "--", "linewidth": 1.4}, {"linewidth": 1.8}),
+    "iteration": ({"linewidth": 0.8}, {"linewidth": 1.3}),
+}
+
+
+def learning_curves(
+    history: History | Mapping[str, Any],
+    metric: str = "loss",
+    ax: Axes | None = None,
+    per: Literal["epoch", "iteration"] = "epoch",
+    smooth: int = 1,
+    labels: tuple[str, str] | None = None,
+) -> Axes:
+    """A metric of the training data and, where recorded, of the validation data, against epochs or iterations.
+
+    Of K networks trained at once, the mean in a band of ± one standard error.
+
+    Parameters
+    ----------
+    history : History, dict of lists such as `History.history`, or dict of name -> history
+        Several histories are drawn over each other, each in its colour.
+    metric : str, default "loss"
+        A name in the history, without ``"val_"``.
+    ax : matplotlib.axes.Axes, optional
+    per : {"epoch", "iteration"}, default "epoch"
+        "iteration" draws what ``fit(record_every=k)`` recorded.
+    smooth : int, default 1
+        Draw the training curve as the mean of so many neighbouring points, over the points themselves, which turn pale.
+    labels : (str, str), optional
+        Names of the two curves; ("training", "validation"), or ("mini-batch", "validation") per iteration.
+
+    Raises
+    ------
+    ValueError
+        The history does not hold the metric, or not per epoch or iteration as asked; `smooth` exceeds its points.
+    """
+    if per not in ("epoch", "iteration"):
+        raise ValueError(f'per must be "epoch" or "iteration". Received: per={per!r}')
+    histories = _named_histories(history)
+    series = [_series(one, metric, per) for one in histories.values()]
+    smoothed = [_running_mean(*train, smooth) for train, *_ in series]
+    ax = one_panel(ax, 5.2, 3.4)
+    pairs = [(BLUE, VERMILLION)] if "" in histories else [(color, color) for color in COLORS]
+    style, validation_style = LINES[per]
+    if per == "iteration" and "" not in histories and smooth == 1:
+        style = style | {"alpha": 0.4}  # of the same colour as the validation curve, which lies over it
+    for (train, *validation), means, (color, validation_color) in zip(series, smoothed, pairs, strict=False):
+        if smooth > 1:
+            _curve(ax, *train, color=color, **style | {"alpha": 0.3})
+        _curve(ax, *means, color=color, **style)
+        for values in validation:
+            _curve(ax, *values, color=validation_color, **validation_style)
+
+    if "" not in histories:
+        for name, color in zip(histories, COLORS, strict=False):
+            ax.plot([], [], color=color, linewidth=4, label=name)
+        pairs = [(GREY, GREY)]
+    train_label, validation_label = labels or ("training" if per == "epoch" else "mini-batch", "validation")
+    ax.plot([], [], color=pairs[0][0], label=train_label, **style)
+    if any(validation for _, *validation in series):
+        ax.plot([], [], color=pairs[0][1], label=validation_label, **validation_style)
+    _label_curves(ax, metric, per)
+    return ax
+
+
+def _named_histories(history: Any) -> dict[str, Any]:
+    """Histories by name; a single one has the name ""."""
+    if isinstance(history, Mapping) and history and all(isinstance(h, History | Mapping) for h in history.values()):
+        if len(history) > len(COLORS):
+            raise ValueError(
+                f"One plot holds up to {len(COLORS)} histories; draw them on several. Received: {len(history)}"
+            )
+        return {str(name): one for name, one in history.items()}
+    if isinstance(history, History | Mapping):
+        return {"": history}
+    raise TypeError(f"history must be what fit returns, its dict of lists, or a dict of those. Received: {history!r}")
+
+
+def _series(history: History | Mapping, metric: str, per: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of the training and, where recorded, the validation data: positions from 1 on, and values of shape (n,) or (n, K)."""
+    if not isinstance(history, History):
+        table, positions = history, history.get("step")
+        if (positions is None) != (per == "epoch"):
+            raise ValueError(
+                'With per="epoch" a dict is History.history, with per="iteration" History.iterations, which has a "step". '
+                f"Received: per={per!r} and a dict of {', '.join(history)}"
+            )
+    elif per == "epoch":
+        table, positions = history.history, history.epoch
+    else:
+        table, positions = history.iterations, history.iterations.get("step")
+    names = [name for name in table if name != "step" and not name.startswith("val_")]
+    if metric not in names:
+        remedy = "fit(record_every=1) records iterations" if per == "iteration" else "Model(metrics=[...]) records more"
+        raise ValueError(f"The history holds {', '.join(names) or 'nothing'}; {remedy}. Received: metric={metric!r}")
+    train, validation = table[metric], table.get(f"val_{metric}")
+    x = np.arange(len(train)) if positions is None else np.asarray(positions)
+    if validation is None:
+        return [(x + 1, np.asarray(train))]
+    at = x if len(validation) == len(x) else np.asarray(getattr(history, "validation_epoch", []))
+    if len(validation) != len(at):
+        raise ValueError(
+            "The epochs of the validation values are unknown: draw the History that fit returns, not its dict. Received: "
+            f"{len(train)} values of {metric!r} and {len(validation)} of 'val_{metric}'"
+        )
+    return [(x + 1, np.asarray(train)), (at + 1, np.asarray(validation))]
+
+
+def _running_mean(x: np.ndarray, values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means over `width` neighbours, at the means of their positions."""
+    if not (is_integer(width) and 1 <= width <= len(x)):
+        raise ValueError(
+            f"smooth must be an integer from 1 to the number of points, {len(x)}. Received: smooth={width!r}"
+        )
+    windows = np.lib.stride_tricks.sliding_window_view
+    return windows(x, width).mean(axis=-1), windows(values, width, axis=0).mean(axis=-1)
+
+
+def _curve(ax: Axes, x: np.ndarray, values: np.ndarray, **style: Any) -> None:
+    """A line; of values (n, K) their mean, and a band of ± one standard error."""
+    if values.ndim == 2:
+        k = values.shape[1]
+        mean = values.mean(axis=1)
+        if k > 1:
+            error = values.std(axis=1, ddof=1) / math.sqrt(k)
+            ax.fill_between(x, mean - error, mean + error, color=style["color"], alpha=0.2, linewidth=0)
+        values = mean
+    ax.plot(x, values, marker="o" if len(x) <= 20 else None, markersize=3.5, **style)
+
+
+def _label_curves(ax: Axes, metric: str, per: str) -> None:
+    ticker = optional_import("matplotlib.ticker", "plot")
+    ax.set(xlabel=per.capitalize(), ylabel=metric.replace("_", " ").capitalize())
+    ax.xaxis.set_major_locator(ticker.MaxNLocator("auto", steps=(1, 2, 5, 10), integer=True, min_n_ticks=1))
+    if "accuracy" in metric:
+        ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    tidy(ax, "both")
+    many = len(ax.get_legend_handles_labels()[0]) > 5  # they would cover the curves
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if many else {}
+    ax.legend(framealpha=0.8, edgecolor="none", **place)

@@ -1,0 +1,37 @@
+"""What all pictures share: colours, figures and axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from xpnet.errors import optional_import
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
+COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def one_panel(ax: Axes | None, width: float, height: float) -> Axes:
+    return new_figure(None, width, height).subplots() if ax is None else ax
+
+
+def new_figure(figure: Figure | SubFigure | None, width: float, height: float) -> Any:
+    if figure is not None:
+        return figure
+    return optional_import("matplotlib.pyplot", "plot").figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def tidy(ax: Axes, grid: Literal["x", "y", "both"]) -> None:
+    """A light grid behind the data, and no frame above and on the right."""
+    ax.grid(True, axis=grid, color="#DDDDDD", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def require_one_each(name: str, values: Sequence, count: int) -> None:
+    if len(values) != count:
+        raise ValueError(f"{name} must hold one entry for each of {count}. Received: {len(values)}")

@@ -1,0 +1,120 @@
+"""Many predictions, and many activations, in one picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xpnet.backend import to_numpy
+from xpnet.errors import optional_import
+from xpnet.plotting.figures import BLUE, GREY, VERMILLION, new_figure, one_panel, tidy
+from xpnet.tree import Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+
+def confusion_matrix(
+    y_true: Array, y_pred: Array, ax: Axes | None = None, class_names: Sequence[Any] | None = None
+) -> Axes:
+    """How often each true class (row) was taken for each class (column), with scikit-learn's display.
+
+    The shade follows the square root of the count, so that mistakes show beside thousands of correct predictions.
+
+    Parameters
+    ----------
+    y_true, y_pred : arrays of shape (n,)
+        Labels, and ``model.predict(x)``.
+    ax : matplotlib.axes.Axes, optional
+    class_names : sequence, optional
+        Names of the classes 0, 1, 2, ...; the labels that occur if not given.
+
+    Raises
+    ------
+    ValueError
+        The labels are not of one shape (n,), or not among `class_names`.
+    """
+    metrics, colors = optional_import("sklearn.metrics", "sklearn"), optional_import("matplotlib.colors", "plot")
+    y_true, y_pred = to_numpy(y_true), to_numpy(y_pred)
+    if y_true.ndim != 1 or y_true.shape != y_pred.shape or not len(y_true):
+        raise ValueError(
+            "y_true and y_pred must be labels of shape (n,). Make labels of one-hot rows with y.argmax(axis=1). Received: "
+            f"shapes {y_true.shape} and {y_pred.shape}"
+        )
+    classes = np.unique([y_true, y_pred]) if class_names is None else np.arange(len(class_names))
+    names = [str(name) for name in (classes if class_names is None else class_names)]
+    if not np.all(np.isin([y_true, y_pred], classes)):
+        raise ValueError(
+            f"With {len(names)} class_names the labels must be 0 to {len(names) - 1}. Name every class, or leave class_names "
+            f"out. Received: labels {np.unique([y_true, y_pred])}"
+        )
+    side = 1.2 + max(1.6, 0.46 * len(names))
+    ax = one_panel(ax, side, side)
+    shown = metrics.ConfusionMatrixDisplay.from_predictions(
+        y_true, y_pred, labels=classes, display_labels=names, ax=ax, cmap="Blues", colorbar=False, values_format="d",
+        im_kw={"norm": colors.PowerNorm(0.5, vmin=0)},
+    )  # fmt: skip
+    if max(map(len, names)) > 5:
+        for name in ax.get_xticklabels():
+            name.set(rotation=45, horizontalalignment="right", rotation_mode="anchor")
+    counts = shown.confusion_matrix
+    for text, count in zip(shown.text_.flat, counts.flat, strict=True):
+        dark = count > counts.max() / 3
+        text.set_color("white" if dark else "black" if count else GREY)
+    return ax
+
+
+def layer_statistics(
+    statistics: Sequence[Mapping[str, Any]], figure: Figure | SubFigure | None = None
+) -> Figure | SubFigure:
+    """Activations and gradients layer by layer: do they vanish, explode, saturate or die on their way?
+
+    Beside each layer stands its share of exact zeros. Where layers differ much in size, the scale is logarithmic away from 0.
+
+    Parameters
+    ----------
+    statistics : list of dict
+        What `xpnet.inspection.layer_statistics` returns.
+    figure : matplotlib Figure or SubFigure, optional
+    """
+    names = [layer["layer"] for layer in statistics]
+    figure = new_figure(figure, 7.4, 1.5 + 0.34 * len(names))
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, key, label in zip(axes, ("activation", "gradient"), ("Activation", "Gradient of the loss"), strict=True):
+        _quantile_panel(ax, [layer[key] for layer in statistics])
+        ax.set(xlabel=label, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def _quantile_panel(ax: Axes, layers: list[Mapping[str, Any]]) -> None:
+    """One row for each layer's quantiles and mean, and its share of zeros beside it."""
+    rows = range(len(layers))
+    low, q1, median, q3, high = np.array([layer["quantiles"] for layer in layers]).T
+    ax.hlines(rows, low, high, color=BLUE, linewidth=1.2, label="5–95 %")
+    ax.hlines(rows, q1, q3, color="#56B4E9", linewidth=9, label="25–75 %")
+    ax.plot(median, rows, "|", color="black", markersize=10, markeredgewidth=1.5, label="median")
+    ax.plot([layer["mean"] for layer in layers], rows, "o", color=VERMILLION, markersize=4, label="mean")
+    for row, layer in zip(rows, layers, strict=True):
+        ax.text(1.02, row, f"{layer['zeros']:.0%}", transform=ax.get_yaxis_transform(), va="center")
+    ax.text(1.02, 1.0, "zeros", transform=ax.transAxes, va="bottom")
+    tidy(ax, "x")
+    sizes = np.maximum(np.abs(low), np.abs(high))
+    sizes = sizes[sizes > 0]
+    if len(sizes) and sizes.max() > 30 * sizes.min():
+        _log_scale(ax, sizes.min(), sizes.max())
+    else:
+        ax.locator_params(axis="x", nbins=4)
+        ax.ticklabel_format(axis="x", scilimits=(-2, 4))
+
+
+def _log_scale(ax: Axes, smallest: float, largest: float) -> None:
+    """Logarithmic on both sides of 0, with room for five labels."""
+    first, last = math.floor(math.log10(smallest)), math.floor(math.log10(largest))
+    ax.set_xscale("symlog", linthresh=10.0**first, linscale=max(1.0, (last - first) / 2))
+    ax.set_xticks([-(10.0**last), -(10.0**first), 0.0, 10.0**first, 10.0**last])
+    ax.minorticks_off()
