@@ -1,0 +1,30 @@
+"""Optimizers: pure functions from parameters and gradients to new parameters.
+
+``init(params) -> state``, ``update(params, grads, state, learning_rate) -> params, state``. All four trees are handed
+over: their memory may be reused, so the caller goes on with what comes back. The learning rate is an argument, not an
+attribute, because schedules change it from step to step.
+
+New parameters are not written over the old ones. Every core has just read those, and would have to give its copy up
+first: 95 µs for 80,000 numbers, against 17 in the gradient's memory and 27 in new memory.
+"""
+
+from __future__ import annotations
+
+from xpnet.optimizers.adaptive import Adagrad, Adam, AdamW, RMSprop
+from xpnet.optimizers.base import Optimizer
+from xpnet.optimizers.sgd import SGD
+
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "get"]
+
+_NAMES = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "adagrad": Adagrad}
+
+
+def get(optimizer: str | Optimizer) -> Optimizer:
+    """An optimizer by name, with its defaults; an `Optimizer` is returned as it is."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if not isinstance(optimizer, str) or optimizer not in _NAMES:
+        raise ValueError(
+            f"An optimizer is an object such as SGD(0.1) or one of {', '.join(_NAMES)}. Received: {optimizer!r}"
+        )
+    return _NAMES[optimizer]()

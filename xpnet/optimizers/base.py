@@ -1,0 +1,126 @@
+"""What all optimizers share: penalties, clipping, weight decay, and the step from parameters to parameters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+
+from xpnet import schedules
+from xpnet.backend import namespace
+from xpnet.backend.elementwise import map_elements
+from xpnet.checks import set_numbers
+from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves, named_leaves
+
+
+@dataclass(frozen=True)
+class Optimizer(ABC):
+    """What all optimizers share: regularisation and clipping of the gradient, in this order, then weight decay.
+
+    ``weight`` leaves only (not biases, not the scale and offset of a normalisation): g += l2 W + l1 sign(W), the gradient
+    of l2/2 ΣW² + l1 Σ|W|. Then clipping. Then "decoupled" weight decay, W -= learning_rate · weight_decay · W
+    (I. Loshchilov and F. Hutter, ICLR 2019), which no moment estimate sees.
+
+    Parameters
+    ----------
+    learning_rate : float, Schedule or callable of the step, default 0.01
+    weight_decay, l1, l2 : float, default 0.0
+    clipvalue : float, optional
+        Each element of a gradient is kept within ±clipvalue.
+    clipnorm : float, optional
+        Each parameter's gradient is scaled down to this Euclidean norm.
+    global_clipnorm : float, optional
+        All gradients are scaled down together to this norm. R. Pascanu et al., ICML 2013.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range, or more than one way to clip is given; this holds for all optimizers.
+    """
+
+    learning_rate: float | Callable[[int], float] = 0.01
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
+    clipvalue: float | None = None
+    clipnorm: float | None = None
+    global_clipnorm: float | None = None
+
+    def __post_init__(self):
+        schedules.get(self.learning_rate)
+        set_numbers(self, "[0, inf)", "weight_decay", "l1", "l2")
+        limits = [name for name in ("clipvalue", "clipnorm", "global_clipnorm") if getattr(self, name) is not None]
+        set_numbers(self, "(0, inf)", *limits)
+        if len(limits) > 1:
+            raise ValueError(
+                f"Give at most one of clipvalue, clipnorm and global_clipnorm. Received: {', '.join(limits)}"
+            )
+
+    @property
+    def linear(self) -> bool:
+        """Whether the step is linear in the gradient, so that it may come multiplied by minus the learning rate."""
+        return False
+
+    @abstractmethod
+    def init(self, params: Tree) -> Tree:
+        """The state before the first step."""
+
+    @abstractmethod
+    def step(self, params: Tree, grads: Tree, state: Tree, learning_rate: Array) -> tuple[Tree, Tree]:
+        """The method's own rule."""
+
+    def update(self, params: Tree, grads: Tree, state: Tree, learning_rate: Array) -> tuple[Tree, Tree]:
+        """One step -> new parameters, new state.
+
+        All that is given is given away: its memory may be overwritten. To look at a gradient or keep a state, do so before, or
+        keep a copy (`Backend.copy`). Each gradient must be an array of its own: two leaves in one memory would be updated in
+        turn.
+
+        With a `linear` optimizer, ``update(params, steps, state, None)`` takes gradients that have been multiplied by minus the
+        learning rate.
+        """
+        if self.l1 or self.l2:
+            grads = _map_weights(self._add_penalty, grads, params)
+        grads = self._clip(grads)
+        if self.weight_decay:
+            params = _map_weights(lambda W: W * (1.0 - learning_rate * self.weight_decay), params)
+        return self.step(params, grads, state, learning_rate)
+
+    def _add_penalty(self, g, W):
+        if self.l2:
+            g += self.l2 * W
+        if self.l1:
+            g += self.l1 * namespace(W).sign(W)
+        return g
+
+    def _clip(self, grads):
+        if self.clipvalue is not None:
+            c = self.clipvalue
+            return map_elements(lambda g: namespace(g).minimum(namespace(g).maximum(g, -c), c), grads)
+        if self.clipnorm is not None:
+            return map_leaves(lambda g: g * _scale(_square_sum(g), self.clipnorm), grads)
+        if self.global_clipnorm is not None:
+            scale = _scale(sum(_square_sum(g) for g in leaves(grads)), self.global_clipnorm)
+            return map_elements(lambda g: g * scale, grads)
+        return grads
+
+
+def _square_sum(g):
+    return namespace(g).sum(g * g)
+
+
+def _scale(square_sum, limit):
+    """limit / norm where the norm is above the limit, else 1."""
+    xp = namespace(square_sum)
+    return limit / xp.maximum(xp.sqrt(square_sum), limit)
+
+
+def _map_weights(function, tree, *others):
+    """Apply `function` to the leaves named weight, and leave the others as they are."""
+    groups = zip(named_leaves(tree), *map(leaves, others), strict=True)
+    return from_leaves(tree, [function(a, *b) if name.endswith("weight") else a for (name, a), *b in groups])
+
+
+def zeros(params):
+    return map_leaves(lambda p: namespace(p).zeros_like(p), params)

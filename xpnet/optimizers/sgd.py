@@ -1,0 +1,91 @@
+"""Stochastic gradient descent, with the three forms of momentum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xpnet.backend.elementwise import map_elements, map_elements_to_trees
+from xpnet.checks import set_booleans, set_numbers
+from xpnet.optimizers.base import Optimizer, zeros
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """v = m v - lr g,   p = p + v   (without momentum: p = p - lr g)
+
+    - ``nesterov=True``: p = p + m v - lr g, with v as above. I. Sutskever et al., ICML 2013.
+    - ``moving_average=True``: v = m v + (1 - m) g, p = p - lr v. The velocity is the exponential moving average of the
+      gradient: the same path as the usual ("heavy-ball", B. Polyak 1964) form with learning rate (1 - m) lr.
+
+    Parameters
+    ----------
+    learning_rate : float, Schedule or callable of the step, default 0.01
+    momentum : float, default 0.0
+        m, 0 <= m < 1.
+    nesterov, moving_average : bool, default False
+
+    Raises
+    ------
+    ValueError
+        `momentum` is out of range; `nesterov` or `moving_average` is given without it, or both are.
+    """
+
+    momentum: float = 0.0
+    nesterov: bool = False
+    moving_average: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        set_numbers(self, "[0, 1)", "momentum")
+        set_booleans(self, "nesterov", "moving_average")
+        if self.nesterov + self.moving_average > (self.momentum > 0):
+            raise ValueError("nesterov and moving_average are kinds of momentum: give momentum > 0 and one of the two.")
+
+    @property
+    def linear(self):
+        plain = not (self.l1 or self.l2 or self.weight_decay or self.clipvalue or self.clipnorm or self.global_clipnorm)
+        return plain and not self.moving_average
+
+    def init(self, params):
+        return {self._memory: zeros(params)} if self.momentum else {}
+
+    @property
+    def _memory(self):
+        return "average" if self.moving_average else "velocity"
+
+    def step(self, params, grads, state, learning_rate):
+        m = self.momentum
+
+        def plain(p, step):
+            step += p
+            return step
+
+        def heavy_ball(p, step, v):
+            v *= m
+            v += step
+            return p + v, v
+
+        def nesterov(p, step, v):
+            v *= m
+            v += step
+            p = p + m * v
+            p += step
+            return p, v
+
+        def moving_average(p, g, v):
+            v *= m
+            g *= 1 - m
+            v += g
+            return p - learning_rate * v, v
+
+        def scaled(g):
+            g *= -learning_rate
+            return g
+
+        if learning_rate is not None and not self.moving_average:
+            grads = map_elements(scaled, grads)
+        if not m:
+            return map_elements(plain, params, grads), state
+        rule = nesterov if self.nesterov else moving_average if self.moving_average else heavy_ball
+        params, memory = map_elements_to_trees(rule, params, grads, state[self._memory])
+        return params, {self._memory: memory}
