@@ -27,13 +27,12 @@ FLOOR = "GEMM floor"
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment of all measurements: CPU only, so many threads, nothing cached from earlier runs."""
+    """The environment of all measurements: CPU only, so many threads, bytecode kept as after an installation."""
     names = ("OPENBLAS", "OMP", "MKL", "NUMEXPR")
     own = {f"{name}_NUM_THREADS": str(threads) for name in names}
     own |= {"JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax", "TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(("XPNET_BACKEND", "XLA_FLAGS"))
-    } | own
+    left_out = ("XPNET_BACKEND", "XLA_FLAGS", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)} | own
 
 
 def measure(spec: dict, threads: int = 2, timeout: float = 1800) -> dict:
