@@ -117,7 +117,7 @@ def test_validation_split_rounds_as_keras_does():
 def test_learning_rates_of_a_function_are_checked(rate, xp):
     model = make_model(xp, SGD(lambda step: rate if step == 2 else 0.1))
 
-    with pytest.raises(ValueError, match=r"The learning rate of step 2 must be a number in \[0, inf\)"):
+    with pytest.raises(ValueError, match=r"learning_rate\(2\) must be a number in \[0, inf\)"):
         fit(model)
 
 

@@ -262,15 +262,9 @@ class Model:
             Ctrl-C, after the current chunk of steps: the model is usable and `history` holds what was recorded.
         """
         inputs.check_fit_settings(
-            epochs,
-            initial_epoch,
-            validation_split,
-            validation_freq,
-            record_every,
-            verbose,
-            shuffle,
+            epochs, initial_epoch, validation_split, validation_freq, record_every, verbose, shuffle,
             sample_with_replacement,
-        )
+        )  # fmt: skip
         callbacks = inputs.check_callbacks(callbacks)
         if validation_batch_size is not None:
             require_positive(validation_batch_size=validation_batch_size)
@@ -314,13 +308,7 @@ class Model:
         history, epoch = self.history, self.epoch
         try:
             logs = self.fit(
-                x,
-                y,
-                batch_size=len(x),
-                verbose=0,
-                shuffle=False,
-                sample_weight=sample_weight,
-                class_weight=class_weight,
+                x, y, len(x), verbose=0, shuffle=False, sample_weight=sample_weight, class_weight=class_weight
             ).history
         finally:
             self.history, self.epoch = history, epoch

@@ -182,7 +182,7 @@ class Loop:
         values = np.array(rates, dtype=float)
         if not np.all((values >= 0) & (values < np.inf)):
             for step, rate in zip(steps, rates, strict=True):
-                number(f"The learning rate of step {step}", rate, "[0, inf)")
+                number(f"learning_rate({step})", rate, "[0, inf)")
         return values
 
     def _record_iterations(self, records: dict, steps: int) -> None:
