@@ -59,6 +59,7 @@ def test_a_second_run_begins_anew():
     [
         ({"mode": "up"}, 'mode must be "auto", "min" or "max"'),
         ({"monitor": "val_f1"}, r'Say mode="min" or mode="max".*val_f1'),
+        ({"monitor": None}, "monitor must be a name in the history. Received: monitor=None"),
         ({"patience": "3"}, "patience must be an integer of at least 0"),
         ({"patience": -1}, "patience must be an integer of at least 0"),
         ({"min_delta": "a"}, "min_delta must be a number"),

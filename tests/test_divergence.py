@@ -106,6 +106,15 @@ def test_interrupt_leaves_a_usable_model_with_its_history(xp):
     assert model.step == 15
 
 
+@pytest.mark.usefixtures("listening")
+def test_an_interrupt_in_the_last_chunk_of_an_epoch_lets_the_epoch_count(xp):
+    model = make_model(xp)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, epochs=5, callbacks=[InterruptAt(5)])
+
+    assert (model.step, model.epoch, model.history.epoch) == (6, 1, [0])
+
+
 def test_a_callbacks_error_comes_through(xp):
     class Fails(Callback):
         def on_epoch_end(self, epoch, logs):

@@ -129,11 +129,20 @@ def test_regression_metrics_are_those_of_sklearn(units, xp, rng):
 
 
 def test_r2_of_targets_without_spread(xp):
-    for value in (1.0, 0.1, 1 / 3, 1e3 + 0.1):  # rounding leaves some variance
-        y = np.full((200, 1), value)
+    for value in (1.0, 0.1, 1 / 3, 7.7, 1e3 + 0.1):  # rounding leaves some variance
+        y = np.full((512, 1), value)
 
         assert compute(xp, R2(), y, y) == 1
         assert compute(xp, R2(), y, y + 1) == 0
+
+
+@pytest.mark.parametrize("mean", [100.0, 1000.0])
+def test_r2_of_targets_far_from_zero(mean, xp, rng):
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
+    y = mean + rng.normal(size=(500, 1))
+    z = y + 0.3 * rng.normal(size=y.shape)
+
+    assert compute(xp, R2(), y, z) == pytest.approx(sklearn_metrics.r2_score(y, z), abs=1e-8 * mean**2 + 2e-4)
 
 
 def test_binary_accuracy_takes_a_threshold(xp):

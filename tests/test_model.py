@@ -406,7 +406,10 @@ BAD = {
     "text weights": (X, Y, {"sample_weight": ["a"] * 120}, "Weights must be numbers"),
     "class weights": (X, Y, {"class_weight": {0: 1.0}}, r"Missing: \[1, 2\]"),
     "negative class weight": (X, Y, {"class_weight": {0: 1, 1: 1, 2: -1}}, "Weights must be finite"),
-    "class weight of None": (X, Y, {"class_weight": {0: 1, 1: 1, 2: None}}, "Weights must be finite"),
+    "class weight of None": (X, Y, {"class_weight": {0: 1, 1: 1, 2: None}}, "Weights must be numbers"),
+    "class weight of text": (X, Y, {"class_weight": {0: "1", 1: "1", 2: "1"}}, "Weights must be numbers"),
+    "ragged weights": (X, Y, {"sample_weight": [[1], [1, 2]]}, "Weights must be numbers"),
+    "complex weights": (X, Y, {"sample_weight": np.ones(120) + 1j}, "Weights must be numbers"),
     "verbose": (X, Y, {"verbose": 3}, "verbose must be"),
     "record_every": (X, Y, {"record_every": 0}, "record_every must be an integer"),
 }

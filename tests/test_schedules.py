@@ -188,6 +188,10 @@ def test_get_of_something_else(value):
         (lambda: Constant(-1), f"value {NUMBER} value=-1"),
         (lambda: schedules.get(-1), f"learning_rate {NUMBER} learning_rate=-1"),
         (lambda: schedules.get(True), f"learning_rate {NUMBER} learning_rate=True"),
+        (
+            lambda: Piecewise([5], [1, 0.1], restart_every_epoch="no"),
+            "restart_every_epoch must be True or False. Received: restart_every_epoch='no'",
+        ),
         (lambda: Exponential(1, 0.5, 10, staircase="no"), "staircase must be True or False. Received: staircase='no'"),
         (lambda: Linear(math.nan, 0, 10), f"start {NUMBER} start=nan"),
         (lambda: Linear(1, math.inf, 10), f"end {NUMBER} end=inf"),

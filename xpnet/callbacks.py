@@ -101,6 +101,7 @@ class EarlyStopping(Callback):
         if mode not in ("auto", "min", "max"):
             raise ValueError(f'mode must be "auto", "min" or "max". Received: mode={mode!r}')
         require(is_integer(patience) and patience >= 0, "patience must be an integer of at least 0", f"{patience=}")
+        require(isinstance(monitor, str), "monitor must be a name in the history", f"{monitor=}")
         name = monitor.removeprefix("val_")
         upwards = "accuracy" in name or name == "r2"
         known = upwards or name in ("loss", "mae", "rmse")

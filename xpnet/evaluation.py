@@ -61,11 +61,11 @@ class Evaluation(Inference):
         prediction = self.loss.activation(z) if any(metric.on_predictions for metric in self.metrics) else None
         for metric in self.metrics:
             terms = metric.terms(y, prediction if metric.on_predictions else z)
-            if not isinstance(terms, tuple) or any(term.shape != z.shape[:-1] for term in terms):
-                received = [tuple(x.shape) for x in terms] if isinstance(terms, tuple) else type(terms).__name__
+            shapes = [getattr(term, "shape", None) for term in terms] if isinstance(terms, tuple) else []
+            if not shapes or any(shape != z.shape[:-1] for shape in shapes):
                 raise ValueError(
                     f"{metric.name}.terms must return a tuple of arrays of shape {tuple(z.shape[:-1])}, a number for each "
-                    f"sample. Received: {received}"
+                    f"sample. Received: {type(terms).__name__} {[shape and tuple(shape) for shape in shapes]}"
                 )
             record[metric.name] = tuple(mean(term) for term in terms)
         return record

@@ -18,6 +18,8 @@ from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.tree import Array
 
+PASSING = ("Dropout", "Flatten", "Identity", "Reshape")  # layers that leave values what they are
+
 
 def check_shape(input_shape: Any) -> Shape:
     """The shape of one sample as a tuple of Python integers; raises ValueError where it is none."""
@@ -49,7 +51,8 @@ def require_fitting_end(network: Sequential, loss: Loss) -> None:
 
 def _last(layer: Layer) -> Layer:
     if isinstance(layer, Sequential):
-        return _last(layer.layers[-1]) if layer.layers else layer
+        ends = [part for part in layer.layers if type(part).__name__ not in PASSING]
+        return _last(ends[-1]) if ends else layer
     return _last(layer.layer) if hasattr(layer, "layer") else layer  # of TimeDistributed
 
 
@@ -120,7 +123,7 @@ def prepare_targets(
     _require_length("y", y, x)
     data = {"x": x, "y": loss.check(y, output_shape, backend.dtype)}
     if sample_weight is not None:
-        weight = _weight(to_numpy(sample_weight))
+        weight = _weight(sample_weight)
         shapes = loss.weight_shapes(x.shape[0], output_shape)
         if weight.shape not in shapes:
             raise ValueError(
@@ -134,9 +137,12 @@ def prepare_targets(
 def _weight(values: Any) -> np.ndarray:
     """Checked weights, divided by the largest, so that none leaves the range of float32: only their ratios count."""
     try:
-        weight = np.asarray(values, dtype=float)
+        given = to_numpy(values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"Weights must be numbers. Received: {values!r:.200}") from error
+        raise ValueError(f"Weights must be numbers: {error}") from error
+    if given.dtype.kind not in "fiub":
+        raise ValueError(f"Weights must be numbers. Received: {given!r:.200}")
+    weight = given.astype(float)
     if not (np.all(np.isfinite(weight)) and np.all(weight >= 0)):
         raise ValueError(f"Weights must be finite and at least 0. Received: from {weight.min()} to {weight.max()}")
     return weight / (weight.max(initial=0.0) or 1.0)
@@ -164,7 +170,7 @@ def weigh_classes(
     if "weight" in data:
         given = to_numpy(data["weight"])
         weight *= given.reshape(*given.shape, *(1,) * (y.ndim - given.ndim))
-    return data | {"weight": backend.asarray(_weight(weight))}
+    return data | {"weight": backend.asarray(weight)}
 
 
 def require_weight(*data: dict[str, Array] | None) -> None:

@@ -207,12 +207,14 @@ class R2(Metric):
         xp = namespace(z)
         e = _residual(y, z)
         y = xp.broadcast_to(xp.astype(y, z.dtype), e.shape)
-        square = xp.sum(y * y, axis=-1)
-        return (xp.sum(e * e, axis=-1), square, square * (8 * xp.finfo(z.dtype).eps), *xp.unstack(y, axis=-1))
+        square, changes = xp.sum(y * y, axis=-1), xp.sum(xp.abs(y - xp.roll(y, 1, axis=-2)), axis=-1)
+        rounding = square * (64 * xp.finfo(z.dtype).eps)
+        return (xp.sum(e * e, axis=-1), square, rounding, changes, *xp.unstack(y, axis=-1))
 
-    def combine(self, residual, square, rounding, *means):
+    def combine(self, residual, square, rounding, changes, *means):
         variance = square - sum(mean * mean for mean in means)
-        constant = variance <= rounding  # a number or, of K networks, an array: hence factors and no branch
+        # Each batch is constant, and all are alike. A number or, of K networks, an array: hence factors and no branch
+        constant = (changes == 0) & (variance <= rounding)
         return (1 - constant) * (1 - residual / (variance + constant)) + constant * (residual == 0)
 
 

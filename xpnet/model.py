@@ -255,9 +255,12 @@ class Model:
         Raises
         ------
         ValueError
-            Something given does not fit, or the network has no parameters; nothing has been changed.
+            Something given does not fit, or the network has no parameters: nothing has been changed. Or, during training, a
+            learning rate is none, or a metric or a callback does not fit: the model is as after its last chunk of steps.
         DivergenceError
             A loss, gradient or parameter became infinite or NaN; the model is as it was before that step.
+        RuntimeError
+            A callback moved the model to another backend.
         KeyboardInterrupt
             Ctrl-C, after the current chunk of steps: the model is usable and `history` holds what was recorded.
         """
@@ -305,13 +308,13 @@ class Model:
 
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Any:
         """One training step on the given batch -> its loss and metrics before the step, as `evaluate` returns them."""
-        history, epoch = self.history, self.epoch
+        kept = {name: getattr(self, name) for name in ("history", "epoch", "stop_training", "validates")}
         try:
             logs = self.fit(
                 x, y, len(x), verbose=0, shuffle=False, sample_weight=sample_weight, class_weight=class_weight
             ).history
         finally:
-            self.history, self.epoch = history, epoch
+            vars(self).update(kept)
         return _named_values({name: values[0] for name, values in logs.items()})
 
     # ------------------------------------------------------------------ inference

@@ -26,7 +26,7 @@ class Schedule(ABC):
     def __post_init__(self) -> None:
         checks = {"float": _rate, "int": count, "bool": boolean}  # by the annotation of the setting
         for setting in fields(self):
-            if check := checks.get(str(setting.type)):
+            if check := checks.get(getattr(setting.type, "__name__", str(setting.type))):
                 object.__setattr__(self, setting.name, check(setting.name, getattr(self, setting.name)))
 
     @abstractmethod
@@ -110,6 +110,7 @@ class Piecewise(Schedule):
     values: tuple[float, ...]
 
     def __post_init__(self):
+        super().__post_init__()
         boundaries = tuple(count(f"boundaries[{i}]", boundary) for i, boundary in enumerate(self.boundaries))
         values = tuple(_rate(f"values[{i}]", value) for i, value in enumerate(self.values))
         increasing = all(a < b for a, b in pairwise(boundaries))

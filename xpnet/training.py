@@ -8,6 +8,7 @@ transfer.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -114,11 +115,11 @@ class Loop:
         for block in blocks:
             start = 0
             while start < len(block):
+                interrupted()
                 rows = block[start : start + self._chunk_length(len(block))]
                 averages.add(self._chunk(rows), rows.shape[1])
                 start += len(rows)
                 self.progress.update(len(rows), averages.means())
-                interrupted()
         self._require_finite_parameters()
         logs = averages.means()
         if self.plan.validation is not None and self.plan.validation_epochs(epoch):
@@ -153,10 +154,6 @@ class Loop:
     def _chunk(self, rows: np.ndarray) -> dict:
         """Run one chunk -> its records as host arrays, one entry a step."""
         model, numbers = self.model, self.model.step + np.arange(len(rows))
-        if model.backend != self.backend:
-            raise RuntimeError(
-                f"A model moves between fits, not in a callback. Received: model.to({model.backend}) during fit"
-            )
         batches = {"learning_rate": self._learning_rates(numbers)}
         if not self.whole:
             batches["index"] = rows
@@ -174,16 +171,17 @@ class Loop:
         self._record_iterations(records, len(rows))
         for callback in self.every_step:
             callback.on_train_batch_end(model.step - 1, Averages(self.step.metrics).add(records, 1).means())
+        self._require_unmoved()
         return records
 
     def _learning_rates(self, steps: np.ndarray) -> np.ndarray:
         origin = self.epoch_start if getattr(self.rate, "restart_every_epoch", False) else 0
-        rates = [self.rate(int(step - origin)) for step in steps]
-        values = np.array(rates, dtype=float)
-        if not np.all((values >= 0) & (values < np.inf)):
-            for step, rate in zip(steps, rates, strict=True):
-                number(f"learning_rate({step})", rate, "[0, inf)")
-        return values
+        asked = [int(step - origin) for step in steps]
+        rates = [self.rate(step) for step in asked]
+        if not all(type(rate) is float and 0 <= rate < math.inf for rate in rates):
+            values = [rate.item() if getattr(rate, "shape", None) == () else rate for rate in rates]
+            rates = [number(f"learning_rate({i})", value, "[0, inf)") for i, value in zip(asked, values, strict=True)]
+        return np.array(rates)
 
     def _record_iterations(self, records: dict, steps: int) -> None:
         """Keep the mini-batch values of every k-th step and, with validation data, the validation values after it."""
@@ -201,6 +199,13 @@ class Loop:
     def _call(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(*args)
+        self._require_unmoved()
+
+    def _require_unmoved(self) -> None:
+        if self.model.backend != self.backend:
+            raise RuntimeError(
+                f"A model moves between fits, not in a callback. Received: model.to({self.model.backend}) during fit"
+            )
 
     def _require_finite_parameters(self) -> None:
         params = leaves(self.model.parameters)
