@@ -61,8 +61,8 @@ class Evaluation(Inference):
         prediction = self.loss.activation(z) if any(metric.on_predictions for metric in self.metrics) else None
         for metric in self.metrics:
             terms = metric.terms(y, prediction if metric.on_predictions else z)
-            shapes = [getattr(term, "shape", None) for term in terms] if isinstance(terms, tuple) else []
-            if not shapes or any(shape != z.shape[:-1] for shape in shapes):
+            if not isinstance(terms, tuple) or {getattr(term, "shape", None) for term in terms} != {z.shape[:-1]}:
+                shapes = [getattr(term, "shape", None) for term in terms] if isinstance(terms, tuple) else []
                 raise ValueError(
                     f"{metric.name}.terms must return a tuple of arrays of shape {tuple(z.shape[:-1])}, a number for each "
                     f"sample. Received: {type(terms).__name__} {[shape and tuple(shape) for shape in shapes]}"

@@ -34,14 +34,15 @@ def check_shape(input_shape: Any) -> Shape:
 
 def require_fitting_end(network: Sequential, loss: Loss) -> None:
     """Raise ValueError where the network ends in the activation that its loss has in it, or lacks the one that it wants."""
-    last, loss = type(_last(network)).__name__, loss.row_loss
+    layer, loss = _last(network), loss.row_loss
+    last = type(layer).__name__
     if last == loss.built_in:
         raise ValueError(
             f"{type(loss).__name__} has {last} in it: leave that layer out, or take a loss of probabilities "
             '("categorical_cross_entropy", BinaryCrossEntropy(from_logits=False)). predict_proba applies it by itself. '
             f"Received: a network that ends in {last}"
         )
-    if loss.of_probabilities and last in ("Dense", "Conv1D", "Conv2D", "Conv2DTranspose"):
+    if loss.of_probabilities and hasattr(layer, "activation"):  # a linear layer, which could have one and has none
         raise ValueError(
             f"{loss!r} wants probabilities: end the network with Softmax() or Sigmoid(), or take a loss of logits "
             '("softmax_cross_entropy", "binary_cross_entropy"), which has the activation in it. '

@@ -195,9 +195,9 @@ class RootMeanSquaredError(Metric):
 class R2(Metric):
     """1 - Σ (ŷ - y)² / Σ (y - ȳ)²,   sums over samples and units, ȳ the mean of each unit
 
-    With several units this is scikit-learn's ``r2_score(..., multioutput="variance_weighted")``. Targets without spread,
-    but for rounding, give 1 if they are met exactly, else 0. Σ (y - ȳ)² is computed as n (mean y² - ȳ²), which loses a digit
-    of float32's seven for each factor of 3 between |ȳ| and the spread of y: standardise such targets, or train in float64.
+    With several units this is scikit-learn's ``r2_score(..., multioutput="variance_weighted")``. Targets without spread
+    give 1 if they are met exactly, else 0. Σ (y - ȳ)² is computed as n (mean y² - ȳ²), which loses a digit of float32's
+    seven for each factor of 3 between |ȳ| and the spread of y: standardise such targets, or train in float64.
     """
 
     name = "r2"
