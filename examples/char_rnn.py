@@ -60,7 +60,7 @@ def windows(tokens):
 def write(model, tokens, characters, count, rng):
     """Go on from `tokens`, drawing each next character from its predicted probability."""
     for _ in range(count):
-        p = xpnet.to_numpy(model.predict_proba(tokens[None, -LENGTH:]))[0, -1].astype(float)
+        p = xpnet.to_numpy(model.predict(tokens[None, -LENGTH:]))[0, -1].astype(float)
         tokens = np.append(tokens, rng.choice(len(p), p=p / p.sum()))
     return "".join(characters[i] for i in tokens[-count:])
 

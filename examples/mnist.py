@@ -93,7 +93,7 @@ def main():
     history = model.fit(x_train, y_train, args.batch_size, epochs, validation_data=(x_test, y_test))
     seconds = time.perf_counter() - start
 
-    predicted = xpnet.to_numpy(model.predict(x_test))
+    predicted = xpnet.to_numpy(model.predict_classes(x_test))
     accuracy = float(np.mean(predicted == y_test))
     print(classification_report(y_test, predicted, digits=4))
     print(f"Test accuracy {accuracy:.2%} after {epochs} epochs in {seconds:.1f} s on {backend.name} ({backend.device})")

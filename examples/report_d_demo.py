@@ -36,14 +36,14 @@ def main():
     report.add("D", "training steps per second", len(x_train) / seconds, form=".0f")
 
     report.heading("D", "the forward pass of one image")
-    probabilities = xpnet.to_numpy(model.predict_proba(x_test[:1]))[0]
+    probabilities = xpnet.to_numpy(model.predict(x_test[:1]))[0]
     for digit, p in enumerate(probabilities):
         print(f"  {digit}  {p:.4f}  {'#' * round(40 * p)}")
     print(f"  prediction {np.argmax(probabilities)}, label {y_test[0]}")
 
     report.heading("D", "ten random test images")
     chosen = np.random.default_rng(args.seed).choice(len(x_test), 10, replace=False)
-    probabilities = xpnet.to_numpy(model.predict_proba(x_test[chosen]))
+    probabilities = xpnet.to_numpy(model.predict(x_test[chosen]))
     predicted = probabilities.argmax(axis=1)
     for i, label, answer, p in zip(chosen, y_test[chosen], predicted, probabilities.max(axis=1), strict=True):
         print(f"  test image {i}: {answer} with probability {p:.3f}: {'CORRECT' if answer == label else 'INCORRECT'}")

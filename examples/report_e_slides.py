@@ -37,7 +37,7 @@ def four_people(report):
     epochs = 50 if report.args.quick else 1000
     history, seconds = timed(model.fit, people, woman, batch_size=1, epochs=epochs, shuffle=False, verbose=0)
 
-    p = xpnet.to_numpy(model.predict_proba(others))[:, :, 0]  # one row for each seed
+    p = xpnet.to_numpy(model.predict(others))  # one row for each seed
     report.add("E1", "P(woman) at (-7, -3)", p[0, 0], 0.951, seconds=seconds, form=".3f")
     report.add("E1", "P(woman) at (20, 2)", p[0, 1], 0.039, form=".3f")
     report.add("E1", "P(woman) at (-7, -3), 20 seeds: from, to", [p[:, 0].min(), p[:, 0].max()], form=".3f")
@@ -52,7 +52,7 @@ def zero_or_not(report, name, text, layers, reported):
     data = (rows(x_train), y_train == 0), (rows(x_test), y_test == 0)
     model, history, seconds = gradient_descent(report.args, layers, "binary_cross_entropy", data)
 
-    predicted = xpnet.to_numpy(model.predict(data[1][0]))
+    predicted = xpnet.to_numpy(model.predict_classes(data[1][0]))
     accuracy = float(np.mean(predicted == (y_test == 0)))
     report.add(name, "test accuracy", accuracy, (reported[0][0] + reported[1][1]) / 1e4, seconds=seconds, form=".2%")
     report.add(name, "confusion, rows predicted", confusion_matrix(predicted, y_test == 0, labels=[0, 1]), reported)
@@ -67,7 +67,7 @@ def ten_digits(report):
     data = (rows(x_train), y_train), (rows(x_test), y_test)
     model, history, seconds = gradient_descent(report.args, layers, "softmax_cross_entropy", data)
 
-    predicted = xpnet.to_numpy(model.predict(data[1][0]))
+    predicted = xpnet.to_numpy(model.predict_classes(data[1][0]))
     report.add("E4", "test accuracy", float(np.mean(predicted == y_test)), 0.92, seconds=seconds, form=".2%")
     add_digits(report, "E4", y_test, predicted)
     save_page(report, "E4", history, "iteration", y_test, predicted)
@@ -91,7 +91,7 @@ def improved(report):
         validation_data=(rows(x_test), y_test), callbacks=[PrintEvery(1)],
     )  # fmt: skip
 
-    predicted = xpnet.to_numpy(model.predict(rows(x_test)))
+    predicted = xpnet.to_numpy(model.predict_classes(rows(x_test)))
     accuracy = np.mean(predicted == y_test, axis=1)
     report.add("E5", "test accuracy", accuracy[0], 0.98, seconds=seconds, form=".2%", reference=0.972)
     report.add("E5", "test accuracy of 5 seeds", accuracy.tolist(), form=".2%")
@@ -109,7 +109,7 @@ def library_reference(report):
         model.fit, x_train, y_train, batch_size=32, epochs=5, verbose=2, validation_data=(x_test, y_test)
     )
 
-    predicted = xpnet.to_numpy(model.predict(x_test))
+    predicted = xpnet.to_numpy(model.predict_classes(x_test))
     report.add("E6", "first five test digits", predicted[:5].tolist(), [7, 2, 1, 0, 4], seconds=seconds)
     report.add("E6", "test accuracy", float(np.mean(predicted == y_test)), form=".2%")
     report.save(plotting.image_grid(x_test[:5], [f"predicted {p}" for p in predicted[:5]]), "e6_digits")

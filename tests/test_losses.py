@@ -263,7 +263,7 @@ def test_decide_gives_labels_or_means(xp):
     assert decide(SoftmaxCrossEntropy()) == [1, 0]
     assert decide(BinaryCrossEntropy()) == [[1, 1], [1, 0]]
     assert decide(BinaryCrossEntropy(from_logits=False)) == [[0, 1], [0, 0]]
-    assert decide(BinaryCrossEntropy(), z[:, 1:]) == [1, 0]
+    assert decide(BinaryCrossEntropy(), z[:, 1:]) == [[1], [0]]
     assert decide(GaussianNLL()) == pytest.approx(np.array([[0.2], [0.1]]))
 
 

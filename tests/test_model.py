@@ -78,8 +78,10 @@ def test_fit_learns(xp):
     assert history.epoch == list(range(40))
     assert sorted(history.history) == ["accuracy", "loss"]
     assert model.step == 40 * 6
-    np.testing.assert_array_equal(to_numpy(model.predict(X)) == Y, np.argmax(to_numpy(model.predict_logits(X)), 1) == Y)
-    np.testing.assert_allclose(to_numpy(model.predict_proba(X)).sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(
+        to_numpy(model.predict_classes(X)) == Y, np.argmax(to_numpy(model.predict_logits(X)), 1) == Y
+    )
+    np.testing.assert_allclose(to_numpy(model.predict(X)).sum(axis=1), 1, rtol=1e-5)
 
 
 def test_the_same_seed_is_the_same_run_on_every_backend(xp):
@@ -243,7 +245,7 @@ def test_k_seeds_train_k_networks(xp):
     together = make_model(xp, seed=(5, 6, 7), **settings)
     history = fit(together, epochs=2, shuffle=False, validation_data=(X, Y))
 
-    assert together.predict(X).shape == (3, 120)
+    assert together.predict_classes(X).shape == (3, 120)
     for k, seed in enumerate((5, 6, 7)):
         alone = make_model(xp, seed=seed, **settings)
         one = fit(alone, epochs=2, shuffle=False, validation_data=(X, Y))
@@ -257,11 +259,11 @@ def test_eight_threads_predict_like_one(xp):
     model = make_model(xp)
     fit(model)
     parts = np.array_split(X, 8)
-    expected = [to_numpy(model.predict_proba(part)) for part in parts]
+    expected = [to_numpy(model.predict(part)) for part in parts]
 
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
-            for one, other in zip(expected, pool.map(lambda p: to_numpy(model.predict_proba(p)), parts), strict=True):
+            for one, other in zip(expected, pool.map(lambda p: to_numpy(model.predict(p)), parts), strict=True):
                 np.testing.assert_array_equal(other, one)
 
 
@@ -293,7 +295,7 @@ def test_regression_targets_may_be_one_dimensional(xp):
     assert list(result) == ["loss", "r2", "mae", "rmse"]
     assert result["r2"] > 0.999
     assert result["rmse"] == pytest.approx(result["loss"] ** 0.5, rel=1e-4)
-    assert model.predict(X).shape == (120, 1)
+    assert model.predict(X).shape == (120,)
 
 
 def test_early_stopping_restores_the_best_weights(xp):
@@ -453,7 +455,7 @@ def test_sequences_of_another_length_and_images_of_another_size(xp):
         model.fit(x, y, batch_size=3, verbose=0, validation_data=(x[:, 1:], y[:, 1:]))
         z = model.network(model.parameters, model.backend.asarray(x))
         np.testing.assert_allclose(to_numpy(model.predict_logits(x)), to_numpy(z), atol=1e-6)
-        assert to_numpy(model.predict(x)).shape == (6, steps)
+        assert to_numpy(model.predict_classes(x)).shape == (6, steps)
         assert model.evaluate(x, y).loss > 0
     assert model.input_shape == (5, 2)
 

@@ -237,9 +237,9 @@ def test_prediction_bars_say_whether_the_label_is_right(images, label, title, co
 @pytest.mark.parametrize(
     ("probabilities", "label", "message"),
     [
-        ([3.0, -1.0], 0, r"\[0, 1\].*predict_proba"),
+        ([3.0, -1.0], 0, r"\[0, 1\].*predict"),
         ([np.nan, 0.5], 0, r"\[0, 1\]"),
-        ([[0.5, 0.5]], 0, r"one row of predict_proba"),
+        ([[0.5, 0.5]], 0, r"one row of predict"),
         ([0.7], 0, r"\(1 - p, p\)"),
         ([0.7, 0.3], 2, r"label must be a class from 0 to 1.*label=2"),
         ([0.7, 0.3], -1, r"label=-1"),

@@ -54,8 +54,8 @@ def test_a_model_learns_and_counts_positions(xp):
     result = model.evaluate(x, y)
 
     assert result.accuracy > 0.95
-    assert model.predict(x).shape == (60, 7)
-    assert np.mean(to_numpy(model.predict(x)) == y) == pytest.approx(result.accuracy, abs=1e-6)
+    assert model.predict_classes(x).shape == (60, 7)
+    assert np.mean(to_numpy(model.predict_classes(x)) == y) == pytest.approx(result.accuracy, abs=1e-6)
 
 
 def test_weights_of_positions_leave_padding_out(xp64, rng):

@@ -39,7 +39,7 @@ def require_fitting_end(network: Sequential, loss: Loss) -> None:
     if last == loss.built_in:
         raise ValueError(
             f"{type(loss).__name__} has {last} in it: leave that layer out, or take a loss of probabilities "
-            '("categorical_cross_entropy", BinaryCrossEntropy(from_logits=False)). predict_proba applies it by itself. '
+            '("categorical_cross_entropy", BinaryCrossEntropy(from_logits=False)). predict applies it by itself. '
             f"Received: a network that ends in {last}"
         )
     if loss.of_probabilities and hasattr(layer, "activation"):  # a linear layer, which could have one and has none

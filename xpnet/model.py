@@ -56,6 +56,9 @@ class Model:
         ``model.parameters[0]["weight"]``; None until the model is built.
     state : dict of trees
         ``"params"``, ``"optimizer"``, ``"statistics"``: all that training changes.
+    target_shape : tuple of int, optional
+        Of one sample's targets in the last `fit` (before any, in the first `evaluate`): () of y of shape (n,). It decides the
+        shape of predictions, see `predict`.
     step : int
         Training steps taken so far; schedules and random layers go by it.
     epoch : int
@@ -87,6 +90,7 @@ class Model:
         inputs.require_fitting_end(self.network, self.loss)
         self.input_shape: Any = None
         self.output_shapes: dict[Shape, Shape] = {}
+        self.target_shape: Shape | None = None
         self.step = self.epoch = 0
         self.history = History()
         self.stop_training = False
@@ -171,6 +175,7 @@ class Model:
         optimizer = self.optimizer.init(params) if leaves(params) else {}
         self.state = {"params": params, "optimizer": optimizer, "statistics": statistics}
         self.input_shape, self.output_shapes = shape, {shape: output_shape}
+        self.target_shape = None
         self.step = self.epoch = 0
         return self
 
@@ -297,6 +302,7 @@ class Model:
             record_every=record_every,
         )
         self.state, self.input_shape, self.output_shapes = built.state, built.input_shape, built.output_shapes
+        self.target_shape = tuple(np.shape(y)[1:])
         self.history, self.stop_training, self.validates = plan.history, False, validation is not None
         progress = Progress(1 if verbose == "auto" else int(verbose))
         for callback in callbacks:
@@ -337,6 +343,8 @@ class Model:
         """
         data = self.prepare(x, y, sample_weight)
         inputs.require_weight(data)
+        if self.target_shape is None:
+            self.target_shape = tuple(np.shape(y)[1:])
         logs = self.evaluate_prepared(data, batch_size, verbose)
         return logs if return_dict else _named_values(logs)
 
@@ -346,22 +354,56 @@ class Model:
         return evaluate(self.backend, function, self.built_state(), data, batch_size, verbose)
 
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
-        """The network's outputs for x, on the model's backend."""
+        """The network's raw outputs for x, (n, ..., units), on the model's backend; a new array, also where layers pass x on."""
         state, function = self.built_state(), Inference(self.network, self.backend.dtype)
         x = inputs.prepare_x(self.backend, x)
         self._accept(x)
         outputs = [z for _, z in run_batches(self.backend, function, state, {"x": x}, batch_size, verbose)]
-        return outputs[0] if len(outputs) == 1 else self.backend.namespace.concat(outputs, axis=self._batch_axis)
-
-    @quiet
-    def predict_proba(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
-        """Probabilities (of a regression loss: its predictions): softmax or sigmoid of the outputs, as the loss has it."""
-        return self.loss.activation(self.predict_logits(x, batch_size, verbose))
+        return self.backend.namespace.concat(outputs, axis=self._batch_axis)  # of one batch, a copy
 
     @quiet
     def predict(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
-        """The label of the largest probability; of a regression loss its predictions."""
-        return self.loss.decide(self.predict_logits(x, batch_size, verbose))
+        """The network's answer: probabilities of classes, or values in the shape of the targets.
+
+        The loss's own activation is applied: the softmax of ``"softmax_cross_entropy"``, the sigmoid of
+        ``"binary_cross_entropy"``, the exponential of ``"poisson"``; of `GaussianNLL` the answer is the mean, and
+        ``model.loss.activation(model.predict_logits(x))`` holds the variance as well.
+
+        Returns
+        -------
+        array, shape (n, ..., units) or (n, ...)
+            Without the last axis if there is one unit and the targets had no such axis: after ``fit(x, y)`` with y of shape
+            (n,), `predict` gives (n,). A model that has met no targets gives (n, ..., units). Several seeds put an axis in front.
+        """
+        z = self.predict_logits(x, batch_size, verbose)
+        return self._in_target_form(self.loss.activation(z) if self.loss.of_classes else self.loss.decide(z))
+
+    @quiet
+    def predict_classes(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
+        """The labels: the class of the largest probability; of `BinaryCrossEntropy` 0 or 1 for each unit.
+
+        Returns
+        -------
+        array of integers
+            In the shape of label targets: (n,), or (n, 1) where the targets had that shape; see `predict`.
+
+        Raises
+        ------
+        ValueError
+            The loss is not one of classes.
+        """
+        if not self.loss.of_classes:
+            raise ValueError(f"{self.loss!r} is a loss of values, without classes. Use predict(x).")
+        return self._in_target_form(self.loss.decide(self.predict_logits(x, batch_size, verbose)))
+
+    def _in_target_form(self, answer: Array) -> Array:
+        """Without or with the axis of a single unit, as the targets came: y - predict(x) is never broadcast."""
+        if self.target_shape is None:
+            return answer
+        axes = self._batch_axis + 1 + len(self.target_shape)
+        if answer.ndim == axes + 1 and answer.shape[-1] == 1:
+            return answer[..., 0]
+        return answer[..., None] if answer.ndim == axes - 1 and self.target_shape[-1] == 1 else answer
 
     # ------------------------------------------------------------------ checks
 

@@ -10,12 +10,12 @@ from tests.benchmarks import ours, peers
 
 
 def xpnet_predict(case, x, y, backend):
-    """xpnet: `predict`, in its own batches."""
+    """xpnet: `predict_classes`, in its own batches."""
     import xpnet
 
     model = ours.model(case, backend)
     model.build(case.input_shape)
-    return lambda x: xpnet.to_numpy(model.predict(x))
+    return lambda x: xpnet.to_numpy(model.predict_classes(x))
 
 
 def torch_predict(case, x, y):

@@ -23,6 +23,7 @@ class Loss(ABC):
 
     target_range: tuple[float, float] = (-math.inf, math.inf)
     outputs_per_target: int = 1
+    of_classes: bool = False  # are the targets classes, so that `decide` gives labels?
     built_in: str = ""  # the activation that is part of the loss, so that no network ends with it
     of_probabilities: bool = False  # so that a network must end with an activation that makes them
 
@@ -71,7 +72,7 @@ class Loss(ABC):
         return z
 
     def decide(self, z: Array) -> Array:
-        """The one answer for each sample: labels where the targets are classes, else the predictions."""
+        """The one answer for each target: a label where the targets are classes, else a value."""
         return self.activation(z)
 
     @property

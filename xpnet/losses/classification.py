@@ -14,6 +14,8 @@ from xpnet.tree import Array
 class ClassLoss(Loss):
     """A loss of class labels, integers (batch,), or of class probabilities, rows (batch, classes) such as one-hot ones."""
 
+    of_classes = True
+
     def targets(self, y, z):
         return one_hot(y, z) if y.ndim == 1 else super().targets(y, z)
 
@@ -138,6 +140,7 @@ class BinaryCrossEntropy(Loss):
     from_logits: bool = True
 
     target_range = (0, 1)
+    of_classes = True
 
     def __post_init__(self):
         set_booleans(self, "from_logits")
@@ -163,10 +166,9 @@ class BinaryCrossEntropy(Loss):
         return sigmoid(z) if self.from_logits else z
 
     def decide(self, z):
-        """0 or 1 for each unit, of shape (batch,) if there is one unit only."""
+        """0 or 1 for each unit."""
         xp = namespace(z)
-        labels = xp.astype(z > (0.0 if self.from_logits else 0.5), xp.int32)
-        return labels[..., 0] if z.shape[-1] == 1 else labels
+        return xp.astype(z > (0.0 if self.from_logits else 0.5), xp.int32)
 
 
 def one_hot(labels: Array, like: Array) -> Array:

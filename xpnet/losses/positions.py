@@ -40,6 +40,10 @@ class PerPosition(Loss):
     def row_loss(self):
         return self.loss
 
+    @property
+    def of_classes(self):
+        return self.loss.of_classes
+
     def __call__(self, y, z, sample_weight=None):
         loss, dz = self.loss(*self.rows(y, z, sample_weight))
         return loss, namespace(z).reshape(dz, z.shape)

@@ -118,7 +118,7 @@ def prediction_bars(
     ----------
     image : array of shape (height, width), (height, width, 1) or (height, width, 3)
     probabilities : array of shape (classes,)
-        One row of ``model.predict_proba``.
+        One row of ``model.predict``.
     label : int, optional
         The true class. Its bar is green, that of a wrong prediction vermillion.
     figure : matplotlib Figure or SubFigure, optional
@@ -135,7 +135,7 @@ def prediction_bars(
     p = to_numpy(probabilities)
     if p.ndim != 1 or len(p) < 2 or not (np.all(p >= 0) and np.all(p <= 1)):
         raise ValueError(
-            "probabilities must be one number in [0, 1] for each of two classes or more. Give one row of predict_proba; "
+            "probabilities must be one number in [0, 1] for each of two classes or more. Give one row of predict; "
             f"of a single sigmoid output p give (1 - p, p). Received: probabilities {p!r}"
         )
     names = [str(name) for name in (range(len(p)) if class_names is None else class_names)]

@@ -28,7 +28,7 @@ def confusion_matrix(
     Parameters
     ----------
     y_true, y_pred : arrays of shape (n,)
-        Labels, and ``model.predict(x)``.
+        Labels, and ``model.predict_classes(x)``.
     ax : matplotlib.axes.Axes, optional
     class_names : sequence, optional
         Names of the classes 0, 1, 2, ...; the labels that occur if not given.
