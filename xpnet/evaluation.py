@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from xpnet.backend import Backend, namespace, to_numpy
 from xpnet.callbacks import progress
 from xpnet.checks import require_positive
 from xpnet.layers import base
-from xpnet.layers.base import Layer
+from xpnet.layers.base import Layer, Shape
 from xpnet.losses import Loss
 from xpnet.losses.base import TINY
 from xpnet.metrics import Metric
@@ -95,6 +96,32 @@ def evaluate(
     ):  # all started before one is read
         averages.add(map_leaves(lambda value: to_numpy(value)[None], record), rows)
     return averages.means()
+
+
+def in_target_form(answer: Array, target_shape: Shape | None, leading: int) -> Array:
+    """Without or with the axis of a single unit, as the targets came, so that ``y - predict(x)`` is never broadcast.
+
+    Parameters
+    ----------
+    answer : array
+    target_shape : tuple of int, optional
+        Of one sample's targets; as the network has it if it is not known.
+    leading : int
+        The number of axes before that of the samples.
+    """
+    if target_shape is None:
+        return answer
+    axes = leading + 1 + len(target_shape)
+    if answer.ndim == axes + 1 and answer.shape[-1] == 1:
+        return answer[..., 0]
+    return answer[..., None] if answer.ndim == axes - 1 and target_shape[-1] == 1 else answer
+
+
+def named_values(logs: dict) -> Any:
+    """A named tuple that can be pickled although its class is made here."""
+    values = collections.namedtuple("Evaluation", logs)  # type: ignore[misc]
+    values.__reduce__ = lambda self: (named_values, (self._asdict(),))  # type: ignore
+    return values(**logs)
 
 
 class Averages:

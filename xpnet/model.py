@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from xpnet import inputs, inspection, losses, optimizers
 from xpnet.backend import Backend, get_backend, make_backend, quiet
 from xpnet.callbacks import Callback, History, Progress
 from xpnet.checks import require_positive
-from xpnet.evaluation import Evaluation, Inference, evaluate, run_batches
+from xpnet.evaluation import Evaluation, Inference, evaluate, in_target_form, named_values, run_batches
 from xpnet.layers import base
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.sequential import Sequential
@@ -321,7 +320,7 @@ class Model:
             ).history
         finally:
             vars(self).update(kept)
-        return _named_values({name: values[0] for name, values in logs.items()})
+        return named_values({name: values[0] for name, values in logs.items()})
 
     # ------------------------------------------------------------------ inference
 
@@ -346,7 +345,7 @@ class Model:
         if self.target_shape is None:
             self.target_shape = tuple(np.shape(y)[1:])
         logs = self.evaluate_prepared(data, batch_size, verbose)
-        return logs if return_dict else _named_values(logs)
+        return logs if return_dict else named_values(logs)
 
     def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None, verbose: int = 0) -> dict:
         """`evaluate` on data from `prepare`; a dict."""
@@ -376,7 +375,8 @@ class Model:
             (n,), `predict` gives (n,). A model that has met no targets gives (n, ..., units). Several seeds put an axis in front.
         """
         z = self.predict_logits(x, batch_size, verbose)
-        return self._in_target_form(self.loss.activation(z) if self.loss.of_classes else self.loss.decide(z))
+        answer = self.loss.activation(z) if self.loss.of_classes else self.loss.decide(z)
+        return in_target_form(answer, self.target_shape, self._batch_axis)
 
     @quiet
     def predict_classes(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
@@ -394,16 +394,8 @@ class Model:
         """
         if not self.loss.of_classes:
             raise ValueError(f"{self.loss!r} is a loss of values, without classes. Use predict(x).")
-        return self._in_target_form(self.loss.decide(self.predict_logits(x, batch_size, verbose)))
-
-    def _in_target_form(self, answer: Array) -> Array:
-        """Without or with the axis of a single unit, as the targets came: y - predict(x) is never broadcast."""
-        if self.target_shape is None:
-            return answer
-        axes = self._batch_axis + 1 + len(self.target_shape)
-        if answer.ndim == axes + 1 and answer.shape[-1] == 1:
-            return answer[..., 0]
-        return answer[..., None] if answer.ndim == axes - 1 and self.target_shape[-1] == 1 else answer
+        labels = self.loss.decide(self.predict_logits(x, batch_size, verbose))
+        return in_target_form(labels, self.target_shape, self._batch_axis)
 
     # ------------------------------------------------------------------ checks
 
@@ -456,10 +448,3 @@ def _moved_copy(backend: Backend, tree: Tree) -> Tree:
 
 def _as_list(network: Any) -> list[Layer]:
     return [network] if isinstance(network, Layer) else list(network)
-
-
-def _named_values(logs: dict) -> Any:
-    """A named tuple that can be pickled although its class is made here."""
-    values = collections.namedtuple("Evaluation", logs)  # type: ignore[misc]
-    values.__reduce__ = lambda self: (_named_values, (self._asdict(),))  # type: ignore
-    return values(**logs)
