@@ -593,12 +593,12 @@ def test_a_rule_over_many_leaves_is_few_kernels(count, dtype, cupy):
 
     def update(move):
         p, g, v = (tuple(map(move, tree)) for tree in trees)
-        return optimizer.update(p, g, {"velocity": v}, None)
+        return optimizer.update(p, g, {"velocity": v}, 0.1)
 
     expected = update(np.array)
     device = [tuple(map(backend.asarray, tree)) for tree in trees]
     emulated._state.kernels = 0
-    params, state = optimizer.update(*device[:2], {"velocity": device[2]}, None)
+    params, state = optimizer.update(*device[:2], {"velocity": device[2]}, 0.1)
 
     assert emulated._state.kernels == -(-count // 40)
     assert_equal((params, state), expected)

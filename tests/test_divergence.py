@@ -67,7 +67,7 @@ def test_a_run_that_ends_non_finite_is_noticed(xp):
 
     with pytest.raises(DivergenceError) as caught:
         model.fit(X * 1e3, Y, batch_size=20, verbose=0)
-    assert (caught.value.step, caught.value.layer) == (5, "0.weight gradient")
+    assert (caught.value.step, caught.value.layer) == (5, "0.weight after the update")
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
 """What the loop around the training step promises: orders, keys, rates, weights and records, across batches and steps."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 from tests.test_model import X, Y, assert_same_parameters, fit, make_model, writable
 from xpnet import SGD, Adam, Callback, DivergenceError, Model
-from xpnet.backend import make_backend, to_numpy
+from xpnet.backend import make_backend, namespace, to_numpy
 from xpnet.inputs import split
-from xpnet.layers import Conv2D, Dense, Dropout, Flatten, ReLU, Softmax
+from xpnet.layers import Conv2D, Dense, Dropout, Flatten, Layer, ReLU, Softmax
 from xpnet.losses import BinaryCrossEntropy
 from xpnet.metrics import Metric
 from xpnet.tree import leaves
@@ -87,8 +89,32 @@ def test_a_value_recorded_at_a_step_is_that_after_the_step(xp):
     assert history.iterations["val_loss"] == pytest.approx(values, rel=1e-4)
 
 
+@dataclass(frozen=True)
+class Limit(Layer):
+    """A layer that limits the gradient which passes it, by a bound on dL/dy."""
+
+    bound: float = 0.05
+
+    def forward(self, params, x):
+        xp = namespace(x)
+        return x, lambda dy, need_dx=True: (xp.minimum(xp.maximum(dy, -self.bound), self.bound), {})
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1), SGD(0.1, momentum=0.9), SGD(0.1, l2=1e-30)], ids=repr)
+def test_backward_is_given_the_gradient_of_the_loss(optimizer, xp):
+    """Under every optimizer: nothing is multiplied into it that belongs to the update."""
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(10, 3)), rng.normal(size=(10, 1))
+    layers = [Dense(1, use_bias=False), Limit()]
+    model = Model(layers, "mean_squared_error", optimizer, backend=writable(xp)).build((3,))
+    start = np.array(to_numpy(model.parameters[0]["weight"]))
+    model.fit(x, y, batch_size=10, shuffle=False, verbose=0)
+
+    expected = start - 0.1 * x.T @ np.clip(2 / 10 * (x @ start - y), -0.05, 0.05)
+    np.testing.assert_allclose(to_numpy(model.parameters[0]["weight"]), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_l2_reaches_the_weights_of_a_model(xp):
-    """With a penalty a step is not linear in the gradient of the loss."""
     models = [make_model(xp, optimizer, [Dense(3)]).build((2,)) for optimizer in (SGD(0.1), SGD(0.1, l2=0.5))]
     start = np.array(to_numpy(models[0].parameters[0]["weight"]))
     for model in models:

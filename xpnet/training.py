@@ -45,11 +45,8 @@ class TrainingStep(Evaluation):
         x = self.floating(batch["x"])
         z, backward, statistics = base.forward(self.network, params, x, batch.get("key"), state["statistics"])
         loss, dz = self.loss(batch["y"], z, batch.get("weight"))
-        rate = batch["learning_rate"]
-        if self.optimizer.linear:
-            dz, rate = dz * -rate, None  # the gradient of -rate · loss: a thousand numbers multiplied and not 80,000
         _, grads = backward(dz, need_dx=False)
-        params, optimizer = self.optimizer.update(params, grads, state["optimizer"], rate)
+        params, optimizer = self.optimizer.update(params, grads, state["optimizer"], batch["learning_rate"])
         return {"params": params, "optimizer": optimizer, "statistics": statistics}, self.record(batch, z, loss)
 
 

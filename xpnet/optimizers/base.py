@@ -57,11 +57,6 @@ class Optimizer(ABC):
                 f"Give at most one of clipvalue, clipnorm and global_clipnorm. Received: {', '.join(limits)}"
             )
 
-    @property
-    def linear(self) -> bool:
-        """Whether the step is linear in the gradient, so that it may come multiplied by minus the learning rate."""
-        return False
-
     @abstractmethod
     def init(self, params: Tree) -> Tree:
         """The state before the first step."""
@@ -76,9 +71,6 @@ class Optimizer(ABC):
         All that is given is given away: its memory may be overwritten. To look at a gradient or keep a state, do so before, or
         keep a copy (`Backend.copy`). Each gradient must be an array of its own: two leaves in one memory would be updated in
         turn.
-
-        With a `linear` optimizer, ``update(params, steps, state, None)`` takes gradients that have been multiplied by minus the
-        learning rate.
         """
         if self.l1 or self.l2:
             grads = _map_weights(self._add_penalty, grads, params)

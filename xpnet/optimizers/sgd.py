@@ -41,11 +41,6 @@ class SGD(Optimizer):
         if self.nesterov + self.moving_average > (self.momentum > 0):
             raise ValueError("nesterov and moving_average are kinds of momentum: give momentum > 0 and one of the two.")
 
-    @property
-    def linear(self):
-        plain = not (self.l1 or self.l2 or self.weight_decay or self.clipvalue or self.clipnorm or self.global_clipnorm)
-        return plain and not self.moving_average
-
     def init(self, params):
         return {self._memory: zeros(params)} if self.momentum else {}
 
@@ -54,36 +49,33 @@ class SGD(Optimizer):
         return "average" if self.moving_average else "velocity"
 
     def step(self, params, grads, state, learning_rate):
-        m = self.momentum
+        m, rate = self.momentum, -learning_rate
 
-        def plain(p, step):
-            step += p
-            return step
+        def plain(p, g):
+            g *= rate
+            g += p
+            return g
 
-        def heavy_ball(p, step, v):
+        def heavy_ball(p, g, v):
             v *= m
-            v += step
+            g *= rate
+            v += g
             return p + v, v
 
-        def nesterov(p, step, v):
+        def nesterov(p, g, v):
             v *= m
-            v += step
+            g *= rate
+            v += g
             p = p + m * v
-            p += step
+            p += g
             return p, v
 
         def moving_average(p, g, v):
             v *= m
             g *= 1 - m
             v += g
-            return p - learning_rate * v, v
+            return p + rate * v, v
 
-        def scaled(g):
-            g *= -learning_rate
-            return g
-
-        if learning_rate is not None and not self.moving_average:
-            grads = map_elements(scaled, grads)
         if not m:
             return map_elements(plain, params, grads), state
         rule = nesterov if self.nesterov else moving_average if self.moving_average else heavy_ball
