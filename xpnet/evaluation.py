@@ -73,9 +73,15 @@ class Evaluation(Inference):
 
 
 def run_batches(
-    backend: Backend, function: Inference, state: Tree, data: dict[str, Array], batch_size: int | None, verbose: int = 0
+    backend: Backend,
+    function: Inference,
+    state: Tree,
+    data: dict[str, Array],
+    batch_size: int | None,
+    verbose: int,
+    multiplications: int,
 ) -> Iterator[tuple[int, Any]]:
-    """Yield ``(rows, function's result)`` for one batch after the other."""
+    """Yield ``(rows, function's result)`` for one batch after the other; a row takes so many multiplications."""
     if batch_size is not None:
         require_positive(batch_size=batch_size)
     rows, size = data["x"].shape[0], batch_size or EVALUATION_BATCH
@@ -83,16 +89,24 @@ def run_batches(
     for start in progress(range(0, rows, size), verbose):
         stop = min(start + size, rows)
         batch = {name: values[start:stop, ...] for name, values in data.items()}
-        yield stop - start, backend.call(function, state, batch)
+        with backend.limited_threads((stop - start) * multiplications):
+            result = backend.call(function, state, batch)
+        yield stop - start, result
 
 
 def evaluate(
-    backend: Backend, function: Evaluation, state: Tree, data: dict[str, Array], batch_size: int | None, verbose: int
+    backend: Backend,
+    function: Evaluation,
+    state: Tree,
+    data: dict[str, Array],
+    batch_size: int | None,
+    verbose: int,
+    multiplications: int,
 ) -> dict:
     """Loss and metrics over a data set, as Python numbers."""
     averages = Averages(function.metrics)
     for rows, record in list(
-        run_batches(backend, function, state, data, batch_size, verbose)
+        run_batches(backend, function, state, data, batch_size, verbose, multiplications)
     ):  # all started before one is read
         averages.add(map_leaves(lambda value: to_numpy(value)[None], record), rows)
     return averages.means()

@@ -90,6 +90,7 @@ class Model:
         self.input_shape: Any = None
         self.output_shapes: dict[Shape, Shape] = {}
         self.target_shape: Shape | None = None
+        self.multiplications: dict[Shape, int] = {}  # of the forward pass of one sample of that shape
         self.step = self.epoch = 0
         self.history = History()
         self.stop_training = False
@@ -158,8 +159,8 @@ class Model:
             The shape is none; a layer does not take what the layer before it gives, and the message names the layer.
         """
         shape = inputs.check_shape(input_shape)
-        drawn = [base.init(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
-        params, output_shape, statistics = drawn[0]
+        drawn = [base.init_counted(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
+        params, output_shape, statistics, multiplications = drawn[0]
         base.require_one_output(output_shape)
         if self._batch_axis:
             if self.network.running or self.network.batch_first or not len(shape) == len(output_shape) == 1:
@@ -168,13 +169,14 @@ class Model:
                     "layer that changes the axes. Train others one seed at a time. Received: samples of shape "
                     f"{shape}, outputs of shape {output_shape}, {self!r}"
                 )
-            params = map_leaves(lambda *values: np.stack(values), *(params for params, _, _ in drawn))
+            params = map_leaves(lambda *values: np.stack(values), *(params for params, *_ in drawn))
         params = map_leaves(lambda p: np.asarray(p, dtype=self.backend.float_name), params)
         params, statistics = (_moved_copy(self.backend, tree) for tree in (params, statistics))
         optimizer = self.optimizer.init(params) if leaves(params) else {}
         self.state = {"params": params, "optimizer": optimizer, "statistics": statistics}
         self.input_shape, self.output_shapes = shape, {shape: output_shape}
         self.target_shape = None
+        self.multiplications = {shape: multiplications}
         self.step = self.epoch = 0
         return self
 
@@ -302,6 +304,7 @@ class Model:
         )
         self.state, self.input_shape, self.output_shapes = built.state, built.input_shape, built.output_shapes
         self.target_shape = tuple(np.shape(y)[1:])
+        self.multiplications = built.multiplications
         self.history, self.stop_training, self.validates = plan.history, False, validation is not None
         progress = Progress(1 if verbose == "auto" else int(verbose))
         for callback in callbacks:
@@ -350,15 +353,17 @@ class Model:
     def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None, verbose: int = 0) -> dict:
         """`evaluate` on data from `prepare`; a dict."""
         function = Evaluation(self.network, self.backend.dtype, self.loss, self.metrics)
-        return evaluate(self.backend, function, self.built_state(), data, batch_size, verbose)
+        multiplications = self.multiplications[tuple(data["x"].shape[1:])]
+        return evaluate(self.backend, function, self.built_state(), data, batch_size, verbose, multiplications)
 
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
         """The network's raw outputs for x, (n, ..., units), on the model's backend; a new array, also where layers pass x on."""
         state, function = self.built_state(), Inference(self.network, self.backend.dtype)
         x = inputs.prepare_x(self.backend, x)
         self._accept(x)
-        outputs = [z for _, z in run_batches(self.backend, function, state, {"x": x}, batch_size, verbose)]
-        return self.backend.namespace.concat(outputs, axis=self._batch_axis)  # of one batch, a copy
+        multiplications = self.multiplications[tuple(x.shape[1:])]
+        batches = run_batches(self.backend, function, state, {"x": x}, batch_size, verbose, multiplications)
+        return self.backend.namespace.concat([z for _, z in batches], axis=self._batch_axis)  # of one batch, a copy
 
     @quiet
     def predict(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
@@ -422,14 +427,16 @@ class Model:
         if shape not in self.output_shapes:
             rule = f"The model takes samples of shape {self.input_shape}, and others that need no other parameters."
             try:
-                params, output_shape, statistics = base.init(self.network, host_rng(self.seeds[0], "weights"), shape)
+                params, output_shape, statistics, multiplications = base.init_counted(
+                    self.network, host_rng(self.seeds[0], "weights"), shape
+                )
             except ValueError as error:
                 raise ValueError(f"{rule} {error}") from error
             state = self.built_state()
             ours, theirs = [state["params"], state["statistics"]], [params, statistics]
             if _form(ours) != _form(theirs) or len(shape) != len(self.input_shape):
                 raise ValueError(f"{rule} Build a new model for these. Received: samples of shape {shape}")
-            self.output_shapes[shape] = output_shape
+            self.output_shapes[shape], self.multiplications[shape] = output_shape, multiplications
         return self.output_shapes[shape]
 
     def built_state(self) -> dict[str, Tree]:

@@ -159,7 +159,9 @@ class Loop:
         self.recent.append((model.state, batches, model.step))
         begin = time.perf_counter()
         # scan reuses the memory it is given: with a copy the model stays whole until the chunk is done
-        state, records = self.backend.scan(self.step, self.backend.copy(model.state), batches, self.plan.data)
+        multiplications = rows.shape[1] * model.multiplications[tuple(self.plan.data["x"].shape[1:])]
+        with self.backend.limited_threads(multiplications):
+            state, records = self.backend.scan(self.step, self.backend.copy(model.state), batches, self.plan.data)
         records = map_leaves(to_numpy, records)
         self.step_seconds = (time.perf_counter() - begin) / len(rows)
         if not np.all(np.isfinite(records["loss"])):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -120,6 +121,13 @@ class Backend:
     def rows(self, data: dict[str, Array], index: Array | None) -> dict[str, Array]:
         """The rows of every array of `data`; without an index the arrays themselves."""
         return data if index is None else {name: self.gather(values, index) for name, values in data.items()}
+
+    def limited_threads(self, multiplications: int) -> AbstractContextManager:
+        """A ``with`` block for steps whose forward pass takes so many multiplications: few need no second thread.
+
+        Only NumPy's backend has such a rule. It depends on shapes and settings and on no timing, so a run repeats bit for bit.
+        """
+        return nullcontext()
 
     @quiet
     def call(self, function: Callable, *args: Any) -> Any:

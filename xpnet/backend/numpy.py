@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import array_api_compat.numpy
 import numpy as np
 
+from xpnet.backend import blas
 from xpnet.backend.base import Backend, _namespaces, keep_freed_memory
 from xpnet.backend.indexing import sliding_windows
 from xpnet.backend.namespaces import Namespace
+from xpnet.checks import count
 
 
 # NumPy's and array-api-compat's functions are Python around these: np.sum takes 2.7 µs for 10 x 100 numbers, this one 1.3
@@ -45,7 +48,21 @@ xp = Namespace(
 _namespaces.update(dict.fromkeys((np.ndarray, np.float32, np.float64), xp))
 
 
+@dataclass(frozen=True, repr=False)
 class NumpyBackend(Backend):
+    """NumPy, and how many threads its matrix products use; None is the rule of `xpnet.backend.blas`."""
+
+    threads: int | None = None
+
+    def __repr__(self) -> str:
+        return super().__repr__()[:-1] + (f", threads={self.threads}>" if self.threads else ">")
+
+    def __reduce__(self):
+        return create, (self.device, self.float_name, self.threads)
+
+    def limited_threads(self, multiplications):
+        return blas.limited(multiplications, self.threads)
+
     def owns(self, x: Any) -> bool:
         return type(x) is np.ndarray and x.dtype.kind in "fiub" and x.dtype.isnative
 
@@ -56,8 +73,8 @@ class NumpyBackend(Backend):
         return np.array(values)
 
 
-def create(device: Any, dtype: str) -> NumpyBackend:
+def create(device: Any, dtype: str, threads: int | None = None) -> NumpyBackend:
     if device not in (None, "cpu"):
         raise ValueError(f'NumPy has one device, "cpu". Received: device={device!r}')
     keep_freed_memory()
-    return NumpyBackend("numpy", xp, "cpu", np.dtype(dtype))
+    return NumpyBackend("numpy", xp, "cpu", np.dtype(dtype), None if threads is None else count("threads", threads))

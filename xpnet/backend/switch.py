@@ -45,6 +45,12 @@ def set_backend(name: str | Backend, *, device: Any = None, dtype: str | None = 
         The library's name for a device, such as ``"cuda:1"``; the library's default when not given.
     dtype : {"float32", "float64"}, optional
         The default float type, ``"float32"`` unless given. On JAX ``"float64"`` turns on ``jax_enable_x64``.
+    threads : int, optional
+        NumPy only: how many threads matrix products use, whatever their size. When not given, steps with fewer than ten
+        million multiplications in their forward pass use one thread, and larger ones as many as are in force (by the cores of
+        the process, ``OPENBLAS_NUM_THREADS``, threadpoolctl). The same number gives the same bits; another one may round
+        differently. The number belongs to the process, and xpnet sets it while it computes: where several models compute at
+        once, the last one to begin sets it, and the last one to end restores what it was.
     graphs : bool, default False
         CuPy only, and not yet run on a GPU: capture the training step in a CUDA graph and replay it.
 

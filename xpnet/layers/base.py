@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import numpy as np
 
-from xpnet.tree import Array, Tree
+from xpnet.tree import Array, Tree, leaves
 
 Shape = tuple[int, ...]  # of one sample: the batch axis is left out
 
@@ -104,7 +106,33 @@ def init(layer: Layer, rng: np.random.Generator, input_shape: Shape) -> tuple[Tr
         raise ValueError("A layer with activation=... stands for two layers: put it into a Sequential.")
     require_one_output(input_shape)
     params, output_shape, *statistics = layer.init(rng, input_shape)
+    if (records := _initialized.get()) is not None:
+        records.append((layer, params, input_shape, output_shape))
     return params, output_shape, statistics[0] if statistics else {}
+
+
+_initialized: ContextVar[list | None] = ContextVar("xpnet_initialized", default=None)
+
+
+def init_counted(layer: Layer, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree, int]:
+    """`init`, and about how many multiplications the matrix products of one sample's forward pass take.
+
+    Each weight is counted once for each position of its layer's input or output, whichever has more: times of a sequence, pixels
+    of an image. Products of two activations, as in attention, are left out.
+    """
+    records: list[tuple[Layer, Tree, Shape, Shape]] = []
+    token = _initialized.set(records)
+    try:
+        result = init(layer, rng, input_shape)
+    finally:
+        _initialized.reset(token)
+    counts: dict[int, int] = {}
+    for inner, params, before, after in records:  # inner layers come before those that hold them
+        weights = [p for p in leaves(params) if np.ndim(p) > 1 and p.size > p.shape[-1] and id(p) not in counts]
+        if weights and not inner.integer_input:
+            positions = max(math.prod(before[:-1]), math.prod(after[:-1]))
+            counts |= {id(p): positions * p.size for p in weights}
+    return *result, sum(counts.values())
 
 
 def require_one_output(*shapes: Shape) -> None:

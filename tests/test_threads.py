@@ -1,0 +1,155 @@
+"""How many threads NumPy's matrix products use: NumPy's backend alone has the rule, so no `xp` fixture."""
+
+import pickle
+
+import numpy as np
+import pytest
+from threadpoolctl import ThreadpoolController
+
+from xpnet import Callback, Model
+from xpnet.backend import blas, make_backend
+from xpnet.layers import (
+    LSTM,
+    Bidirectional,
+    Conv2D,
+    Dense,
+    Embedding,
+    Flatten,
+    Layer,
+    ReLU,
+    TimeDistributed,
+)
+
+pytestmark = pytest.mark.skipif(not blas.process._libraries, reason="threadpoolctl knows no BLAS of this NumPy")
+
+
+def threads():
+    return {library.get_num_threads() for library in ThreadpoolController().select(user_api="blas").lib_controllers}
+
+
+@pytest.fixture(autouse=True)
+def two_outside():
+    with ThreadpoolController().limit(limits=2, user_api="blas"):
+        yield
+
+
+class Spy(Layer):
+    """Passes x on, and notes the number of threads."""
+
+    def forward(self, params, x):
+        noted.append(threads())
+        return x * 1.0, lambda dy, need_dx=True: (dy, {})
+
+
+noted = []
+
+
+def used(backend, rows, units=10):
+    """The numbers of threads inside fit, evaluate and predict, of products of 100 · units multiplications a row."""
+    noted.clear()
+    x, y = np.ones((rows, 100), np.float32), np.zeros(rows, int)
+    model = Model([Dense(units), Spy()], "softmax_cross_entropy", backend=backend)
+    model.fit(x, y, batch_size=rows, verbose=0)
+    model.evaluate(x, y, batch_size=rows)
+    model.predict_logits(x, batch_size=rows)
+    return set().union(*noted)
+
+
+def test_small_steps_use_one_thread():
+    assert used(make_backend("numpy"), rows=10) == {1}
+
+
+def test_large_steps_use_what_is_in_force():
+    assert used(make_backend("numpy"), rows=1000, units=200) == {2}
+
+
+def test_a_setting_holds_for_all_sizes():
+    assert used(make_backend("numpy", threads=2), rows=10) == {2}
+    assert used(make_backend("numpy", threads=1), rows=1000, units=200) == {1}
+
+
+def test_the_number_is_restored():
+    used(make_backend("numpy"), rows=10)
+
+    assert threads() == {2}
+
+
+def test_the_number_is_restored_after_an_error():
+    class Broken(Layer):
+        def forward(self, params, x):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        Model([Dense(2), Broken()], "mean_squared_error").build((3,)).predict_logits(np.ones((2, 3)))
+
+    assert threads() == {2}
+
+
+def test_callbacks_have_the_number_from_outside():
+    class Look(Callback):
+        def on_epoch_end(self, epoch, logs):
+            self.seen = threads()
+
+    look, x = Look(), np.ones((4, 3))
+    Model([Dense(1)], "mean_squared_error").fit(x, np.ones(4), verbose=0, callbacks=[look])
+
+    assert look.seen == {2}
+
+
+def test_the_last_run_to_end_restores_the_number():
+    first, second = blas.limited(1, None), blas.limited(1, 1)
+    with first:
+        second.__enter__()
+    assert threads() == {1}
+    second.__exit__()
+
+    assert threads() == {2}
+
+
+def test_runs_repeat_bit_for_bit_whatever_is_in_force():
+    def weights():
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(300, 100)), rng.integers(0, 3, 300)
+        model = Model([Dense(50), ReLU(), Dense(3)], "softmax_cross_entropy")
+        model.fit(x, y, epochs=2, verbose=0)
+        return model.parameters[0]["weight"]
+
+    with ThreadpoolController().limit(limits=1, user_api="blas"):
+        one = weights()
+
+    np.testing.assert_array_equal(weights(), one)
+
+
+def test_threads_is_a_positive_integer():
+    with pytest.raises(ValueError, match="threads must be an integer of at least 1"):
+        make_backend("numpy", threads=0)
+
+
+def test_other_backends_have_no_such_option():
+    with pytest.raises(ValueError, match="no option threads"):
+        make_backend("array_api_strict", threads=1)
+
+
+def test_the_setting_is_pickled_and_shown():
+    backend = pickle.loads(pickle.dumps(make_backend("numpy", threads=3)))
+
+    assert backend == make_backend("numpy", threads=3)
+    assert "threads=3" in repr(backend)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "expected"),
+    [
+        ([Dense(100), ReLU(), Dense(10)], (784,), 784 * 100 + 100 * 10),
+        ([Flatten(), Dense(100)], (28, 28), 784 * 100),
+        ([TimeDistributed(Dense(5)), Flatten(), Dense(2)], (7, 3), 7 * 3 * 5 + 35 * 2),
+        ([LSTM(8), Dense(2)], (7, 3), 7 * (3 * 32 + 8 * 32) + 8 * 2),
+        ([Bidirectional(LSTM(8)), Dense(2)], (7, 3), 2 * 7 * (3 * 32 + 8 * 32) + 16 * 2),
+        ([Embedding(1000, 4), LSTM(8), Dense(2)], (7,), 7 * (4 * 32 + 8 * 32) + 8 * 2),
+        ([Conv2D(16, 3), Flatten(), Dense(2)], (28, 28, 1), 28 * 28 * 9 * 16 + 26 * 26 * 16 * 2),
+    ],
+)
+def test_multiplications_are_counted_from_shapes(network, shape, expected):
+    model = Model(network, "softmax_cross_entropy", backend="numpy").build(shape)
+
+    assert model.multiplications[shape] == expected
