@@ -12,9 +12,9 @@ import json
 import math
 import pydoc_data.topics
 import time
-from pathlib import Path
 
 import numpy as np
+from arguments import output_file
 
 import xpnet
 from xpnet import Adam, Callback, Model, Sequential, schedules
@@ -77,7 +77,7 @@ def parse_arguments():
     parser.add_argument("--epochs", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write bits per character and seconds")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write bits per character and seconds")
     parser.add_argument("--quick", action="store_true", help="one epoch on a tenth of the text: a test, not a result")
     return parser.parse_args()
 
@@ -113,7 +113,6 @@ def main():
             "  | " + write(model, validation[0][0], characters, 200, np.random.default_rng(0)).replace("\n", "\n  | ")
         )
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"backend": backend.name, "seed": args.seed, "results": results}, indent=2))
 
 

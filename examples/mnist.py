@@ -10,13 +10,13 @@ on the 8x8 digits that come with scikit-learn, and says so.
 import argparse
 import json
 import time
-from pathlib import Path
 
 import numpy as np
-from sklearn.metrics import classification_report
+from arguments import output_file, picture_file
 
 import xpnet
-from xpnet import Adam, Model, Sequential, schedules
+from xpnet import Adam, Model, Sequential, plotting, schedules
+from xpnet.errors import optional_import
 from xpnet.layers import Dense, Dropout, Flatten, ReLU, Rescaling
 
 EPOCHS = {"mnist": 15, "fashion_mnist": 15, "digits": 100}
@@ -31,8 +31,8 @@ def parse_arguments():
     parser.add_argument("--epochs", type=int, help="default: 15, for the small digits 100")
     parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write settings, accuracy and history")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="save curves, confusion matrix and mistakes")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write settings, accuracy and history")
+    parser.add_argument("--plot", type=picture_file, metavar="FILE", help="save curves, confusion matrix and mistakes")
     return parser.parse_args()
 
 
@@ -52,16 +52,14 @@ def load(name, data_dir):
         return "digits", xpnet.datasets.digits()
 
 
-def save_plot(path, history, images, labels, predicted):
-    from matplotlib.figure import Figure
-
-    from xpnet import plotting
-
-    figure = Figure(figsize=(12, 9), dpi=150, layout="constrained")
-    top, bottom = figure.subfigures(2, 1)
-    curves, matrix = top.subplots(1, 2)
-    plotting.learning_curves(history, "loss", ax=curves)
-    plotting.confusion_matrix(labels, predicted, ax=matrix)
+def save_plot(path, title, history, images, labels, predicted):
+    figure = optional_import("matplotlib.figure", "plot").Figure(figsize=(14, 8.5), dpi=150, layout="constrained")
+    figure.suptitle(title, weight="bold")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.2, 1))
+    loss, accuracy, matrix = top.subplots(1, 3)
+    for ax, metric in ((loss, "loss"), (accuracy, "accuracy")):
+        plotting.learning_curves(history, metric, ax, labels=("training", "test")).set_title(metric.capitalize())
+    plotting.confusion_matrix(labels, predicted, matrix).set_title("Confusion matrix of the test images")
     wrong = np.flatnonzero(predicted != labels)[:20]
     titles = [f"{predicted[i]}, not {labels[i]}" for i in wrong]
     if len(wrong):
@@ -73,6 +71,7 @@ def save_plot(path, history, images, labels, predicted):
 
 def main():
     args = parse_arguments()
+    metrics = optional_import("sklearn.metrics", "sklearn")
     backend = xpnet.set_backend(args.backend, device=args.device)
     dataset, ((x_train, y_train), (x_test, y_test)) = load(args.dataset, args.data_dir)
     epochs = args.epochs or EPOCHS[dataset]
@@ -95,7 +94,7 @@ def main():
 
     predicted = xpnet.to_numpy(model.predict_classes(x_test))
     accuracy = float(np.mean(predicted == y_test))
-    print(classification_report(y_test, predicted, digits=4))
+    print(metrics.classification_report(y_test, predicted, digits=4))
     print(f"Test accuracy {accuracy:.2%} after {epochs} epochs in {seconds:.1f} s on {backend.name} ({backend.device})")
 
     if args.json:
@@ -103,10 +102,10 @@ def main():
             "dataset": dataset, "backend": backend.name, "device": str(backend.device), "seed": args.seed,
             "epochs": epochs, "seconds": seconds, "test_accuracy": accuracy, "history": history.history,
         }  # fmt: skip
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report, indent=2))
     if args.plot:
-        save_plot(args.plot, history, x_test, y_test, predicted)
+        title = f"{dataset}: {accuracy:.2%} of {len(x_test):,} test images after {epochs} epochs"
+        save_plot(args.plot, title, history, x_test, y_test, predicted)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ python examples/mnist_cnn.py --backend cupy --json cnn.json
 import argparse
 import json
 import time
-from pathlib import Path
+
+from arguments import output_file
 
 import xpnet
 from xpnet import Adam, Model, Sequential, schedules
@@ -21,7 +22,7 @@ def parse_arguments():
     parser.add_argument("--epochs", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write settings, accuracy and seconds")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write settings, accuracy and seconds")
     parser.add_argument("--quick", action="store_true", help="one epoch on 2,000 images: a test, not a result")
     return parser.parse_args()
 
@@ -54,7 +55,6 @@ def main():
     if args.json:
         settings = {"backend": backend.name, "device": str(backend.device), "seed": args.seed, "epochs": args.epochs}
         result = settings | {"seconds": seconds, "test_accuracy": accuracy, "history": history.history}
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=2))
 
 

@@ -41,17 +41,20 @@ def main():
         print(f"  {digit}  {p:.4f}  {'#' * round(40 * p)}")
     print(f"  prediction {np.argmax(probabilities)}, label {y_test[0]}")
 
-    report.heading("D", "ten random test images")
-    chosen = np.random.default_rng(args.seed).choice(len(x_test), 10, replace=False)
-    probabilities = xpnet.to_numpy(model.predict(x_test[chosen]))
-    predicted = probabilities.argmax(axis=1)
-    for i, label, answer, p in zip(chosen, y_test[chosen], predicted, probabilities.max(axis=1), strict=True):
-        print(f"  test image {i}: {answer} with probability {p:.3f}: {'CORRECT' if answer == label else 'INCORRECT'}")
-    report.add("D", "ten random test images, correct", int(np.sum(predicted == y_test[chosen])))
+    report.heading("D", "ten random test images, and two random ones of those that it mistakes")
+    rng = np.random.default_rng(args.seed)
+    probabilities = xpnet.to_numpy(model.predict(x_test))
+    right = probabilities.argmax(axis=1) == y_test
+    ten = rng.choice(len(x_test), 10, replace=False)
+    chosen = [*ten, *rng.permutation(np.flatnonzero(~right))[:2]]
+    for i in chosen:
+        answer, p = np.argmax(probabilities[i]), np.max(probabilities[i])
+        print(f"  test image {i}: {answer} with probability {p:.3f}: {'CORRECT' if right[i] else 'INCORRECT'}")
+    report.add("D", "ten random test images, correct", int(np.sum(right[ten])))
     if args.out:
-        figure = Figure(figsize=(9, 12), dpi=150, layout="constrained")
-        for part, i, p in zip(figure.subfigures(5, 2).flat, chosen, probabilities, strict=True):
-            plotting.prediction_bars(test_images[i], p, int(y_test[i]), figure=part)
+        figure = Figure(figsize=(13, 9), dpi=150, layout="constrained")
+        for part, i in zip(figure.subfigures(4, 3).flat, chosen, strict=False):
+            plotting.prediction_bars(test_images[i], probabilities[i], int(y_test[i]), figure=part)
         report.save(figure, "d_predictions")
     report.finish()
 

@@ -21,6 +21,7 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+from arguments import output_file
 
 import xpnet
 from xpnet import plotting
@@ -38,7 +39,7 @@ def argument_parser(doc):
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="DIR", help="save the figures there as PNG")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write every figure measured, beside the reported one"
+        "--json", type=output_file, metavar="FILE", help="write every figure measured, beside the reported one"
     )
     parser.add_argument("--quick", action="store_true", help="a few seconds on a few images: a test, not a result")
     return parser
@@ -132,10 +133,14 @@ class Report:
         print(f"  {figure}: {format_value(measured, form)}{beside}", flush=True)
 
     def save(self, figure, name):
-        """Save a matplotlib figure (or the figure of axes) as DIR/name.png, if there is --out DIR, and close it."""
+        """Save a matplotlib figure (or the figure of axes) as DIR/name.png, if there is --out DIR, and close it.
+
+        In true color: a palette of 256 colors has too few for a color bar. Its white ground is not transparent, so that black
+        text can be read on a dark page.
+        """
         figure = getattr(figure, "figure", None) or figure
         if self.args.out:
-            figure.savefig(self.args.out / f"{name}.png")
+            figure.savefig(self.args.out / f"{name}.png", pil_kwargs={"optimize": True})
             print(f"  saved {self.args.out / name}.png", flush=True)
         plt.close(figure)
 
@@ -143,8 +148,11 @@ class Report:
         """Save `plotting.learning_curves` of some metrics, side by side; nothing is drawn without --out."""
         if self.args.out:
             figure = plt.figure(figsize=(5.2 * len(metrics), 3.4), dpi=150, layout="constrained")
-            for ax, metric in zip(figure.subplots(1, len(metrics), squeeze=False).flat, metrics, strict=True):
+            panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+            for ax, metric in zip(panels, metrics, strict=True):
                 plotting.learning_curves(history, metric, ax, per, smooth, labels)
+            for ax in panels[:-1]:
+                ax.get_legend().remove()  # all panels have the same
             self.save(figure, name)
 
     def finish(self):
@@ -162,7 +170,6 @@ class Report:
             "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
             "rows": [asdict(row) for row in self.rows],
         }  # fmt: skip
-        self.args.json.parent.mkdir(parents=True, exist_ok=True)
         self.args.json.write_text(json.dumps(content, indent=2, default=_plain))
 
 

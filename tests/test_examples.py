@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ def run(script, *arguments):
 def test_mnist_on_the_small_digits(tmp_path):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
-    plot, report = tmp_path / "plot.png", tmp_path / "report.json"
+    plot, report = tmp_path / "plot.png", tmp_path / "new" / "report.json"
     out = run("mnist.py", "--dataset", "digits", "--backend", "numpy", "--json", report, "--plot", plot)
 
     result = json.loads(report.read_text())
@@ -31,6 +32,38 @@ def test_mnist_on_the_small_digits(tmp_path):
     assert "precision" in out
     assert "numpy on cpu" in out
     assert plot.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--json", "{folder}"], "cannot write there"),
+        (["--json", "{folder}/file/report.json"], "cannot write there"),
+        (["--plot", "{folder}/plot.doc"], r"end its name in one of .*\.png.*Received: .*plot\.doc"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_training(arguments, message, tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "file").touch()
+    arguments = [argument.format(folder=tmp_path) for argument in arguments]
+    done = subprocess.run([sys.executable, EXAMPLES / "mnist.py", *arguments], capture_output=True, text=True)
+
+    assert done.returncode == 2
+    assert re.search(message, done.stderr)
+    assert not done.stdout
+
+
+def test_missing_matplotlib_is_said_before_training(tmp_path):
+    """A module of that name that cannot be imported stands before the installed one."""
+    (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError(name='matplotlib')", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "mnist.py", "--plot", tmp_path / "plot.png"],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )  # fmt: skip
+
+    assert done.returncode == 2
+    assert "argument --plot: matplotlib.figure is not installed; run: pip install" in done.stderr
+    assert not (tmp_path / "plot.png").exists()
 
 
 @pytest.mark.parametrize("script", ["mnist_cnn.py", "row_lstm.py"])

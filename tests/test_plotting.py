@@ -1,4 +1,4 @@
-"""Pictures: the right objects, labels and colours, drawn without a screen."""
+"""Pictures: the right objects, labels and colors, drawn without a screen."""
 
 import itertools
 import os
@@ -13,7 +13,7 @@ from xpnet import Model, plotting
 from xpnet.callbacks import History
 from xpnet.inspection import layer_statistics
 from xpnet.layers import Dense, Dropout, ReLU
-from xpnet.plotting.figures import BLUE, GREEN, GREY, VERMILLION
+from xpnet.plotting.figures import BLUE, GRAY, GREEN, VERMILLION
 
 plt = pytest.importorskip("matplotlib.pyplot")
 plt.switch_backend("agg")
@@ -90,11 +90,51 @@ def test_learning_curves_are_smoothed_over_their_points(history):
     assert means == ([15, 25, 35], [2.0, 1.5, 1.0])
 
 
-def test_several_histories_have_a_colour_each(history):
+def test_several_histories_have_a_color_each(history):
     ax = plotting.learning_curves({"He": history, "LeCun": history.history})
 
     assert legend(ax) == ["He", "LeCun", "training", "validation"]
     assert [line.get_color() for line in ax.lines[:4]] == [BLUE] * 2 + [VERMILLION] * 2
+
+
+def test_curves_that_coincide_show_by_their_markers():
+    same = {"loss": list(np.linspace(2, 1, 40)), "val_loss": list(np.linspace(2, 1, 40))}
+    ax = plotting.learning_curves({"He": same, "Xavier": same})
+
+    _, he, _, xavier = (line for line in ax.lines if len(line.get_xdata()))
+    assert (he.get_marker(), xavier.get_marker()) == ("o", "s")
+    assert (he.get_markevery(), xavier.get_markevery()) == ((0, 5), (2, 5))
+    assert [line.get_marker() for line in ax.get_legend().get_lines()] == ["o", "s", "None", "None"]
+
+
+def test_a_short_curve_has_all_its_markers():
+    ax = plotting.learning_curves({name: {"loss": [1.0]} for name in "abc"})
+
+    assert [line.get_markevery() for line in ax.lines if len(line.get_xdata())] == [(0, 1)] * 3
+
+
+@pytest.mark.parametrize(
+    ("losses", "scale"),
+    [
+        ([2.0, 1.0, 0.5, 0.3], "linear"),
+        ([2.0, 5e5, 1.0, 0.5], "log"),
+        ([1.0, 1e-3, 1e-4, 1e-5], "log"),
+        ([0.9, -4e4, 0.8, 0.7], "symlog"),
+        ([500.0, 0.0, 0.0, 0.0], "linear"),
+        ([1.0, float("inf"), float("nan"), 0.5], "linear"),
+    ],
+)
+def test_one_spike_does_not_flatten_the_rest(losses, scale):
+    ax = plotting.learning_curves({"loss": losses})
+    ax.figure.canvas.draw()
+
+    assert ax.get_yscale() == scale
+
+
+def test_a_spike_of_one_history_does_not_flatten_another():
+    ax = plotting.learning_curves({"large": {"loss": [1e6] * 5}, "small": {"loss": [1.0] * 3}})
+
+    assert ax.get_yscale() == "log"
 
 
 def test_networks_trained_at_once_are_a_mean_and_a_band_of_standard_errors():
@@ -178,7 +218,7 @@ def test_weight_images_refuse_other_shapes(shape):
         plotting.weight_images(np.ones(shape), shape=(4, 3))
 
 
-def test_image_grid_is_in_rows_with_titles_in_their_colours(images):
+def test_image_grid_is_in_rows_with_titles_in_their_colors(images):
     figure = plotting.image_grid(images, titles=range(7), columns=3, title_colors=["red"] * 6 + ["blue"])
 
     assert len(figure.axes) == 9
@@ -199,7 +239,7 @@ def test_image_grid_refuses_other_shapes(shape):
 
 
 @pytest.mark.parametrize("name", ["titles", "title_colors"])
-def test_image_grid_wants_one_title_and_colour_each(images, name):
+def test_image_grid_wants_one_title_and_color_each(images, name):
     with pytest.raises(ValueError, match=f"{name} must hold one entry for each of 7. Received: 2"):
         plotting.image_grid(images, **{name: ["red", "blue"]})
 
@@ -218,9 +258,9 @@ def test_titles_do_not_overlap(images):
 @pytest.mark.parametrize(
     ("label", "title", "colors"),
     [
-        (1, "CORRECT: b", [GREY, GREEN, GREY]),
-        (2, "INCORRECT: b, not c", [GREY, VERMILLION, GREEN]),
-        (None, "Prediction: b", [GREY, BLUE, GREY]),
+        (1, "CORRECT: b", [GRAY, GREEN, GRAY]),
+        (2, "INCORRECT: b, not c", [GRAY, VERMILLION, GREEN]),
+        (None, "Prediction: b", [GRAY, BLUE, GRAY]),
     ],
 )
 def test_prediction_bars_say_whether_the_label_is_right(images, label, title, colors):
@@ -361,6 +401,18 @@ def test_every_function_draws_where_it_is_told(history, images, statistics):
     assert plt.get_fignums() == [page.number]
 
 
+def test_text_can_be_read_in_a_dark_style(history, statistics):
+    with plt.style.context("dark_background"):
+        bars = plotting.prediction_bars(np.zeros((4, 4)), [0.5, 0.5])
+        curves = plotting.learning_curves({"a": history})
+        medians = plotting.layer_statistics(statistics).axes[0].lines[0]
+
+    assert bars.get_facecolor() == (0, 0, 0, 1)
+    assert bars._suptitle.get_color() == "white"
+    assert [line.get_color() for line in curves.get_legend().get_lines()[1:]] == ["white", "white"]
+    assert medians.get_color() == "white"
+
+
 def test_arrays_of_any_backend_are_drawn(xp, rng):
     pytest.importorskip("sklearn")
     images, labels = xp.asarray(rng.random((2, 2, 2))), xp.asarray(np.array([0, 1]))
@@ -424,7 +476,7 @@ def test_bars_of_many_classes_and_long_names_have_room():
     assert 0 <= title.x0 <= title.x1 <= figure.bbox.x1
 
 
-def test_colours_beyond_0_and_1_are_scaled():
+def test_colors_beyond_0_and_1_are_scaled():
     figure = plotting.image_grid(np.linspace(0, 255, 2 * 3 * 3 * 3).reshape(2, 3, 3, 3))
     shown = np.concatenate([image.get_array().ravel() for ax in figure.axes for image in ax.images])
 

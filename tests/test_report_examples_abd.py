@@ -41,6 +41,11 @@ def run_quickly(script, folder, *arguments):
     return {(row["experiment"], row["figure"]): row for row in json.loads(report.read_text())["rows"]}, printed
 
 
+def is_true_color(png):
+    """Byte 25 of a PNG file is 3 if its pixels are numbers of a palette."""
+    return png.read_bytes()[25] != 3
+
+
 @pytest.mark.usefixtures("real_mnist")
 def test_report_a_by_way_of_png_files(tmp_path):
     png, out = tmp_path / "png", tmp_path / "figures"
@@ -82,12 +87,14 @@ def test_report_b(tmp_path):
 def test_report_d(tmp_path, backend):
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    rows, printed = run_quickly("report_d_demo.py", tmp_path, "--backend", backend)
+    rows, printed = run_quickly("report_d_demo.py", tmp_path, "--backend", backend, "--out", tmp_path)
 
     assert rows["D", "test accuracy, untrained"]["measured"] < 0.3
     assert rows["D", "test accuracy, trained"]["measured"] > 0.75
     assert rows["D", "test accuracy, trained"]["reported"] == 0.8752
-    assert printed.count("CORRECT") == 10
+    assert printed.count("CORRECT") == 12
+    assert printed.count(": INCORRECT") == 12 - rows["D", "ten random test images, correct"]["measured"]
+    assert is_true_color(tmp_path / "d_predictions.png")
 
 
 def test_a2_as_written_divides_the_weight_gradient_by_all_rows(xp, example):

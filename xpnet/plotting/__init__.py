@@ -2,7 +2,8 @@
 
 A function with one panel draws on `ax` and returns it; one with several fills `figure`, which may be a subfigure of a page,
 and returns it. Without either it makes a new figure. Nothing is shown, so no screen is needed. Arrays may be of any library.
-Colours are those of M. Okabe and K. Ito, which colour-blind readers can tell apart.
+Colors are those of M. Okabe and K. Ito, which color-blind readers can tell apart; text and background are those of
+matplotlib's style, light or dark (``plt.style.use("dark_background")``).
 """
 
 from xpnet.plotting.curves import learning_curves

@@ -11,15 +11,20 @@ import numpy as np
 from xpnet.callbacks import History
 from xpnet.checks import is_integer
 from xpnet.errors import optional_import
-from xpnet.plotting.figures import BLUE, COLORS, GREY, VERMILLION, one_panel, tidy
+from xpnet.plotting.figures import BLUE, COLORS, VERMILLION, one_panel, text_color, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LINES: dict[str, tuple[dict, dict]] = {  # of training and validation
-    "epoch": ({"linestyle": "--", "linewidth": 1.4}, {"linewidth": 1.8}),
-    "iteration": ({"linewidth": 0.8}, {"linewidth": 1.3}),
+    "epoch": (
+        {"linestyle": "--", "linewidth": 1.4, "zorder": 2.5},
+        {"linewidth": 1.8},
+    ),  # dashes over the line that they meet
+    "iteration": ({"linewidth": 0.9}, {"linewidth": 1.5}),
 }
+MARKERS = "os^DvPX"  # of several histories, one for each color
+SPIKE = 100  # a linear axis gives half of the values less than a hundredth of its height
 
 
 def learning_curves(
@@ -32,19 +37,20 @@ def learning_curves(
 ) -> Axes:
     """A metric of the training data and, where recorded, of the validation data, against epochs or iterations.
 
-    Of K networks trained at once, the mean in a band of ± one standard error.
+    Of K networks trained at once, the mean in a band of ± one standard error. Where the largest value exceeds 100 times the
+    median of a history, so that one spike would flatten all else, the axis is logarithmic; ``ax.set_yscale("linear")`` undoes it.
 
     Parameters
     ----------
     history : History, dict of lists such as `History.history`, or dict of name -> history
-        Several histories are drawn over each other, each in its colour.
+        Several histories are drawn over each other, each in its color and with its marker.
     metric : str, default "loss"
         A name in the history, without ``"val_"``.
     ax : matplotlib.axes.Axes, optional
     per : {"epoch", "iteration"}, default "epoch"
         "iteration" draws what ``fit(record_every=k)`` recorded.
     smooth : int, default 1
-        Draw the training curve as the mean of so many neighbouring points, over the points themselves, which turn pale.
+        Draw the training curve as the mean of so many neighboring points, over the points themselves, which turn pale.
     labels : (str, str), optional
         Names of the two curves; ("training", "validation"), or ("mini-batch", "validation") per iteration.
 
@@ -59,25 +65,23 @@ def learning_curves(
     series = [_series(one, metric, per) for one in histories.values()]
     smoothed = [_running_mean(*train, smooth) for train, *_ in series]
     ax = one_panel(ax, 5.2, 3.4)
-    pairs = [(BLUE, VERMILLION)] if "" in histories else [(color, color) for color in COLORS]
-    style, validation_style = LINES[per]
-    if per == "iteration" and "" not in histories and smooth == 1:
-        style = style | {"alpha": 0.4}  # of the same colour as the validation curve, which lies over it
-    for (train, *validation), means, (color, validation_color) in zip(series, smoothed, pairs, strict=False):
+    train_style, validation_style = LINES[per]
+    several = "" not in histories
+    crowded = several or max(len(x) for (x, _), *_ in series) > 500
+    if per == "iteration" and smooth == 1 and crowded and any(len(one) > 1 for one in series):
+        train_style = train_style | {"alpha": 0.5}  # the validation curve lies over it
+    for i, ((train, *validation), means) in enumerate(zip(series, smoothed, strict=True)):
+        color, validation_color = (COLORS[i], COLORS[i]) if several else (BLUE, VERMILLION)
+        marker = _marker(i, len(series), len((validation or [means])[0][0])) if several else {}
         if smooth > 1:
-            _curve(ax, *train, color=color, **style | {"alpha": 0.3})
-        _curve(ax, *means, color=color, **style)
+            _curve(ax, *train, color=color, **train_style | {"alpha": 0.3})
+        _curve(ax, *means, color=color, **train_style, **({} if validation else marker))
         for values in validation:
-            _curve(ax, *values, color=validation_color, **validation_style)
+            _curve(ax, *values, color=validation_color, **validation_style, **marker)
 
-    if "" not in histories:
-        for name, color in zip(histories, COLORS, strict=False):
-            ax.plot([], [], color=color, linewidth=4, label=name)
-        pairs = [(GREY, GREY)]
-    train_label, validation_label = labels or ("training" if per == "epoch" else "mini-batch", "validation")
-    ax.plot([], [], color=pairs[0][0], label=train_label, **style)
-    if any(validation for _, *validation in series):
-        ax.plot([], [], color=pairs[0][1], label=validation_label, **validation_style)
+    _scale(ax, [np.concatenate([np.ravel(values) for _, values in one]) for one in series])
+    names = labels or ("training" if per == "epoch" else "mini-batch", "validation")
+    _legend(ax, list(histories) if several else [], names[: max(map(len, series))], (train_style, validation_style))
     _label_curves(ax, metric, per)
     return ax
 
@@ -126,7 +130,7 @@ def _series(history: History | Mapping, metric: str, per: str) -> list[tuple[np.
 
 
 def _running_mean(x: np.ndarray, values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means over `width` neighbours, at the means of their positions."""
+    """Means over `width` neighbors, at the means of their positions."""
     if not (is_integer(width) and 1 <= width <= len(x)):
         raise ValueError(
             f"smooth must be an integer from 1 to the number of points, {len(x)}. Received: smooth={width!r}"
@@ -135,7 +139,7 @@ def _running_mean(x: np.ndarray, values: np.ndarray, width: int) -> tuple[np.nda
     return windows(x, width).mean(axis=-1), windows(values, width, axis=0).mean(axis=-1)
 
 
-def _curve(ax: Axes, x: np.ndarray, values: np.ndarray, **style: Any) -> None:
+def _curve(ax: Axes, x: np.ndarray, values: np.ndarray, /, **style: Any) -> None:
     """A line; of values (n, K) their mean, and a band of ± one standard error."""
     if values.ndim == 2:
         k = values.shape[1]
@@ -144,16 +148,48 @@ def _curve(ax: Axes, x: np.ndarray, values: np.ndarray, **style: Any) -> None:
             error = values.std(axis=1, ddof=1) / math.sqrt(k)
             ax.fill_between(x, mean - error, mean + error, color=style["color"], alpha=0.2, linewidth=0)
         values = mean
-    ax.plot(x, values, marker="o" if len(x) <= 20 else None, markersize=3.5, **style)
+    ax.plot(x, values, **{"marker": "o" if len(x) <= 20 else None, "markersize": 3.5} | style)
+
+
+def _marker(i: int, count: int, points: int) -> dict[str, Any]:
+    """Of the i-th of `count` curves: its marker at about eight points, between those of the others, which may lie below it."""
+    step = max(1, points // 8)
+    return {"marker": MARKERS[i], "markevery": (i * step // count, step), "markersize": 5}
+
+
+def _scale(ax: Axes, histories: list[np.ndarray]) -> None:
+    """A logarithmic axis where a linear one would show little but a spike; linear around 0 if there are values below it."""
+    sizes = [np.abs(values[np.isfinite(values) & (values != 0)]) for values in histories]
+    sizes = [size for size in sizes if len(size)]
+    if not sizes:
+        return
+    median = min(float(np.median(size)) for size in sizes)
+    if max(float(size.max()) for size in sizes) > SPIKE * median:
+        if all(np.all(~(values <= 0)) for values in histories):
+            ax.set_yscale("log")
+        else:
+            ax.set_yscale("symlog", linthresh=median)
+
+
+def _legend(ax: Axes, histories: list[str], curves: tuple[str, ...], styles: tuple[dict, dict]) -> None:
+    """Samples: of several histories their colors and markers, and of each kind of curve its line."""
+    for name, color, marker in zip(histories, COLORS, MARKERS, strict=False):
+        ax.plot([], [], color=color, linewidth=4, marker=marker, markersize=7, label=name)
+    colors = (text_color(),) * 2 if histories else (BLUE, VERMILLION)
+    for name, color, style in zip(curves, colors, styles, strict=False):
+        ax.plot([], [], color=color, label=name, **style)
+    many = len(histories) + len(curves) > 4  # they would cover the curves
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if many else {}
+    ax.legend(framealpha=0.8, edgecolor="none", **place)
 
 
 def _label_curves(ax: Axes, metric: str, per: str) -> None:
     ticker = optional_import("matplotlib.ticker", "plot")
     ax.set(xlabel=per.capitalize(), ylabel=metric.replace("_", " ").capitalize())
-    ax.xaxis.set_major_locator(ticker.MaxNLocator("auto", steps=(1, 2, 5, 10), integer=True, min_n_ticks=1))
+    long = ax.get_xlim()[1] >= 10_000  # labels of six letters need room
+    locator = ticker.MaxNLocator(5 if long else "auto", steps=(1, 2, 5, 10), integer=True, min_n_ticks=1)
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     if "accuracy" in metric:
         ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     tidy(ax, "both")
-    many = len(ax.get_legend_handles_labels()[0]) > 5  # they would cover the curves
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if many else {}
-    ax.legend(framealpha=0.8, edgecolor="none", **place)

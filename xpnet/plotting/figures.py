@@ -1,4 +1,4 @@
-"""What all pictures share: colours, figures and axes."""
+"""What all pictures share: colors, figures and axes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
-COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+BLUE, VERMILLION, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
+COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", GRAY)  # each shows on white and on black
+
+
+def text_color() -> str:
+    """Black, or light where matplotlib's style is a dark one."""
+    return optional_import("matplotlib", "plot").rcParams["text.color"]
 
 
 def one_panel(ax: Axes | None, width: float, height: float) -> Axes:
@@ -27,7 +32,7 @@ def new_figure(figure: Figure | SubFigure | None, width: float, height: float) -
 
 def tidy(ax: Axes, grid: Literal["x", "y", "both"]) -> None:
     """A light grid behind the data, and no frame above and on the right."""
-    ax.grid(True, axis=grid, color="#DDDDDD", linewidth=0.6)
+    ax.grid(True, axis=grid, color=GRAY, alpha=0.3, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
 

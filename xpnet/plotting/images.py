@@ -10,7 +10,7 @@ import numpy as np
 
 from xpnet.backend import to_numpy
 from xpnet.checks import is_integer
-from xpnet.plotting.figures import BLUE, GREEN, GREY, VERMILLION, new_figure, require_one_each, tidy
+from xpnet.plotting.figures import BLUE, GRAY, GREEN, VERMILLION, new_figure, require_one_each, text_color, tidy
 from xpnet.tree import Array
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def weight_images(
     titles: Sequence[Any] | None = None,
     figure: Figure | SubFigure | None = None,
 ) -> Figure | SubFigure:
-    """What each unit of a layer looks for: its weights as an image, all on one colour scale; white is 0.
+    """What each unit of a layer looks for: its weights as an image, all on one color scale; white is 0.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def image_grid(
     title_colors: Sequence[Any] | None = None,
     cmap: str = "gray_r",
 ) -> Figure | SubFigure:
-    """Images in rows and columns, on one scale of grey or, outside 0 to 1, of floating-point colours.
+    """Images in rows and columns, on one scale of gray or, outside 0 to 1, of floating-point colors.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def image_grid(
     columns : int, default 5
         Images in a row.
     figure : matplotlib Figure or SubFigure, optional
-    title_colors : sequence of colours, optional
+    title_colors : sequence of colors, optional
         One for each title.
     cmap : str, default "gray_r"
         Dark where the value is large: ink, as in MNIST. "gray" shows photographs as they are.
@@ -84,7 +84,7 @@ def image_grid(
     Raises
     ------
     ValueError
-        `images` is not of these shapes; titles or colours are not one for each image.
+        `images` is not of these shapes; titles or colors are not one for each image.
     """
     images = to_numpy(images)
     if images.ndim not in (3, 4) or 0 in images.shape or images.shape[3:] not in ((), (1,), (3,)):
@@ -94,7 +94,7 @@ def image_grid(
         )
     figure, axes = _image_axes(figure, len(images), columns, titles)
     if images.shape[3:] == (3,) and images.dtype.kind == "f" and (images.min() < 0 or images.max() > 1):
-        images = (images - images.min()) / (np.ptp(images) or 1.0)  # matplotlib scales grey alone
+        images = (images - images.min()) / (np.ptp(images) or 1.0)  # matplotlib scales gray alone
     for ax, image in zip(axes, images, strict=True):
         ax.imshow(image, cmap=cmap, vmin=images.min(), vmax=images.max())
     if title_colors is not None:
@@ -141,7 +141,7 @@ def prediction_bars(
     names = [str(name) for name in (range(len(p)) if class_names is None else class_names)]
     require_one_each("class_names", names, len(p))
     predicted = int(np.argmax(p))
-    colors = [GREY] * len(p)
+    colors = [GRAY] * len(p)
     colors[predicted] = BLUE if label is None else VERMILLION
     title = f"Prediction: {names[predicted]}"
     if label is not None:
@@ -158,7 +158,7 @@ def prediction_bars(
     bars.set_ylim(len(p) - 0.4, -0.6)
     bars.set(xlim=(0, 1), xticks=(0, 0.5, 1), xlabel="Probability")
     tidy(bars, "x")
-    figure.suptitle(title, color="black" if label is None else colors[predicted], weight="bold")
+    figure.suptitle(title, color=text_color() if label is None else colors[predicted], weight="bold")
     return figure
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from xpnet.backend import to_numpy
 from xpnet.errors import optional_import
-from xpnet.plotting.figures import BLUE, GREY, VERMILLION, new_figure, one_panel, tidy
+from xpnet.plotting.figures import BLUE, GRAY, VERMILLION, new_figure, one_panel, text_color, tidy
 from xpnet.tree import Array
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def confusion_matrix(
     counts = shown.confusion_matrix
     for text, count in zip(shown.text_.flat, counts.flat, strict=True):
         dark = count > counts.max() / 3
-        text.set_color("white" if dark else "black" if count else GREY)
+        text.set_color("white" if dark else "black" if count else GRAY)
     return ax
 
 
@@ -97,7 +97,7 @@ def _quantile_panel(ax: Axes, layers: list[Mapping[str, Any]]) -> None:
     low, q1, median, q3, high = np.array([layer["quantiles"] for layer in layers]).T
     ax.hlines(rows, low, high, color=BLUE, linewidth=1.2, label="5–95 %")
     ax.hlines(rows, q1, q3, color="#56B4E9", linewidth=9, label="25–75 %")
-    ax.plot(median, rows, "|", color="black", markersize=10, markeredgewidth=1.5, label="median")
+    ax.plot(median, rows, "|", color=text_color(), markersize=10, markeredgewidth=1.5, label="median")
     ax.plot([layer["mean"] for layer in layers], rows, "o", color=VERMILLION, markersize=4, label="mean")
     for row, layer in zip(rows, layers, strict=True):
         ax.text(1.02, row, f"{layer['zeros']:.0%}", transform=ax.get_yaxis_transform(), va="center")

@@ -1,0 +1,32 @@
+"""Files that an example will write, checked before anything is computed: ``parser.add_argument("--json", type=output_file)``."""
+
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+from xpnet.errors import optional_import
+
+
+def output_file(text):
+    """The path, if it can be written; its folder is made."""
+    path = Path(text)
+    new = not path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        raise ArgumentTypeError(f"cannot write there: {error}") from error
+    if new:
+        path.unlink()
+    return path
+
+
+def picture_file(text):
+    """The same, if matplotlib is installed and knows the kind of file."""
+    try:
+        kinds = optional_import("matplotlib.figure", "plot").Figure().canvas.get_supported_filetypes()
+    except ImportError as error:
+        raise ArgumentTypeError(error) from error
+    kind = Path(text).suffix.removeprefix(".").lower()
+    if kind not in kinds:
+        raise ArgumentTypeError(f"end its name in one of {', '.join(f'.{kind}' for kind in kinds)}. Received: {text}")
+    return output_file(text)
