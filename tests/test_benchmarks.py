@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("pty", reason="the harness draws progress bars on a pseudo-terminal")
 
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import install, ours, profile, report
+from tests.benchmarks import busy, install, ours, profile, report
 from tests.benchmarks.cases import CASES, products, read_data, write_data
 from tests.benchmarks.worker import FLOOR, measure
 
@@ -36,6 +36,15 @@ def test_one_command_prints_tables_and_writes_every_number(tmp_path, capsys):
     ]  # fmt: skip
     assert all(len(m["seconds"]) == 1 and m["steps"] == 10 for m in written["steps"])
     assert written["environment"]["versions"]["numpy"] in printed
+
+
+def test_the_busy_table_pairs_each_quiet_run_with_a_busy_one(monkeypatch, capsys):
+    monkeypatch.setattr(busy, "CASES", ("tiny",))
+
+    results = command.main(["--backends=numpy", "--tables=busy", "--repeats=1", "--epochs=1", "--threads=1"])
+
+    assert [(m["busy"], m["variant"]) for m in results["busy"]] == [(0, "xpnet numpy"), (1, "xpnet numpy")]
+    assert "| tiny | xpnet numpy |" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

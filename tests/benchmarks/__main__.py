@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks --peers --json results.json        everything: about half an hour on two cores
     python -m tests.benchmarks --backends numpy --cases W2 --tables steps
+    python -m tests.benchmarks --backends numpy --peers --tables busy
 
 Every measurement runs in a process of its own, one after the other, each variant once a round, so that a noisy moment hits
 all alike. Run it on a machine that does nothing else.
@@ -15,12 +16,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import install, ours, peers, report
+from tests.benchmarks import busy, install, ours, peers, report
 from tests.benchmarks.cases import CASES, STANDARD, write_data
 from tests.benchmarks.inference import PREDICTORS
 from tests.benchmarks.worker import FLOOR, measure
 
-TABLES = ("steps", "predict", "memory", "install")
+TABLES = ("steps", "busy", "predict", "memory", "install")
 
 
 def parse_arguments(arguments=None):
@@ -56,7 +57,8 @@ def rounds(groups: list[list[dict]], repeats: int, threads: int) -> list[dict]:
             for spec in [*group[shift:], *group[:shift]]:
                 if (spec["case"], spec["variant"]) in failed:
                     continue
-                result = measure({**spec, "round": i}, threads)
+                with busy.other_work(spec.get("busy", 0)):
+                    result = measure({**spec, "round": i}, threads)
                 results.append(result)
                 if "error" in result:
                     failed.add((spec["case"], spec["variant"]))
@@ -94,20 +96,28 @@ def main(arguments=None) -> dict:
         if args.json:
             args.json.write_text(json.dumps(results, indent=1))
 
-    cases = {"steps": args.cases, "predict": ("W2",), "memory": ("W3",), "install": ()}
+    cases = {"steps": args.cases, "busy": busy.CASES, "predict": ("W2",), "memory": ("W3",), "install": ()}
     with tempfile.TemporaryDirectory() as folder:
         data = write_data(Path(folder), max((CASES[c].rows for t in args.tables for c in cases[t]), default=1))
         machine = report.describe_machine(args.threads, data)
         keep("environment", machine, f"# Benchmarks\n\n{report.machine_text(machine)}")
 
-        def groups(task, variants, **more):
+        def groups(task, variants, table=None, **more):
             common = {"task": task, "data": folder, **more}
-            return [[{**common, "case": case, "variant": variant} for variant in variants] for case in cases[task]]
+            return [
+                [{**common, "case": case, "variant": variant} for variant in variants] for case in cases[table or task]
+            ]
 
         if "steps" in args.tables:
             specs = groups("steps", [FLOOR, *variants], epochs=args.epochs)
             steps = rounds(specs, args.repeats, args.threads)
             keep("steps", steps, report.Steps(steps).text())
+        if "busy" in args.tables:
+            chosen = [v for v in variants if v in ("xpnet numpy", *busy.PEERS)]
+            specs = groups("steps", chosen, table="busy", epochs=args.epochs)
+            specs = [[spec | {"busy": n} for spec in group for n in (0, args.threads)] for group in specs]
+            measured = rounds(specs, args.repeats, args.threads)
+            keep("busy", measured, busy.text(measured))
         if "predict" in args.tables:
             specs = groups("predict", [v for v in variants if v in PREDICTORS], rows=10_000)
             predict = rounds(specs, args.repeats, args.threads)
