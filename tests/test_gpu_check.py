@@ -1,6 +1,7 @@
 """The plumbing of `tests.benchmarks.gpu_check`, which is meant for a GPU: stages, limits, report. No figure is looked at."""
 
 import json
+import time
 
 import pytest
 
@@ -8,14 +9,19 @@ pytest.importorskip("pty", reason="the benchmarks draw progress bars on a pseudo
 
 from tests.benchmarks import gpu_check, gpu_probes, gpu_report
 
+AGES = 600.0  # seconds: on a busy machine a process may take many to start
+
 
 @pytest.fixture
 def job(tmp_path):
     return gpu_check.Job(tmp_path / "stage.json", dry=True, tf32=False, cases=("tiny",), folder=tmp_path)
 
 
-def test_a_dry_run_writes_json_markdown_and_log(tmp_path, capsys):
-    gpu_check.main(["--dry-run", "--stages=machine,agreement,first run", f"--out={tmp_path}"])
+def test_a_dry_run_writes_json_markdown_and_log(tmp_path, monkeypatch):
+    stages = {name: (function, AGES) for name, (function, _) in gpu_check.STAGES.items()}
+    monkeypatch.setattr(gpu_check, "STAGES", stages)
+    stages = "--stages=machine,agreement,first run"
+    gpu_check.main(["--dry-run", f"--minutes={AGES / 60}", stages, f"--out={tmp_path}"])
 
     results = json.loads((tmp_path / "gpu_check.json").read_text())
     assert [results[stage]["status"] for stage in ("machine", "agreement", "first run")] == ["done"] * 3
@@ -28,7 +34,7 @@ def test_a_dry_run_writes_json_markdown_and_log(tmp_path, capsys):
 
 def test_a_stage_that_fails_or_hangs_loses_nothing_but_itself(job, tmp_path):
     with open(tmp_path / "log", "w") as log:
-        assert gpu_check.run_process(["--stage", "no such stage"], job, 60, log).startswith("exit status 1")
+        assert gpu_check.run_process(["--stage", "no such stage"], job, AGES, log).startswith("exit status 1")
         assert gpu_check.run_process(["--stage", "agreement"], job, 0.05, log) == "stopped after 0 s"
 
     assert "KeyError: 'no such stage'" in (tmp_path / "log").read_text()
@@ -87,14 +93,40 @@ def test_pytest_is_counted(job, tmp_path):
     assert list(job.results["failures"].values()) == [["assert 0"]]
 
 
-def test_pytest_is_counted_when_time_runs_out(job, tmp_path):
-    file = tmp_path / "test_slow.py"
-    file.write_text("import time\ndef test_a(): pass\ndef test_b(): time.sleep(60)\ndef test_c(): pass\n")
-    job.limit = 17.0
+def test_pytest_is_counted_when_time_runs_out(job, tmp_path, monkeypatch):
+    """Its time is over as soon as the second test has begun, however long that takes."""
+    begun, file = tmp_path / "begun", tmp_path / "test_slow.py"
+    file.write_text(f"""
+import pathlib, time
+def test_a(): pass
+def test_b():
+    pathlib.Path({str(begun)!r}).touch()
+    time.sleep({AGES})
+def test_c(): pass
+""")
+
+    def seconds_left(job):
+        while not begun.exists() and time.monotonic() < job.begin + AGES:
+            time.sleep(0.05)
+        return 0.0
+
+    monkeypatch.setattr(gpu_check.Job, "seconds_left", property(seconds_left))
+    monkeypatch.setattr(gpu_check, "GRACE", AGES)
+    job.limit = 1.0
     gpu_check.run_pytest(job, "numpy", str(file), "--rootdir", str(tmp_path), "-c", "/dev/null")
 
     assert job.results["counts"]["passed"] == 1
     assert job.results["cut short"].startswith("after ")
+
+
+def test_a_pytest_that_cannot_be_interrupted_is_ended(job, tmp_path, monkeypatch):
+    file = tmp_path / "test_deaf.py"
+    file.write_text(f"import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep({AGES})\n")
+    monkeypatch.setattr(gpu_check, "GRACE", 0.1)
+    job.limit = 0.0
+    gpu_check.run_pytest(job, "numpy", str(file), "--rootdir", str(tmp_path), "-c", "/dev/null")
+
+    assert job.results["error"].startswith("pytest did not start")
 
 
 def test_unknown_stages_are_refused(capsys):

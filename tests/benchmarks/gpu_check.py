@@ -28,6 +28,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -43,6 +44,7 @@ from tests.benchmarks.report import PACKAGES
 from tests.benchmarks.worker import ROOT, time_epochs
 
 MINUTES = 8
+GRACE = 12  # seconds before a stage's end: pytest is asked to write what it has
 TIMED = ("W2", "W8", "W1", "W3", "W7", "CNN", "LSTM")  # in this order, in case time runs out
 EPOCHS = 5
 IMPORTED = ("array_api_compat", "array_api_strict", "cupy", "hypothesis", "jax", "matplotlib", "pytest", "sklearn", "torch",
@@ -161,11 +163,15 @@ def run_pytest(job: Job, backend: str, *arguments: str) -> None:
     own = {"XPNET_TEST_BACKENDS": backend, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | own)
     try:
-        process.wait(None if job.limit == math.inf else max(job.seconds_left - 12, 1))
+        process.wait(None if job.limit == math.inf else max(job.seconds_left - GRACE, 1))
     except subprocess.TimeoutExpired:
         job.put("cut short", f"after {time.monotonic() - job.begin:.0f} s: what is counted below is not all")
         process.send_signal(signal.SIGINT)  # pytest then writes what it has
-        process.wait(10)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+    finally:
+        process.kill()  # nothing happens where it has ended
+        process.wait()
     job.put("exit status", process.returncode)
     if not report.exists():
         return job.put("error", "pytest did not start: see gpu_check.log")
@@ -322,12 +328,11 @@ def run_process(task: list[str], job: Job, limit: float, log=None) -> str:
     try:
         code = process.wait(limit)
     except subprocess.TimeoutExpired:
-        if log is not None:
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-        process.wait()
         return f"stopped after {limit:.0f} s"
+    finally:
+        with suppress(ProcessLookupError):  # nobody is left of the group
+            os.killpg(process.pid, signal.SIGKILL) if log is not None else process.kill()
+        process.wait()
     return "done" if code == 0 else f"exit status {code}: see gpu_check.log"
 
 
