@@ -5,12 +5,24 @@ from types import SimpleNamespace
 import pytest
 
 from xpnet import EarlyStopping
+from xpnet.metrics import R2, Accuracy, Metric, RootMeanSquaredError, TopKAccuracy
+
+
+class Own(Metric):
+    def __init__(self, name, higher_is_better=None):
+        self.name, self.higher_is_better = name, higher_is_better
+
+    def terms(self, y, z):
+        return (z[..., 0],)
+
+
+METRICS = [R2(), Accuracy(), TopKAccuracy(5), TopKAccuracy(2), RootMeanSquaredError(), Own("gain", True), Own("cost")]
 
 
 def run(values, monitor="loss", **settings):
     """The epochs trained, and which epoch's state the model has in the end."""
     stop = EarlyStopping(monitor, restore_best_weights=True, **settings)
-    model = SimpleNamespace(seed=0, validates=False, stop_training=False, state=None)
+    model = SimpleNamespace(seed=0, validates=False, stop_training=False, state=None, metrics=METRICS)
     stop.model = model
     stop.on_train_begin()
     for epoch, value in enumerate(values):
@@ -36,7 +48,9 @@ def run(values, monitor="loss", **settings):
         ({"monitor": "accuracy"}, 2, 0),
         ({"monitor": "top_5_accuracy"}, 2, 0),
         ({"monitor": "rmse"}, 3, 1),
-        ({"monitor": "f1", "mode": "max"}, 2, 0),
+        ({"monitor": "top_2_accuracy"}, 2, 0),
+        ({"monitor": "gain"}, 2, 0),
+        ({"monitor": "cost", "mode": "max"}, 2, 0),
     ],
     ids=str,
 )
@@ -46,7 +60,7 @@ def test_training_stops_after_so_many_epochs_without_improvement(settings, epoch
 
 def test_a_second_run_begins_anew():
     stop = EarlyStopping("loss")
-    stop.model = SimpleNamespace(seed=0, validates=False, stop_training=False, state=None)
+    stop.model = SimpleNamespace(seed=0, validates=False, stop_training=False, state=None, metrics=METRICS)
     for value in (1.0, 2.0):
         stop.on_train_begin()
         stop.on_epoch_end(0, {"loss": value})
@@ -58,7 +72,10 @@ def test_a_second_run_begins_anew():
     ("settings", "message"),
     [
         ({"mode": "up"}, 'mode must be "auto", "min" or "max"'),
-        ({"monitor": "val_f1"}, r'Say mode="min" or mode="max".*val_f1'),
+        (
+            {"monitor": "val_acc"},
+            r'No metric has that name. Did you mean "accuracy"\? .*mode="max". Received: .*val_acc',
+        ),
         ({"monitor": None}, "monitor must be a name in the history. Received: monitor=None"),
         ({"patience": "3"}, "patience must be an integer of at least 0"),
         ({"patience": -1}, "patience must be an integer of at least 0"),
@@ -76,3 +93,15 @@ def test_several_seeds_are_refused_before_training():
     stop.model = SimpleNamespace(seed=(0, 1))
     with pytest.raises(ValueError, match=r"train the seeds one at a time. Received: seed=\(0, 1\)"):
         stop.on_train_begin()
+
+
+def test_the_metric_is_asked_which_way_is_better():
+    for monitor in ("cost", "val_unknown"):
+        with pytest.raises(ValueError, match=f'Say mode="min" or mode="max".*{monitor}'):
+            run([1.0], monitor)
+    assert run([1.0, 2.0], "cost", mode="max") == (2, 1)
+
+
+def test_a_list_of_values_is_refused():
+    with pytest.raises(ValueError, match=r"monitors one number, not a list of them. Received: monitor='r2'"):
+        run([[1.0, 2.0]], "r2")

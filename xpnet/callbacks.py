@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from xpnet import metrics
 from xpnet.checks import boolean, is_integer, number, require
 from xpnet.tree import Tree
 
@@ -79,15 +80,15 @@ class EarlyStopping(Callback):
     patience : int, default 0
         Epochs without improvement before the stop.
     mode : {"auto", "min", "max"}, default "auto"
-        Which way is better. "auto" knows it of losses, errors, accuracies and R²; of a metric of your own say it.
+        Which way is better. "auto" asks the model's metric, see `Metric.higher_is_better`.
     restore_best_weights : bool, default False
         Give the model the state of its best epoch at the end.
 
     Raises
     ------
     ValueError
-        A setting is out of range, or the way of the metric is not known; several seeds are trained; after the first epoch,
-        no such value has been recorded.
+        A setting is out of range, or the name that of no metric but like one; when training begins, which way is better is
+        not known, or several seeds are trained; after the first epoch, the value is no number or has not been recorded.
     """
 
     def __init__(
@@ -103,17 +104,26 @@ class EarlyStopping(Callback):
         require(is_integer(patience) and patience >= 0, "patience must be an integer of at least 0", f"{patience=}")
         require(isinstance(monitor, str), "monitor must be a name in the history", f"{monitor=}")
         name = monitor.removeprefix("val_")
-        upwards = "accuracy" in name or name == "r2"
-        known = upwards or name in ("loss", "mae", "rmse")
-        require(known or mode != "auto", 'Say mode="min" or mode="max": which way is better', f"{monitor=}")
+        typo = mode == "auto" and not (name == "loss" or name in metrics.BY_NAME or "accuracy" in name)
+        meant = metrics.suggest(name) if typo else ""
+        require(
+            not meant, f'No metric has that name.{meant} Of one of your own say mode="min" or mode="max"', f"{monitor=}"
+        )
         self.monitor, self.patience = monitor, patience
         self.min_delta = abs(number("min_delta", min_delta, "(-inf, inf)"))
-        self.sign = -1.0 if mode == "max" or (mode == "auto" and upwards) else 1.0
+        self.mode = mode
         self.restore_best_weights = boolean("restore_best_weights", restore_best_weights)
 
     def on_train_begin(self) -> None:
         one = not isinstance(self.model.seed, tuple)
         require(one, "EarlyStopping follows one network; train the seeds one at a time", f"seed={self.model.seed}")
+        higher = {"max": True, "min": False}.get(self.mode)
+        if higher is None:
+            known = {"loss": False} | {metric.name: metric.higher_is_better for metric in self.model.metrics}
+            higher = known.get(self.monitor.removeprefix("val_"))
+        rule = 'Say mode="min" or mode="max": which way is better'
+        require(higher is not None, rule, f"monitor={self.monitor!r}")
+        self.sign = -1.0 if higher else 1.0
         self.best, self.waited = math.inf, 0
         self.best_state: Tree = None
 
@@ -122,6 +132,8 @@ class EarlyStopping(Callback):
             if self.model.validates and self.monitor.removeprefix("val_") in logs:
                 return  # an epoch without validation
             raise ValueError(f"EarlyStopping monitors one of {', '.join(logs)}. Received: monitor={self.monitor!r}")
+        number = not isinstance(logs[self.monitor], list)
+        require(number, "EarlyStopping monitors one number, not a list of them", f"monitor={self.monitor!r}")
         value = self.sign * logs[self.monitor]
         self.waited += 1
         if value < self.best - self.min_delta:
@@ -180,5 +192,6 @@ def _tqdm() -> Any:
 
 
 def _line(logs: dict) -> str:
-    """Each value; of K networks their mean."""
-    return ", ".join(f"{name}={fmean(v if isinstance(v, list) else [v]):.4f}" for name, v in logs.items())
+    """Each value; of a list (of K networks, of classes) the mean, of a matrix nothing."""
+    lists = {name: value if isinstance(value, list) else [value] for name, value in logs.items()}
+    return ", ".join(f"{name}={fmean(v):.4f}" for name, v in lists.items() if not isinstance(v[0], list))

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backend import Backend, namespace, to_numpy
+from xpnet.backend import Backend, device, namespace, quiet, to_numpy
 from xpnet.callbacks import progress
 from xpnet.checks import require_positive
 from xpnet.layers import base
 from xpnet.layers.base import Layer, Shape
 from xpnet.losses import Loss
-from xpnet.losses.base import TINY
-from xpnet.metrics import Metric
+from xpnet.metrics.base import Metric, means
 from xpnet.tree import Array, Tree, map_leaves
 
 EVALUATION_BATCH = 512  # rows at once where the caller does not say
@@ -50,25 +49,18 @@ class Evaluation(Inference):
         return self.record(batch, z, loss)
 
     def record(self, batch: dict[str, Array], z: Array, loss: Array) -> dict:
-        """The batch's loss and mean metric terms, and its total weight if it has weights."""
+        """The batch's loss and merged metric terms, and its total weight if it has weights."""
         xp = namespace(z)
+        record = {"loss": loss}
         y, z, weight = self.loss.rows(batch["y"], z, batch.get("weight"))
-        if weight is None:
-            record, mean = {"loss": loss}, lambda term: xp.sum(term, axis=-1) / term.shape[-1]
-        else:
-            total = xp.sum(weight)
-            scale = weight / xp.maximum(total, TINY)
-            record, mean = {"loss": loss, "weight": total}, lambda term: xp.sum(term * scale, axis=-1)
+        if weight is not None:
+            weight = xp.astype(weight, z.dtype, copy=False)
+            record["weight"] = xp.sum(weight)
+        elif any(metric.sums for metric in self.metrics):
+            record["weight"] = xp.full((), z.shape[-2], dtype=z.dtype, device=device(z))
         prediction = self.loss.activation(z) if any(metric.on_predictions for metric in self.metrics) else None
         for metric in self.metrics:
-            terms = metric.terms(y, prediction if metric.on_predictions else z)
-            if not isinstance(terms, tuple) or {getattr(term, "shape", None) for term in terms} != {z.shape[:-1]}:
-                shapes = [getattr(term, "shape", None) for term in terms] if isinstance(terms, tuple) else []
-                raise ValueError(
-                    f"{metric.name}.terms must return a tuple of arrays of shape {tuple(z.shape[:-1])}, a number for each "
-                    f"sample. Received: {type(terms).__name__} {[shape and tuple(shape) for shape in shapes]}"
-                )
-            record[metric.name] = tuple(mean(term) for term in terms)
+            record[metric.name] = metric.state(y, prediction if metric.on_predictions else z, weight)
         return record
 
 
@@ -104,12 +96,12 @@ def evaluate(
     multiplications: int,
 ) -> dict:
     """Loss and metrics over a data set, as Python numbers."""
-    averages = Averages(function.metrics)
-    for rows, record in list(
+    started = list(
         run_batches(backend, function, state, data, batch_size, verbose, multiplications)
-    ):  # all started before one is read
-        averages.add(map_leaves(lambda value: to_numpy(value)[None], record), rows)
-    return averages.means()
+    )  # before one is read
+    rows = [n for n, _ in started]
+    records = map_leaves(lambda *values: np.stack([to_numpy(value) for value in values]), *[r for _, r in started])
+    return Averages(function.metrics).add(records, rows).values()
 
 
 def in_target_form(answer: Array, target_shape: Shape | None, leading: int) -> Array:
@@ -139,34 +131,37 @@ def named_values(logs: dict) -> Any:
 
 
 class Averages:
-    """Weighted means of records over many steps."""
+    """Loss and metrics over many steps, from their records."""
 
     def __init__(self, metrics: tuple[Metric, ...]):
-        self.metrics = {metric.name: metric for metric in metrics}
-        self.sums: Tree = None
+        self.metrics = metrics
+        self.merged: dict[str, Tree] = {}
         self.total = 0.0
 
-    def add(self, records: dict, batch_rows: int) -> Averages:
-        """Add the records of some steps: host arrays, one entry a step."""
-        records = dict(records)
-        losses = np.asarray(records["loss"])
-        weight = np.asarray(records.pop("weight", np.full(len(losses), batch_rows)), dtype=float)
-        sums = map_leaves(lambda values: np.tensordot(weight, values, 1), records)
-        self.sums = sums if self.sums is None else map_leaves(np.add, self.sums, sums)
-        self.total += weight.sum()
+    @quiet
+    def add(self, records: dict[str, Tree], rows: int | list[int]) -> Averages:
+        """Add the records of some steps: host arrays, one entry a step. Without weights, steps weigh their rows."""
+        weight = np.broadcast_to(np.asarray(records.get("weight", rows), dtype=float), np.shape(records["loss"])[:1])
+        parts = map_leaves(lambda values: np.moveaxis(np.asarray(values, dtype=float), 0, -1), records)
+        if self.merged:
+            parts = map_leaves(lambda a, b: np.concatenate([a[..., None], b], axis=-1), self.merged, parts)
+            weight = np.append(self.total, weight)
+        self.merged = {metric.name: metric.merge(parts[metric.name], weight) for metric in self.metrics}
+        self.merged["loss"] = means((parts["loss"],), weight)[0]
+        self.total = weight.sum()
         return self
 
-    def means(self) -> dict:
+    @quiet
+    def values(self) -> dict:
         """``{"loss": ..., "accuracy": ...}`` so far."""
-        means = map_leaves(lambda value: value / max(self.total, np.finfo(float).tiny), self.sums)
-        values = {name: m if name == "loss" else self.metrics[name].combine(*m) for name, m in means.items()}
-        order = ["loss", *self.metrics]
-        return {name: _plain(values[name]) for name in order}
+        return {"loss": self.merged["loss"].tolist()} | {metric.name: self._value(metric) for metric in self.metrics}
 
-
-def _plain(value: Any) -> Any:
-    """A float, or one float for each of K networks trained at once."""
-    return float(value) if np.ndim(value) == 0 else [float(v) for v in value]
+    def _value(self, metric: Metric) -> Any:
+        """A float or nested lists of floats; of K networks trained at once a list of these."""
+        merged = [term * self.total if metric.sums else term for term in self.merged[metric.name]]
+        networks = np.shape(self.merged["loss"])
+        values = [metric.result(*terms) for terms in zip(*merged, strict=True)] if networks else metric.result(*merged)
+        return np.clip(values, *metric.bounds).tolist()
 
 
 def prefixed(prefix: str, logs: dict) -> dict:

@@ -116,9 +116,9 @@ class Loop:
                 rows = block[start : start + self._chunk_length(len(block))]
                 averages.add(self._chunk(rows), rows.shape[1])
                 start += len(rows)
-                self.progress.update(len(rows), averages.means())
+                self.progress.update(len(rows), averages.values())
         self._require_finite_parameters()
-        logs = averages.means()
+        logs = averages.values()
         if self.plan.validation is not None and self.plan.validation_epochs(epoch):
             logs |= self._validate()
         return logs
@@ -167,9 +167,11 @@ class Loop:
         if not np.all(np.isfinite(records["loss"])):
             self._diverged()
         model.state, model.step = state, model.step + len(rows)
-        self._record_iterations(records, len(rows))
+        self._record_iterations(records, *rows.shape)
         for callback in self.every_step:
-            callback.on_train_batch_end(model.step - 1, Averages(self.step.metrics).add(records, 1).means())
+            callback.on_train_batch_end(
+                model.step - 1, Averages(self.step.metrics).add(records, rows.shape[1]).values()
+            )
         self._require_unmoved()
         return records
 
@@ -182,7 +184,7 @@ class Loop:
             rates = [number(f"learning_rate({i})", value, "[0, inf)") for i, value in zip(asked, values, strict=True)]
         return np.array(rates)
 
-    def _record_iterations(self, records: dict, steps: int) -> None:
+    def _record_iterations(self, records: dict, steps: int, rows: int) -> None:
         """Keep the mini-batch values of every k-th step and, with validation data, the validation values after it."""
         every, end, history = self.plan.record_every, self.model.step, self.plan.history
         if not every:
@@ -190,7 +192,7 @@ class Loop:
         for i in range(steps):
             if (end - steps + i + 1) % every == 0:
                 one = map_leaves(lambda values, i=i: values[i : i + 1], records)
-                logs = {"step": end - steps + i} | Averages(self.step.metrics).add(one, 1).means()
+                logs = {"step": end - steps + i} | Averages(self.step.metrics).add(one, rows).values()
                 if self.plan.validation is not None:
                     logs |= self._validate()
                 history.add(history.iterations, logs)

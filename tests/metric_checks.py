@@ -1,0 +1,21 @@
+"""Metrics as the trainer computes them."""
+
+import numpy as np
+
+from xpnet.backend import to_numpy
+from xpnet.evaluation import Averages
+from xpnet.tree import map_leaves
+
+
+def compute(xp, metric, y, z, weight=None, batch_size=None):
+    """The metric of host arrays, batch after batch; of K networks their values."""
+    averages, rows, size = Averages((metric,)), len(y), batch_size or len(y)
+    for i in range(0, rows, size):
+        part = slice(i, i + size)
+        w = None if weight is None else xp.asarray(np.asarray(weight, dtype=float)[part])
+        state = xp.call(metric.state, xp.asarray(y[part]), xp.asarray(z[..., part, :]), w)
+        record = {"loss": np.zeros(z.shape[:-2]), metric.name: map_leaves(to_numpy, state)}
+        if w is not None:
+            record["weight"] = to_numpy(w).sum()
+        averages.add(map_leaves(lambda value: value[None], record), len(y[part]))
+    return averages.values()[metric.name]

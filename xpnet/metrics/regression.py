@@ -1,0 +1,260 @@
+"""Metrics of numbers: the networks' predictions against targets of the same shape.
+
+Of several outputs each metric says how it joins them; `multioutput` has scikit-learn's names.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from xpnet.backend import namespace
+from xpnet.checks import require, set_numbers
+from xpnet.metrics.base import Metric, means, moments
+from xpnet.tree import Array
+
+EPSILON = 2.0**-52  # the least |y| to divide by, scikit-learn's
+
+
+class Regression(Metric):
+    higher_is_better = False
+    on_predictions = True
+
+
+class _Error(Regression):
+    """A mean over samples and units."""
+
+    bounds = (0.0, math.inf)
+
+
+@dataclass(frozen=True)
+class MeanAbsoluteError(_Error):
+    """mean |ŷ - y| over samples and units, in the unit of the targets"""
+
+    name: str = "mae"
+
+    def terms(self, y, z):
+        xp = namespace(z)
+        return (xp.mean(xp.abs(_residual(y, z)), axis=-1),)
+
+
+@dataclass(frozen=True)
+class MeanSquaredError(_Error):
+    """mean (ŷ - y)² over samples and units, in the unit of the targets squared"""
+
+    name: str = "mse"
+
+    def terms(self, y, z):
+        e = _residual(y, z)
+        return (namespace(z).mean(e * e, axis=-1),)
+
+
+@dataclass(frozen=True)
+class RootMeanSquaredError(_Error):
+    """√ mean (ŷ - y)², in the unit of the targets
+
+    Parameters
+    ----------
+    multioutput : {"pooled", "uniform_average", "raw_values"}, default "pooled"
+        Of several outputs: "pooled" is the root of the mean over samples and units, the root of the loss "mean_squared_error"
+        and Keras' value; "uniform_average" is scikit-learn's value, the mean over the outputs of each one's root, and less;
+        "raw_values" is the list of these.
+    name : str, default "rmse"
+
+    Raises
+    ------
+    ValueError
+        `multioutput` is none of these.
+    """
+
+    multioutput: str = "pooled"
+    name: str = "rmse"
+
+    def __post_init__(self):
+        _require_multioutput(self.multioutput, "pooled", "uniform_average", "raw_values")
+
+    def terms(self, y, z):
+        e = _residual(y, z)
+        return ((e * e).mT,)
+
+    def result(self, squares):
+        xp = namespace(squares)
+        if self.multioutput == "pooled":
+            return xp.sqrt(xp.mean(squares))
+        roots = xp.sqrt(squares)
+        return roots if self.multioutput == "raw_values" else xp.mean(roots)
+
+
+class _Explained(Regression):
+    """1 - unexplained variance / variance of the targets."""
+
+    higher_is_better = True
+    bounds = (-math.inf, 1.0)
+
+    multioutput: str
+
+    def __post_init__(self):
+        _require_multioutput(self.multioutput, "variance_weighted", "uniform_average", "raw_values")
+
+    def _share(self, unexplained: Array, variance: Array) -> Array:
+        """Of outputs whose targets are constant 1 where nothing is unexplained, else 0; they weigh nothing by variance."""
+        xp = namespace(variance)
+        varies = variance > 0
+        share = 1.0 - unexplained / xp.where(varies, variance, 1.0)
+        share = xp.where(varies, share, xp.astype(unexplained == 0, variance.dtype))
+        if self.multioutput == "raw_values":
+            return share
+        by_variance = self.multioutput == "variance_weighted" and bool(xp.any(varies))
+        return xp.sum(share * variance) / xp.sum(variance) if by_variance else xp.mean(share)
+
+
+@dataclass(frozen=True)
+class R2(_Explained):
+    """1 - Σ (ŷ - y)² / Σ (y - ȳ)²,   sums over samples, ȳ the mean of the targets
+
+    Targets without spread give 1 if they are met exactly, else 0, as in scikit-learn.
+
+    Parameters
+    ----------
+    multioutput : {"variance_weighted", "uniform_average", "raw_values"}, default "variance_weighted"
+        Of several outputs, as in scikit-learn: the mean of their R² weighted by their variances, in which outputs with constant
+        targets count nothing; the plain mean; or the list. Keras and scikit-learn have "uniform_average" by default.
+    name : str, default "r2"
+
+    Raises
+    ------
+    ValueError
+        `multioutput` is none of these.
+    """
+
+    multioutput: str = "variance_weighted"
+    name: str = "r2"
+
+    def terms(self, y, z):
+        e = _residual(y, z).mT
+        return e * e, *_value(_like(y, z, e))
+
+    def merge(self, terms, weight=None):
+        return *means(terms[:1], weight), *moments(terms[1:], weight)
+
+    def result(self, residual, variance, origin, shift):
+        return self._share(residual, variance)
+
+
+@dataclass(frozen=True)
+class ExplainedVariance(_Explained):
+    """1 - Var(y - ŷ) / Var(y):   R² of a network whose mean error does not count
+
+    Targets without spread give 1 if the errors have none either, else 0, as in scikit-learn.
+
+    Parameters
+    ----------
+    multioutput : {"variance_weighted", "uniform_average", "raw_values"}, default "variance_weighted"
+        As of `R2`.
+    name : str, default "explained_variance"
+
+    Raises
+    ------
+    ValueError
+        `multioutput` is none of these.
+    """
+
+    multioutput: str = "variance_weighted"
+    name: str = "explained_variance"
+
+    def terms(self, y, z):
+        e = _residual(y, z).mT
+        return *_value(e), *_value(_like(y, z, e))
+
+    def merge(self, terms, weight=None):
+        return *moments(terms[:3], weight), *moments(terms[3:], weight)
+
+    def result(self, unexplained, error_origin, error_shift, variance, origin, shift):
+        return self._share(unexplained, variance)
+
+
+@dataclass(frozen=True)
+class MeanAbsolutePercentageError(_Error):
+    """mean |ŷ - y| / max(|y|, 2⁻⁵²) over samples and units: a fraction, as in scikit-learn, where Keras has percent
+
+    Targets of 0 make it huge, also as in scikit-learn.
+    """
+
+    name: str = "mape"
+
+    def terms(self, y, z):
+        xp = namespace(z)
+        size = xp.maximum(xp.abs(xp.astype(y, z.dtype, copy=False)), EPSILON)
+        return (xp.mean(xp.abs(_residual(y, z)) / size, axis=-1),)
+
+
+@dataclass(frozen=True)
+class Pinball(_Error):
+    """mean of α (y - ŷ) where y > ŷ, else (1 - α) (ŷ - y), over samples and units: least where ŷ is the α-quantile of y
+
+    Parameters
+    ----------
+    alpha : float, default 0.5
+        α, 0 < α < 1, scikit-learn's name for what the loss `Quantile` calls quantile.
+    name : str, default "pinball"
+
+    Raises
+    ------
+    ValueError
+        `alpha` is not between 0 and 1.
+    """
+
+    alpha: float = 0.5
+    name: str = "pinball"
+
+    def __post_init__(self):
+        set_numbers(self, "(0, 1)", "alpha")
+
+    def terms(self, y, z):
+        xp = namespace(z)
+        e = _residual(y, z)
+        return (xp.mean(0.5 * xp.abs(e) + (0.5 - self.alpha) * e, axis=-1),)
+
+
+@dataclass(frozen=True)
+class CosineSimilarity(Regression):
+    """mean of y·ŷ / (|y| |ŷ|) over samples; 0 for a row of zeros"""
+
+    name: str = "cosine_similarity"
+
+    higher_is_better = True
+    bounds = (-1.0, 1.0)
+
+    def terms(self, y, z):
+        z = z[..., : y.shape[-1]]
+        return (namespace(z).sum(_unit(namespace(z).astype(y, z.dtype, copy=False)) * _unit(z), axis=-1),)
+
+
+def _unit(x: Array) -> Array:
+    """Rows of length 1, or of zeros; divided by the largest first, for squares overflow and vanish."""
+    xp = namespace(x)
+    largest = xp.max(xp.abs(x), axis=-1, keepdims=True)
+    x = x / xp.where(largest > 0, largest, 1.0)
+    square = xp.sum(x * x, axis=-1, keepdims=True)
+    return x / xp.where(square > 0, xp.sqrt(square), 1.0)
+
+
+def _residual(y: Array, z: Array) -> Array:
+    """ŷ - y; of `GaussianNLL`'s predictions (mean, variance), the means."""
+    return z[..., : y.shape[-1]] - namespace(z).astype(y, z.dtype, copy=False)
+
+
+def _like(y: Array, z: Array, e: Array) -> Array:
+    """Targets in z's type, units first, once for each network."""
+    xp = namespace(z)
+    return xp.broadcast_to(xp.astype(y, z.dtype, copy=False).mT, e.shape)
+
+
+def _value(x: Array) -> tuple[Array, Array, Array]:
+    """The `moments` of single values."""
+    zero = namespace(x).zeros_like(x)
+    return zero, x, zero
+
+
+def _require_multioutput(value: str, *names: str) -> None:
+    require(value in names, f"multioutput must be one of {', '.join(map(repr, names))}", f"multioutput={value!r}")
