@@ -158,3 +158,94 @@ def test_settings_are_checked(make, message):
     """Settings alone, so no backend."""
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("limit", ["clipnorm", "global_clipnorm"])
+@pytest.mark.parametrize("size", [1e30, 1e-30, 3e38, 2e-38])
+def test_norms_neither_overflow_nor_vanish(limit, size, xp):
+    """In float32, whose squares end at 1e38 and begin at 1e-45, and whose norms end at 3e38."""
+    unit = np.random.default_rng(1).uniform(0.5, 1, size=(3, 2)).astype("float32")
+    optimizer = SGD(1.0, **{limit: 1e-6 * size})
+    zero = xp.asarray(np.zeros((3, 2))) * 1.0
+    params, _ = optimizer.update({"weight": zero}, {"weight": xp.asarray(unit * np.float32(size)) * 1.0}, {}, 1.0)
+
+    step = to_numpy(params["weight"]).astype(float)
+    expected = -1e-6 * size * unit / np.linalg.norm(unit)
+    if 1e-6 * size > 1e-37:  # below, float32 has fewer digits, and some libraries none
+        np.testing.assert_allclose(step, expected, rtol=1e-5)
+    else:
+        np.testing.assert_allclose(step, expected, atol=1e-37)
+
+
+def test_a_global_norm_is_of_gradients_of_any_sizes(xp):
+    grads = {"bias": np.full((1, 2), 3e-30), "weight": np.full((1, 2), 4e30), "zero": np.zeros((1, 2))}
+    params = {name: xp.asarray(np.zeros((1, 2))) * 1.0 for name in grads}
+    optimizer = SGD(1.0, global_clipnorm=1e-10)
+    params, _ = optimizer.update(params, {name: xp.asarray(g) * 1.0 for name, g in grads.items()}, {}, 1.0)
+
+    np.testing.assert_allclose(to_numpy(params["weight"]), -1e-10 / 2**0.5, rtol=1e-5)
+    assert not np.any(to_numpy(params["zero"]))
+
+
+@pytest.mark.parametrize("limit", ["clipvalue", "clipnorm", "global_clipnorm"])
+def test_clipping_zeros_changes_nothing_and_hides_no_nan(limit, xp):
+    optimizer = SGD(1.0, **{limit: 1.0})
+
+    def step(g):
+        zero = xp.asarray(np.zeros((1, 2))) * 1.0
+        params, _ = optimizer.update({"weight": zero}, {"weight": xp.asarray(np.array([[g, 0.0]])) * 1.0}, {}, 1.0)
+        return to_numpy(params["weight"])[0, 0]
+
+    assert step(0.0) == 0
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(step(np.nan))
+        assert limit == "clipvalue" or not np.isfinite(step(np.inf))
+
+
+DEFAULTS = [Adam(0.01), AdamW(0.01), RMSprop(0.01), RMSprop(0.01, momentum=0.5), Adagrad(0.01)]
+
+
+def path(optimizer, xp, gradients):
+    """From 1, as float64 on the host."""
+    params = {"weight": xp.asarray(np.ones((1, 2))) * 1.0}
+    state = optimizer.init(params)
+    for g in gradients:
+        params, state = optimizer.update(params, {"weight": xp.asarray(g) * 1.0}, state, 0.01)
+    return to_numpy(params["weight"])
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-7, 1e-9])
+@pytest.mark.parametrize("optimizer", DEFAULTS, ids=repr)
+def test_twenty_steps_with_small_gradients_are_pytorchs(optimizer, size, xp64):
+    """By the defaults of both: where epsilon is added, and how large it is, decides these."""
+    torch = pytest.importorskip("torch")
+    gradients = np.random.default_rng(0).normal(size=(20, 1, 2)) * size
+    weight = torch.tensor(np.ones((1, 2)), requires_grad=True)
+    kind = getattr(torch.optim, type(optimizer).__name__)
+    settings = {
+        name: getattr(optimizer, ours)
+        for name, ours in {"initial_accumulator_value": "initial_accumulator_value", "momentum": "momentum",
+                           "alpha": "rho"}.items() if hasattr(optimizer, ours)
+    }  # fmt: skip
+    reference = kind([weight], lr=0.01, weight_decay=optimizer.weight_decay, **settings)
+    for g in gradients:
+        weight.grad = torch.tensor(g)
+        reference.step()
+
+    np.testing.assert_allclose(path(optimizer, xp64, gradients), weight.detach().numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("g", [1e-3, 1e-8, 1e-12])
+def test_steps_of_a_constant_gradient_in_closed_form(g, xp64):
+    """Adam: lr g/(g + ε); RMSprop: s = (1 - ρᵗ) g²; Adagrad from 0: s = t g²."""
+    t = np.arange(1, 21)
+    roots = {
+        Adam(0.01): (1e-8, g * np.ones(20)),
+        AdamW(0.01, weight_decay=0.0): (1e-8, g * np.ones(20)),
+        RMSprop(0.01): (1e-8, g * np.sqrt(1 - 0.9**t)),
+        Adagrad(0.01, initial_accumulator_value=0.0): (1e-10, g * np.sqrt(t)),
+    }
+
+    for optimizer, (epsilon, root) in roots.items():
+        moved = 1 - path(optimizer, xp64, np.full((20, 1, 2), g))
+        np.testing.assert_allclose(moved, np.sum(0.01 * g / (root + epsilon)), rtol=1e-9)  # 1 - p cancels

@@ -1,4 +1,8 @@
-"""Optimizers with a step size of each parameter's own: Adam, AdamW, RMSprop, Adagrad."""
+"""Optimizers with a step size of each parameter's own: Adam, AdamW, RMSprop, Adagrad.
+
+ε is added to the root, as in PyTorch and with PyTorch's defaults, in all of them. Keras adds it within the root in RMSprop
+and Adagrad, √(s + ε), and has the default 1e-7: with gradients of about 1e-5 or less its steps are shorter.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,8 @@ class Adam(Optimizer):
     ----------
     learning_rate : float, Schedule or callable of the step, default 0.001
     beta_1, beta_2 : float, default 0.9 and 0.999
-    epsilon : float, default 1e-7
+    epsilon : float, default 1e-8
+        ε, outside the root; the place and the default of PyTorch (Keras: the same place, 1e-7).
 
     Raises
     ------
@@ -34,7 +39,7 @@ class Adam(Optimizer):
     learning_rate: float | Callable[[int], float] = 0.001
     beta_1: float = 0.9
     beta_2: float = 0.999
-    epsilon: float = 1e-7
+    epsilon: float = 1e-8
 
     def __post_init__(self):
         super().__post_init__()
@@ -97,7 +102,8 @@ class RMSprop(Optimizer):
     learning_rate : float, Schedule or callable of the step, default 0.001
     rho : float, default 0.9
     momentum : float, default 0.0
-    epsilon : float, default 1e-7
+    epsilon : float, default 1e-8
+        ε, outside the root; the place and the default of PyTorch (Keras: √(s + ε), 1e-7).
 
     Raises
     ------
@@ -108,7 +114,7 @@ class RMSprop(Optimizer):
     learning_rate: float | Callable[[int], float] = 0.001
     rho: float = 0.9
     momentum: float = 0.0
-    epsilon: float = 1e-7
+    epsilon: float = 1e-8
 
     def __post_init__(self):
         super().__post_init__()
@@ -154,7 +160,8 @@ class Adagrad(Optimizer):
     learning_rate : float, Schedule or callable of the step, default 0.001
     initial_accumulator_value : float, default 0.1
         s before the first step.
-    epsilon : float, default 1e-7
+    epsilon : float, default 1e-10
+        ε, outside the root; the place and the default of PyTorch (Keras: √(s + ε), 1e-7).
 
     Raises
     ------
@@ -164,7 +171,7 @@ class Adagrad(Optimizer):
 
     learning_rate: float | Callable[[int], float] = 0.001
     initial_accumulator_value: float = 0.1
-    epsilon: float = 1e-7
+    epsilon: float = 1e-10
 
     def __post_init__(self):
         super().__post_init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from functools import reduce
 
 from xpnet import schedules
 from xpnet.backend import namespace
@@ -28,7 +29,7 @@ class Optimizer(ABC):
     clipvalue : float, optional
         Each element of a gradient is kept within ±clipvalue.
     clipnorm : float, optional
-        Each parameter's gradient is scaled down to this Euclidean norm.
+        Each parameter's gradient is scaled down to this Euclidean norm, whatever its size: squares neither overflow nor vanish.
     global_clipnorm : float, optional
         All gradients are scaled down together to this norm. R. Pascanu et al., ICML 2013.
 
@@ -91,21 +92,34 @@ class Optimizer(ABC):
             c = self.clipvalue
             return map_elements(lambda g: namespace(g).minimum(namespace(g).maximum(g, -c), c), grads)
         if self.clipnorm is not None:
-            return map_leaves(lambda g: g * _scale(_square_sum(g), self.clipnorm), grads)
+            return map_leaves(lambda g: _limit_norm([g], self.clipnorm)(g), grads)
         if self.global_clipnorm is not None:
-            scale = _scale(sum(_square_sum(g) for g in leaves(grads)), self.global_clipnorm)
-            return map_elements(lambda g: g * scale, grads)
+            return map_elements(_limit_norm(leaves(grads), self.global_clipnorm), grads)
         return grads
 
 
-def _square_sum(g):
-    return namespace(g).sum(g * g)
+def _limit_norm(arrays, limit):
+    """A rule that scales elements down so that the norm over all of `arrays` is at most `limit`.
 
+    The norm is c r, c the largest absolute value and r the norm of the elements divided by c: squares neither overflow nor
+    vanish. 1/c is taken in two factors, because float32 may not hold it. Below the limit the rule changes no bit. Infinite
+    and NaN elements stay, for the divergence guard to find.
+    """
+    xp = namespace(arrays[0])
+    c = reduce(xp.maximum, [xp.max(xp.abs(g)) for g in arrays])
+    c = xp.maximum(c, 1e-19)  # no smaller: squares of 1e-38 / 1e-19 do not vanish, and limit/c is finite for zeros too
+    root = c**-0.5
+    r = xp.sqrt(sum(xp.sum((g * root * root) ** 2) for g in arrays))
+    above = r > limit / c
+    first = xp.where(above, root, 1.0)
+    second = xp.where(above, root * (limit / xp.maximum(r, 1e-19)), 1.0)
 
-def _scale(square_sum, limit):
-    """limit / norm where the norm is above the limit, else 1."""
-    xp = namespace(square_sum)
-    return limit / xp.maximum(xp.sqrt(square_sum), limit)
+    def rule(g):
+        g *= first
+        g *= second
+        return g
+
+    return rule
 
 
 def _map_weights(function, tree, *others):
