@@ -187,7 +187,7 @@ def test_each_step_draws_anew(layer, xp, rng):
             lambda: RandomShift(6, 0).init(None, (6, 8, 1)),
             "shift must be smaller than the image.*Received: RandomShift",
         ),
-        (lambda: RandomFlip("diagonal"), "Received: 'diagonal'"),
+        (lambda: RandomFlip("diagonal"), "Received: direction='diagonal'"),
         (lambda: RandomRotation(200), r"must be a number in \[0, 180\]. Received: degrees=200"),
         (
             lambda: RandomRotation(10).init(None, (28, 28)),

@@ -71,7 +71,7 @@ def test_a_second_run_begins_anew():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "up"}, 'mode must be "auto", "min" or "max"'),
+        ({"mode": "up"}, 'mode must be one of "auto", "min", "max". Received: mode='),
         (
             {"monitor": "val_acc"},
             r'No metric has that name. Did you mean "accuracy"\? .*mode="max". Received: .*val_acc',

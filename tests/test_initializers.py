@@ -190,7 +190,7 @@ def test_get_accepts_any_function():
 
 @pytest.mark.parametrize("unknown", ["glorot", "", None, 0.05, HeNormal, ["zeros"]])
 def test_get_of_an_unknown_one_lists_the_names(unknown):
-    with pytest.raises(ValueError, match=r"one of the names zeros, ones, .*, he_normal") as error:
+    with pytest.raises(ValueError, match=r'one of "zeros", "ones", .*, "he_normal"') as error:
         initializers.get(unknown)
 
     assert str(error.value).endswith(f"Received: {unknown!r}")

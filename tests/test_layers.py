@@ -219,7 +219,7 @@ def test_dense_with_activation_means_two_layers():
         (lambda: Rescaling(float("nan")), "Received: scale=nan"),
         (lambda: Reshape(2.5), "shape must be a tuple of positive sizes.*Received: shape=2.5"),
         (lambda: GELU("exact"), "approximate"),
-        (lambda: Activation("swoosh"), "one of relu, .*Received: 'swoosh'"),
+        (lambda: Activation("swoosh"), 'one of "relu", .*Received: .swoosh'),
         (lambda: Reshape((-1, -1)), "at most one of them -1"),
         (lambda: Dense(2).init(None, (28, 28)), r"Put Flatten\(\) before it.*\(28, 28\)"),
         (lambda: base.init(Dense(2, activation="relu"), None, (3,)), "put it into a Sequential"),

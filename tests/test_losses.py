@@ -349,8 +349,10 @@ def test_get():
     assert losses.get("softmax_cross_entropy") == SoftmaxCrossEntropy()
     assert losses.get("gaussian_nll") is losses.gaussian_nll
     assert losses.get(Huber(2.0)) == Huber(2.0)
-    for wrong in ("mse", None, Huber):
-        with pytest.raises(ValueError, match=r"softmax_cross_entropy, .*Received: "):
+    assert losses.get("mse") is losses.mean_squared_error
+    assert losses.get("mae") is losses.mean_absolute_error
+    for wrong in ("mean_error", None, Huber):
+        with pytest.raises(ValueError, match=r'"softmax_cross_entropy", .*Received: '):
             losses.get(wrong)
 
 

@@ -174,7 +174,7 @@ def test_validation_values_stand_at_the_epochs_that_were_validated():
         ({"metric": "recall"}, r"holds loss, accuracy; .*metrics=.*metric='recall'"),
         ({"metric": "val_loss"}, r"metric='val_loss'"),
         ({"metric": "accuracy", "per": "iteration"}, r"record_every"),
-        ({"per": "step"}, r'"epoch" or "iteration". Received: per='),
+        ({"per": "step"}, r'"epoch", "iteration". Received: per='),
         ({"smooth": 4}, r"smooth must be an integer from 1 .* 3. Received: smooth=4"),
         ({"smooth": 0}, r"smooth=0"),
         ({"history": {str(i): History() for i in range(8)}}, r"up to 7 histories.*Received: 8"),

@@ -283,7 +283,10 @@ def test_initial_values(rng):
             r"LSTM takes sequences.*Reshape\(\(time, features\)\).*samples of shape \(28,\)",
         ),
         (lambda: Bidirectional(Dense(3)), "layer must be recurrent: SimpleRNN, LSTM or GRU. Received: Dense"),
-        (lambda: Bidirectional(LSTM(3), merge="sum"), 'merge must be "concatenate" or "add". Received: \'sum\''),
+        (
+            lambda: Bidirectional(LSTM(3), merge="sum"),
+            'merge must be one of "concatenate", "add". Received: merge=\'sum\'',
+        ),
     ],
 )
 def test_settings_and_shapes_are_checked(make, message):

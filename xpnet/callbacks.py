@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from xpnet import metrics
-from xpnet.checks import boolean, is_integer, number, require
+from xpnet.checks import boolean, is_integer, number, require, require_choice
 from xpnet.tree import Tree
 
 
@@ -99,8 +99,7 @@ class EarlyStopping(Callback):
         mode: str = "auto",
         restore_best_weights: bool = False,
     ):
-        if mode not in ("auto", "min", "max"):
-            raise ValueError(f'mode must be "auto", "min" or "max". Received: mode={mode!r}')
+        require_choice("mode", mode, "auto", "min", "max")
         require(is_integer(patience) and patience >= 0, "patience must be an integer of at least 0", f"{patience=}")
         require(isinstance(monitor, str), "monitor must be a name in the history", f"{monitor=}")
         name = monitor.removeprefix("val_")

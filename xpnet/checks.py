@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
+from types import MappingProxyType
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -13,6 +16,50 @@ def require(holds: bool, rule: str, received: Any) -> None:
     """Raise ValueError unless the rule holds."""
     if not holds:
         raise ValueError(f"{rule}. Received: {received}")
+
+
+def unknown_name(
+    rule: str, name: Any, names: Iterable[str], elsewhere: Mapping[str, str] = MappingProxyType({}), setting: str = ""
+) -> ValueError:
+    """The error for a name that is not among `names`, with the one that may have been meant.
+
+    Parameters
+    ----------
+    rule : str
+        Such as "An optimizer is an object such as SGD(0.1) or one of"; the names follow.
+    name : Any
+        As it was received.
+    names : iterable of str
+    elsewhere : mapping of str to str, optional
+        From a name in another library, in small letters and digits alone, to what to write here.
+    setting : str, optional
+        The argument that held the name.
+    """
+    plain = {_plain(one): one for one in names}
+    advice = ""
+    if isinstance(name, str):
+        near = importlib.import_module("difflib").get_close_matches(
+            _plain(name), plain, 1
+        )  # 1 ms that only errors need
+        if _plain(name) in elsewhere:
+            advice = f" Write {elsewhere[_plain(name)]}."
+        elif near:
+            advice = f' Did you mean "{plain[near[0]]}"?'
+    elif isinstance(name, type):
+        advice = f" Make an object of the class: {name.__name__}(...)."
+    listed = ", ".join(f'"{one}"' for one in plain.values())
+    received = f"{setting}={name!r}" if setting else repr(name)
+    return ValueError(f"{rule} {listed}.{advice} Received: {received:.200}")
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def require_choice(setting: str, value: Any, *choices: str) -> None:
+    """Raise ValueError unless the setting has one of these values."""
+    if not (isinstance(value, str) and value in choices):
+        raise unknown_name(f"{setting} must be one of", value, choices, setting=setting)
 
 
 def is_integer(value: Any) -> TypeGuard[int]:

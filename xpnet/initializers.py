@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from xpnet.checks import require, set_numbers
+from xpnet.checks import require, set_numbers, unknown_name
 
 
 @dataclass(frozen=True)
@@ -207,11 +207,10 @@ def get(initializer):
     """The initializer of a name such as "glorot_uniform", with its default settings; an object as it is."""
     if isinstance(initializer, str) and initializer in _BY_NAME:
         return _BY_NAME[initializer]()
-    require(
-        callable(initializer) and not isinstance(initializer, type),
-        f"An initializer is an object such as Normal(0.01), or one of the names {', '.join(_BY_NAME)}",
-        repr(initializer),
-    )
+    if not callable(initializer) or isinstance(initializer, type):
+        raise unknown_name(
+            "An initializer is an object such as Normal(0.01) or one of", initializer, _BY_NAME, _ELSEWHERE
+        )
     return initializer
 
 
@@ -237,4 +236,14 @@ _BY_NAME: dict[str, type[Initializer]] = {
     "glorot_normal": GlorotNormal,
     "he_uniform": HeUniform,
     "he_normal": HeNormal,
+}
+_ELSEWHERE = {
+    "xavier": '"glorot_uniform"',
+    "xavieruniform": '"glorot_uniform"',
+    "xaviernormal": '"glorot_normal"',
+    "kaiminguniform": '"he_uniform"',
+    "kaimingnormal": '"he_normal"',
+    "he": '"he_normal" or "he_uniform"',
+    "randomnormal": '"normal"',
+    "randomuniform": '"uniform"',
 }

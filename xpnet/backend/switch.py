@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backend.base import Backend
+from xpnet.checks import require_choice, unknown_name
 from xpnet.errors import BackendNotAvailableError
 from xpnet.tree import Array
 
@@ -27,6 +28,12 @@ EXTRAS = {
     "torch": "torch",
     "jax": "jax",
     "array_api_strict": "test",
+}
+_ELSEWHERE = {
+    "pytorch": '"torch"',
+    "cuda": '"cupy", or "torch" with device="cuda"',
+    "gpu": '"cupy" or "auto"',
+    "cpu": '"numpy"',
 }
 
 _default: Backend | None = None
@@ -92,12 +99,12 @@ def make_backend(name: str | Backend, *, device: Any = None, dtype: str | None =
                 f"A Backend object has its device and dtype; give neither. Received: {device=}, {dtype=}, {options}"
             )
         return name
-    if dtype not in (None, "float32", "float64"):
-        raise ValueError(f'dtype must be "float32" or "float64". Received: dtype={dtype!r}')
+    if dtype is not None:
+        require_choice("dtype", dtype, "float32", "float64")
     if name == "auto":
         return _auto(device, dtype, options)
     if name not in EXTRAS:
-        raise ValueError(f"The backend must be one of {', '.join([*EXTRAS, 'auto'])}. Received: {name!r}")
+        raise unknown_name("The backend must be one of", name, [*EXTRAS, "auto"], _ELSEWHERE)
     try:
         library = importlib.import_module(f"xpnet.backend.{name}")
     except Exception as error:  # a broken library raises OSError, RuntimeError, ...

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from xpnet.backend import namespace
-from xpnet.checks import set_numbers
+from xpnet.checks import require_choice, set_numbers, unknown_name
 from xpnet.layers.base import Layer
 from xpnet.layers.reshaping import Identity
 from xpnet.special import erf
@@ -161,8 +161,7 @@ class GELU(Layer):
     approximate: Literal["none", "tanh"] = "none"
 
     def __post_init__(self):
-        if self.approximate not in ("none", "tanh"):
-            raise ValueError(f'approximate must be "none" or "tanh". Received: {self.approximate!r}')
+        require_choice("approximate", self.approximate, "none", "tanh")
 
     def forward(self, params, x):
         xp = namespace(x)
@@ -256,6 +255,12 @@ _NAMES = {
     "log_softmax": LogSoftmax,
     "linear": Identity,
 }
+_ELSEWHERE = {
+    "swish": '"silu"',
+    "logistic": '"sigmoid"',
+    "identity": '"linear", or leave the activation out',
+    "none": '"linear", or leave the activation out',
+}
 
 
 def Activation(activation: str | Layer) -> Layer:
@@ -269,5 +274,5 @@ def Activation(activation: str | Layer) -> Layer:
     if isinstance(activation, Layer):
         return activation
     if not isinstance(activation, str) or activation not in _NAMES:
-        raise ValueError(f"An activation is a layer or one of {', '.join(_NAMES)}. Received: {activation!r}")
+        raise unknown_name("An activation is a layer such as LeakyReLU(0.2) or one of", activation, _NAMES, _ELSEWHERE)
     return _NAMES[activation]()

@@ -16,7 +16,7 @@ from operator import add
 from typing import Literal
 
 from xpnet.backend import device, namespace
-from xpnet.checks import is_integer, require, set_counts, set_numbers
+from xpnet.checks import is_integer, require, require_choice, set_counts, set_numbers
 from xpnet.layers.base import Layer
 from xpnet.layers.windows import require_image
 from xpnet.random import uniform_bits
@@ -158,8 +158,7 @@ class RandomFlip(_Augmentation):
     direction: Literal["horizontal", "vertical", "both"] = "horizontal"
 
     def __post_init__(self):
-        if self.direction not in ("horizontal", "vertical", "both"):
-            raise ValueError(f'direction is "horizontal", "vertical" or "both". Received: {self.direction!r}')
+        require_choice("direction", self.direction, "horizontal", "vertical", "both")
 
     def forward(self, params, x, *, key):
         vertical, horizontal = (bits[..., None] < 32768 for bits in _draws(key, x))

@@ -9,7 +9,7 @@ from operator import add
 from typing import ClassVar
 
 from xpnet.backend import device, namespace
-from xpnet.checks import is_integer, require
+from xpnet.checks import is_integer, require, require_choice
 from xpnet.layers.base import Layer
 from xpnet.layers.windows import PerAxis, Window, crop, pad, per_axis, require_image
 
@@ -28,8 +28,7 @@ class _Pooling(Layer):
         object.__setattr__(self, "pool_size", per_axis("pool_size", self.pool_size, self.rank))
         strides = self.pool_size if self.strides is None else self.strides
         object.__setattr__(self, "strides", per_axis("strides", strides, self.rank))
-        if self.padding not in ("valid", "same"):
-            raise ValueError(f'padding must be "valid" or "same". Received: padding={self.padding!r}')
+        require_choice("padding", self.padding, "valid", "same")
 
     def init(self, rng, input_shape):
         require_image(self, input_shape, self.rank)

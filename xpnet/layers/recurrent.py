@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.checks import set_booleans, set_counts, set_numbers
+from xpnet.checks import require_choice, set_booleans, set_counts, set_numbers
 from xpnet.layers.activations import sigmoid
 from xpnet.layers.base import Layer
 from xpnet.tree import Array, Tree
@@ -344,8 +344,7 @@ class Bidirectional(Layer):
     def __post_init__(self):
         if not isinstance(self.layer, Recurrent):
             raise ValueError(f"layer must be recurrent: SimpleRNN, LSTM or GRU. Received: {self.layer!r}")
-        if self.merge not in ("concatenate", "add"):
-            raise ValueError(f'merge must be "concatenate" or "add". Received: {self.merge!r}')
+        require_choice("merge", self.merge, "concatenate", "add")
         if self.merge == "add" and self.layer.return_sequences and self.layer.mask_value:
             raise ValueError(f"A sum keeps no mask_value but 0.0: concatenate. Received: {self.layer.mask_value=}")
 

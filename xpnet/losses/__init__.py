@@ -6,6 +6,7 @@ z: (K, batch, units), the loss is (K,): one for each network.
 
 from __future__ import annotations
 
+from xpnet.checks import unknown_name
 from xpnet.losses.base import Loss
 from xpnet.losses.classification import BinaryCrossEntropy, CategoricalCrossEntropy, SoftmaxCrossEntropy, one_hot
 from xpnet.losses.positions import PerPosition
@@ -34,10 +35,37 @@ _BY_NAME: dict[str, Loss] = {
     "binary_cross_entropy": binary_cross_entropy,
     "mean_squared_error": mean_squared_error,
     "mean_absolute_error": mean_absolute_error,
+    "mse": mean_squared_error,
+    "mae": mean_absolute_error,
     "huber": huber,
     "poisson": poisson,
     "quantile": quantile,
     "gaussian_nll": gaussian_nll,
+}
+
+_SOFTMAX = '"softmax_cross_entropy", which has the softmax in it: the network ends without one'
+_SIGMOID = '"binary_cross_entropy", which has the sigmoid in it: the network ends without one'
+_ELSEWHERE = {
+    "sparsecategoricalcrossentropy": _SOFTMAX,
+    "categoricalcrossentropy": _SOFTMAX,
+    "crossentropy": _SOFTMAX,
+    "crossentropyloss": _SOFTMAX,
+    "nllloss": _SOFTMAX,
+    "logloss": '"softmax_cross_entropy", or "binary_cross_entropy" for one output; both have their activation in them',
+    "kldivergence": '"softmax_cross_entropy": on class probabilities it differs by their entropy, a constant',
+    "kldivloss": '"softmax_cross_entropy": on class probabilities it differs by their entropy, a constant',
+    "binarycrossentropy": _SIGMOID,
+    "bce": _SIGMOID,
+    "bceloss": _SIGMOID,
+    "bcewithlogitsloss": _SIGMOID,
+    "squarederror": '"mean_squared_error"',
+    "rmse": '"mean_squared_error", which has the same minimum',
+    "absoluteerror": '"mean_absolute_error"',
+    "l1loss": '"mean_absolute_error"',
+    "smoothl1loss": '"huber"',
+    "poissonnllloss": '"poisson"',
+    "pinball": '"quantile"',
+    "gaussiannllloss": '"gaussian_nll", with the logarithm of the variance as an output',
 }
 
 __all__ = [
@@ -52,7 +80,7 @@ __all__ = [
     "Poisson",
     "Quantile",
     "SoftmaxCrossEntropy",
-    *sorted(_BY_NAME),
+    *sorted(_BY_NAME.keys() - {"mse", "mae"}),
     "get",
     "one_hot",
 ]
@@ -63,6 +91,5 @@ def get(loss: str | Loss) -> Loss:
     if isinstance(loss, Loss):
         return loss
     if not isinstance(loss, str) or loss not in _BY_NAME:
-        names = ", ".join(_BY_NAME)
-        raise ValueError(f"A loss is an object such as Huber(0.5) or one of {names}. Received: {loss!r}")
+        raise unknown_name("A loss is an object such as Huber(0.5) or one of", loss, _BY_NAME, _ELSEWHERE)
     return _BY_NAME[loss]

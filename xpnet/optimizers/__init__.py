@@ -10,6 +10,7 @@ first: 95 µs for 80,000 numbers, against 17 in the gradient's memory and 27 in 
 
 from __future__ import annotations
 
+from xpnet.checks import unknown_name
 from xpnet.optimizers.adaptive import Adagrad, Adam, AdamW, RMSprop
 from xpnet.optimizers.base import Optimizer
 from xpnet.optimizers.sgd import SGD
@@ -18,13 +19,22 @@ __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "get"]
 
 _NAMES = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "adagrad": Adagrad}
 
+_FIRST_ORDER = '"adam" or "sgd": every method here goes by the gradient of a mini-batch'
+_ELSEWHERE = {
+    "momentum": "SGD(0.01, momentum=0.9)",
+    "nesterov": "SGD(0.01, momentum=0.9, nesterov=True)",
+    "lbfgs": _FIRST_ORDER,
+    "newtoncg": _FIRST_ORDER,
+    "nadam": '"adam"',
+    "adamax": '"adam"',
+    "adadelta": '"rmsprop"',
+}
+
 
 def get(optimizer: str | Optimizer) -> Optimizer:
     """An optimizer by name, with its defaults; an `Optimizer` is returned as it is."""
     if isinstance(optimizer, Optimizer):
         return optimizer
     if not isinstance(optimizer, str) or optimizer not in _NAMES:
-        raise ValueError(
-            f"An optimizer is an object such as SGD(0.1) or one of {', '.join(_NAMES)}. Received: {optimizer!r}"
-        )
+        raise unknown_name("An optimizer is an object such as SGD(0.1) or one of", optimizer, _NAMES, _ELSEWHERE)
     return _NAMES[optimizer]()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from xpnet.callbacks import History
-from xpnet.checks import is_integer
+from xpnet.checks import is_integer, require_choice
 from xpnet.errors import optional_import
 from xpnet.plotting.figures import BLUE, COLORS, VERMILLION, one_panel, text_color, tidy
 
@@ -59,8 +59,7 @@ def learning_curves(
     ValueError
         The history does not hold the metric, or not per epoch or iteration as asked; `smooth` exceeds its points.
     """
-    if per not in ("epoch", "iteration"):
-        raise ValueError(f'per must be "epoch" or "iteration". Received: per={per!r}')
+    require_choice("per", per, "epoch", "iteration")
     histories = _named_histories(history)
     series = [_series(one, metric, per) for one in histories.values()]
     smoothed = [_running_mean(*train, smooth) for train, *_ in series]
