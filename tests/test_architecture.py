@@ -16,7 +16,7 @@ LADDER = [  # each line may import itself and the lines above it
     {"random", "special", "initializers", "schedules", "datasets"},
     {"layers"},
     {"losses", "metrics", "optimizers"},
-    {"callbacks", "evaluation", "divergence", "inspection", "inputs"},
+    {"callbacks", "evaluation", "divergence", "inspection", "inputs", "progress"},
     {"training"},
     {"model"},
     {"plotting"},

@@ -319,16 +319,6 @@ def test_on_train_batch_end_sees_every_step(xp):
     assert steps == [(i, ["accuracy", "loss"]) for i in range(6)]
 
 
-@pytest.mark.parametrize("verbose", [0, 1, 2])
-def test_progress_shows_loss_and_metrics(verbose, capfd):
-    """On NumPy alone: the display does not depend on the backend."""
-    fit(make_model(make_backend("numpy")), epochs=2, verbose=verbose)
-    out, err = capfd.readouterr()
-
-    shown = {0: "", 1: err, 2: out}[verbose]
-    assert (out + err == "") if verbose == 0 else ("Epoch 2/2" in shown and "loss=" in shown and "accuracy=" in shown)
-
-
 def test_summary(capsys):
     """On NumPy alone: shapes are the same everywhere."""
     make_model(make_backend("numpy"), layers=[Flatten(), Dense(4, activation="relu"), Dense(3)]).summary((2, 3))

@@ -1,13 +1,9 @@
-"""What watches a run of `fit`: the history it returns, the progress bar, and callbacks (named as in Keras)."""
+"""What watches a run of `fit`: the history it returns, and callbacks (named as in Keras)."""
 
 from __future__ import annotations
 
-import importlib
 import math
-import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Any
 
 from xpnet import metrics
@@ -145,52 +141,3 @@ class EarlyStopping(Callback):
     def on_train_end(self) -> None:
         if self.best_state is not None:
             self.model.state = self.best_state
-
-
-class Progress:
-    """The display of `fit`: 0 is silent, 1 a bar for each epoch, 2 a line for each epoch."""
-
-    def __init__(self, verbose: int):
-        self.verbose = verbose
-        self.bar: Any = None
-
-    def start(self, epoch: int, epochs: range, steps: int) -> None:
-        """An epoch of so many steps begins."""
-        self.title, self.begin = f"Epoch {epoch + 1}/{epochs.stop}", time.perf_counter()
-        if self.verbose == 1:
-            self.bar = _tqdm()(total=steps, desc=self.title, unit="step", dynamic_ncols=True)
-
-    def update(self, steps: int, means: dict) -> None:
-        """Some steps are done, with these means so far."""
-        if self.bar is not None:
-            self.bar.set_postfix_str(_line(means), refresh=False)
-            self.bar.update(steps)
-
-    def end(self, logs: dict) -> None:
-        """The epoch is over."""
-        if self.bar is not None:
-            self.bar.set_postfix_str(_line(logs))
-            self.close()
-        elif self.verbose == 2:
-            print(f"{self.title} - {time.perf_counter() - self.begin:.1f}s - {_line(logs)}", flush=True)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
-
-
-def progress(steps: Iterable, verbose: int) -> Iterable:
-    """`steps` with a progress bar if verbose is 1."""
-    return _tqdm()(steps, unit="step", dynamic_ncols=True) if verbose == 1 else steps
-
-
-def _tqdm() -> Any:
-    return importlib.import_module("tqdm.auto").tqdm  # when first shown: it brings asyncio, 25 ms
-
-
-def _line(logs: dict) -> str:
-    """Each value; of a list (of K networks, of classes) the mean, of a matrix nothing."""
-    lists = {name: value if isinstance(value, list) else [value] for name, value in logs.items()}
-    return ", ".join(f"{name}={fmean(v):.4f}" for name, v in lists.items() if not isinstance(v[0], list))

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from xpnet.backend import Backend, device, namespace, quiet, to_numpy
-from xpnet.callbacks import progress
 from xpnet.checks import require_positive
 from xpnet.layers import base
 from xpnet.layers.base import Layer, Shape
 from xpnet.losses import Loss
 from xpnet.metrics.base import Metric, means
+from xpnet.progress import Progress
 from xpnet.tree import Array, Tree, map_leaves
 
 EVALUATION_BATCH = 512  # rows at once where the caller does not say
@@ -70,7 +70,7 @@ def run_batches(
     state: Tree,
     data: dict[str, Array],
     batch_size: int | None,
-    verbose: int,
+    progress: Progress,
     multiplications: int,
 ) -> Iterator[tuple[int, Any]]:
     """Yield ``(rows, function's result)`` for one batch after the other; a row takes so many multiplications."""
@@ -78,12 +78,14 @@ def run_batches(
         require_positive(batch_size=batch_size)
     rows, size = data["x"].shape[0], batch_size or EVALUATION_BATCH
     state = {"params": state["params"], "statistics": state["statistics"]}
-    for start in progress(range(0, rows, size), verbose):
+    progress.start(type(function).__name__, steps=-(-rows // size))
+    for start in range(0, rows, size):
         stop = min(start + size, rows)
         batch = {name: values[start:stop, ...] for name, values in data.items()}
         with backend.limited_threads((stop - start) * multiplications):
             result = backend.call(function, state, batch)
         yield stop - start, result
+        progress.update(1)
 
 
 def evaluate(
@@ -92,16 +94,19 @@ def evaluate(
     state: Tree,
     data: dict[str, Array],
     batch_size: int | None,
-    verbose: int,
+    verbose: str | int,
     multiplications: int,
 ) -> dict:
     """Loss and metrics over a data set, as Python numbers."""
-    started = list(
-        run_batches(backend, function, state, data, batch_size, verbose, multiplications)
-    )  # before one is read
-    rows = [n for n, _ in started]
-    records = map_leaves(lambda *values: np.stack([to_numpy(value) for value in values]), *[r for _, r in started])
-    return Averages(function.metrics).add(records, rows).values()
+    with Progress(verbose) as progress:
+        started = list(
+            run_batches(backend, function, state, data, batch_size, progress, multiplications)
+        )  # before one is read
+        rows = [n for n, _ in started]
+        records = map_leaves(lambda *values: np.stack([to_numpy(value) for value in values]), *[r for _, r in started])
+        values = Averages(function.metrics).add(records, rows).values()
+        progress.end(values)
+    return values
 
 
 def in_target_form(answer: Array, target_shape: Shape | None, leading: int) -> Array:

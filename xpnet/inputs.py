@@ -16,6 +16,7 @@ from xpnet.layers.base import Layer, Shape
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
+from xpnet.progress import check_verbose
 from xpnet.tree import Array
 
 PASSING = ("Dropout", "Flatten", "Identity", "Reshape")  # layers that leave values what they are
@@ -258,8 +259,7 @@ def check_fit_settings(
         )
     if record_every is not None:
         require_positive(record_every=record_every)
-    if verbose not in ("auto", 0, 1, 2):
-        raise ValueError(f'verbose must be "auto", 0, 1 or 2. Received: verbose={verbose!r}')
+    check_verbose(verbose)
 
 
 def check_callbacks(callbacks: Any) -> list[Callback]:

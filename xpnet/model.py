@@ -11,7 +11,7 @@ import numpy as np
 
 from xpnet import inputs, inspection, losses, optimizers
 from xpnet.backend import Backend, get_backend, make_backend, quiet
-from xpnet.callbacks import Callback, History, Progress
+from xpnet.callbacks import Callback, History
 from xpnet.checks import require_positive
 from xpnet.evaluation import Evaluation, Inference, evaluate, in_target_form, named_values, run_batches
 from xpnet.layers import base
@@ -20,6 +20,7 @@ from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
+from xpnet.progress import Progress
 from xpnet.random import host_rng
 from xpnet.training import Loop, Plan, TrainingStep
 from xpnet.tree import Array, Tree, leaves, map_leaves, named_leaves
@@ -230,7 +231,8 @@ class Model:
         epochs : int, default 1
             The number of the epoch to stop before: ``epochs - initial_epoch`` epochs are trained.
         verbose : {"auto", 0, 1, 2}, default "auto"
-            0 silent, 1 a progress bar (which "auto" means), 2 a line for each epoch.
+            0 is silent, 2 prints a line for each epoch, 1 and "auto" show a progress bar before it if a terminal or a notebook
+            is there. Of several networks, or classes, the mean is shown.
         callbacks : sequence of Callback, optional
         validation_split : float, default 0.0
             The share of samples, from the end of x before shuffling, that is held out for validation; what is left for
@@ -306,13 +308,10 @@ class Model:
         self.target_shape = tuple(np.shape(y)[1:])
         self.multiplications = built.multiplications
         self.history, self.stop_training, self.validates = plan.history, False, validation is not None
-        progress = Progress(1 if verbose == "auto" else int(verbose))
         for callback in callbacks:
             callback.model = self
-        try:
+        with Progress(verbose) as progress:
             return Loop(self, plan, callbacks, progress).run()
-        finally:
-            progress.close()
 
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Any:
         """One training step on the given batch -> its loss and metrics before the step, as `evaluate` returns them."""
@@ -332,11 +331,13 @@ class Model:
         x: Any,
         y: Any,
         batch_size: int | None = None,
-        verbose: int = 0,
+        verbose: str | int = 0,
         sample_weight: Any = None,
         return_dict: bool = False,
     ) -> Any:
-        """Loss and metrics on a data set, without dropout and with the running statistics; verbose=1 shows a bar.
+        """Loss and metrics on a data set, without dropout and with the running statistics.
+
+        With ``verbose=1`` a bar and a line show them, as in `fit`.
 
         Returns
         -------
@@ -350,23 +351,26 @@ class Model:
         logs = self.evaluate_prepared(data, batch_size, verbose)
         return logs if return_dict else named_values(logs)
 
-    def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None, verbose: int = 0) -> dict:
+    def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None, verbose: str | int = 0) -> dict:
         """`evaluate` on data from `prepare`; a dict."""
         function = Evaluation(self.network, self.backend.dtype, self.loss, self.metrics)
         multiplications = self.multiplications[tuple(data["x"].shape[1:])]
         return evaluate(self.backend, function, self.built_state(), data, batch_size, verbose, multiplications)
 
-    def predict_logits(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
+    def predict_logits(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
         """The network's raw outputs for x, (n, ..., units), on the model's backend; a new array, also where layers pass x on."""
         state, function = self.built_state(), Inference(self.network, self.backend.dtype)
         x = inputs.prepare_x(self.backend, x)
         self._accept(x)
         multiplications = self.multiplications[tuple(x.shape[1:])]
-        batches = run_batches(self.backend, function, state, {"x": x}, batch_size, verbose, multiplications)
-        return self.backend.namespace.concat([z for _, z in batches], axis=self._batch_axis)  # of one batch, a copy
+        with Progress(verbose) as progress:
+            batches = run_batches(self.backend, function, state, {"x": x}, batch_size, progress, multiplications)
+            outputs = [z for _, z in batches]
+            progress.end()
+        return self.backend.namespace.concat(outputs, axis=self._batch_axis)  # of one batch, a copy
 
     @quiet
-    def predict(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
+    def predict(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
         """The network's answer: probabilities of classes, or values in the shape of the targets.
 
         The loss's own activation is applied: the softmax of ``"softmax_cross_entropy"``, the sigmoid of
@@ -384,7 +388,7 @@ class Model:
         return in_target_form(answer, self.target_shape, self._batch_axis)
 
     @quiet
-    def predict_classes(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Array:
+    def predict_classes(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
         """The labels: the class of the largest probability; of `BinaryCrossEntropy` 0 or 1 for each unit.
 
         Returns

@@ -22,12 +22,13 @@ import numpy as np
 
 from xpnet import schedules
 from xpnet.backend import Backend, namespace, to_numpy
-from xpnet.callbacks import Callback, History, Progress
+from xpnet.callbacks import Callback, History
 from xpnet.checks import number
 from xpnet.divergence import diagnose
 from xpnet.evaluation import Averages, Evaluation, prefixed
 from xpnet.layers import base
 from xpnet.optimizers import Optimizer
+from xpnet.progress import Progress
 from xpnet.random import host_rng, step_keys
 from xpnet.tree import Array, Tree, leaves, map_leaves
 
@@ -105,7 +106,7 @@ class Loop:
         self.step: TrainingStep = self.model.training_step
         self.rate = schedules.get(self.model.optimizer.learning_rate)
         size, order, averages = self.plan.batch_size, self._order(), Averages(self.step.metrics)
-        self.progress.start(epoch, self.plan.epochs, steps=-(-len(order) // size))
+        self.progress.start(f"Epoch {epoch + 1}/{self.plan.epochs.stop}", steps=-(-len(order) // size))
         full = len(order) - len(order) % size
         blocks = [order[:full].reshape(-1, size)] + ([order[None, full:]] if full < len(order) else [])
         self.epoch_start = self.model.step
