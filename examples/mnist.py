@@ -44,7 +44,7 @@ def load(name, data_dir):
         return name, getattr(xpnet.datasets, name)(data_dir)
     try:
         return "mnist", xpnet.datasets.mnist(data_dir)
-    except (xpnet.DatasetError, ImportError) as error:
+    except xpnet.DatasetError as error:
         print(f"MNIST is not to be had: {error}")
         print(
             "Training on scikit-learn's 8x8 digits instead. These are NOT MNIST, and their accuracy is another figure."

@@ -119,7 +119,7 @@ def has_mnist() -> bool:
 
     try:
         datasets.mnist(download=False)
-    except (DatasetError, ImportError):
+    except DatasetError:
         return False
     return True
 

@@ -1,53 +1,179 @@
-"""What all readers share: gzip is seen through when reading, and no file is ever left half-written."""
+"""What all readers and writers share: one way to open a file, one to replace it, and one form of labeled data.
+
+Whatever goes wrong while a file is read is a :class:`DatasetError` that names the file. Nothing is read from a
+pipe or a device, which may never end, and nothing is read past a limit that was stated before.
+"""
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import io
+import itertools
 import os
+import stat
 import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from xpnet.errors import DatasetError
 
-Split = tuple[np.ndarray, np.ndarray]  # images (or rows of pixels) and their labels
+Split = tuple[np.ndarray, np.ndarray]  # images (or rows of values) and their labels
 StrPath = str | os.PathLike[str]
 
 GZIP_MAGIC = b"\x1f\x8b"
+MAX_BYTES = 2**30  # 1 GiB: what a reader takes from one source unless it is told otherwise
+MAX_LABEL = 2**16 - 1
+LONGEST_LINE = 2**24
+ARCHIVES = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstandard"}
 
 
-def unpack(content: bytes, origin: object) -> bytes:
-    """What is inside, if the content is gzip, else the content; ``origin`` names it in an error.
+class Pair(NamedTuple):
+    x: np.ndarray
+    y: np.ndarray
 
-    The first bytes decide, not the file name: some servers and browsers unpack on the way.
+
+class Labeled(Pair):
+    """A pair ``x, y`` that also knows what its labels are called: ``class_names[label]``.
+
+    Attributes
+    ----------
+    x, y : ndarray
+        The data, one row or image per label, and the labels ``(n,)``.
+    class_names : tuple of str
+        The name of each label from 0 on.
     """
-    if not content.startswith(GZIP_MAGIC):
-        return content
+
+    class_names: tuple[str, ...]
+
+    def __new__(cls, x: np.ndarray, y: np.ndarray, class_names: tuple[str, ...] = ()) -> Labeled:
+        pair = super().__new__(cls, x, y)
+        pair.class_names = class_names
+        return pair
+
+
+def label_type(largest: int) -> np.dtype:
+    """The smallest unsigned type that holds labels up to the largest: uint8 or uint16."""
+    return np.dtype(np.uint8 if largest < 256 else np.uint16)
+
+
+@contextmanager
+def reading(path: StrPath) -> Iterator[BinaryIO]:
+    """Yield the uncompressed content of a regular file; whatever goes wrong inside is a DatasetError."""
+    with errors_named(path), open(path, "rb", opener=without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DatasetError(
+                f"{path}: expected a regular file, found a pipe, a socket or a device, which may never end. "
+                "Save its content to a file and read that."
+            )
+        yield unpacked(file, path)
+
+
+@contextmanager
+def errors_named(origin: object) -> Iterator[None]:
+    """Turn an error of reading into a DatasetError that names where the content came from, and the remedy."""
     try:
-        return gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as error:
+        yield
+    except DatasetError:
+        raise
+    except UnicodeError as error:
         raise DatasetError(
-            f"{origin}: expected a complete gzip file, found {len(content):,} bytes that do not unpack "
-            f"({error}). The file is damaged; replace it."
+            f"{origin}: expected text in UTF-8, or in UTF-16 with a byte order mark, found other bytes ({error}). "
+            "Save the file as UTF-8."
         ) from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DatasetError(
+            f"{origin}: expected a complete gzip file, found one that does not unpack ({error}). "
+            "The file is damaged; replace it."
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        raise DatasetError(f"{origin}: cannot be read ({error}). Check the path and its permissions.") from error
+
+
+def without_waiting(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def unpacked(file: BinaryIO, origin: object) -> BinaryIO:
+    """A stream of what is inside, if the stream is gzip, else the stream; ``origin`` names it in an error.
+
+    The first bytes decide, not the name of the file: some servers and browsers unpack on the way.
+    """
+    start = file.read(6)
+    file.seek(0)
+    for magic, kind in ARCHIVES.items():
+        if start.startswith(magic):
+            raise DatasetError(
+                f"{origin}: expected a plain or gzip file, found a {kind} archive. Unpack it and read the file inside."
+            )
+    return gzip.GzipFile(fileobj=file) if start.startswith(GZIP_MAGIC) else file  # type: ignore[return-value]
+
+
+def lines(stream: BinaryIO, origin: object, max_bytes: int) -> Iterator[str]:
+    """The lines of a text, with their ends, as long as the text keeps to the limits."""
+    start = stream.read(2)
+    stream.seek(0)
+    encoding = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    text = io.TextIOWrapper(io.BufferedReader(Bounded(stream, origin, max_bytes)), encoding, newline="")
+    for number in itertools.count(1):
+        line = text.readline(LONGEST_LINE)
+        if not line:
+            return
+        if len(line) == LONGEST_LINE or "\0" in line:
+            raise DatasetError(
+                f"{origin}, line {number}: expected lines of text, found a zero byte or a line of {LONGEST_LINE:,} "
+                "characters. Check that it is a CSV file, in UTF-8 or in UTF-16 with a byte order mark."
+            )
+        yield line
+
+
+class Bounded(io.RawIOBase):
+    """A stream that refuses to go on past a number of bytes."""
+
+    def __init__(self, stream: BinaryIO, origin: object, max_bytes: int):
+        self.stream, self.origin, self.max_bytes, self.left = stream, origin, max_bytes, max_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self.stream.read(len(buffer))
+        self.left -= len(block)
+        if self.left < 0:
+            raise DatasetError(
+                f"{self.origin}: expected at most {self.max_bytes:,} bytes of text, found more. "
+                "If that is right, pass a larger max_bytes."
+            )
+        buffer[: len(block)] = block
+        return len(block)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file that takes the name ``path`` only once all is written: nobody ever reads half of it.
+    """Yield a new file that takes the name ``path`` only once all is on disk: nobody ever reads half of it.
 
-    Each writer has a temporary name of its own, so any number of processes may write one ``path`` at once.
+    Each writer has a temporary name of its own, so any number of processes may write one ``path`` at once. A file
+    that is replaced passes its permissions on, and a symbolic link stays: the file that it points to is replaced.
     """
+    path = path.resolve()
+    mode = path.stat().st_mode if path.exists() else None
+    if mode is not None and not stat.S_ISREG(mode):
+        raise FileExistsError(f"{path} exists and is no regular file. Choose another name.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    temporary = path.with_name(f"{path.name[:200]}.{uuid.uuid4().hex}.part")
     try:
         with open(temporary, "xb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            temporary.chmod(stat.S_IMODE(mode))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

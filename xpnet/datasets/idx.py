@@ -7,47 +7,80 @@ from __future__ import annotations
 
 import math
 import struct
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from xpnet.datasets.files import StrPath, unpack
+from xpnet.datasets.files import MAX_BYTES, StrPath, reading
 from xpnet.errors import DatasetError
 
 DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+MAX_AXES = 32
+BLOCK = 2**20  # memory grows with what has arrived, not with what a header promises
 
 
-def read_idx(path: StrPath) -> np.ndarray:
+def read_idx(path: StrPath, max_bytes: int = MAX_BYTES) -> np.ndarray:
     """Read an IDX file, plain or gzip, into an array of its shape and type.
 
     Parameters
     ----------
     path : path-like
         Such as ``train-images-idx3-ubyte`` or ``train-images-idx3-ubyte.gz``.
+    max_bytes : int, default 2**30
+        The largest array, in bytes, that is read. The header says how large it is, so a larger one is refused
+        before it takes memory, and a compressed file is unpacked only as far as its header promises.
 
     Returns
     -------
     ndarray
         In the machine's byte order, and writable.
+
+    Raises
+    ------
+    DatasetError
+        If the file cannot be read, is no IDX file, holds less or more than its header says, or is too large.
     """
-    return parse_idx(unpack(Path(path).read_bytes(), path), path)
+    with reading(path) as stream:
+        return idx_array(idx_content(stream, path, max_bytes))
 
 
-def parse_idx(content: bytes, origin: object) -> np.ndarray:
-    """The array in the content of an IDX file; ``origin`` names the file in an error."""
-    start = 4 + 4 * content[3] if len(content) >= 4 else 4
-    if len(content) < start or content[:2] != b"\0\0" or content[2] not in DTYPES:
+def idx_content(stream: BinaryIO, origin: object, max_bytes: int = MAX_BYTES) -> bytearray:
+    """All bytes of an IDX file, as many as its header promises; ``origin`` names the file in an error."""
+    content = bytearray(stream.read(4))
+    axes = content[3] if len(content) == 4 else 0
+    content += stream.read(4 * axes)
+    start = 4 + 4 * axes
+    if len(content) < start or content[:2] != b"\0\0" or content[2] not in DTYPES or axes > MAX_AXES:
         raise DatasetError(
-            f"{origin}: expected an IDX file, which begins with two zero bytes, a type code, the number of "
-            f"axes and their lengths; found {len(content):,} bytes that begin with {content[:8]!r}."
+            f"{origin}: expected an IDX file, which begins with two zero bytes, a type code, the number of axes "
+            f"(at most {MAX_AXES}) and their lengths; found {bytes(content[:8])!r}. Replace the file."
         )
-    dtype = np.dtype(DTYPES[content[2]])
-    shape = struct.unpack_from(f">{content[3]}I", content, 4)
+    dtype, shape = idx_type(content)
+    size = math.prod(length or 1 for length in shape) * dtype.itemsize  # NumPy has no array of shape (0, 2**40)
+    if size > max_bytes:
+        raise DatasetError(
+            f"{origin}: expected at most {max_bytes:,} bytes, found an IDX header for shape {shape} and type "
+            f"{dtype.name}, {size:,} bytes. If that is right, pass max_bytes={size}."
+        )
     expected = start + math.prod(shape) * dtype.itemsize
+    while len(content) <= expected and (block := stream.read(min(BLOCK, expected + 1 - len(content)))):
+        content += block
     if len(content) != expected:
+        found = f"{len(content):,}" if len(content) < expected else "more"
         raise DatasetError(
             f"{origin}: expected {expected:,} bytes for an IDX file of shape {shape} and type {dtype.name}, "
-            f"found {len(content):,}. The file is damaged; replace it."
+            f"found {found}. The file is damaged; replace it."
         )
-    values = np.frombuffer(content, dtype, offset=start).reshape(shape)
-    return values.astype(dtype.newbyteorder("="))  # a copy: the bytes themselves are read-only
+    return content
+
+
+def idx_type(content: bytearray) -> tuple[np.dtype, tuple[int, ...]]:
+    return np.dtype(DTYPES[content[2]]), struct.unpack_from(f">{content[3]}I", content, 4)
+
+
+def idx_array(content: bytearray) -> np.ndarray:
+    """The array in the content of an IDX file, in the same memory."""
+    dtype, shape = idx_type(content)
+    values = np.frombuffer(content, dtype, offset=4 + 4 * len(shape)).reshape(shape)
+    native = dtype.newbyteorder("=")
+    return values if dtype == native else values.astype(native)

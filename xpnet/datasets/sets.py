@@ -27,13 +27,13 @@ FASHION_MNIST = IdxSet(
     mirrors=(
         "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://fashion-mnist.s3.eu-central-1.amazonaws.com/",
     ),
     checksums={
-        "train-images-idx3-ubyte": "md5:f4a8712d7a061bf5bd6d2ca38dc4d50a",
-        "train-labels-idx1-ubyte": "md5:9018921c3c673c538a1fc5bad174d6f9",
-        "t10k-images-idx3-ubyte": "md5:8181f5470baa50b63fa0f6fddb340f0a",
-        "t10k-labels-idx1-ubyte": "md5:15d484375f8d13e6eb1aabb0c3f46965",
+        "train-images-idx3-ubyte": "sha256:c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte": "sha256:bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte": "sha256:5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte": "sha256:0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
 )
 
@@ -42,13 +42,19 @@ KMNIST = IdxSet(
     mirrors=(
         # a copy, at a state that has the IDX files; first, because the makers' server is often out of reach
         "https://huggingface.co/datasets/tanganke/kmnist/resolve/53810959241e8f35890445245170c8cec0672f81/raw/",
-        "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+        "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
     ),
-    checksums={
+    checksums={  # nobody publishes SHA-256 of the unpacked files
         "train-images-idx3-ubyte": "md5:92be26ec9822e900ac425d0a0aa84ced",
         "train-labels-idx1-ubyte": "md5:949e75301f8813e0dc5800dcc320fc52",
         "t10k-images-idx3-ubyte": "md5:bf305b8cd328700fbc17f5acbc2856d2",
         "t10k-labels-idx1-ubyte": "md5:9f55f451c0988b028eccdf7d5cc265ab",
+    },
+    archives={
+        "train-images-idx3-ubyte": "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+        "train-labels-idx1-ubyte": "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+        "t10k-images-idx3-ubyte": "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+        "t10k-labels-idx1-ubyte": "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
     },
 )
 
@@ -59,14 +65,14 @@ def mnist(data_dir: StrPath | None = None, download: bool = True) -> tuple[Split
     Each of the four files is taken, plain or ``.gz``, from the first of these that has it: ``data_dir``,
     ``$XPNET_DATA`` (in both, the folder ``mnist`` below it, then the folder itself), the cache
     (``~/.cache/xpnet/mnist``), a public mirror. Its content must have the right checksum. What was downloaded
-    is kept in the cache.
+    is kept in the cache; a file that is damaged there is downloaded again, and a warning says so.
 
     Parameters
     ----------
     data_dir : path-like, optional
         A folder to look in first.
     download : bool
-        Whether to download what is found in no folder; this needs ``pip install "xpnet[data]"``.
+        Whether to download what is found in no folder.
 
     Returns
     -------
@@ -76,7 +82,7 @@ def mnist(data_dir: StrPath | None = None, download: bool = True) -> tuple[Split
     Raises
     ------
     DatasetError
-        If a file is damaged or not the expected one, or is found nowhere; the message lists every place.
+        If a file is damaged or not the expected one, or is found nowhere; the message lists every place and error.
     """
     return load(MNIST, data_dir, download)
 
