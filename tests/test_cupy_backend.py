@@ -940,10 +940,11 @@ def test_nvrtc_compiles_the_kernels(real_cupy):
         compile_by_nvrtc(real_cupy, source.replace("x0[i]", "x0(i)"), options)
 
 
-def test_nvrtc_compiles_the_kernels_of_gpu_check(real_cupy):
-    for source in (gpu_probes.EMPTY, gpu_probes.COOPERATIVE):
-        options = real_cupy._core.core.assemble_cupy_compiler_options(())
-        assert len(compile_by_nvrtc(real_cupy, source, options)) > 1000
+@pytest.mark.parametrize("source", [gpu_probes.EMPTY, gpu_probes.COOPERATIVE], ids=["empty", "cooperative"])
+def test_nvrtc_compiles_the_kernels_of_gpu_check(real_cupy, source):
+    options = real_cupy._core.core.assemble_cupy_compiler_options(())
+
+    assert len(compile_by_nvrtc(real_cupy, source, options)) > 1000
 
 
 # ---------------------------------------------------------------------- CuPy without a driver
@@ -1051,7 +1052,8 @@ def test_gpu_agrees_with_numpy(graphs):
     state, records = case.scan()
     expected_state, expected = reference.scan()
 
-    np.testing.assert_allclose(to_numpy(records["loss"]), expected["loss"], rtol=1e-4)
+    # A loss near 0 is the difference of logits of order 10, of 1e-6 each.
+    np.testing.assert_allclose(to_numpy(records["loss"]), expected["loss"], rtol=1e-4, atol=1e-5)
     assert_close(map_leaves(to_numpy, state), expected_state, 1e-4)
 
 
