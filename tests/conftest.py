@@ -19,6 +19,8 @@ from xpnet.backend.numpy import NumpyBackend
 from xpnet.errors import BackendNotAvailableError
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it once
+for name in ("XPNET_BACKEND", "JAX_ENABLE_X64", "CUPY_TF32"):  # a user's settings: tests say what they want
+    os.environ.pop(name, None)
 
 NAMES = ("numpy", "numpy-readonly", "strict", "torch", "jax", "cupy")
 

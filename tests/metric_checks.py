@@ -1,6 +1,7 @@
 """Metrics as the trainer computes them."""
 
 import numpy as np
+import pytest
 
 from xpnet.backend import to_numpy
 from xpnet.evaluation import Averages
@@ -19,3 +20,8 @@ def compute(xp, metric, y, z, weight=None, batch_size=None):
             record["weight"] = to_numpy(w).sum()
         averages.add(map_leaves(lambda value: value[None], record), len(y[part]))
     return averages.values()[metric.name]
+
+
+def from_sklearn(name):
+    """A function of sklearn.metrics; a test that calls it is skipped where there is no scikit-learn."""
+    return lambda *args, **settings: getattr(pytest.importorskip("sklearn.metrics"), name)(*args, **settings)

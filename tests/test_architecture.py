@@ -1,15 +1,13 @@
 """The import ladder of docs/architecture.md, read from the syntax trees. Host-side, so no backend."""
 
 import ast
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 import xpnet
+from tests.scripts import ROOT, run
 
-PACKAGE = Path(__file__).parent.parent / "xpnet"
+PACKAGE = ROOT / "xpnet"
 LADDER = [  # each line may import itself and the lines above it
     {"checks", "errors", "lazy", "tree"},
     {"backend"},
@@ -69,9 +67,9 @@ import sys, xpnet
 optional = {"cupy", "torch", "jax", "array_api_strict", "matplotlib", "sklearn", "scipy", "PIL"}
 print(sorted(optional & set(sys.modules)))
 """
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run("-c", code)
 
-    assert out.stdout.strip() == "[]"
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("module", MODULES)

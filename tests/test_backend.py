@@ -1,8 +1,6 @@
 """The backend switch, moving arrays, and scan."""
 
 import logging
-import os
-import subprocess
 import sys
 import threading
 
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 
 import xpnet
+from tests.scripts import run
 from xpnet.backend import make_backend, namespace, size, switch, to_numpy
 
 
@@ -261,6 +260,6 @@ def test_float64_on_jax_turns_on_x64():
     """In a process of its own: the switch is JAX's global one."""
     pytest.importorskip("jax")
     code = "import xpnet; xpnet.set_backend('jax', dtype='float64'); print(xpnet.asarray([1.0]).dtype)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    done = run("-c", code)
 
-    assert out.stdout.strip() == "float64"
+    assert done.stdout.strip() == "float64"

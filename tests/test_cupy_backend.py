@@ -47,7 +47,10 @@ def cupy(monkeypatch):
         yield module
         if "xpnet.backend.cupy" in sys.modules:
             sys.modules["xpnet.backend.cupy"].graph_scan.cache_clear()
-            for known in (_namespaces, in_one_go):  # a type of arrays for graphs holds 32 MB, for each test's own cuBLAS
+            for known in (
+                _namespaces,
+                in_one_go,
+            ):  # a type of arrays for graphs holds 32 MB, for each test's own cuBLAS
                 for kind in [kind for kind in known if kind.__base__ is module.ndarray]:
                     del known[kind]
 

@@ -11,7 +11,6 @@ import os
 import socket
 import ssl
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ import numpy as np
 import pytest
 
 from tests.data_files import CERTIFICATE, equal, idx_bytes, little_set
+from tests.scripts import run
 from xpnet import datasets
 from xpnet.datasets import download, fetch, sets
 from xpnet.datasets.fetch import FILES, IdxSet, load
@@ -116,7 +116,7 @@ def write(folder, contents, pack=False):
 def test_importing_the_datasets_imports_nothing_optional():
     code = "import sys, xpnet.datasets; print(*{'PIL', 'sklearn'} & set(sys.modules))"
 
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = run("-c", code)
 
     assert result.stdout.strip() == ""
 

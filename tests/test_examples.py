@@ -3,26 +3,18 @@
 import json
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-def run(script, *arguments):
-    return subprocess.run(
-        [sys.executable, EXAMPLES / script, *map(str, arguments)], capture_output=True, text=True, check=True
-    ).stdout
+from tests.scripts import EXAMPLES, run
 
 
 def test_mnist_on_the_small_digits(tmp_path):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     plot, report = tmp_path / "plot.png", tmp_path / "new" / "report.json"
-    out = run("mnist.py", "--dataset", "digits", "--backend", "numpy", "--json", report, "--plot", plot)
+    arguments = ["--dataset", "digits", "--backend", "numpy", "--json", report, "--plot", plot]
+    out = run(EXAMPLES / "mnist.py", *arguments).stdout
 
     result = json.loads(report.read_text())
     assert result["test_accuracy"] >= 0.96
@@ -46,9 +38,8 @@ def test_a_file_that_cannot_be_written_is_refused_before_training(arguments, mes
     pytest.importorskip("matplotlib")
     (tmp_path / "file").touch()
     arguments = [argument.format(folder=tmp_path) for argument in arguments]
-    done = subprocess.run([sys.executable, EXAMPLES / "mnist.py", *arguments], capture_output=True, text=True)
+    done = run(EXAMPLES / "mnist.py", *arguments, status=2)
 
-    assert done.returncode == 2
     assert re.search(message, done.stderr)
     assert not done.stdout
 
@@ -56,12 +47,8 @@ def test_a_file_that_cannot_be_written_is_refused_before_training(arguments, mes
 def test_missing_matplotlib_is_said_before_training(tmp_path):
     """A module of that name that cannot be imported stands before the installed one."""
     (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError(name='matplotlib')", encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "mnist.py", "--plot", tmp_path / "plot.png"],
-        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-    )  # fmt: skip
+    done = run(EXAMPLES / "mnist.py", "--plot", tmp_path / "plot.png", status=2, path=[tmp_path])
 
-    assert done.returncode == 2
     assert "argument --plot: matplotlib.figure is not installed; run: pip install" in done.stderr
     assert not (tmp_path / "plot.png").exists()
 
@@ -70,7 +57,7 @@ def test_missing_matplotlib_is_said_before_training(tmp_path):
 @pytest.mark.skipif("XPNET_DATA" not in os.environ, reason="MNIST is looked for in XPNET_DATA, which is not set")
 def test_mnist_examples_run(script, tmp_path):
     report = tmp_path / "report.json"
-    out = run(script, "--quick", "--backend", "numpy", "--json", report)
+    out = run(EXAMPLES / script, "--quick", "--backend", "numpy", "--json", report).stdout
 
     assert "Test accuracy" in out
     assert json.loads(report.read_text())["test_accuracy"] > 0.2
@@ -78,7 +65,7 @@ def test_mnist_examples_run(script, tmp_path):
 
 def test_char_rnn_runs(tmp_path):
     report = tmp_path / "report.json"
-    out = run("char_rnn.py", "--quick", "--backend", "numpy", "--json", report)
+    out = run(EXAMPLES / "char_rnn.py", "--quick", "--backend", "numpy", "--json", report).stdout
 
     assert "It writes:" in out
     for result in json.loads(report.read_text())["results"].values():

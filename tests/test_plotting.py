@@ -1,14 +1,13 @@
 """Pictures: the right objects, labels and colors, drawn without a screen."""
 
 import itertools
-import os
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 import xpnet
+from tests.scripts import run
 from xpnet import Model, plotting
 from xpnet.callbacks import History
 from xpnet.inspection import layer_statistics
@@ -429,10 +428,8 @@ def test_a_figure_is_saved_without_a_screen_or_setting(tmp_path):
         "plotting.learning_curves({'loss': [2.0, 1.0]}).figure.savefig('curves.png')\n"
         "assert matplotlib.get_backend().lower() == 'agg'"
     )
-    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
 
-    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, env=environment, check=True)
+    run("-W", "error", "-c", code, cwd=tmp_path)
 
     assert (tmp_path / "curves.png").stat().st_size > 5_000
 
@@ -447,7 +444,7 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
 def test_importing_plotting_imports_no_matplotlib():
     code = "import sys, xpnet.plotting; assert not {'matplotlib', 'sklearn'} & set(sys.modules)"
 
-    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=True)
+    run("-c", code)
 
 
 def test_a_dict_says_whether_it_counts_epochs_or_iterations():

@@ -1,16 +1,14 @@
 """The README and the guide do what they say. On the backend that they name, so no `xp` fixture."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import xpnet
+from tests.scripts import ROOT, run
 from xpnet.layers import dense
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 
@@ -21,9 +19,7 @@ def blocks(page, language):
 
 def printed_by(code, folder):
     (folder / "example.py").write_text(code, encoding="utf-8")
-    command = [sys.executable, "-X", "utf8", "example.py"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=True)
-    return done.stdout
+    return run("example.py", cwd=folder).stdout
 
 
 def test_the_guide_prints_what_it_shows(tmp_path):

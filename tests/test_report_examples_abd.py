@@ -2,18 +2,14 @@
 
 import importlib
 import json
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import xpnet
+from tests.scripts import EXAMPLES, run
 from xpnet.layers.activations import softmax
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture
@@ -36,8 +32,7 @@ def example(monkeypatch):
 def run_quickly(script, folder, *arguments):
     """The rows of a quick run by experiment and figure, and what it printed."""
     report = folder / "report.json"
-    command = [sys.executable, "-W", "error", EXAMPLES / script, "--quick", "--json", report, *arguments]
-    printed = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True).stdout
+    printed = run("-W", "error", EXAMPLES / script, "--quick", "--json", report, *arguments).stdout
     return {(row["experiment"], row["figure"]): row for row in json.loads(report.read_text())["rows"]}, printed
 
 

@@ -3,17 +3,14 @@ no `xp` fixture."""
 
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.scripts import EXAMPLES, ROOT, run
 from xpnet import DatasetError, datasets
 from xpnet.layers import Conv1D
 
-ROOT = Path(__file__).parent.parent
 BACKPROP = (ROOT / "docs" / "backprop.md").read_text(encoding="utf-8")
 LINKS = re.findall(r"\[`([^`]+)`\]\(\.\./([\w/]+\.py)#L(\d+)\)", BACKPROP)
 
@@ -31,8 +28,7 @@ def real_mnist():
 def run_quickly(script, folder):
     """The rows of a quick run, by experiment and figure."""
     report = folder / "report.json"
-    arguments = ["--quick", "--out", folder, "--json", report]
-    subprocess.run([sys.executable, ROOT / "examples" / script, *map(str, arguments)], capture_output=True, check=True)
+    run(EXAMPLES / script, "--quick", "--out", folder, "--json", report)
     return {(row["experiment"], row["figure"]): row for row in json.loads(report.read_text())["rows"]}
 
 
@@ -78,7 +74,7 @@ def test_each_formula_of_backprop_links_to_its_line(code, path, line):
 def test_the_example_of_backprop_prints_what_it_shows():
     pytest.importorskip("sklearn")
     code, shown = re.search(r"```python\n(.*?)```\s+prints\s+```text\n(.*?)```", BACKPROP, re.DOTALL).groups()
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    printed = run("-c", code).stdout
 
     numbers = [[float(n) for n in re.findall(r"-?\d+\.\d+", text)] for text in (shown, printed)]
     assert numbers[1] == pytest.approx(numbers[0], abs=0.11)  # another BLAS; the smallest weight has one decimal
