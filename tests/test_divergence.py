@@ -1,18 +1,22 @@
 """Training that goes non-finite or is interrupted."""
 
+import math
 import os
 import pickle
 import signal
 import threading
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from tests.test_model import X, Y, assert_same_parameters, fit, make_model, writable
-from xpnet import SGD, Adam, Callback, DivergenceError, Model, schedules
+from xpnet import SGD, Adam, Callback, DivergenceError, Model, schedules, training
 from xpnet.backend import to_numpy
-from xpnet.layers import Dense, ReLU, Residual, Sequential
-from xpnet.tree import leaves
+from xpnet.divergence import diagnose
+from xpnet.layers import BatchNormalization, Dense, Layer, ReLU, Residual, Sequential
+from xpnet.tree import leaves, map_leaves
 
 LAYERS = [Dense(8), ReLU(), Sequential([Dense(8), ReLU()]), Dense(3)]
 
@@ -43,7 +47,7 @@ def test_the_step_and_the_layer_are_named_and_the_last_finite_state_kept(xp, at)
 def test_the_layer_is_the_first_in_the_chain(xp):
     model = make_model(xp, optimizer=SGD(0.1), layers=LAYERS).build((2,))
     poisoned = model.parameters
-    poisoned[2][0]["weight"] = writable(xp).asarray(np.full((8, 8), np.nan))
+    poisoned[2][0]["weight"] = writable(xp).asarray(np.full((8, 8), 3e38))
 
     with pytest.raises(DivergenceError) as caught:
         fit(model)
@@ -54,7 +58,7 @@ def test_the_layer_is_the_first_in_the_chain(xp):
 def test_the_layer_is_found_inside_a_branch(xp):
     model = make_model(xp, optimizer=SGD(0.1), layers=[Dense(8), Residual(Sequential([ReLU(), Dense(8)])), Dense(3)])
     poisoned = model.build((2,)).parameters
-    poisoned[1][0][1]["weight"] = writable(xp).asarray(np.full((8, 8), np.nan))
+    poisoned[1][0][1]["weight"] = writable(xp).asarray(np.full((8, 8), 3e38))
 
     with pytest.raises(DivergenceError) as caught:
         fit(model)
@@ -68,6 +72,98 @@ def test_a_run_that_ends_non_finite_is_noticed(xp):
     with pytest.raises(DivergenceError) as caught:
         model.fit(X * 1e3, Y, batch_size=20, verbose=0)
     assert (caught.value.step, caught.value.layer) == (5, "0.weight after the update")
+
+
+def require_finite_state(model):
+    assert all(np.all(np.isfinite(to_numpy(x))) for x in leaves(model.state))
+
+
+class EveryStep(Callback):
+    """So that chunks have one step."""
+
+    def on_train_batch_end(self, step, logs):
+        pass
+
+
+@pytest.mark.parametrize("callbacks", [[], [EveryStep()]], ids=["chunks", "steps"])
+@pytest.mark.parametrize("at", np.random.default_rng(0).integers(0, 12, size=4).tolist())
+def test_a_spike_is_found_in_its_step(at, callbacks, xp):
+    """The squares of 2e19 leave float32, so the running variance is infinite for good; the loss stays finite."""
+    x = np.random.default_rng(at).normal(size=(120, 3))
+    x[at * 10 + 4, 1] = 2e19
+    layers = [BatchNormalization(), Dense(4), ReLU(), Dense(2)]
+    model = Model(layers, "softmax_cross_entropy", Adam(), backend=writable(xp))
+    with pytest.raises(DivergenceError, match=f"at step {at}.*look for extreme values") as caught:
+        model.fit(x, np.arange(120) % 2, batch_size=10, shuffle=False, verbose=0, callbacks=callbacks)
+
+    assert (caught.value.step, model.step) == (at, at)
+    assert caught.value.layer == "running 0.variance after the update"
+    require_finite_state(model)
+    assert np.all(np.isfinite(to_numpy(model.predict(x[:4]))))
+
+
+@pytest.mark.parametrize("at", [0, 7])
+def test_a_gradient_that_would_freeze_adam_is_found(at, xp):
+    """Its square is infinite, and so is v from then on: no parameter would ever move again."""
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    x[at * 4] = 3e20
+    model = Model([Dense(2)], "mean_absolute_error", Adam(), backend=writable(xp))
+    with pytest.raises(DivergenceError) as caught:
+        model.fit(x, x[:, :2], batch_size=4, shuffle=False, verbose=0)
+
+    assert (caught.value.step, model.step) == (at, at)
+    assert caught.value.layer == "optimizer's v.0.weight after the update"
+    require_finite_state(model)
+
+
+@dataclass(frozen=True)
+class Faulty(Layer):
+    """NaN as long as a fault holds."""
+
+    faults: ClassVar[list] = []
+
+    def forward(self, params, x):
+        factor = np.nan if self.faults else 1.0
+        return x * 1.0, lambda dy, need_dx=True: (dy * factor, {})
+
+
+def test_what_is_not_found_again_leaves_the_last_finite_state(xp, monkeypatch):
+    """A race or a flipped bit: when the steps are run again, nothing is wrong."""
+
+    class Breaks(Callback):
+        def on_epoch_begin(self, epoch):
+            if epoch == 1:
+                Faulty.faults.append(1)
+                self.model.optimizer = Adam(beta_1=0.8)  # another step, which JAX compiles anew
+
+    def diagnose_later(*arguments):
+        Faulty.faults.clear()
+        return diagnose(*arguments)
+
+    monkeypatch.setattr(training, "diagnose", diagnose_later)
+    model = make_model(xp, layers=[Dense(4), Faulty(), Dense(3)], optimizer=Adam())
+    with pytest.raises(DivergenceError, match=r"steps from step 6: 0\.bias was not finite in the end") as caught:
+        fit(model, epochs=2, callbacks=[Breaks()])
+
+    assert (caught.value.step, model.step, caught.value.layer) == (6, 6, "0.bias")
+    require_finite_state(model)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("params", "0.bias"), ("statistics", "running 1.mean"), ("optimizer", "optimizer's m.0.bias")]
+)
+def test_a_state_that_somebody_set_is_named_and_taken_back(part, name, xp):
+    class Sets(Callback):
+        def on_epoch_end(self, epoch, logs):
+            broken = map_leaves(lambda p: p * math.nan, self.model.state[part])
+            self.model.state = self.model.state | {part: broken}
+
+    model = make_model(xp, layers=[Dense(4), BatchNormalization(), Dense(3)], optimizer=Adam())
+    with pytest.raises(DivergenceError, match=f"{name} was not finite before it, for a callback") as caught:
+        fit(model, epochs=2, callbacks=[Sets()])
+
+    assert (caught.value.step, caught.value.layer) == (6, name)
+    require_finite_state(model)
 
 
 @pytest.fixture

@@ -3,8 +3,9 @@ watched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 from xpnet.backend import Backend, namespace
@@ -13,61 +14,112 @@ from xpnet.layers.base import Layer
 from xpnet.layers.sequential import Sequential, inside
 from xpnet.tree import Array, Tree, named_leaves
 
+REMEDY = (
+    "Lower the learning rate (it was {:g}), clip gradients (global_clipnorm=1.0 in the optimizer), scale x and y and look "
+    "for extreme values in them, or choose another weight initialiser (He for ReLU, LeCun for tanh)."
+)
 
-def diagnose(
-    backend: Backend, step: Any, chunks: Iterable, data: dict[str, Array]
-) -> tuple[Tree, int, DivergenceError]:
-    """Run chunks of steps again, eagerly, up to the first value that is not finite.
+
+def all_finite(state: Tree) -> Array:
+    """Whether every floating-point number of a tree is finite: an array of one truth value, on the device.
+
+    What training changes does not become finite again by itself, so one look after many steps is enough.
+    """
+    found = [namespace(x).all(namespace(x).isfinite(x)) for _, x in _floating(state)]
+    return reduce(lambda a, b: a & b, found)
+
+
+def first_non_finite(state: dict[str, Tree]) -> str:
+    """The name of the first part of a training state that holds a number that is not finite, or an empty string."""
+    for name, x in _floating(state):
+        if not bool(namespace(x).all(namespace(x).isfinite(x))):
+            kind, _, leaf = name.partition(".")
+            return {"params": leaf, "statistics": f"running {leaf}", "optimizer": f"optimizer's {leaf}"}[kind]
+    return ""
+
+
+def _floating(state: Tree) -> Iterator[tuple[str, Array]]:
+    order = ("params", "statistics", "optimizer")  # what comes first is named first
+    trees = {key: state[key] for key in order}
+    for key, tree in trees.items():
+        for name, x in named_leaves(tree, key):
+            if namespace(x).isdtype(x.dtype, "real floating"):
+                yield name, x
+
+
+@dataclass
+class Chunk:
+    """The steps to look through: their data, the state before them, and what was not finite after them."""
+
+    step: Any
+    state: dict[str, Tree]
+    batches: dict[str, Any]
+    data: dict[str, Array]
+    first: int
+    seen: str
+
+
+def diagnose(backend: Backend, chunk: Chunk, finite: dict[str, Tree]) -> tuple[dict[str, Tree], int, DivergenceError]:
+    """Run a chunk of steps again, eagerly, up to the first that leaves something that is not finite.
 
     Parameters
     ----------
     backend : Backend
-    step : TrainingStep
-    chunks : iterable of (state, batches, number of the first step)
-        The state at the start of each chunk, the first of them finite.
-    data : dict of arrays
+    chunk : Chunk
+    finite : dict of trees
+        The last state known to be finite, in case the chunk began with another.
 
     Returns
     -------
-    state : tree
-        As it was before the step that failed.
+    state : dict of trees
+        As it was before the step that failed; if none fails now, before the chunk.
     number : int
         Of that step.
     error : DivergenceError
         Names the step and the first layer, and the remedy.
     """
-    watched = Watching(replace(step, network=watch(step.network)))
-    for state, batches, first in chunks:
-        for i in range(len(batches["learning_rate"])):
-            before = state
-            one_step = {name: values[i : i + 1] for name, values in batches.items()}
-            try:
-                state, _ = backend.scan_eagerly(watched, backend.copy(state), one_step, data)
-            except NonFinite as error:
-                return before, first + i, _error(first + i, str(error), batches["learning_rate"][i])
-    return before, first + i, _error(first + i, "the loss, in compiled code only,", batches["learning_rate"][i])
+    state, first = chunk.state, chunk.first
+    if part := first_non_finite(state):
+        return finite, first, _error(
+            first, part, f"at step {first}: {part} was not finite before it, for a callback or the program has set it",
+            "The model has the last state that training left", "Set finite values; set_weights checks them.",
+        )  # fmt: skip
+    places: list[str] = []
+    usual: set[str] = set()  # where infinity does no harm, as in the logits of a class that is ruled out
+    watched = replace(chunk.step, network=watch(chunk.step.network, places))
+    rates = chunk.batches["learning_rate"]
+    for i, rate in enumerate(rates):
+        before, number = state, first + i
+        one_step = {name: values[i : i + 1] for name, values in chunk.batches.items()}
+        state, record = backend.scan_eagerly(watched, backend.copy(state), one_step, chunk.data)
+        part = first_non_finite(state)
+        if part or not _is_finite(record["loss"]):
+            unusual = [place for place in places if place not in usual]
+            where = unusual[0] if unusual else f"{part} after the update" if part else "loss"
+            return before, number, _error(
+                number, where, f"at step {number}: {where} is not finite", "The model is as it was before that step",
+                REMEDY.format(rate),
+            )  # fmt: skip
+        usual.update(places)
+        places.clear()
+    return chunk.state, first, _error(
+        first, chunk.seen, f"in the {len(rates)} steps from step {first}: {chunk.seen} was not finite in the end, and was "
+        "finite when these steps were run again one by one, not compiled. Rounding may decide it, or a layer that is no pure "
+        "function, or a fault of the machine", f"The model is as it was before step {first}", REMEDY.format(rates[0]),
+    )  # fmt: skip
 
 
-def _error(step: int, where: str, learning_rate: float) -> DivergenceError:
-    return DivergenceError(
-        f"Training diverged at step {step}: {where} is not finite. The model is as it was before that step. Lower the "
-        f"learning rate (it was {learning_rate:g}), clip gradients (global_clipnorm=1.0 in the optimizer), or choose "
-        "another weight initialiser (He for ReLU, LeCun for tanh).",
-        step,
-        where,
-    )
-
-
-class NonFinite(ArithmeticError):
-    """Where a value that is not finite appeared first."""
+def _error(step: int, where: str, what: str, model: str, remedy: str) -> DivergenceError:
+    return DivergenceError(f"Training diverged {what}. {model}. {remedy}", step, where)
 
 
 @dataclass(frozen=True)
 class Watched(Layer):
-    """A layer that raises `NonFinite` at the first non-finite output or gradient of the layer inside."""
+    """A layer that notes every non-finite output and gradient of the layer inside."""
 
     layer: Layer
     name: str
+    places: list[str] = field(compare=False)
 
     @property
     def random(self):
@@ -83,46 +135,34 @@ class Watched(Layer):
 
     def forward(self, params, x, **extra):
         y, layer_backward, *statistics = self.layer.forward(params, x, **extra)
-        require_finite(f"{self.name} output", y)
+        self._note(f"{self.name} output", y)
 
         def backward(dy, need_dx=True):
             dx, grads = layer_backward(dy, need_dx)
             position = self.name.partition(" ")[0]
             for leaf_name, grad in named_leaves(grads):
-                require_finite(f"{position}.{leaf_name} gradient", grad)
+                self._note(f"{position}.{leaf_name} gradient", grad)
             if dx is not None:
-                require_finite(f"{self.name} input gradient", dx)
+                self._note(f"{self.name} input gradient", dx)
             return dx, grads
 
         return y, backward, *statistics
 
+    def _note(self, place: str, x: Array) -> None:
+        if not _is_finite(x):
+            self.places.append(place)
 
-def watch(network: Layer, prefix: str = "") -> Layer:
+
+def watch(network: Layer, places: list[str], prefix: str = "") -> Layer:
     """`network` with every layer watched, in sequences and branches too."""
-    watched = [watch(layer, f"{prefix}.{i}".lstrip(".")) for i, layer in enumerate(inside(network))]
+    watched = [watch(layer, places, f"{prefix}.{i}".lstrip(".")) for i, layer in enumerate(inside(network))]
     if isinstance(network, Sequential):
         return Sequential(watched)
     if watched:
         network = replace(network, branches=tuple(watched))  # type: ignore[type-var]
-    return Watched(network, f"{prefix or 'network'} {type(network).__name__}")
+    return Watched(network, f"{prefix or 'network'} {type(network).__name__}", places)
 
 
-@dataclass(frozen=True)
-class Watching:
-    """A training step that also watches its loss and the updated parameters."""
-
-    step: Any
-
-    def __call__(self, state, batch):
-        state, record = self.step(state, batch)
-        require_finite("loss", record["loss"])
-        for name, p in named_leaves(state["params"]):
-            require_finite(f"{name} after the update", p)
-        return state, record
-
-
-def require_finite(what: str, x: Array) -> None:
-    """Raise `NonFinite` unless every element of `x` is finite."""
+def _is_finite(x: Array) -> bool:
     xp = namespace(x)
-    if xp.isdtype(x.dtype, "real floating") and not bool(xp.all(xp.isfinite(x))):
-        raise NonFinite(what)
+    return not xp.isdtype(x.dtype, "real floating") or bool(xp.all(xp.isfinite(x)))

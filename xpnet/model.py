@@ -266,7 +266,8 @@ class Model:
             Something given does not fit, or the network has no parameters: nothing has been changed. Or, during training, a
             learning rate is none, or a metric or a callback does not fit: the model is as after its last chunk of steps.
         DivergenceError
-            A loss, gradient or parameter became infinite or NaN; the model is as it was before that step.
+            The loss, a parameter, a running statistic or the optimizer's state became infinite or NaN; the model is as it was
+            before that step.
         RuntimeError
             A callback moved the model to another backend.
         KeyboardInterrupt

@@ -12,7 +12,6 @@ import math
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,16 +20,16 @@ from typing import Any
 import numpy as np
 
 from xpnet import schedules
-from xpnet.backend import Backend, namespace, to_numpy
+from xpnet.backend import Backend, to_numpy
 from xpnet.callbacks import Callback, History
 from xpnet.checks import number
-from xpnet.divergence import diagnose
+from xpnet.divergence import Chunk, all_finite, diagnose, first_non_finite
 from xpnet.evaluation import Averages, Evaluation, prefixed
 from xpnet.layers import base
 from xpnet.optimizers import Optimizer
 from xpnet.progress import Progress
 from xpnet.random import host_rng, step_keys
-from xpnet.tree import Array, Tree, leaves, map_leaves
+from xpnet.tree import Array, Tree, map_leaves
 
 CHUNK_SECONDS = 0.2  # how long a chunk may take: Ctrl-C and the progress bar wait for its end
 
@@ -77,7 +76,7 @@ class Loop:
         self.whole = plan.batch_size == plan.data["x"].shape[0] and not plan.with_replacement  # nothing to gather
         idle = Callback.on_train_batch_end
         self.every_step = [c for c in callbacks if getattr(c.on_train_batch_end, "__func__", None) is not idle]
-        self.recent: deque = deque(maxlen=2)  # the starts of the last chunks, to go back to from a divergence
+        self.finite = model.state  # what the last chunk left: known to be finite
         self.step_seconds: float | None = None
 
     def run(self) -> History:
@@ -102,7 +101,6 @@ class Loop:
 
     def _epoch(self, epoch: int, interrupted: Callable[[], None]) -> dict:
         self.model.match_optimizer_state()
-        self.recent.clear()  # a divergence goes back to chunks of this optimizer
         self.step: TrainingStep = self.model.training_step
         self.rate = schedules.get(self.model.optimizer.learning_rate)
         size, order, averages = self.plan.batch_size, self._order(), Averages(self.step.metrics)
@@ -118,7 +116,6 @@ class Loop:
                 averages.add(self._chunk(rows), rows.shape[1])
                 start += len(rows)
                 self.progress.update(len(rows), averages.values())
-        self._require_finite_parameters()
         logs = averages.values()
         if self.plan.validation is not None and self.plan.validation_epochs(epoch):
             logs |= self._validate()
@@ -157,16 +154,18 @@ class Loop:
             batches["index"] = rows
         if self.step.network.random:
             batches["key"] = step_keys(self.plan.seed, numbers)
-        self.recent.append((model.state, batches, model.step))
-        begin = time.perf_counter()
-        # scan reuses the memory it is given: with a copy the model stays whole until the chunk is done
         multiplications = rows.shape[1] * model.multiplications[tuple(self.plan.data["x"].shape[1:])]
+        begin = time.perf_counter()
         with self.backend.limited_threads(multiplications):
+            # scan reuses the memory it is given: with a copy the model stays whole until the chunk is done
             state, records = self.backend.scan(self.step, self.backend.copy(model.state), batches, self.plan.data)
-        records = map_leaves(to_numpy, records)
-        self.step_seconds = (time.perf_counter() - begin) / len(rows)
-        if not np.all(np.isfinite(records["loss"])):
-            self._diverged()
+            finite = self.backend.call(all_finite, state)
+            records = map_leaves(to_numpy, records)
+            self.step_seconds = (time.perf_counter() - begin) / len(rows)
+            if not (finite and np.all(np.isfinite(records["loss"]))):
+                seen = first_non_finite(state) or "loss"
+                self._diverged(Chunk(self.step, model.state, batches, self.plan.data, model.step, seen))
+        self.finite = state
         model.state, model.step = state, model.step + len(rows)
         self._record_iterations(records, *rows.shape)
         for callback in self.every_step:
@@ -209,13 +208,8 @@ class Loop:
                 f"A model moves between fits, not in a callback. Received: model.to({self.model.backend}) during fit"
             )
 
-    def _require_finite_parameters(self) -> None:
-        params = leaves(self.model.parameters)
-        if params and not all(bool(namespace(p).all(namespace(p).isfinite(p))) for p in params):
-            self._diverged()
-
-    def _diverged(self) -> None:
-        self.model.state, self.model.step, error = diagnose(self.backend, self.step, self.recent, self.plan.data)
+    def _diverged(self, chunk: Chunk) -> None:
+        self.model.state, self.model.step, error = diagnose(self.backend, chunk, self.finite)
         raise error
 
 
