@@ -63,14 +63,21 @@ def label_type(largest: int) -> np.dtype:
 
 
 @contextmanager
-def reading(path: StrPath) -> Iterator[BinaryIO]:
-    """Yield the uncompressed content of a regular file; whatever goes wrong inside is a DatasetError."""
+def opened(path: StrPath) -> Iterator[BinaryIO]:
+    """Yield a regular file as it is; whatever goes wrong inside is a DatasetError."""
     with errors_named(path), open(path, "rb", opener=without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DatasetError(
                 f"{path}: expected a regular file, found a pipe, a socket or a device, which may never end. "
                 "Save its content to a file and read that."
             )
+        yield file
+
+
+@contextmanager
+def reading(path: StrPath) -> Iterator[BinaryIO]:
+    """Yield the uncompressed content of a regular file; whatever goes wrong inside is a DatasetError."""
+    with opened(path) as file:
         yield unpacked(file, path)
 
 
