@@ -79,6 +79,16 @@ def require_positive(**settings: Any) -> None:
         count(name, value)
 
 
+def require_batch_size(batch_size: Any) -> int:
+    """`count`, where arrays arrive that were meant for another argument."""
+    if hasattr(batch_size, "__len__"):
+        raise ValueError(
+            "batch_size, the argument after x and y, is an integer of at least 1. Give weights by name, sample_weight=..., and "
+            f"so validation_data=(x, y). Received: batch_size of type {type(batch_size).__name__}"
+        )
+    return count("batch_size", batch_size)
+
+
 def set_counts(settings: Any, *names: str) -> None:
     """Check these attributes of a frozen dataclass, and replace each by its `count`."""
     for name in names:

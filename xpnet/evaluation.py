@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backend import Backend, device, namespace, quiet, to_numpy
-from xpnet.checks import require_positive
+from xpnet.checks import require_batch_size
 from xpnet.layers import base
 from xpnet.layers.base import Layer, Shape
 from xpnet.losses import Loss
@@ -75,7 +75,7 @@ def run_batches(
 ) -> Iterator[tuple[int, Any]]:
     """Yield ``(rows, function's result)`` for one batch after the other; a row takes so many multiplications."""
     if batch_size is not None:
-        require_positive(batch_size=batch_size)
+        require_batch_size(batch_size)
     rows, size = data["x"].shape[0], batch_size or EVALUATION_BATCH
     state = {"params": state["params"], "statistics": state["statistics"]}
     progress.start(type(function).__name__, steps=-(-rows // size))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from xpnet import inputs, inspection, losses, optimizers
+from xpnet import inputs, inspection, optimizers, settings
 from xpnet.backend import Backend, get_backend, make_backend, quiet
 from xpnet.callbacks import Callback, History
 from xpnet.checks import require_positive
@@ -81,13 +82,13 @@ class Model:
         backend: str | Backend | None = None,
     ):
         self.network = network if isinstance(network, Sequential) else Sequential(_as_list(network))
-        self.loss = losses.get(loss)
-        self.metrics = inputs.get_metrics(metrics, self.loss)
-        self.seed = inputs.check_seed(seed)
+        self.loss = settings.get_loss(loss, self.network)
+        self.metrics = settings.get_metrics(metrics, self.loss)
+        self.seed = settings.check_seed(seed)
         self.backend = get_backend() if backend is None else make_backend(backend)
         self.state: dict[str, Tree] | None = None
         self.optimizer = optimizer
-        inputs.require_fitting_end(self.network, self.loss)
+        settings.require_fitting_end(self.network, self.loss)
         self.input_shape: Any = None
         self.output_shapes: dict[Shape, Shape] = {}
         self.target_shape: Shape | None = None
@@ -159,7 +160,7 @@ class Model:
         ValueError
             The shape is none; a layer does not take what the layer before it gives, and the message names the layer.
         """
-        shape = inputs.check_shape(input_shape)
+        shape = settings.check_shape(input_shape)
         drawn = [base.init_counted(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
         params, output_shape, statistics, multiplications = drawn[0]
         base.require_one_output(output_shape)
@@ -194,7 +195,7 @@ class Model:
             raise ValueError(
                 "The shapes are known once the model is built: summary(input_shape) or build(input_shape)."
             )
-        print(inspection.summary(self.network, inputs.check_shape(shape)))
+        print(inspection.summary(self.network, settings.check_shape(shape)))
 
     # ------------------------------------------------------------------ training
 
@@ -216,6 +217,7 @@ class Model:
         validation_freq: int | Collection[int] = 1,
         validation_batch_size: int | None = None,
         record_every: int | None = None,
+        **unknown: Any,
     ) -> History:
         """Train on mini-batches; again, and training goes on where it was: 5 epochs and 5 more are 10 epochs.
 
@@ -273,35 +275,44 @@ class Model:
         KeyboardInterrupt
             Ctrl-C, after the current chunk of steps: the model is usable and `history` holds what was recorded.
         """
-        inputs.check_fit_settings(
+        settings.require_no_arguments(unknown, inspect.signature(self.fit).parameters)
+        settings.check_fit_settings(
             epochs, initial_epoch, validation_split, validation_freq, record_every, verbose, shuffle,
             sample_with_replacement,
         )  # fmt: skip
-        callbacks = inputs.check_callbacks(callbacks)
+        callbacks = settings.check_callbacks(callbacks)
         if validation_batch_size is not None:
             require_positive(validation_batch_size=validation_batch_size)
-        x = inputs.prepare_x(self.backend, x)
+        given, x = x, inputs.prepare_x(self.backend, x)
         built = self if self.state is not None else copy.copy(self).build(x.shape[1:])  # kept once all is checked
         data, validation = built._prepared(x, y, sample_weight), None
         if validation_data is not None:
-            validation = built.prepare(*inputs.check_validation_data(validation_data))
+            validation_data = settings.check_validation_data(validation_data)
+            with inputs.part("validation_data"):
+                validation = built.prepare(*validation_data)
         elif validation_split:
             data, validation = inputs.split(data, validation_split)
         if class_weight is not None:
             output_shape = built.output_shapes[tuple(x.shape[1:])]
             data = inputs.weigh_classes(self.backend, self.loss, output_shape, data, class_weight)
-        inputs.require_weight(data, validation)
+        inputs.require_weight(data)
+        inputs.require_finite(self.backend, data, given)
+        if validation is not None:
+            with inputs.part("validation_split" if validation_data is None else "validation_data"):
+                inputs.require_weight(validation)
+                if validation_data is None:
+                    inputs.require_finite(self.backend, validation, given)
         if not leaves(built.parameters):
             raise ValueError(f"The network has no parameters to train. Add a layer such as Dense. Received: {self!r}")
         plan = Plan(
             data=data,
             validation=validation,
-            batch_size=inputs.check_batch_size(batch_size, data["x"].shape[0]),
+            batch_size=settings.check_batch_size(batch_size, data["x"].shape[0]),
             epochs=range(initial_epoch, epochs),
             seed=self.seeds[0],
             shuffle=shuffle,
             with_replacement=sample_with_replacement,
-            validation_epochs=inputs.validation_epochs(validation_freq),
+            validation_epochs=settings.validation_epochs(validation_freq),
             validation_batch_size=validation_batch_size,
             record_every=record_every,
         )
@@ -361,7 +372,8 @@ class Model:
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
         """The network's raw outputs for x, (n, ..., units), on the model's backend; a new array, also where layers pass x on."""
         state, function = self.built_state(), Inference(self.network, self.backend.dtype)
-        x = inputs.prepare_x(self.backend, x)
+        given, x = x, inputs.prepare_x(self.backend, x)
+        inputs.require_finite(self.backend, {"x": x}, given)
         self._accept(x)
         multiplications = self.multiplications[tuple(x.shape[1:])]
         with Progress(verbose) as progress:
@@ -412,7 +424,9 @@ class Model:
     def prepare(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
         """Check a data set and move it to the backend -> ``{"x", "y"}`` and, with weights, ``"weight"``."""
         self.built_state()
-        return self._prepared(inputs.prepare_x(self.backend, x), y, sample_weight)
+        data = self._prepared(inputs.prepare_x(self.backend, x), y, sample_weight)
+        inputs.require_finite(self.backend, data, x)
+        return data
 
     def _prepared(self, x: Array, y: Any, sample_weight: Any) -> dict[str, Array]:
         output_shape = self._accept(x)

@@ -4,7 +4,8 @@ This package is the only place in xpnet that knows a library's name: one module 
 for.
 """
 
-from xpnet.backend.base import Backend, device, namespace, quiet, size, to_numpy
+from xpnet.backend.base import Backend, device, namespace, quiet, size
+from xpnet.backend.conversion import real_numbers, to_numpy
 from xpnet.backend.switch import (
     asarray,
     available_backends,
@@ -24,6 +25,7 @@ __all__ = [
     "make_backend",
     "namespace",
     "quiet",
+    "real_numbers",
     "set_backend",
     "show_versions",
     "size",

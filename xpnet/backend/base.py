@@ -13,6 +13,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from xpnet.backend.conversion import real_numbers
 from xpnet.tree import Array, Tree, map_leaves
 
 _namespaces: dict[type, Any] = {}
@@ -86,13 +87,7 @@ class Backend:
         """
         xp = self.namespace
         if not self.owns(x):
-            x = to_numpy(x)
-            if x.dtype.kind not in "fiub":
-                remedy = (
-                    " Convert text labels with np.unique(y, return_inverse=True), a table or sparse matrix to a dense array."
-                    if x.dtype.kind in "OUST" else ""
-                )  # fmt: skip
-                raise ValueError(f"Arrays must hold real numbers.{remedy} Received: an array of dtype {x.dtype}")
+            x = real_numbers(x)
             if dtype is None and x.dtype.kind == "f":
                 x = x.astype(self.float_name, copy=False)
             x = self._from_numpy(np.ascontiguousarray(x, x.dtype.newbyteorder("=")).reshape(x.shape))
@@ -181,23 +176,6 @@ class Backend:
 
 def _unpickle(name: str, device: Any, dtype: str) -> Backend:
     return importlib.import_module(f"xpnet.backend.{name}").create(device, dtype)
-
-
-def to_numpy(x: Any) -> np.ndarray:
-    """Bring an array of any library, or whatever NumPy understands, home as a NumPy array."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise ValueError(
-            "Masked values have no meaning here. Fill them first: x.filled(value). Received: a masked array"
-        )
-    if isinstance(x, np.ndarray):
-        return np.asarray(x)  # matrices and other subclasses have operators of their own
-    if array_api_compat.is_torch_array(x):
-        return x.detach().cpu().resolve_conj().numpy()
-    if array_api_compat.is_cupy_array(x):
-        return x.get()
-    if type(x).__module__.startswith("array_api_strict"):
-        return np.from_dlpack(x)
-    return np.asarray(x)
 
 
 def device(x: Array) -> Any:

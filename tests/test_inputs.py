@@ -1,0 +1,256 @@
+"""What people hand to a model: what is taken, and messages that say what to do with the rest."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from xpnet import Callback, Model
+from xpnet.backend.conversion import real_numbers
+from xpnet.inputs import require_finite, split
+from xpnet.layers import Dense, Sigmoid, Softmax, TimeDistributed
+from xpnet.losses import BinaryCrossEntropy, CategoricalCrossEntropy
+
+from .test_model import writable
+
+X = np.random.default_rng(0).normal(size=(8, 2))
+Y = X[:, 0]
+
+
+def regression(xp):
+    return Model([Dense(1)], "mean_squared_error", backend=writable(xp))
+
+
+def refused(call, *args, **settings):
+    with pytest.raises((ValueError, TypeError)) as error:
+        call(*args, **settings)
+    return str(error.value)
+
+
+# ---------------------------------------------------------------------- what is an array of numbers
+
+
+class Batches:
+    """Iterated over, as a DataLoader is."""
+
+    def __iter__(self):
+        return iter([(X, Y)])
+
+
+class Samples:
+    """Indexed, as a Dataset of PyTorch is."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, i):
+        if i >= 2:
+            raise IndexError
+        return X[i], Y[i]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "An array of numbers is needed, and here is none. Received: None"),
+        ({"input": X}, "and here is none. Received: an object of type dict"),
+        (len, "and here is none. Received: an object of type builtin_function_or_method"),
+        (((X, Y) for _ in range(2)), "Put what the batches hold together.*type generator"),
+        (Batches(), "Put what the batches hold together.*type Batches"),
+        (Samples(), "np.stack of arrays of one shape.*type Samples"),
+        ([[1, 2], [3]], "rows of one length.*type list"),
+        (np.array([[1.5, True]], dtype=object), r"numbers in another type: x.astype\(float\)\. Received: an array of dtype obj"),
+        (np.array([1, 2], dtype=object), r"x.astype\(float\), or astype\(int\) for labels"),
+        (np.array(["1", "2"]), r"numbers in another type: x.astype\(float\)"),
+        ([Decimal("1.5"), Fraction(1, 2)], r"x.astype\(float\)\. Received: an array of dtype object from a list"),
+        (np.array([1.0, None]), r"Fill or drop missing values \(None\)"),
+        (np.array([np.ones(2), np.ones(3)], dtype=object), r"np.stack\(list\(x\)\)"),
+        (np.array(["a", "b"]), "Make numbers of text"),
+        (np.array(["a", 1], dtype=object), "Make numbers of text"),
+        (np.array(["2020-01-01"], dtype="M8[D]"), "Make numbers of dates"),
+        (np.ones(2) * 1j, "np.stack.*x.real, x.imag"),
+        (np.zeros(2, dtype=[("a", float)]), "structured_to_unstructured"),
+    ],
+)  # fmt: skip
+def test_what_is_no_array_of_real_numbers_is_named_with_the_remedy(given, message):
+    """On the host, before any backend is asked."""
+    with pytest.raises(ValueError, match=message):
+        real_numbers(given)
+
+
+def test_sparse_matrices_are_made_dense_by_their_owner():
+    sparse = pytest.importorskip("scipy.sparse")
+
+    assert "x.toarray()" in refused(real_numbers, sparse.csr_matrix(np.eye(3)))
+
+
+def test_tables_of_numbers_and_truth_values_are_taken(xp):
+    pd = pytest.importorskip("pandas")
+    tables = [
+        pd.get_dummies(pd.DataFrame({"age": np.arange(8.0), "city": list("abababab")})),
+        pd.DataFrame({"a": np.arange(8.0)}, dtype="Float64"),
+        pd.DataFrame({"a": np.arange(8), "b": np.arange(8) > 3}).astype({"a": "Int64", "b": "boolean"}),
+    ]
+
+    for table in tables:
+        regression(xp).fit(table, Y, verbose=0)
+
+
+def test_a_column_of_pandas_keeps_its_kind():
+    pd = pytest.importorskip("pandas")
+
+    assert real_numbers(pd.Series([1, 2], dtype="Int64")).dtype == int
+    assert real_numbers(pd.Series([True, False], dtype="boolean")).dtype == bool
+    np.testing.assert_array_equal(real_numbers(pd.Series([1, None], dtype="Int64")), [1, np.nan])
+
+
+def test_the_columns_of_a_table_that_are_no_numbers_are_named():
+    pd = pytest.importorskip("pandas")
+    message = refused(real_numbers, pd.DataFrame({"age": [1, 2], "city": ["a", "b"]}))
+
+    assert "pandas.get_dummies(x)" in message
+    assert "'city'" in message
+    assert "'age'" not in message
+
+
+# ---------------------------------------------------------------------- finite numbers
+
+
+def test_numbers_beyond_float32_are_called_so(xp):
+    large = X.copy()
+    large[3, 1] = 1e300
+
+    for part, x, y in (("x", large, Y), ("y", X, large[:, 1])):
+        message = refused(regression(xp).fit, x, y, verbose=0)
+        assert f"{part} holds numbers that float32 has not: its largest is 3.4e+38" in message
+        assert 'dtype="float64"' in message
+        assert message.endswith("Received: up to 1e+300")
+
+
+def test_nan_and_infinity_are_counted(xp):
+    bad = X.copy()
+    bad[[1, 4]] = np.nan, np.inf
+
+    assert "Received: NaN or infinity in 2 of 8 samples" in refused(regression(xp).fit, bad, Y, verbose=0)
+    assert "NaN or infinity in 2 of 8 samples" in refused(regression(xp).build((2,)).predict, bad)
+
+
+def test_samples_of_weight_0_need_not_be_finite(xp):
+    bad, weight = X.copy(), np.ones(8)
+    bad[2], weight[2] = np.nan, 0
+
+    require_finite(xp, {"x": xp.asarray(bad), "weight": xp.asarray(weight)}, bad)
+    weight[2] = 1e-6
+    assert "in 1 of 8 samples" in refused(regression(xp).fit, bad, Y, sample_weight=weight, verbose=0)
+
+
+# ---------------------------------------------------------------------- which part is meant
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        ((X * np.nan, Y), "validation_data: x holds values that are not finite"),
+        ((X, Y * np.nan), "validation_data: MeanSquaredError with 1 network outputs needs finite targets"),
+        ((X, Y[:3]), "validation_data: y must have one entry for each sample of x"),
+        ((X, None), "validation_data: y: An array of numbers is needed"),
+        ((X, Y, np.zeros(8)), "validation_data: Some weights must be above 0"),
+        ((X, Y, np.full(8, -1)), "validation_data: sample_weight: weights must be finite and at least 0"),
+        ((np.ones((8, 3)), Y), "validation_data: The model takes samples of shape"),
+    ],
+)
+def test_errors_name_the_validation_data(xp, validation, message):
+    assert message in refused(regression(xp).fit, X, Y, validation_data=validation, verbose=0)
+
+
+def test_weights_of_zero_name_their_part(xp):
+    last, first = np.r_[np.ones(6), np.zeros(2)], np.r_[np.zeros(6), np.ones(2)]
+
+    def fit(weight):
+        return refused(regression(xp).fit, X, Y, validation_split=0.25, sample_weight=weight, verbose=0)
+
+    assert fit(last).startswith("validation_split: Some weights must be above 0")
+    assert fit(first).startswith("Some weights must be above 0")
+
+
+# ---------------------------------------------------------------------- shares and sizes
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "kept"),
+    [(10, 0.9, 1), (100, 0.9, 10), (1000, 0.33, 670), (10, 0.7, 3), (10, 0.3, 7), (5, 0.3, 3), (7, 0.5, 3), 
+     (3, Fraction(1, 3), 2), (100, np.float32(0.9), 10), (100, Decimal("0.9"), 10), (49, 1 / 49, 48)],
+)  # fmt: skip
+def test_the_share_of_validation_is_counted_in_decimals(n, share, kept):
+    """Rounded down, as in Keras, where a fraction remains. Host arrays are enough."""
+    first, last = split({"x": np.ones((n, 1))}, share)
+
+    assert len(first["x"]) == kept
+    assert len(last["x"]) == n - kept
+
+
+class Count(Callback):
+    def on_train_batch_end(self, step, logs):
+        self.steps = step + 1
+
+
+def test_fit_trains_on_what_the_share_leaves(xp):
+    count = Count()
+    x = np.ones((10, 1))
+    regression(xp).fit(x, x[:, 0], batch_size=1, verbose=0, validation_split=0.9, callbacks=[count])
+
+    assert count.steps == 1
+
+
+@pytest.mark.parametrize("meant", [np.ones(8), [1.0] * 8, (X, Y)])
+def test_an_array_in_the_place_of_batch_size_was_meant_for_another_argument(xp, meant):
+    model = regression(xp).build((2,))
+
+    for call in (model.fit, model.evaluate):
+        assert "sample_weight=..., and so validation_data=(x, y)" in refused(call, X, Y, meant)
+
+
+# ---------------------------------------------------------------------- names of others
+
+
+def test_arguments_of_others_are_answered_with_ours(xp):
+    model = regression(xp)
+
+    assert "fit has no argument steps_per_epoch: an epoch is all samples" in refused(model.fit, X, Y, steps_per_epoch=3)
+    assert "fit has no argument lr: the optimizer has it" in refused(model.fit, X, Y, lr=0.1)
+    assert 'Did you mean "epochs"?' in refused(model.fit, X, Y, epoch=3)
+    with pytest.raises(TypeError):
+        model.fit(X, Y, epoch=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "end", "loss"),
+    [
+        ("sparse_categorical_crossentropy", Softmax(), CategoricalCrossEntropy()),
+        ("categorical_crossentropy", Softmax(), CategoricalCrossEntropy()),
+        ("binary_crossentropy", Sigmoid(), BinaryCrossEntropy(from_logits=False)),
+        ("binary_crossentropy", Softmax(), BinaryCrossEntropy(from_logits=False)),
+    ],
+)
+def test_keras_cross_entropies_hold_behind_the_activation_that_they_speak_of(xp, name, end, loss):
+    labels = np.arange(8) % 2
+    y = labels if "sparse" in name else np.eye(2)[labels]
+    model = Model([Dense(2), end], name, backend=writable(xp))
+    model.fit(X, y, verbose=0)
+
+    assert model.loss == loss
+
+
+@pytest.mark.parametrize("layers", [[Dense(2)], [Dense(2), Sigmoid()]])
+def test_keras_cross_entropies_elsewhere_are_answered_with_our_name(layers):
+    """No arrays."""
+    message = refused(Model, layers, "sparse_categorical_crossentropy")
+
+    assert 'Write "softmax_cross_entropy", which has the softmax in it: the network ends without one' in message
+
+
+def test_the_end_of_the_network_may_lie_inside(xp):
+    model = Model([TimeDistributed(Dense(2, activation="softmax"))], "categorical_crossentropy", backend=writable(xp))
+
+    assert model.loss == CategoricalCrossEntropy()

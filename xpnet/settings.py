@@ -1,0 +1,170 @@
+"""The settings of a model and of `fit`, checked before anything is changed."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xpnet import losses, metrics
+from xpnet.callbacks import Callback
+from xpnet.checks import boolean, is_integer, number, require_batch_size, require_positive, unknown_name
+from xpnet.layers.base import Layer, Shape
+from xpnet.layers.sequential import Sequential
+from xpnet.losses import Loss
+from xpnet.metrics import Metric
+from xpnet.progress import check_verbose
+
+PASSING = ("Dropout", "Flatten", "Identity", "Reshape")  # layers that leave values what they are
+UNKNOWN_IN_FIT = {  # arguments of Keras' and PyTorch's users, and what there is instead
+    "steps_per_epoch": "an epoch is all samples; give fewer, or sample_with_replacement=True",
+    "validation_steps": "validation takes all of validation_data; give fewer",
+    "workers": "x and y are arrays, held on the device",
+    "use_multiprocessing": "x and y are arrays, held on the device",
+    "max_queue_size": "x and y are arrays, held on the device",
+    "optimizer": "Model(network, loss, optimizer) takes it",
+    "loss": "Model(network, loss, optimizer) takes it",
+    "metrics": "Model(network, loss, optimizer, metrics) takes them",
+    "learning_rate": "the optimizer has it: Model(network, loss, Adam(0.01))",
+    "lr": "the optimizer has it: Model(network, loss, Adam(0.01))",
+    "seed": "Model(..., seed=...) takes it",
+}
+
+
+def check_shape(input_shape: Any) -> Shape:
+    """The shape of one sample as a tuple of Python integers; raises ValueError where it is none."""
+    sizes = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
+    if not sizes or not all(is_integer(n) and n >= 1 for n in sizes):
+        raise ValueError(
+            "input_shape is the shape of one sample, a tuple of integers of at least 1; samples may have another length "
+            f"later, see Model. Received: input_shape={input_shape!r}"
+        )
+    return tuple(int(n) for n in sizes)
+
+
+def require_fitting_end(network: Sequential, loss: Loss) -> None:
+    """Raise ValueError where the network ends in the activation that its loss has in it, or lacks the one that it wants."""
+    layer, loss = _last(network), loss.row_loss
+    last = type(layer).__name__
+    if last == loss.built_in:
+        raise ValueError(
+            f"{type(loss).__name__} has {last} in it: leave that layer out, or take a loss of probabilities "
+            '("categorical_cross_entropy", BinaryCrossEntropy(from_logits=False)). predict applies it by itself. '
+            f"Received: a network that ends in {last}"
+        )
+    if loss.of_probabilities and hasattr(layer, "activation"):  # a linear layer, which could have one and has none
+        raise ValueError(
+            f"{loss!r} wants probabilities: end the network with Softmax() or Sigmoid(), or take a loss of logits "
+            '("softmax_cross_entropy", "binary_cross_entropy"), which has the activation in it. '
+            f"Received: a network that ends in {last}"
+        )
+
+
+def get_loss(loss: str | Loss, network: Sequential) -> Loss:
+    """The loss of that name; Keras' names, of losses of probabilities, behind an activation that makes them."""
+    end = type(_last(network)).__name__
+    if end == "Softmax" and loss in ("categorical_crossentropy", "sparse_categorical_crossentropy"):
+        return losses.categorical_cross_entropy
+    if end in ("Softmax", "Sigmoid") and loss == "binary_crossentropy":
+        return losses.BinaryCrossEntropy(from_logits=False)
+    return losses.get(loss)
+
+
+def _last(layer: Layer) -> Layer:
+    if isinstance(layer, Sequential):
+        ends = [part for part in layer.layers if type(part).__name__ not in PASSING]
+        return _last(ends[-1]) if ends else layer
+    return _last(layer.layer) if hasattr(layer, "layer") else layer  # of TimeDistributed
+
+
+def get_metrics(chosen: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metric, ...]:
+    """Metrics by name or as objects; raises ValueError where names are unknown, taken twice, or no names."""
+    if isinstance(chosen, (str, Metric)):
+        raise ValueError(f'metrics is a list, such as ["accuracy"]. Received: metrics={chosen!r}')
+    found = tuple(metrics.get(metric, loss) for metric in chosen or ())
+    names = [metric.name for metric in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Each metric may appear once. Received: {names}")
+    for name in names:
+        taken = name in ("loss", "weight", "step") or name.startswith(("_", "val_")) or keyword.iskeyword(name)
+        if taken or not name.isidentifier():
+            raise ValueError(
+                'A metric\'s name is an identifier that does not begin with "_" or "val_", and not "loss", "weight" or "step". '
+                f"Received: {name!r}"
+            )
+    return found
+
+
+def check_seed(seed: Any) -> int | tuple[int, ...]:
+    """One seed or a tuple of them, as Python integers; raises ValueError for anything else."""
+    several = not is_integer(seed) and np.ndim(seed) == 1
+    seeds = tuple(seed) if several else (seed,)
+    if not seeds or not all(is_integer(s) and s >= 0 for s in seeds):
+        raise ValueError(f"seed is an integer of at least 0, or a sequence of them. Received: seed={seed!r}")
+    seeds = tuple(int(s) for s in seeds)
+    return seeds if several else seeds[0]
+
+
+def validation_epochs(validation_freq: Any) -> Callable[[int], bool]:
+    """Whether to validate after an epoch, counted from 0."""
+    if is_integer(validation_freq):
+        return lambda epoch: (epoch + 1) % validation_freq == 0
+    return lambda epoch: epoch + 1 in validation_freq
+
+
+def check_batch_size(batch_size: Any, n: int) -> int:
+    """The size, 32 if None, and at most all n samples; raises ValueError unless it is an integer of at least 1."""
+    return min(require_batch_size(32 if batch_size is None else batch_size), n)
+
+
+def require_no_arguments(unknown: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raise TypeError where `fit` was given arguments that it has not, with what there is instead."""
+    for name in unknown:
+        known = f"fit has no argument {name}"
+        if name in UNKNOWN_IN_FIT:
+            raise TypeError(f"{known}: {UNKNOWN_IN_FIT[name]}. Received: {name}={unknown[name]!r:.100}")
+        raise TypeError(str(unknown_name(f"{known}. Its arguments are", name, names)))
+
+
+def check_fit_settings(
+    epochs, initial_epoch, validation_split, validation_freq, record_every, verbose, shuffle, sample_with_replacement
+) -> None:
+    """Raise ValueError where a setting of `fit` is out of range."""
+    require_positive(epochs=epochs)
+    if not (is_integer(initial_epoch) and 0 <= initial_epoch < epochs):
+        raise ValueError(
+            "epochs is the number of the epoch to stop before: 0 <= initial_epoch < epochs. "
+            f"Received: initial_epoch={initial_epoch!r}, epochs={epochs}"
+        )
+    number("validation_split", validation_split, "[0, 1)")
+    boolean("shuffle", shuffle), boolean("sample_with_replacement", sample_with_replacement)
+    after = [validation_freq] if is_integer(validation_freq) else validation_freq
+    if not isinstance(after, Collection) or not all(is_integer(epoch) and epoch >= 1 for epoch in after):
+        raise ValueError(
+            "validation_freq is a number of epochs or a list of epochs, counted from 1. "
+            f"Received: validation_freq={validation_freq!r}"
+        )
+    if record_every is not None:
+        require_positive(record_every=record_every)
+    check_verbose(verbose)
+
+
+def check_callbacks(callbacks: Any) -> list[Callback]:
+    """Callbacks as a list; raises TypeError where one is something else."""
+    chosen = list(callbacks) if isinstance(callbacks, Iterable) else [] if callbacks is None else [callbacks]
+    for callback in chosen:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks is a list of xpnet.Callback objects. Received: {callback!r}")
+    return chosen
+
+
+def check_validation_data(validation_data: Any) -> tuple:
+    """``(x, y)`` or ``(x, y, sample_weight)``; raises ValueError for anything else."""
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+        raise ValueError(
+            f"validation_data is (x, y) or (x, y, sample_weight). Received: a {type(validation_data).__name__}"
+            + (f" of {len(validation_data)}" if isinstance(validation_data, (tuple, list)) else "")
+        )
+    return tuple(validation_data)
