@@ -179,7 +179,7 @@ def test_weights_of_zero_name_their_part(xp):
 
 @pytest.mark.parametrize(
     ("n", "share", "kept"),
-    [(10, 0.9, 1), (100, 0.9, 10), (1000, 0.33, 670), (10, 0.7, 3), (10, 0.3, 7), (5, 0.3, 3), (7, 0.5, 3), 
+    [(10, 0.9, 1), (100, 0.9, 10), (1000, 0.33, 670), (10, 0.7, 3), (10, 0.3, 7), (5, 0.3, 3), (7, 0.5, 3),
      (3, Fraction(1, 3), 2), (100, np.float32(0.9), 10), (100, Decimal("0.9"), 10), (49, 1 / 49, 48)],
 )  # fmt: skip
 def test_the_share_of_validation_is_counted_in_decimals(n, share, kept):

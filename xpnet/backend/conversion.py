@@ -106,7 +106,7 @@ def _remedy(array: np.ndarray) -> str:
     if kind == "V":
         return "Make columns of the fields: numpy.lib.recfunctions.structured_to_unstructured(x)."
     first = next((value for value in array.flat if value is not None), None)
-    if isinstance(first, (list, tuple)) or getattr(first, "ndim", 0):
+    if isinstance(first, (list, tuple)) or np.ndim(first) > 0:
         return "Put arrays of one shape together: np.stack(list(x)); pad what is shorter."
     try:
         numbers = array.astype(float)
