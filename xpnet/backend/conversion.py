@@ -105,7 +105,7 @@ def _remedy(array: np.ndarray) -> str:
         return "Make numbers of dates and durations, for example x / np.timedelta64(1, 'D')."
     if kind == "V":
         return "Make columns of the fields: numpy.lib.recfunctions.structured_to_unstructured(x)."
-    first = next((value for value in array.flat if value is not None), None)
+    first: Any = next((value for value in array.flat if value is not None), 0)
     if isinstance(first, (list, tuple)) or np.ndim(first) > 0:
         return "Put arrays of one shape together: np.stack(list(x)); pad what is shorter."
     try:
