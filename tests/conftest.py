@@ -7,6 +7,8 @@ that cannot run is an error, not a skip.
 
 import dataclasses
 import os
+import re
+from collections import Counter
 from contextlib import contextmanager
 
 import array_api_strict
@@ -124,3 +126,19 @@ def xp64(xp):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What was skipped, by backend and reason: a line for each test would fill the screen."""
+    reports = terminalreporter.stats.get("skipped", [])
+    if reports:
+        terminalreporter.section("skipped")
+        for (backend, reason), count in Counter(map(_backend_and_reason, reports)).most_common():
+            terminalreporter.line(f"{count:6,}  {backend:14}  {reason}")
+
+
+def _backend_and_reason(report):
+    """Of a skipped test: "" or the backend among its parameters, and why."""
+    parameters = report.nodeid.partition("[")[2]
+    found = [name for name in NAMES if re.search(rf"\b{name}\b", parameters)]
+    return max(found, key=len, default=""), report.longrepr[2].removeprefix("Skipped: ")

@@ -201,7 +201,7 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setattr(switch.importlib.util, "find_spec", lambda name: None)
 
     with pytest.raises(
-        xpnet.BackendNotAvailableError, match=r'cupy is not installed. Run: pip install "xpnet\[cuda12\]"'
+        xpnet.BackendNotAvailableError, match=r"cupy is not installed\. Run: .* -m pip install -e .*\[cuda12\]"
     ):
         xpnet.set_backend("cupy")
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tests.scripts import EXAMPLES, run
+from xpnet.errors import install_command
 
 
 def test_mnist_on_the_small_digits(tmp_path):
@@ -49,7 +50,7 @@ def test_missing_matplotlib_is_said_before_training(tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError(name='matplotlib')", encoding="utf-8")
     done = run(EXAMPLES / "mnist.py", "--plot", tmp_path / "plot.png", status=2, path=[tmp_path])
 
-    assert "argument --plot: matplotlib.figure is not installed; run: pip install" in done.stderr
+    assert f"argument --plot: matplotlib.figure is not installed; run: {install_command('plot')}" in done.stderr
     assert not (tmp_path / "plot.png").exists()
 
 

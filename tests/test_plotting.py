@@ -437,7 +437,7 @@ def test_a_figure_is_saved_without_a_screen_or_setting(tmp_path):
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
 
-    with pytest.raises(ImportError, match=r'pip install "xpnet\[plot\]"'):
+    with pytest.raises(ImportError, match=r"pip install -e .*\[plot\]"):
         plotting.learning_curves({"loss": [1.0]})
 
 

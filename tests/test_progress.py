@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.scripts import ROOT
 from xpnet import Model
 from xpnet.backend import make_backend
 from xpnet.layers import Dense
@@ -138,7 +139,7 @@ class Terminal:
         pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
         self.fd, child = pty.openpty()
         self.resize(columns)
-        environment = os.environ | {"TERM": "xterm", "PYTHONPATH": os.pathsep.join(sys.path)} | environment
+        environment = os.environ | {"TERM": "xterm", "PYTHONPATH": str(ROOT)} | environment
         command = [sys.executable, "-W", "error", "-c", PREAMBLE + textwrap.dedent(code)]
         self.process = subprocess.Popen(
             command, stdin=child, stdout=child, stderr=child, env=environment, start_new_session=True

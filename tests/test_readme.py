@@ -1,12 +1,14 @@
 """The README and the guide do what they say. On the backend that they name, so no `xp` fixture."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import xpnet
 from tests.scripts import ROOT, run
+from xpnet.backend.switch import EXTRAS
 from xpnet.layers import dense
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,6 +46,31 @@ def test_every_file_that_is_linked_exists():
         r"`((?:xpnet|examples|docs)/[\w/.]+)`", README
     ):
         assert (ROOT / path).exists(), path
+
+
+def test_every_extra_that_is_named_exists():
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    pages = [README, *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))]
+    code = [path.read_text(encoding="utf-8") for path in ROOT.glob("xpnet/**/*.py")]
+    named = [extra for page in pages for extra in re.findall(r"(?:\.|xpnet)\[(\w+)\]", page)]
+    asked = [extra for text in code for extra in re.findall(r"optional_import\(\"[\w.]+\", \"(\w+)\"\)", text)]
+
+    assert {"torch", "jax", "sklearn", "data"} <= {*named} <= known.keys()
+    assert {"plot", "sklearn", "data"} <= {*asked} <= known.keys()
+    assert {*EXTRAS.values()} - {""} <= known.keys()
+
+
+def test_no_install_command_needs_a_package_index_that_has_xpnet():
+    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("xpnet/**/*.py"), *ROOT.glob("examples/*.py")]:
+        if path.name != "changelog.md":
+            assert not re.search(r'pip install "?xpnet(\[\w+\])?["`\n]', path.read_text(encoding="utf-8")), path
+
+
+def test_what_the_readme_installs_says_what_it_does():
+    installs = [line for block in blocks(README, "sh") for line in block.splitlines() if "pip install" in line]
+
+    assert len(installs) == 2
+    assert not any(" -q" in line for line in installs)
 
 
 def test_every_backend_has_a_row():

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shlex
+import sys
+from pathlib import Path
 from types import ModuleType
+
+SOURCE = Path(__file__).parent.parent  # of a checkout, the folder with pyproject.toml
 
 
 class BackendNotAvailableError(RuntimeError):
@@ -38,10 +44,27 @@ class DivergenceError(ArithmeticError):
 
 
 def optional_import(module: str, extra: str) -> ModuleType:
-    """Import an optional package, or say which extra brings it."""
+    """Import an optional package, or say how to install the extra that brings it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and not module.startswith(error.name):
             raise
-        raise ImportError(f'{module} is not installed; run: pip install "xpnet[{extra}]"') from error
+        raise ImportError(f"{module} is not installed; run: {install_command(extra)}") from error
+
+
+def install_command(extra: str) -> str:
+    """What to type, in any folder, to install an extra of pyproject.toml for the Python that runs.
+
+    No package index has xpnet, so an extra is installed from the checkout; without a checkout its packages are, by name.
+    """
+    if (SOURCE / "pyproject.toml").is_file():
+        packages = ["-e", f"{SOURCE}[{extra}]"]
+    else:
+        metadata = importlib.import_module("importlib.metadata")  # 10 ms that only an error needs
+        named = (requirement.partition(";") for requirement in metadata.requires("xpnet") or [])
+        packages = [package.strip() for package, _, condition in named if repr(extra) in condition.replace('"', "'")]
+    words = [sys.executable or "python", "-m", "pip", "install", *packages]
+    if os.name == "nt":  # in double quotes, which cmd and PowerShell take
+        return " ".join(f'"{word}"' if set(word) & set(" []<>=&") else word for word in words)
+    return shlex.join(words)

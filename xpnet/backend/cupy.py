@@ -17,7 +17,7 @@ from xpnet.backend.cuda_rules import FusedRules
 from xpnet.backend.elementwise import in_one_go
 from xpnet.backend.indexing import sliding_windows
 from xpnet.backend.namespaces import Namespace
-from xpnet.errors import BackendNotAvailableError
+from xpnet.errors import BackendNotAvailableError, install_command
 from xpnet.tree import Array, Tree
 
 NO_DRIVER, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
@@ -164,6 +164,6 @@ def _explained(what: str):
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BackendNotAvailableError(
-            f"{what}: {reason}. If a CUDA library (NVRTC, cuBLAS, headers) is missing or does not fit, "
-            'pip install "xpnet[cuda13]" or "xpnet[cuda12]" brings them all (nvidia-smi shows the CUDA version).'
+            f"{what}: {reason}. If a CUDA library (NVRTC, cuBLAS, headers) is missing or does not fit, this brings them all: "
+            f"{install_command('cuda12')} (or cuda13 in place of cuda12; nvidia-smi shows the CUDA version)"
         ) from error

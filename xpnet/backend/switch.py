@@ -17,13 +17,13 @@ import numpy as np
 
 from xpnet.backend.base import Backend
 from xpnet.checks import require_choice, unknown_name
-from xpnet.errors import BackendNotAvailableError
+from xpnet.errors import BackendNotAvailableError, install_command
 from xpnet.tree import Array
 
 log = logging.getLogger("xpnet")
 
 EXTRAS = {
-    "numpy": None,
+    "numpy": "",  # comes with xpnet
     "cupy": "cuda12",
     "torch": "torch",
     "jax": "jax",
@@ -111,8 +111,8 @@ def make_backend(name: str | Backend, *, device: Any = None, dtype: str | None =
         if importlib.util.find_spec(name) is not None:
             raise BackendNotAvailableError(f"The package {name} is installed but does not load: {error}") from error
         raise BackendNotAvailableError(
-            f'The package {name} is not installed. Run: pip install "xpnet[{EXTRAS[name]}]"'
-            + (' (or "xpnet[cuda13]"; nvidia-smi shows the CUDA version)' if name == "cupy" else "")
+            f"The package {name} is not installed. Run: {install_command(EXTRAS[name])}"
+            + (" (or cuda13 in place of cuda12; nvidia-smi shows the CUDA version)" if name == "cupy" else "")
         ) from error
     unknown = options.keys() - inspect.signature(library.create).parameters
     if unknown:

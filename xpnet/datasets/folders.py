@@ -30,7 +30,7 @@ def image_folder(
     letters. The folders that hold images are the labels, over both parts together. Names that are all numbers are labels
     that stand for themselves; others are numbered from 0 in sorted order. The images come label by label, and within a
     label by file name. Hidden files and folders are passed over, and ``__MACOSX``; a warning says what else is left out.
-    Needs ``pip install "xpnet[data]"``.
+    Needs the extra ``data``.
 
     Colors become gray by Pillow's weights, L = 0.299 R + 0.587 G + 0.114 B; palettes are looked up. An image is turned
     as its EXIF orientation says, so it is read as it is seen. Of an animation the first frame is read.

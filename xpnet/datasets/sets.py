@@ -101,7 +101,7 @@ def digits() -> tuple[Split, Split]:
     """The 1,797 handwritten digits that come with scikit-learn, 8x8 pixels.
 
     The split is always the same: shuffled once, the first 1,500 to learn from, the other 297 to test on.
-    Needs ``pip install "xpnet[sklearn]"``.
+    Needs the extra ``sklearn``.
 
     Returns
     -------
