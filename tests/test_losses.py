@@ -168,8 +168,8 @@ def test_labels_stand_for_one_hot_rows(loss, xp, rng):
         value, dz = compute(xp, loss(), y.astype(dtype), z)
 
         expected, expected_dz = compute(xp, loss(), np.eye(3)[y], z)
-        assert value == expected
-        np.testing.assert_array_equal(dz, expected_dz)
+        np.testing.assert_allclose(value, expected, rtol=3e-7)  # two or three roundings of float32
+        np.testing.assert_allclose(dz, expected_dz, rtol=3e-7)
 
 
 @pytest.mark.parametrize("loss", [loss for loss in LOSSES if not isinstance(loss, (Poisson, GaussianNLL))], ids=repr)

@@ -9,7 +9,7 @@ import pytest
 
 import xpnet
 from tests.scripts import EXAMPLES, run
-from xpnet.layers.activations import softmax
+from xpnet.special import softmax
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""Activations: each is one formula and, on the line below it, its derivative.
+"""Activations: each is one formula and its derivative.
 
-`Sigmoid`, `Tanh` and `Softmax` write their derivative in terms of the output y, which is there already.
+Values and derivatives are accurate in relative error over all normal numbers, as `xpnet.special` has it: 1 - y, say, is never
+computed as a difference where y is near 1.
 """
 
 from __future__ import annotations
@@ -13,38 +14,17 @@ from xpnet.backend import namespace
 from xpnet.checks import require_choice, set_numbers, unknown_name
 from xpnet.layers.base import Layer
 from xpnet.layers.reshaping import Identity
-from xpnet.special import erf
-from xpnet.tree import Array
-
-
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + e⁻ˣ) = ½ + ½ tanh(x/2), which cannot overflow."""
-    y = namespace(x).tanh(x * 0.5)
-    y *= 0.5
-    y += 0.5
-    return y
-
-
-def softmax(x: Array) -> Array:
-    """eˣ / Σ eˣ over the last axis, shifted by the row maximum so that exp cannot overflow."""
-    xp = namespace(x)
-    y = xp.exp(x - xp.max(x, axis=-1, keepdims=True))
-    y /= xp.sum(y, axis=-1, keepdims=True)
-    return y
-
-
-def log_softmax(x: Array) -> Array:
-    """x - log Σ eˣ over the last axis, shifted by the row maximum so that exp cannot overflow."""
-    xp = namespace(x)
-    y = x - xp.max(x, axis=-1, keepdims=True)
-    y -= xp.log(xp.sum(xp.exp(y), axis=-1, keepdims=True))
-    return y
-
-
-def softplus(x: Array) -> Array:
-    """log(1 + eˣ) = max(x, 0) + log(1 + e^-|x|), which cannot overflow."""
-    xp = namespace(x)
-    return xp.maximum(x, 0.0) + xp.log1p(xp.exp(-xp.abs(x)))
+from xpnet.special import (
+    complement,
+    log_softmax,
+    normal_tail,
+    sigmoid,
+    sigmoid_and_exp,
+    sigmoid_factors,
+    softmax,
+    softplus,
+    tanh_slope,
+)
 
 
 @dataclass(frozen=True)
@@ -90,15 +70,16 @@ class LeakyReLU(Layer):
 
     def forward(self, params, x):
         xp = namespace(x)
-        slope = xp.astype(x > 0, x.dtype)
-        slope *= 1.0 - self.negative_slope
-        slope += self.negative_slope
+        positive = xp.astype(x > 0, x.dtype)
+        slope = 1.0 - positive
+        slope *= self.negative_slope
+        slope += positive
         return x * slope, lambda dy, need_dx=True: (dy * slope, {})
 
 
 @dataclass(frozen=True)
 class ELU(Layer):
-    """y = x where x > 0, else α(eˣ - 1),   dx = dy where x > 0, else (y + α) dy
+    """y = x where x > 0, else α(eˣ - 1),   dx = dy where x > 0, else α eˣ dy
 
     D.-A. Clevert et al., "Fast and accurate deep network learning by exponential linear units", ICLR 2016.
 
@@ -119,12 +100,12 @@ class ELU(Layer):
 
     def forward(self, params, x):
         xp = namespace(x)
-        below = self.alpha * xp.expm1(xp.minimum(x, 0.0))  # 0 where x > 0
+        negative = xp.minimum(x, 0.0)
 
         def backward(dy, need_dx=True):
-            return dy * xp.where(x > 0, xp.ones_like(x), below + self.alpha), {}
+            return dy * xp.where(x > 0, 1.0, self.alpha * xp.exp(negative)), {}
 
-        return xp.maximum(x, 0.0) + below, backward
+        return xp.maximum(x, 0.0) + self.alpha * xp.expm1(negative), backward
 
 
 @dataclass(frozen=True)
@@ -145,7 +126,7 @@ class SELU(Layer):
 class GELU(Layer):
     """y = x Φ(x),   dx = (Φ(x) + x φ(x)) dy,   Φ and φ the normal distribution and its density
 
-    With ``approximate="tanh"``: y = x (1 + tanh u)/2, dx = ((1 + tanh u)/2 + x (1 - tanh² u)/2 · u') dy, where
+    With ``approximate="tanh"``: y = x (1 + tanh u)/2 = x σ(2u), dx = (1 + 2 x u' σ(-2u)) σ(2u) dy, where
     u = √(2/π) (x + 0.044715 x³). D. Hendrycks and K. Gimpel, "Gaussian error linear units" (2016).
 
     Parameters
@@ -164,29 +145,52 @@ class GELU(Layer):
         require_choice("approximate", self.approximate, "none", "tanh")
 
     def forward(self, params, x):
-        xp = namespace(x)
-        if self.approximate == "none":
-            cdf = 0.5 + 0.5 * erf(x * math.sqrt(0.5))
-            density = math.sqrt(0.5 / math.pi) * xp.exp(-0.5 * x * x)
-        else:
-            c = math.sqrt(2 / math.pi)
-            t = xp.tanh(c * (x + 0.044715 * x * x * x))
-            cdf = 0.5 + 0.5 * t
-            density = 0.5 * (1.0 - t * t) * c * (1.0 + 0.134145 * x * x)
-        return x * cdf, lambda dy, need_dx=True: (dy * (cdf + x * density), {})
+        return _gelu(x) if self.approximate == "none" else _gelu_tanh(x)
+
+
+def _gelu(x):
+    """y = max(x, 0) - |x| Φ(-|x|): the tail keeps its digits on both sides."""
+    xp = namespace(x)
+    size = xp.minimum(xp.abs(x), 40.0)  # Φ(-40) is 0
+    tail, e = normal_tail(size)
+
+    def backward(dy, need_dx=True):
+        positive = xp.astype(x >= 0, x.dtype)
+        slope = (tail - size * math.sqrt(0.5 / math.pi)) * e  # of x < 0; 1 - slope of -x
+        return dy * (positive + slope * (1.0 - 2.0 * positive)), {}
+
+    return xp.maximum(x, 0.0) - size * tail * e, backward
+
+
+def _gelu_tanh(x):
+    xp = namespace(x)
+    c = math.sqrt(8 / math.pi)
+    near = xp.minimum(xp.maximum(x, -30.0), 30.0)  # further out σ(2u) is 0 or 1
+    square = near * near
+    a, b, complement = sigmoid_factors(c * (near + 0.044715 * near * square))
+
+    def backward(dy, need_dx=True):
+        return dy * ((1.0 + near * (c + 0.134145 * c * square) * complement) * a * b), {}
+
+    return xp.maximum(x, -30.0) * a * b, backward
 
 
 @dataclass(frozen=True)
 class SiLU(Layer):
-    """y = x σ(x),   dx = (σ(x) + x σ(x) (1 - σ(x))) dy
+    """y = x σ(x),   dx = (1 + x σ(-x)) σ(x) dy
 
     Also called Swish. S. Elfwing et al., "Sigmoid-weighted linear units" (2017).
     """
 
     def forward(self, params, x):
-        s = sigmoid(x)
-        y = x * s
-        return y, lambda dy, need_dx=True: (dy * (s + y * (1.0 - s)), {})
+        xp = namespace(x)
+        near = xp.minimum(xp.maximum(x, -1000.0), 1000.0)  # further out σ(x) is 0 or 1
+        a, b, complement = sigmoid_factors(near)
+
+        def backward(dy, need_dx=True):
+            return dy * ((1.0 + near * complement) * a * b), {}
+
+        return xp.maximum(x, -1000.0) * a * b, backward
 
 
 @dataclass(frozen=True)
@@ -202,20 +206,34 @@ class Softplus(Layer):
 
 @dataclass(frozen=True)
 class Sigmoid(Layer):
-    """y = 1 / (1 + e⁻ˣ),   dx = y (1 - y) dy"""
+    """y = σ(x) = 1 / (1 + e⁻ˣ),   dx = σ(x) σ(-x) dy"""
 
     def forward(self, params, x):
-        y = sigmoid(x)
-        return y, lambda dy, need_dx=True: (dy * y * (1.0 - y), {})
+        y, e = sigmoid_and_exp(x)
+
+        def backward(dy, need_dx=True):
+            dx = complement(e)
+            dx *= y
+            dx *= dy
+            return dx, {}
+
+        return y, backward
+
+    def __call__(self, params, x):
+        return sigmoid(x)
 
 
 @dataclass(frozen=True)
 class Tanh(Layer):
-    """y = tanh x,   dx = (1 - y²) dy"""
+    """y = tanh x,   dx = (1 - tanh² x) dy"""
 
     def forward(self, params, x):
-        y = namespace(x).tanh(x)
-        return y, lambda dy, need_dx=True: (dy * (1.0 - y * y), {})
+        def backward(dy, need_dx=True):
+            dx = tanh_slope(x)
+            dx *= dy
+            return dx, {}
+
+        return namespace(x).tanh(x), backward
 
 
 @dataclass(frozen=True)
@@ -228,7 +246,14 @@ class Softmax(Layer):
     def forward(self, params, x):
         xp = namespace(x)
         y = softmax(x)
-        return y, lambda dy, need_dx=True: (y * (dy - xp.sum(y * dy, axis=-1, keepdims=True)), {})
+
+        def backward(dy, need_dx=True):
+            # A number added to all dy changes nothing; with 0 at the largest y the sum is of small terms, and cancels none
+            is_top = y == xp.max(y, axis=-1, keepdims=True)
+            dy = dy - xp.max(xp.where(is_top, dy, -math.inf), axis=-1, keepdims=True)
+            return y * (dy - xp.sum(y * dy, axis=-1, keepdims=True)), {}
+
+        return y, backward
 
 
 @dataclass(frozen=True)
@@ -238,7 +263,15 @@ class LogSoftmax(Layer):
     def forward(self, params, x):
         xp = namespace(x)
         y = log_softmax(x)
-        return y, lambda dy, need_dx=True: (dy - xp.exp(y) * xp.sum(dy, axis=-1, keepdims=True), {})
+
+        def backward(dy, need_dx=True):
+            p = xp.exp(y)
+            most = p > 0.5  # one at most: there dx = (1 - p) dy - p · the other dy, without the difference
+            others, other_dy = (xp.sum(xp.where(most, 0.0, v), axis=-1, keepdims=True) for v in (p, dy))
+            total = xp.sum(dy, axis=-1, keepdims=True)
+            return xp.where(most, others * dy - p * other_dy, dy - p * total), {}
+
+        return y, backward
 
 
 _NAMES = {

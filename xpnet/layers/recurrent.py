@@ -14,8 +14,8 @@ from typing import ClassVar, Literal
 from xpnet import initializers
 from xpnet.backend import device, namespace
 from xpnet.checks import require_choice, set_booleans, set_counts, set_numbers
-from xpnet.layers.activations import sigmoid
 from xpnet.layers.base import Layer
+from xpnet.special import sigmoid
 from xpnet.tree import Array, Tree
 
 

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any
 
-from xpnet.backend import namespace
+from xpnet.backend import namespace, quiet
 from xpnet.checks import require
 from xpnet.tree import Array
 
@@ -27,6 +27,7 @@ class Loss(ABC):
     built_in: str = ""  # the activation that is part of the loss, so that no network ends with it
     of_probabilities: bool = False  # so that a network must end with an activation that makes them
 
+    @quiet
     def __call__(self, y: Array, z: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
         """The loss and its gradient by `z`.
 
@@ -54,13 +55,15 @@ class Loss(ABC):
         batch, units = l.shape[-2:]
         if sample_weight is None:
             weight = 1 / (batch * units)
+            l *= weight  # both are ours: `elements` made them
+            dz *= weight
         else:
             shape = tuple(sample_weight.shape)
             require(shape == (batch,), f"sample_weight must have shape ({batch},)", shape)
             w = xp.astype(sample_weight, z.dtype)
             weight = (w / (units * xp.maximum(xp.sum(w), TINY)))[:, None]
-        l *= weight  # both are ours: `elements` made them
-        dz *= weight
+            counts = weight > 0  # a choice, not a factor: 0 times infinity or NaN is NaN
+            l, dz = xp.where(counts, l * weight, 0.0), xp.where(counts, dz * weight, 0.0)
         return xp.sum(l, axis=(-2, -1)), dz
 
     @abstractmethod

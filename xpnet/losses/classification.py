@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from xpnet.backend import device, namespace
 from xpnet.checks import require, set_booleans, set_numbers
-from xpnet.layers.activations import sigmoid, softmax
 from xpnet.losses.base import EPSILON, Loss, outputs_of
+from xpnet.special import below_maximum, sigmoid, softmax
 from xpnet.tree import Array
 
 
@@ -17,7 +18,7 @@ class ClassLoss(Loss):
     of_classes = True
 
     def targets(self, y, z):
-        return one_hot(y, z) if y.ndim == 1 else super().targets(y, z)
+        return y if y.ndim == 1 else super().targets(y, z)
 
     def decide(self, z):
         return namespace(z).argmax(z, axis=-1)
@@ -85,19 +86,40 @@ class SoftmaxCrossEntropy(ClassLoss):
 
     def elements(self, y, z):
         xp = namespace(z)
-        t, x = y.mT, z.mT  # class first: sums over 10 long rows are 30 times faster than over 10 columns, ...
-        x = xp.reshape(xp.reshape(x, (-1,)), x.shape)  # ... if they are rows in memory too, as from a flat array
-        if self.label_smoothing:
-            t = (1.0 - self.label_smoothing) * t + self.label_smoothing / z.shape[-1]
-        x = x - xp.max(x, axis=-2, keepdims=True)  # exp cannot overflow; not -=, for one sample is still z's memory
-        p = xp.exp(x)
-        total = xp.sum(p, axis=-2, keepdims=True)
-        x *= t
-        l = xp.log(total)
-        l -= xp.sum(x, axis=-2, keepdims=True)
-        p *= 1.0 / total
-        p -= t  # ∂(log Σ eᶻ)/∂z = eᶻ / Σ eᶻ = p,  ∂(Σ t z)/∂z = t
+        z = z.mT  # class first: sums over 10 long rows are 30 times faster than over 10 columns, ...
+        z = xp.reshape(xp.reshape(z, (-1,)), z.shape)  # ... if they are rows in memory too, as from a flat array
+        x, is_top = below_maximum(z, axis=-2)
+        is_label, soft = self._label_and_soft(y, z)
+        label_x = xp.max(xp.where(is_label, x, -math.inf), axis=-2, keepdims=True)
+        p = xp.exp(xp.where(is_label, -math.inf, x))
+        rest = xp.sum(
+            p, axis=-2, keepdims=True
+        )  # of eˣ over the other classes: log(1 + rest) where the label is on top
+        p = xp.where(is_label, -rest, p)  # ∂l/∂z at the label is -rest / total: the difference p - 1 would cancel
+        rest += xp.expm1(label_x)
+        l = xp.log1p(rest)
+        rest += 1.0
+        p *= 1.0 / rest
+        if soft is None:
+            l -= label_x
+        else:
+            # Halves, for the difference of numbers such as ±3e38 may be too large
+            half = 0.5 * z - 0.5 * xp.max(z, axis=-2, keepdims=True)
+            t = xp.where(is_label, 1.0, soft)
+            l -= 2.0 * xp.sum(xp.where((t > 0) & ~is_top, t * half, 0.0), axis=-2, keepdims=True)
+            p -= soft
         return l.mT, p.mT
+
+    def _label_and_soft(self, y, z):
+        """Which class is the label, of probability 1, and the probabilities of the others, None if all 0; class first."""
+        xp = namespace(z)
+        if y.ndim == 1 and not self.label_smoothing:
+            return _is_label(y, z), None
+        t = xp.astype(_is_label(y, z), z.dtype) if y.ndim == 1 else y.mT
+        if self.label_smoothing:
+            t = (1.0 - self.label_smoothing) * t + self.label_smoothing / z.shape[-2]
+        is_label = t == 1.0
+        return is_label, xp.where(is_label, 0.0, t)
 
     def activation(self, z):
         return softmax(z)
@@ -115,7 +137,7 @@ class CategoricalCrossEntropy(ClassLoss):
 
     def elements(self, y, z):
         xp = namespace(z)
-        p = xp.maximum(z, EPSILON)
+        y, p = one_hot(y, z) if y.ndim == 1 else y, xp.maximum(z, EPSILON)
         return -xp.sum(y * xp.log(p), axis=-1, keepdims=True), -y / p
 
 
@@ -123,7 +145,7 @@ class CategoricalCrossEntropy(ClassLoss):
 class BinaryCrossEntropy(Loss):
     """l = log(1 + eᶻ) - y z,   dz = σ(z) - y,   targets y in [0, 1], one for each unit
 
-    Sigmoid and cross-entropy -y log p - (1 - y) log(1 - p) in one, stable for logits z of any size.
+    Sigmoid and cross-entropy -y log p - (1 - y) log(1 - p) in one, accurate for logits z of any size.
 
     Parameters
     ----------
@@ -156,9 +178,13 @@ class BinaryCrossEntropy(Loss):
     def elements(self, y, z):
         xp = namespace(z)
         if self.from_logits:
-            l = xp.maximum(z, 0.0) - y * z
-            l += xp.log1p(xp.exp(-xp.abs(z)))  # last, being the smallest
-            return l, sigmoid(z) - y
+            # The likelier answer is 1 where z > 0. It misses y by `miss`, and p by the rest of the probability, σ(-|z|)
+            size, likelier = xp.abs(z), xp.astype(z > 0, z.dtype)
+            miss = xp.abs(y - likelier)
+            e = xp.exp(-size)
+            l = xp.log1p(e)
+            l += xp.where(miss > 0, size, 0.0) * miss
+            return l, (e / (1.0 + e) - miss) * (1.0 - 2.0 * likelier)
         p = xp.minimum(xp.maximum(z, EPSILON), 1.0 - EPSILON)
         return -y * xp.log(p) - (1.0 - y) * xp.log1p(-p), (p - y) / (p * (1.0 - p))
 
@@ -173,7 +199,11 @@ class BinaryCrossEntropy(Loss):
 
 def one_hot(labels: Array, like: Array) -> Array:
     """1 at each label, else 0: (batch,) -> (batch, classes), with the classes, type and device of `like`."""
+    return namespace(like).astype(_is_label(labels, like.mT), like.dtype).mT
+
+
+def _is_label(labels: Array, like: Array) -> Array:
+    """Class first, (classes, batch), as `SoftmaxCrossEntropy` wants it, and `like` is."""
     xp = namespace(like)
-    classes = xp.arange(like.shape[-1], dtype=like.dtype, device=device(like))
-    # Class first, as `SoftmaxCrossEntropy` wants it; as floats, which every library compares, exact up to 2²⁴ classes
-    return xp.astype(xp.astype(labels, like.dtype) == classes[:, None], like.dtype).mT
+    classes = xp.arange(like.shape[-2], dtype=like.dtype, device=device(like))
+    return xp.astype(labels, like.dtype) == classes[:, None]  # as floats, which every library compares, exact up to 2²⁴
