@@ -10,21 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from xpnet import special
 from xpnet.backend import namespace
 from xpnet.checks import require_choice, set_numbers, unknown_name
 from xpnet.layers.base import Layer
 from xpnet.layers.reshaping import Identity
-from xpnet.special import (
-    complement,
-    log_softmax,
-    normal_tail,
-    sigmoid,
-    sigmoid_and_exp,
-    sigmoid_factors,
-    softmax,
-    softplus,
-    tanh_slope,
-)
 
 
 @dataclass(frozen=True)
@@ -152,7 +142,7 @@ def _gelu(x):
     """y = max(x, 0) - |x| Φ(-|x|): the tail keeps its digits on both sides."""
     xp = namespace(x)
     size = xp.minimum(xp.abs(x), 40.0)  # Φ(-40) is 0
-    tail, e = normal_tail(size)
+    tail, e = special.normal_tail(size)
 
     def backward(dy, need_dx=True):
         positive = xp.astype(x >= 0, x.dtype)
@@ -167,7 +157,7 @@ def _gelu_tanh(x):
     c = math.sqrt(8 / math.pi)
     near = xp.minimum(xp.maximum(x, -30.0), 30.0)  # further out σ(2u) is 0 or 1
     square = near * near
-    a, b, complement = sigmoid_factors(c * (near + 0.044715 * near * square))
+    a, b, complement = special.sigmoid_factors(c * (near + 0.044715 * near * square))
 
     def backward(dy, need_dx=True):
         return dy * ((1.0 + near * (c + 0.134145 * c * square) * complement) * a * b), {}
@@ -185,7 +175,7 @@ class SiLU(Layer):
     def forward(self, params, x):
         xp = namespace(x)
         near = xp.minimum(xp.maximum(x, -1000.0), 1000.0)  # further out σ(x) is 0 or 1
-        a, b, complement = sigmoid_factors(near)
+        a, b, complement = special.sigmoid_factors(near)
 
         def backward(dy, need_dx=True):
             return dy * ((1.0 + near * complement) * a * b), {}
@@ -201,7 +191,7 @@ class Softplus(Layer):
     """
 
     def forward(self, params, x):
-        return softplus(x), lambda dy, need_dx=True: (dy * sigmoid(x), {})
+        return special.softplus(x), lambda dy, need_dx=True: (dy * special.sigmoid(x), {})
 
 
 @dataclass(frozen=True)
@@ -209,10 +199,10 @@ class Sigmoid(Layer):
     """y = σ(x) = 1 / (1 + e⁻ˣ),   dx = σ(x) σ(-x) dy"""
 
     def forward(self, params, x):
-        y, e = sigmoid_and_exp(x)
+        y, e = special.sigmoid_and_exp(x)
 
         def backward(dy, need_dx=True):
-            dx = complement(e)
+            dx = special.complement(e)
             dx *= y
             dx *= dy
             return dx, {}
@@ -220,7 +210,7 @@ class Sigmoid(Layer):
         return y, backward
 
     def __call__(self, params, x):
-        return sigmoid(x)
+        return special.sigmoid(x)
 
 
 @dataclass(frozen=True)
@@ -229,7 +219,7 @@ class Tanh(Layer):
 
     def forward(self, params, x):
         def backward(dy, need_dx=True):
-            dx = tanh_slope(x)
+            dx = special.tanh_slope(x)
             dx *= dy
             return dx, {}
 
@@ -245,7 +235,7 @@ class Softmax(Layer):
 
     def forward(self, params, x):
         xp = namespace(x)
-        y = softmax(x)
+        y = special.softmax(x)
 
         def backward(dy, need_dx=True):
             # A number added to all dy changes nothing; with 0 at the largest y the sum is of small terms, and cancels none
@@ -262,7 +252,7 @@ class LogSoftmax(Layer):
 
     def forward(self, params, x):
         xp = namespace(x)
-        y = log_softmax(x)
+        y = special.log_softmax(x)
 
         def backward(dy, need_dx=True):
             p = xp.exp(y)
