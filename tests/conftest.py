@@ -36,6 +36,13 @@ class ReadOnlyNumpy(NumpyBackend):
         return x
 
 
+def pytest_configure(config):
+    if os.environ.get("FAKECUDA_POISON", "0") != "0":
+        from tests.cuda_emulator.poison import PoisonFreed
+
+        PoisonFreed().__enter__()
+
+
 def make(name, dtype="float32"):
     if name == "strict":
         return make_backend("array_api_strict", device="device1", dtype=dtype)

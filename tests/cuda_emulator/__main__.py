@@ -1,0 +1,59 @@
+"""``python -m tests.cuda_emulator build`` makes the environment, ``... test`` makes it and runs the tests of xpnet in it."""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cuda_emulator.build import BuildError, build
+
+CHECKOUT = Path(__file__).parents[2]
+SUITE = ["tests", "--ignore=tests/cuda_emulator"]
+RUNS = {  # what each shows stands in README.md
+    "emulator": ({}, ["tests/cuda_emulator"]),
+    "eager": ({"XPNET_TEST_BACKENDS": "cupy"}, SUITE),
+    "graphs": ({"XPNET_TEST_BACKENDS": "cupy-graphs", "FAKECUDA_LAZY": "1"}, SUITE),
+}
+
+
+def run_tests(environment: Path, names: list[str], arguments: list[str]) -> bool:
+    """Whether pytest passes in each of the named runs."""
+    python = environment / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "-e", f"{CHECKOUT}[test,examples]"], check=True)
+    defaults = {"CUPY_CACHE_DIR": str(environment / "kernels"), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    failed = []
+    for name in names:
+        settings, paths = RUNS[name]
+        shown = [f"{key}={value}" for key, value in settings.items()]
+        print(f"\n{name}: {shlex.join([*shown, 'pytest', *paths])}", flush=True)
+        command = [python, "-m", "pytest", "-q", *arguments, *paths]
+        if subprocess.run(command, cwd=CHECKOUT, env=defaults | os.environ | settings).returncode:
+            failed.append(name)
+    print(f"\nFailed: {', '.join(failed)}" if failed else "\nAll runs passed.")
+    return not failed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.cuda_emulator", description=__doc__)
+    parser.add_argument("command", choices=["build", "test"])
+    parser.add_argument(
+        "--environment", type=Path, default=CHECKOUT / ".venv-cuda", help="the folder, default .venv-cuda"
+    )
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="of `test`, default all")
+    parser.add_argument(
+        "pytest", nargs="*", metavar="-- ARGUMENT", help="arguments of pytest, behind --; default: -n auto"
+    )
+    options = parser.parse_args()
+    environment = options.environment.resolve()
+    try:
+        build(environment)
+    except BuildError as error:
+        sys.exit(f"The CUDA emulator cannot be built: {error}")
+    if options.command == "test" and not run_tests(environment, options.runs, options.pytest or ["-n", "auto"]):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
