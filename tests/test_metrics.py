@@ -8,9 +8,13 @@ from tests.metric_checks import compute, from_sklearn
 from xpnet import losses, metrics
 from xpnet.backend import device, namespace, to_numpy
 from xpnet.metrics import (
+    AUC,
+    F1,
     R2,
     Accuracy,
+    BalancedAccuracy,
     BinaryAccuracy,
+    ConfusionMatrix,
     CosineSimilarity,
     ElementwiseAccuracy,
     ExplainedVariance,
@@ -19,6 +23,8 @@ from xpnet.metrics import (
     MeanAbsolutePercentageError,
     MeanSquaredError,
     Pinball,
+    Precision,
+    Recall,
     RootMeanSquaredError,
     TopKAccuracy,
 )
@@ -29,10 +35,14 @@ r2_score = from_sklearn("r2_score")
 root_mean_squared_error = from_sklearn("root_mean_squared_error")
 top_k_accuracy_score = from_sklearn("top_k_accuracy_score")
 
-CLASS_METRICS = [Accuracy(), TopKAccuracy(2), ElementwiseAccuracy()]
-METRICS = [*CLASS_METRICS, BinaryAccuracy(), MeanAbsoluteError(), MeanSquaredError(), RootMeanSquaredError(),
-           RootMeanSquaredError("raw_values"), R2(), R2("raw_values"), ExplainedVariance(), MeanAbsolutePercentageError(),
-           Pinball(0.2), CosineSimilarity(), LogLoss(multi_label=True)]  # fmt: skip
+CLASS_METRICS = [Accuracy(), TopKAccuracy(2), ElementwiseAccuracy(), Precision(), Recall("weighted"), F1(None),
+                 BalancedAccuracy(), ConfusionMatrix(), ConfusionMatrix("pred"), LogLoss(), AUC(), AUC("PR", None)]  # fmt: skip
+LABEL_METRICS = [BinaryAccuracy(), LogLoss(multi_label=True), Precision(multi_label=True), F1("micro", multi_label=True),
+                 AUC("PR", "weighted", multi_label=True)]  # fmt: skip
+NUMBER_METRICS = [MeanAbsoluteError(), MeanSquaredError(), RootMeanSquaredError(), RootMeanSquaredError("raw_values"), R2(),
+                  R2("raw_values"), ExplainedVariance(), MeanAbsolutePercentageError(), Pinball(0.2),
+                  CosineSimilarity()]  # fmt: skip
+METRICS = [*CLASS_METRICS, *LABEL_METRICS, *NUMBER_METRICS]
 
 each_metric = pytest.mark.parametrize("metric", METRICS, ids=repr)
 
@@ -41,10 +51,16 @@ def draw(metric, rng, batch=6, units=3, networks=()):
     """Host targets and outputs or predictions."""
     z = rng.normal(size=(*networks, batch, units))
     if metric in CLASS_METRICS:
-        return rng.integers(0, units, batch), z
-    if isinstance(metric, (BinaryAccuracy, LogLoss)):
+        p = np.exp(z)
+        return rng.integers(0, units, batch), p / p.sum(axis=-1, keepdims=True) if metric.on_predictions else z
+    if metric in LABEL_METRICS:
         return rng.integers(0, 2, (batch, units)) * 1.0, 1 / (1 + np.exp(-z))
     return rng.normal(size=(batch, units)), z
+
+
+def nested(values):
+    """Values to float32's rounding, of any shape."""
+    return pytest.approx(np.asarray(values), rel=1e-5, abs=1e-6, nan_ok=True)
 
 
 @each_metric
@@ -72,7 +88,7 @@ def test_weight_two_equals_the_row_twice(metric, xp, rng):
 
     weighted = compute(xp, metric, y, z, weight=[2, 1, 1, 0])
 
-    assert weighted == pytest.approx(compute(xp, metric, y[[0, 0, 1, 2]], z[[0, 0, 1, 2]]), rel=1e-5)
+    assert weighted == nested(compute(xp, metric, y[[0, 0, 1, 2]], z[[0, 0, 1, 2]]))
 
 
 @each_metric
@@ -82,22 +98,21 @@ def test_neither_batch_size_nor_order_counts(metric, xp, rng):
     whole, weighted = compute(xp, metric, y, z), compute(xp, metric, y, z, weight)
 
     for size in (1, 7, 32):
-        assert compute(xp, metric, y, z, batch_size=size) == pytest.approx(whole, rel=1e-5)
-        assert compute(xp, metric, y[order], z[order], batch_size=size) == pytest.approx(whole, rel=1e-5)
-        assert compute(xp, metric, y, z, weight, size) == pytest.approx(weighted, rel=1e-5)
+        assert compute(xp, metric, y, z, batch_size=size) == nested(whole)
+        assert compute(xp, metric, y[order], z[order], batch_size=size) == nested(whole)
+        assert compute(xp, metric, y, z, weight, size) == nested(weighted)
 
 
 @each_metric
-@pytest.mark.parametrize("fill", [np.nan, np.inf, -np.inf, 1e37])
-@pytest.mark.parametrize("size", [1, 4, 12])
-def test_rows_of_weight_0_may_hold_anything(metric, fill, size, xp, rng):
+def test_rows_of_weight_0_may_hold_anything(metric, xp, rng):
     y, z = draw(metric, rng, batch=12)
     weight = np.r_[0.0, rng.random(10), 0.0]
     right = compute(xp, metric, y[1:-1], z[1:-1], weight[1:-1])
-    z[[0, -1]] = fill
-    y[[0, -1]] = -100 if y.ndim == 1 else fill
 
-    assert compute(xp, metric, y, z, weight, size) == pytest.approx(right, rel=1e-5)
+    for fill, size in ((np.nan, 4), (np.inf, 12), (-np.inf, 4), (1e37, 4), (np.nan, 1)):
+        z[[0, -1]] = fill
+        y[[0, -1]] = -100 if y.ndim == 1 else fill
+        assert compute(xp, metric, y, z, weight, size) == nested(right)
 
 
 @each_metric
@@ -140,20 +155,22 @@ def test_states_merge_inside_a_scan(metric, rng):
     """`jax.lax.scan` carries the merged state of all batches so far. JAX alone has it."""
     jax = pytest.importorskip("jax")
     y, z = draw(metric, rng, batch=40)
-    y, z = (
-        jax.numpy.asarray(a.astype("float32") if a.dtype == float else a).reshape(8, 5, *a.shape[1:]) for a in (y, z)
-    )
-    weight = jax.numpy.asarray(rng.integers(0, 3, (8, 5)).astype("float32"))
+    weight = rng.integers(0, 3, (8, 5))
+    data = [np.float32(a) if a.dtype == float else np.int32(a) for a in (y, z)]
+    batches = (*(a.reshape(8, 5, *a.shape[1:]) for a in data), np.float32(weight))
 
-    def body(carry, batch):
+    def step(carry, batch):
         y, z, w = batch
         return join(metric, carry, (metric.state(y, z, w), jax.numpy.sum(w))), None
 
-    empty = metric.state(y[0], z[0], 0 * weight[0])
-    (state, total), _ = jax.lax.scan(body, (empty, jax.numpy.zeros(())), (y, z, weight))
+    @jax.jit
+    def run(y, z, weight):
+        empty = metric.state(y[0], z[0], 0 * weight[0])
+        return jax.lax.scan(step, (empty, jax.numpy.zeros(())), (y, z, weight))[0]
 
-    whole = metric.state(y.reshape(40, *y.shape[2:]), z.reshape(40, 3), weight.reshape(40))
-    assert float(total) == float(weight.sum())
+    state, total = run(*batches)
+    whole = metric.state(y, z, weight.ravel() * 1.0)
+    assert float(total) == weight.sum()
     results = [np.asarray(metric.result(*(np.asarray(t, float) for t in terms))) for terms in (state, whole)]
     np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-6)
 
@@ -164,15 +181,15 @@ def test_networks_on_a_leading_axis_equal_one_at_a_time(metric, xp, rng):
 
     values = compute(xp, metric, y, z)
 
-    assert values == pytest.approx(np.array([compute(xp, metric, y, one) for one in z]), rel=1e-5)
+    assert values == nested([compute(xp, metric, y, one) for one in z])
 
 
-@pytest.mark.parametrize("metric", CLASS_METRICS, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", CLASS_METRICS, ids=repr)
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
 def test_labels_stand_for_one_hot_rows(metric, dtype, xp, rng):
     y, z = draw(metric, rng)
 
-    assert compute(xp, metric, y.astype(dtype), z) == compute(xp, metric, np.eye(3)[y], z)
+    assert compute(xp, metric, y.astype(dtype), z) == nested(compute(xp, metric, np.eye(3)[y], z))
 
 
 def test_accuracy_by_hand(xp):

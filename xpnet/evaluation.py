@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from xpnet.layers import base
 from xpnet.layers.base import Layer, Shape
 from xpnet.losses import Loss
 from xpnet.metrics.base import Metric, means
+from xpnet.metrics.ranking import BinnedMetric
 from xpnet.progress import Progress
 from xpnet.tree import Array, Tree, map_leaves
 
@@ -44,9 +45,20 @@ class Evaluation(Inference):
     metrics: tuple[Metric, ...]
 
     def __call__(self, state: dict[str, Tree], batch: dict[str, Array]) -> Any:
+        """The record, without the metrics that are exact from all rows, and of each row what those want."""
         z = super().__call__(state, batch)
         loss, _ = self.loss(batch["y"], z, batch.get("weight"))
-        return self.record(batch, z, loss)
+        if not self.binned:
+            return self.record(batch, z, loss), ()
+        merged = tuple(metric for metric in self.metrics if metric not in self.binned)
+        y, rows, weight = self.loss.rows(batch["y"], z, batch.get("weight"))
+        kept = (y, self.loss.activation(rows), *([] if weight is None else [weight]))
+        return replace(self, metrics=merged).record(batch, z, loss), kept
+
+    @property
+    def binned(self) -> tuple[BinnedMetric, ...]:
+        """The metrics that `evaluate` has from all rows rather than from the records."""
+        return tuple(metric for metric in self.metrics if isinstance(metric, BinnedMetric))
 
     def record(self, batch: dict[str, Array], z: Array, loss: Array) -> dict:
         """The batch's loss and merged metric terms, and its total weight if it has weights."""
@@ -99,14 +111,31 @@ def evaluate(
 ) -> dict:
     """Loss and metrics over a data set, as Python numbers."""
     with Progress(verbose) as progress:
-        started = list(
-            run_batches(backend, function, state, data, batch_size, progress, multiplications)
-        )  # before one is read
-        rows = [n for n, _ in started]
-        records = map_leaves(lambda *values: np.stack([to_numpy(value) for value in values]), *[r for _, r in started])
-        values = Averages(function.metrics).add(records, rows).values()
+        started = list(run_batches(backend, function, state, data, batch_size, progress, multiplications))
+        home = [map_leaves(to_numpy, result) for _, result in started]  # all are started before one is read
+        records = map_leaves(lambda *values: np.stack(values), *[record for record, _ in home])
+        values = Averages(function.metrics).add(records, [rows for rows, _ in started]).values()
+        values |= _exact_values(function.binned, [kept for _, kept in home])
+        values = {name: values[name] for name in ("loss", *(metric.name for metric in function.metrics))}
         progress.end(values)
     return values
+
+
+@quiet
+def _exact_values(metrics: tuple[BinnedMetric, ...], batches: list[tuple[np.ndarray, ...]]) -> dict:
+    """Metrics of all rows, from the targets, predictions and weights of each batch."""
+    if not metrics:
+        return {}
+    y, z, *weights = zip(*batches, strict=True)
+    y, z = np.concatenate(y), np.concatenate(z, axis=-2).astype(float)
+    weight = np.concatenate(*weights).astype(float) if weights else np.ones(len(y))
+    y, z, weight = y[weight > 0], z[..., weight > 0, :], weight[weight > 0]
+    return {
+        metric.name: _bounded(
+            metric, [metric.exact(y, one, weight) for one in z] if z.ndim > 2 else metric.exact(y, z, weight)
+        )
+        for metric in metrics
+    }
 
 
 def in_target_form(answer: Array, target_shape: Shape | None, leading: int) -> Array:
@@ -151,7 +180,7 @@ class Averages:
         if self.merged:
             parts = map_leaves(lambda a, b: np.concatenate([a[..., None], b], axis=-1), self.merged, parts)
             weight = np.append(self.total, weight)
-        self.merged = {metric.name: metric.merge(parts[metric.name], weight) for metric in self.metrics}
+        self.merged = {m.name: m.merge(parts[m.name], weight) for m in self.metrics if m.name in parts}
         self.merged["loss"] = means((parts["loss"],), weight)[0]
         self.total = weight.sum()
         return self
@@ -159,14 +188,19 @@ class Averages:
     @quiet
     def values(self) -> dict:
         """``{"loss": ..., "accuracy": ...}`` so far."""
-        return {"loss": self.merged["loss"].tolist()} | {metric.name: self._value(metric) for metric in self.metrics}
+        values = {metric.name: self._value(metric) for metric in self.metrics if metric.name in self.merged}
+        return {"loss": self.merged["loss"].tolist()} | values
 
     def _value(self, metric: Metric) -> Any:
-        """A float or nested lists of floats; of K networks trained at once a list of these."""
         merged = [term * self.total if metric.sums else term for term in self.merged[metric.name]]
         networks = np.shape(self.merged["loss"])
         values = [metric.result(*terms) for terms in zip(*merged, strict=True)] if networks else metric.result(*merged)
-        return np.clip(values, *metric.bounds).tolist()
+        return _bounded(metric, values)
+
+
+def _bounded(metric: Metric, values: Any) -> Any:
+    """A float or nested lists of floats; of K networks trained at once a list of these."""
+    return np.clip(values, *metric.bounds).tolist()
 
 
 def prefixed(prefix: str, logs: dict) -> dict:

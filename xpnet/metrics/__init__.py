@@ -6,12 +6,12 @@ makes the number from the state of all samples, on the host.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from difflib import get_close_matches
-
+from xpnet.checks import unknown_name
 from xpnet.losses import BinaryCrossEntropy, Loss
 from xpnet.metrics.base import Metric
 from xpnet.metrics.classification import Accuracy, BinaryAccuracy, ElementwiseAccuracy, LogLoss, TopKAccuracy
+from xpnet.metrics.counts import F1, BalancedAccuracy, ConfusionMatrix, Precision, Recall
+from xpnet.metrics.ranking import AUC, BinnedMetric
 from xpnet.metrics.regression import (
     R2,
     CosineSimilarity,
@@ -24,9 +24,14 @@ from xpnet.metrics.regression import (
 )
 
 __all__ = [
+    "AUC",
+    "F1",
     "R2",
     "Accuracy",
+    "BalancedAccuracy",
     "BinaryAccuracy",
+    "BinnedMetric",
+    "ConfusionMatrix",
     "CosineSimilarity",
     "ElementwiseAccuracy",
     "ExplainedVariance",
@@ -36,24 +41,52 @@ __all__ = [
     "MeanSquaredError",
     "Metric",
     "Pinball",
+    "Precision",
+    "Recall",
     "RootMeanSquaredError",
     "TopKAccuracy",
     "get",
 ]
 
-_METRICS = (
-    Accuracy, TopKAccuracy, ElementwiseAccuracy, BinaryAccuracy, LogLoss,
-    MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError, MeanAbsolutePercentageError, R2, ExplainedVariance,
-    CosineSimilarity, Pinball,
-)  # fmt: skip
-BY_NAME: dict[str, Metric] = {metric.name: metric for metric in (make() for make in _METRICS)}  # type: ignore[abstract]
-BY_NAME |= {  # Keras' and scikit-learn's long names, for what means the same
-    long: replace(BY_NAME[short], name=long)  # type: ignore[type-var]
-    for long, short in {
-        "mean_absolute_error": "mae",
-        "mean_squared_error": "mse",
-        "root_mean_squared_error": "rmse",
-    }.items()
+BY_NAME: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Accuracy(), TopKAccuracy(), ElementwiseAccuracy(), BinaryAccuracy(), BalancedAccuracy(), LogLoss(),
+        Precision(), Recall(), F1(), AUC(), AUC("PR"), ConfusionMatrix(),
+        MeanAbsoluteError(), MeanSquaredError(), RootMeanSquaredError(), MeanAbsolutePercentageError(), R2(),
+        ExplainedVariance(), CosineSimilarity(), Pinball(),
+        # Keras' and scikit-learn's names of what means the same
+        MeanAbsoluteError("mean_absolute_error"), MeanSquaredError("mean_squared_error"),
+        RootMeanSquaredError(name="root_mean_squared_error"), AUC(name="roc_auc"),
+        *(
+            kind(average, name=f"{kind.name}_{average}")
+            for kind in (Precision, Recall, F1) for average in ("macro", "micro", "weighted")
+        ),
+    )
+}  # fmt: skip
+
+
+ELSEWHERE = {  # names of Keras and scikit-learn in small letters and digits -> what to write here
+    "acc": '"accuracy"',
+    "categoricalaccuracy": '"accuracy"',
+    "sparsecategoricalaccuracy": '"accuracy"',
+    "topkaccuracy": "TopKAccuracy(k)",
+    "topkcategoricalaccuracy": "TopKAccuracy(k)",
+    "sparsetopkcategoricalaccuracy": "TopKAccuracy(k)",
+    "binarycrossentropy": '"log_loss"',
+    "categoricalcrossentropy": '"log_loss"',
+    "sparsecategoricalcrossentropy": '"log_loss"',
+    "neglogloss": '"log_loss"',
+    "f1score": '"f1"',
+    "auroc": '"auc"',
+    "rocaucscore": '"auc"',
+    "prauc": '"average_precision"',
+    "auprc": '"average_precision"',
+    "r2score": '"r2"',
+    "meanabsolutepercentageerror": '"mape", which is a fraction and not percent',
+    "negmeansquarederror": '"mse"',
+    "negrootmeansquarederror": '"rmse"',
+    "negmeanabsoluteerror": '"mae"',
 }
 
 
@@ -65,16 +98,7 @@ def get(metric: str | Metric, loss: Loss) -> Metric:
     if isinstance(metric, Metric):
         return metric.for_loss(loss)
     if not isinstance(metric, str) or metric not in BY_NAME:
-        near = suggest(metric) if isinstance(metric, str) else ""
-        raise ValueError(
-            f"A metric is an object such as TopKAccuracy(3) or one of {', '.join(BY_NAME)}.{near} Received: {metric!r}"
-        )
+        raise unknown_name("A metric is an object such as TopKAccuracy(3) or one of", metric, BY_NAME, ELSEWHERE)
     if metric == "accuracy" and isinstance(loss.row_loss, BinaryCrossEntropy):
         return BinaryAccuracy(name="accuracy")
     return BY_NAME[metric].for_loss(loss)
-
-
-def suggest(name: str) -> str:
-    """``' Did you mean "accuracy"?'``, or nothing where no known name is like this one."""
-    near = get_close_matches(name, BY_NAME, n=1, cutoff=0.5)
-    return f' Did you mean "{near[0]}"?' if near else ""
