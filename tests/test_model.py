@@ -571,7 +571,7 @@ def test_predict_before_fit_says_what_to_do(xp):
     [
         ({"loss": "hinge"}, "Received: 'hinge'"),
         ({"optimizer": "lion"}, "Received: 'lion'"),
-        ({"metrics": ["f1"]}, "Received: 'f1'"),
+        ({"metrics": ["f1_score"]}, r"Did you mean \"f1\"\?.*Received: 'f1_score'"),
         ({"metrics": "accuracy"}, "metrics is a list"),
         ({"metrics": ["accuracy", "accuracy"]}, "may appear once"),
         ({"backend": "theano"}, "Received: 'theano'"),
@@ -613,7 +613,7 @@ MORE_BAD = {
     "classes of one output": (
         {"loss": "mean_squared_error", "layers": [Dense(1)]}, {}, "accuracy compares classes",
     ),
-    "class weights by name": ({}, {"class_weight": "balanced"}, "class_weight is a dict"),
+    "class weights by name": ({}, {"class_weight": "equal"}, "class_weight is a dict"),
     "validation_freq": ({}, {"validation_freq": 2.0}, "validation_freq is a number of epochs"),
     "validation_batch_size": ({}, {"validation_batch_size": 0}, "validation_batch_size must be an integer of at least 1"),
     "validation data": ({}, {"validation_data": (X,)}, r"validation_data is \(x, y\)"),

@@ -12,6 +12,7 @@ from xpnet import Model, plotting
 from xpnet.callbacks import History
 from xpnet.inspection import layer_statistics
 from xpnet.layers import Dense, Dropout, ReLU
+from xpnet.metrics import Recall
 from xpnet.plotting.figures import BLUE, GRAY, GREEN, VERMILLION
 
 plt = pytest.importorskip("matplotlib.pyplot")
@@ -157,6 +158,17 @@ def test_learning_curves_of_a_real_fit(rng):
 
     assert [x for x, _ in curves(plotting.learning_curves(history, "accuracy"))] == [[1, 2], [1, 2]]
     assert curves(plotting.learning_curves(history, per="iteration"))[0][0] == [2, 4, 6, 8]
+
+
+def test_a_list_of_values_is_no_curve(rng):
+    x, y = rng.normal(size=(40, 3)), rng.integers(2, size=40)
+    for seed in (0, (0, 1)):
+        model = Model([Dense(2)], "softmax_cross_entropy", metrics=[Recall(None), "confusion_matrix"], seed=seed)
+        history = model.fit(x, y, epochs=2, verbose=0)
+        for name in ("recall", "confusion_matrix"):
+            with pytest.raises(ValueError, match=f"A curve is of one number, and {name} is a list of them"):
+                plotting.learning_curves(history, name)
+    plotting.learning_curves({"first": [value[0] for value in history.history["recall"]]}, "first")
 
 
 def test_validation_values_stand_at_the_epochs_that_were_validated():

@@ -81,27 +81,35 @@ def _weight(values: Any, name: str) -> np.ndarray:
 
 
 def weigh_classes(
-    backend: Backend, loss: Loss, output_shape: Shape, data: dict[str, Array], class_weight: Mapping[Any, float]
+    backend: Backend, loss: Loss, output_shape: Shape, data: dict[str, Array], class_weight: Mapping[Any, float] | str
 ) -> dict[str, Array]:
-    """The data with each sample's weight multiplied by that of its class; with `PerPosition`, each position's."""
-    if not isinstance(class_weight, Mapping):
+    """The data with each sample's weight multiplied by that of its class; with `PerPosition`, each position's.
+
+    "balanced" gives class c the weight Σ w / (classes · Σ_c w), so that all classes weigh the same, as in scikit-learn. What
+    has weight 0 needs no class weight, whatever its label.
+    """
+    balanced = isinstance(class_weight, str) and class_weight == "balanced"
+    if not (balanced or isinstance(class_weight, Mapping)):
         raise ValueError(
-            "class_weight is a dict of label -> weight; sklearn.utils.class_weight.compute_class_weight makes balanced ones. "
-            f"Received: class_weight={class_weight!r}"
+            f'class_weight is a dict of label -> weight, or "balanced". Received: class_weight={class_weight!r}'
         )
     y = loss.labels(to_numpy(data["y"]), output_shape)
     if y.ndim != len(output_shape):
         raise ValueError(f"class_weight wants one class label for each sample. Received: targets of shape {y.shape}")
-    classes, position = np.unique(y, return_inverse=True)
-    missing = [c.item() for c in classes if c.item() not in class_weight]
-    if missing:
-        raise ValueError(
-            f"class_weight must hold every label of y. Missing: {missing[:10]}. Received: {dict(class_weight)}"
-        )
-    weight = _weight([class_weight[c.item()] for c in classes], "class_weight")[position].reshape(y.shape)
-    if "weight" in data:
-        given = to_numpy(data["weight"])
-        weight *= given.reshape(*given.shape, *(1,) * (y.ndim - given.ndim))
+    given = to_numpy(data["weight"]).astype(float) if "weight" in data else np.ones(len(y))
+    given = np.broadcast_to(given.reshape(*given.shape, *(1,) * (y.ndim - given.ndim)), y.shape)
+    classes, position = np.unique(y[given > 0], return_inverse=True)
+    if isinstance(class_weight, Mapping):
+        missing = [c.item() for c in classes if c.item() not in class_weight]
+        if missing:
+            raise ValueError(
+                f"class_weight must hold every label of y. Missing: {missing[:10]}. Received: {dict(class_weight)}"
+            )
+        chosen = [class_weight[c.item()] for c in classes]
+    else:
+        chosen = 1 / np.bincount(position, given[given > 0])  # only ratios count
+    weight = np.zeros(y.shape)
+    weight[given > 0] = _weight(chosen, "class_weight")[position] * given[given > 0]
     return data | {"weight": backend.asarray(weight)}
 
 

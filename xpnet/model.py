@@ -210,7 +210,7 @@ class Model:
         validation_split: float = 0.0,
         validation_data: Sequence | None = None,
         shuffle: bool = True,
-        class_weight: Mapping[Any, float] | None = None,
+        class_weight: Mapping[Any, float] | str | None = None,
         sample_weight: Any = None,
         initial_epoch: int = 0,
         sample_with_replacement: bool = False,
@@ -242,8 +242,9 @@ class Model:
         validation_data : (x, y) or (x, y, sample_weight), optional
         shuffle : bool, default True
             Draw a new order for each epoch, from the seed and the model's `epoch`.
-        class_weight : dict of label -> float, optional
-            Each sample's weight is multiplied by that of its class.
+        class_weight : dict of label -> float, or "balanced", optional
+            Each sample's weight is multiplied by that of its class; "balanced" makes all classes weigh the same, as in
+            scikit-learn.
         sample_weight : array, shape (n,), optional
             The loss is Σ w_i loss_i / Σ w_i over the batch: weights count within a batch, so give batches enough samples.
             With the loss `PerPosition` also of shape (n, positions).

@@ -57,7 +57,8 @@ def learning_curves(
     Raises
     ------
     ValueError
-        The history does not hold the metric, or not per epoch or iteration as asked; `smooth` exceeds its points.
+        The history does not hold the metric, or not per epoch or iteration as asked, or holds a list of values, such as one for
+        each class; `smooth` exceeds its points.
     """
     require_choice("per", per, "epoch", "iteration")
     histories = _named_histories(history)
@@ -116,6 +117,12 @@ def _series(history: History | Mapping, metric: str, per: str) -> list[tuple[np.
         remedy = "fit(record_every=1) records iterations" if per == "iteration" else "Model(metrics=[...]) records more"
         raise ValueError(f"The history holds {', '.join(names) or 'nothing'}; {remedy}. Received: metric={metric!r}")
     train, validation = table[metric], table.get(f"val_{metric}")
+    if "loss" in table and np.ndim(train[:1]) != np.ndim(table["loss"][:1]):
+        raise ValueError(
+            f"A curve is of one number, and {metric} is a list of them, such as one for each class. Draw one of these: "
+            f'learning_curves({{"first": [value[0] for value in history.history["{metric}"]]}}, "first"). '
+            f"Received: values of shape {np.shape(train[0])}"
+        )
     x = np.arange(len(train)) if positions is None else np.asarray(positions)
     if validation is None:
         return [(x + 1, np.asarray(train))]
