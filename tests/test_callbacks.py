@@ -74,7 +74,7 @@ def test_a_second_run_begins_anew():
         ({"mode": "up"}, 'mode must be one of "auto", "min", "max". Received: mode='),
         (
             {"monitor": "val_acc"},
-            r'No metric has that name. Did you mean "accuracy"\? .*mode="max". Received: .*val_acc',
+            r'monitor is a name in the history, .*Write "val_accuracy". Received: monitor=.val_acc',
         ),
         ({"monitor": None}, "monitor must be a name in the history. Received: monitor=None"),
         ({"patience": "3"}, "patience must be an integer of at least 0"),
@@ -96,10 +96,26 @@ def test_several_seeds_are_refused_before_training():
 
 
 def test_the_metric_is_asked_which_way_is_better():
-    for monitor in ("cost", "val_unknown"):
-        with pytest.raises(ValueError, match=f'Say mode="min" or mode="max".*{monitor}'):
-            run([1.0], monitor)
+    with pytest.raises(ValueError, match=r'Say mode="min" or mode="max": which way is better. Received: monitor='):
+        run([1.0], "cost")
     assert run([1.0, 2.0], "cost", mode="max") == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "message"),
+    [
+        ("acuracy", r'must be one of "loss", "r2", .*. Did you mean "accuracy"\? Received: monitor='),
+        ("val_gini", "must be one of .*Received: monitor='val_gini'"),
+        (
+            "val_loss",
+            "Give fit validation_data or validation_split .*Received: monitor='val_loss' without validation data",
+        ),
+    ],
+)
+def test_what_is_not_recorded_is_refused_before_training(monitor, message):
+    for mode in ("auto", "min"):
+        with pytest.raises(ValueError, match=message):
+            run([], monitor, mode=mode)
 
 
 def test_a_list_of_values_is_refused():

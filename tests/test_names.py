@@ -2,9 +2,13 @@
 
 import pytest
 
-from xpnet import initializers, losses, optimizers, set_backend
+from xpnet import initializers, losses, metrics, optimizers, set_backend
 from xpnet.checks import require_choice, unknown_name
 from xpnet.layers import GELU, Activation, Bidirectional, MaxPooling2D, RandomFlip, SimpleRNN
+
+
+def metric(name):
+    return metrics.get(name, losses.huber)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +24,13 @@ from xpnet.layers import GELU, Activation, Bidirectional, MaxPooling2D, RandomFl
         (losses.get, "squared_error", 'Write "mean_squared_error"'),
         (losses.get, "SmoothL1Loss", 'Write "huber"'),
         (losses.get, losses.Huber, r"Make an object of the class: Huber(...)."),
+        (metric, "recal", 'Did you mean "recall"?'),
+        (metric, "Precision", 'Did you mean "precision"?'),
+        (metric, "f1_score", 'Write "f1"'),
+        (metric, "acc", 'Write "accuracy"'),
+        (metric, "sparse_categorical_accuracy", 'Write "accuracy"'),
+        (metric, "mean_absolute_percentage_error", 'Write "mape", which is a fraction and not percent'),
+        (metric, metrics.AUC, "Make an object of the class: AUC(...)"),
         (optimizers.get, "Adam", 'Did you mean "adam"?'),
         (optimizers.get, "rms_prop", 'Did you mean "rmsprop"?'),
         (optimizers.get, "nadam", 'Write "adam"'),

@@ -171,6 +171,11 @@ def test_a_list_of_values_is_no_curve(rng):
     plotting.learning_curves({"first": [value[0] for value in history.history["recall"]]}, "first")
 
 
+def test_the_name_of_validation_values_is_refused(history):
+    with pytest.raises(ValueError, match=r'The name of a metric is without "val_": both curves are drawn'):
+        plotting.learning_curves(history, "val_loss")
+
+
 def test_validation_values_stand_at_the_epochs_that_were_validated():
     history = History({"loss": [4.0, 3.0, 2.0, 1.0], "val_loss": [3.5, 1.5]}, [0, 1, 2, 3], validation_epoch=[1, 3])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xpnet import metrics
-from xpnet.checks import boolean, is_integer, number, require, require_choice
+from xpnet.checks import boolean, is_integer, number, plain, require, require_choice, unknown_name
 from xpnet.tree import Tree
 
 
@@ -83,8 +83,9 @@ class EarlyStopping(Callback):
     Raises
     ------
     ValueError
-        A setting is out of range, or the name that of no metric but like one; when training begins, which way is better is
-        not known, or several seeds are trained; after the first epoch, the value is no number or has not been recorded.
+        A setting is out of range, or the name that of another library; when training begins, the model has no such metric or
+        the metric cannot say which way is better, no validation data is there to monitor, or several seeds are trained; after
+        the first epoch, the value is a list.
     """
 
     def __init__(
@@ -99,11 +100,11 @@ class EarlyStopping(Callback):
         require(is_integer(patience) and patience >= 0, "patience must be an integer of at least 0", f"{patience=}")
         require(isinstance(monitor, str), "monitor must be a name in the history", f"{monitor=}")
         name = monitor.removeprefix("val_")
-        typo = mode == "auto" and not (name == "loss" or name in metrics.BY_NAME or "accuracy" in name)
-        meant = metrics.suggest(name) if typo else ""
-        require(
-            not meant, f'No metric has that name.{meant} Of one of your own say mode="min" or mode="max"', f"{monitor=}"
-        )
+        if plain(name) in metrics.ELSEWHERE:
+            ours = metrics.ELSEWHERE[plain(name)].replace('"', f'"{monitor.removesuffix(name)}', 1)
+            raise unknown_name(
+                "monitor is a name in the history, such as", monitor, ["val_loss"], {plain(monitor): ours}, "monitor"
+            )
         self.monitor, self.patience = monitor, patience
         self.min_delta = abs(number("min_delta", min_delta, "(-inf, inf)"))
         self.mode = mode
@@ -112,21 +113,23 @@ class EarlyStopping(Callback):
     def on_train_begin(self) -> None:
         one = not isinstance(self.model.seed, tuple)
         require(one, "EarlyStopping follows one network; train the seeds one at a time", f"seed={self.model.seed}")
-        higher = {"max": True, "min": False}.get(self.mode)
-        if higher is None:
-            known = {"loss": False} | {metric.name: metric.higher_is_better for metric in self.model.metrics}
-            higher = known.get(self.monitor.removeprefix("val_"))
-        rule = 'Say mode="min" or mode="max": which way is better'
-        require(higher is not None, rule, f"monitor={self.monitor!r}")
+        known = {"loss": False} | {metric.name: metric.higher_is_better for metric in self.model.metrics}
+        name = self.monitor.removeprefix("val_")
+        if name not in known:
+            names = [*known, *(f"val_{name}" for name in known if self.model.validates)]
+            raise unknown_name("monitor must be one of", self.monitor, names, setting="monitor")
+        validated = name == self.monitor or self.model.validates
+        rule = "Give fit validation_data or validation_split to monitor what is found on them"
+        require(validated, rule, f"monitor={self.monitor!r} without validation data")
+        higher = known[name] if self.mode == "auto" else self.mode == "max"
+        require(higher is not None, 'Say mode="min" or mode="max": which way is better', f"monitor={self.monitor!r}")
         self.sign = -1.0 if higher else 1.0
         self.best, self.waited = math.inf, 0
         self.best_state: Tree = None
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         if self.monitor not in logs:
-            if self.model.validates and self.monitor.removeprefix("val_") in logs:
-                return  # an epoch without validation
-            raise ValueError(f"EarlyStopping monitors one of {', '.join(logs)}. Received: monitor={self.monitor!r}")
+            return  # an epoch without validation
         number = not isinstance(logs[self.monitor], list)
         require(number, "EarlyStopping monitors one number, not a list of them", f"monitor={self.monitor!r}")
         value = self.sign * logs[self.monitor]

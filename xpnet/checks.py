@@ -35,24 +35,25 @@ def unknown_name(
     setting : str, optional
         The argument that held the name.
     """
-    plain = {_plain(one): one for one in names}
+    by_plain = {plain(one): one for one in names}
     advice = ""
     if isinstance(name, str):
         near = importlib.import_module("difflib").get_close_matches(
-            _plain(name), plain, 1
+            plain(name), by_plain, 1
         )  # 1 ms that only errors need
-        if _plain(name) in elsewhere:
-            advice = f" Write {elsewhere[_plain(name)]}."
+        if plain(name) in elsewhere:
+            advice = f" Write {elsewhere[plain(name)]}."
         elif near:
-            advice = f' Did you mean "{plain[near[0]]}"?'
+            advice = f' Did you mean "{by_plain[near[0]]}"?'
     elif isinstance(name, type):
         advice = f" Make an object of the class: {name.__name__}(...)."
-    listed = ", ".join(f'"{one}"' for one in plain.values())
+    listed = ", ".join(f'"{one}"' for one in by_plain.values())
     received = f"{setting}={name!r}" if setting else repr(name)
     return ValueError(f"{rule} {listed}.{advice} Received: {received:.200}")
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name in small letters and digits alone."""
     return "".join(filter(str.isalnum, name.lower()))
 
 

@@ -113,6 +113,8 @@ def _series(history: History | Mapping, metric: str, per: str) -> list[tuple[np.
     else:
         table, positions = history.iterations, history.iterations.get("step")
     names = [name for name in table if name != "step" and not name.startswith("val_")]
+    if metric not in names and metric.startswith("val_"):
+        raise ValueError(f'The name of a metric is without "val_": both curves are drawn. Received: metric={metric!r}')
     if metric not in names:
         remedy = "fit(record_every=1) records iterations" if per == "iteration" else "Model(metrics=[...]) records more"
         raise ValueError(f"The history holds {', '.join(names) or 'nothing'}; {remedy}. Received: metric={metric!r}")
