@@ -22,6 +22,6 @@ def compute(xp, metric, y, z, weight=None, batch_size=None):
     return averages.values()[metric.name]
 
 
-def from_sklearn(name):
-    """A function of sklearn.metrics; a test that calls it is skipped where there is no scikit-learn."""
-    return lambda *args, **settings: getattr(pytest.importorskip("sklearn.metrics"), name)(*args, **settings)
+def from_sklearn(name, module="sklearn.metrics"):
+    """A function of scikit-learn; a test that calls it is skipped where there is no scikit-learn."""
+    return lambda *args, **settings: getattr(pytest.importorskip(module), name)(*args, **settings)

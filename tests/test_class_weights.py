@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from sklearn.utils.class_weight import compute_class_weight
 
+from tests.metric_checks import from_sklearn
 from xpnet import Adam, Model, inputs, losses
 from xpnet.backend import to_numpy
 from xpnet.layers import Dense, TimeDistributed
 
+compute_class_weight = from_sklearn("compute_class_weight", "sklearn.utils.class_weight")
 SOFTMAX = losses.softmax_cross_entropy
 
 
