@@ -338,7 +338,7 @@ def test_get():
     assert metrics.get("accuracy", losses.softmax_cross_entropy) == Accuracy()
     assert metrics.get(TopKAccuracy(3), losses.softmax_cross_entropy) == TopKAccuracy(3)
     for wrong in ("acc", None, Accuracy):
-        with pytest.raises(ValueError, match=r"accuracy, .*Received: "):
+        with pytest.raises(ValueError, match=r"\"accuracy\", .*Received: "):
             metrics.get(wrong, losses.huber)
 
 
