@@ -105,7 +105,7 @@ def weigh_classes(
             raise ValueError(
                 f"class_weight must hold every label of y. Missing: {missing[:10]}. Received: {dict(class_weight)}"
             )
-        chosen = [class_weight[c.item()] for c in classes]
+        chosen: Any = [class_weight[c.item()] for c in classes]
     else:
         chosen = 1 / np.bincount(position, given[given > 0])  # only ratios count
     weight = np.zeros(y.shape)
