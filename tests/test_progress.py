@@ -199,6 +199,14 @@ def test_a_line_of_an_epoch_fits_into_80_columns():
     assert lines[1].endswith("loss=0.3457 accuracy=0.8900 val_loss=0.3000 val_accuracy=0.9100")
 
 
+def test_where_the_line_is_too_long_validation_has_its_own():
+    code = f"VALUES = {NUMBERS}" + TRAINING.replace(' | {f"val_{name}": value for name, value in VALUES.items()}', "")
+    lines, _ = Terminal(code, 60).frames()
+
+    assert lines[0].endswith("s loss=0.3457 accuracy=0.8900")
+    assert lines[1] == "  val_loss=0.3000 val_accuracy=0.9100"
+
+
 def test_a_terminal_that_is_resized_keeps_its_lines():
     terminal = Terminal(TRAINING, 120)
     os.read(terminal.fd, 1)  # the first bar is drawn

@@ -65,12 +65,7 @@ class Progress:
             self.bar.refresh()
         elif self.verbose:
             self._clear()
-            line = " ".join([self.title, f"{time.perf_counter() - self.begin:.1f}s", *_formatted(values or {})])
-            columns = _columns(sys.stdout)
-            if columns and len(line) > columns:
-                line = textwrap.fill(
-                    line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-                )
+            line = self._line(_formatted(values or {}), _columns(sys.stdout))
             encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
             print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
         self.close()
@@ -80,6 +75,17 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+    def _line(self, values: list[str], columns: int) -> str:
+        """One line; in a terminal of fewer columns the validation values begin another."""
+        first = [self.title, f"{time.perf_counter() - self.begin:.1f}s"]
+        line = " ".join(first + values)
+        if not columns or len(line) <= columns:
+            return line
+        validation = [value for value in values if value.startswith("val_")]
+        parts = [first + [value for value in values if value not in validation], *([validation] if validation else [])]
+        wrap = functools.partial(textwrap.wrap, width=columns - 2, break_long_words=False, break_on_hyphens=False)
+        return "\n  ".join(line for part in parts for line in wrap(" ".join(part)))
 
     def _clear(self) -> None:
         if self.bar is not None:
