@@ -162,10 +162,11 @@ class Constant(Layer):
     """A layer whose output is its parameter."""
 
     def init(self, rng, input_shape):
-        return {"value": np.ones((N, *input_shape))}, input_shape
+        return {"value": np.ones((1, *input_shape))}, input_shape
 
     def forward(self, params, x):
-        return params["value"], lambda dy, need_dx=True: (dy, {"value": dy})
+        y = np.broadcast_to(params["value"], x.shape)
+        return y, lambda dy, need_dx=True: (0 * dy, {"value": dy.sum(axis=0, keepdims=True)})
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_logits"])

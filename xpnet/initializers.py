@@ -204,14 +204,25 @@ class HeNormal(VarianceScaling):
 
 
 def get(initializer):
-    """The initializer of a name such as "glorot_uniform", with its default settings; an object as it is."""
+    """The initializer of a name such as "glorot_uniform", with its default settings; an object as it is.
+
+    A function of one's own is called as initializers are, and the shape of what it returns checked.
+    """
     if isinstance(initializer, str) and initializer in _BY_NAME:
         return _BY_NAME[initializer]()
     if not callable(initializer) or isinstance(initializer, type):
         raise unknown_name(
             "An initializer is an object such as Normal(0.01) or one of", initializer, _BY_NAME, _ELSEWHERE
         )
-    return initializer
+    if isinstance(initializer, Initializer):
+        return initializer
+
+    def checked(rng, shape, *fans, **named_fans):
+        values = np.asarray(initializer(rng, shape, *fans, **named_fans))
+        require(values.shape == tuple(shape), f"{initializer} must return an array of shape {shape}", values.shape)
+        return values
+
+    return checked
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:

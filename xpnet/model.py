@@ -17,6 +17,7 @@ from xpnet.checks import require_positive
 from xpnet.evaluation import Evaluation, Inference, evaluate, in_target_form, named_values, run_batches
 from xpnet.layers import base
 from xpnet.layers.base import Layer, Shape
+from xpnet.layers.contracts import check_own_layers, require_distinct
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
@@ -164,6 +165,8 @@ class Model:
         drawn = [base.init_counted(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
         params, output_shape, statistics, multiplications = drawn[0]
         base.require_one_output(output_shape)
+        require_distinct(self.network, params, statistics)
+        check_own_layers(self.network, self.backend, shape)
         if self._batch_axis:
             if self.network.running or self.network.batch_first or not len(shape) == len(output_shape) == 1:
                 raise ValueError(

@@ -27,7 +27,7 @@ def host_rng(seed: int, purpose: str, *position: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(_seed_sequence(seed, purpose, *position)))
 
 
-def step_keys(seed: int, steps: np.ndarray) -> np.ndarray:
+def step_keys(seed: int, steps: np.ndarray | range) -> np.ndarray:
     """The random key of each training step: int32 of shape (steps, 2), on the host."""
     words = _seed_sequence(seed, "dropout").generate_state(2).view(np.int32)
     return _mix(np.asarray(steps).astype(np.int32)[:, None] * _int32(0x9E3779B1) + words)

@@ -105,7 +105,13 @@ def init(layer: Layer, rng: np.random.Generator, input_shape: Shape) -> tuple[Tr
     if getattr(layer, "activation", None) is not None:
         raise ValueError("A layer with activation=... stands for two layers: put it into a Sequential.")
     require_one_output(input_shape)
-    params, output_shape, *statistics = layer.init(rng, input_shape)
+    result = layer.init(rng, input_shape)
+    if not (isinstance(result, tuple) and len(result) in (2, 3) and isinstance(result[1], (tuple, list))):
+        raise TypeError(
+            f"{type(layer).__name__}: init must return parameters, output_shape and, with running = True, statistics; "
+            f"output_shape is a tuple, without the batch. Received: {result!r:.200}"
+        )
+    params, output_shape, *statistics = result
     if (records := _initialized.get()) is not None:
         records.append((layer, params, input_shape, output_shape))
     return params, output_shape, statistics[0] if statistics else {}

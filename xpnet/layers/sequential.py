@@ -17,7 +17,9 @@ from xpnet.tree import leaves
 class Sequential(Layer):
     """y = fₙ(… f₂(f₁(x))),   dx = f₁'ᵀ(f₂'ᵀ(… fₙ'ᵀ dy)): each backward takes the gradient that the next layer returned.
 
-    Parameters are the tuple of the layers' parameters. A `Sequential` is a layer, so it nests.
+    Parameters are the tuple of the layers' parameters. A `Sequential` is a layer, so it nests. A layer object with parameters
+    may stand in a network once, since each place has parameters of its own; one without, such as a `ReLU` or `Dropout`, as
+    often as wanted (each place draws its own mask). `Model.build` looks at this.
 
     Parameters
     ----------
@@ -104,4 +106,8 @@ def _split_activation(layer: Layer) -> tuple[Layer, ...]:
     activation = getattr(layer, "activation", None)
     if activation is None:
         return (layer,)
-    return replace(layer, activation=None), Activation(activation)  # type: ignore[type-var]
+    if "_parts" not in vars(
+        layer
+    ):  # once: an object that is used twice stays one, and is refused when a model is built
+        vars(layer)["_parts"] = replace(layer, activation=None), Activation(activation)  # type: ignore[type-var]
+    return vars(layer)["_parts"]

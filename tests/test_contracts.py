@@ -1,0 +1,156 @@
+"""What a network must keep to: each layer with parameters once, and the protocol in layers of one's own."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from xpnet import Model
+from xpnet.layers import (
+    LSTM,
+    Add,
+    BatchNormalization,
+    Bidirectional,
+    Concatenate,
+    Dense,
+    Dropout,
+    Flatten,
+    Identity,
+    Parallel,
+    ReLU,
+    Residual,
+    Sequential,
+    TimeDistributed,
+)
+from xpnet.layers.base import Layer
+
+from .test_model import writable
+
+
+def dense(**settings):
+    return Dense(2, **settings)
+
+
+def twice(layer):
+    return [layer, layer]
+
+
+def build(xp, layers, shape=(2,)):
+    return Model(layers, "mean_squared_error", backend=writable(xp)).build(shape)
+
+
+@pytest.mark.parametrize(
+    ("layers", "places"),
+    [
+        (lambda: [dense()] * 2, "Layers 0 and 1 are one Dense object"),
+        (lambda: [dense(activation="relu")] * 2, "Layers 0 and 2 are one Dense object"),
+        (lambda: [d := dense(), ReLU(), Residual(d)], "Layers 0 and 2.0 are one Dense object"),
+        (lambda: [d := dense(activation="relu"), Residual(d)], "Layers 0 and 2.0.0 are one Dense object"),
+        (lambda: [d := dense(), Sequential([ReLU(), Sequential([d])])], "Layers 0 and 1.1.0 are one"),
+        (lambda: [Add(twice(dense()))], "Layers 0.0 and 0.1 are one Dense object"),
+        (lambda: [Concatenate(twice(dense()))], "Layers 0.0 and 0.1 are one Dense object"),
+        (lambda: [Residual(d := dense(), d)], "Layers 0.0 and 0.1 are one Dense object"),
+        (lambda: [s := Sequential([dense()]), ReLU(), s], "Layers 0 and 2 are one Sequential object"),
+        (lambda: [b := BatchNormalization(center=False, scale=False), Dense(2), b], "one BatchNormalization object"),
+    ],
+)
+def test_one_layer_object_at_two_places_is_refused(xp, layers, places):
+    with pytest.raises(ValueError, match=f"{places}.*parameters of their own each. Make two: .* in place of"):
+        build(xp, layers())
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [TimeDistributed(d := dense()), d],
+        lambda: [TimeDistributed(Sequential([d := dense(), d]))],
+        lambda: [Bidirectional(rnn := LSTM(2, return_sequences=True)), rnn],
+    ],
+)
+def test_layers_over_time_are_looked_into(xp, layers):
+    with pytest.raises(ValueError, match=r"are one|TimeDistributed\(Dense"):
+        build(xp, [*layers(), Flatten()], (3, 2))
+
+
+def test_layers_without_parameters_may_stand_in_a_network_often(xp):
+    relu, drop = ReLU(), Dropout(0.5)
+    build(xp, [Dense(2), relu, drop, Dense(2), relu, drop, Add([relu, relu, Identity()])])
+
+
+def test_one_layer_may_appear_in_several_networks(xp):
+    layer = dense(activation="relu")
+
+    assert build(xp, [layer]).network.layers[0] is build(xp, [layer]).network.layers[0]
+
+
+def test_both_directions_of_a_bidirectional_layer_are_one_setting(xp):
+    build(xp, [Bidirectional(LSTM(2))], (3, 2))
+
+
+# ---------------------------------------------------------------------- layers of one's own
+
+
+@dataclass(frozen=True)
+class Scale(Layer):
+    """y = x w, with one thing done wrong."""
+
+    wrong: str = ""
+
+    def init(self, rng, input_shape):
+        params = {"w": np.ones((1, *input_shape))}
+        if self.wrong == "init":
+            return params
+        return params, (5,) if self.wrong == "output shape" else input_shape
+
+    def forward(self, params, x):
+        w = params["w"]
+        y = x * w
+        if self.wrong == "forward":
+            return y
+
+        def backward(dy, need_dx=True):
+            dw = x * dy if self.wrong == "gradient" else (x[:1, ...] * dy[:1, ...])
+            grads = {"weight" if self.wrong == "name" else "w": dw}
+            dx = dy[:1, ...] * w if self.wrong == "dx" else dy * w
+            return grads if self.wrong == "backward" else (dx, grads)
+
+        return y, backward
+
+
+def test_a_layer_of_ones_own_that_keeps_the_protocol_is_built(xp):
+    build(xp, [Dense(3), Residual(Scale())])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ("init", TypeError, "Scale: init must return parameters, output_shape.*Received: {'w'"),
+        ("output shape", ValueError, r"Layer 1, Scale: init says outputs of shape \(5,\).*Received: .* of shape \(2, 3\)"),
+        ("forward", TypeError, "Layer 1, Scale: forward must return y, backward. Received: "),
+        ("backward", TypeError, "Layer 1, Scale: backward must return dx, grads. Received: dict"),
+        ("gradient", ValueError, r"Scale: the gradient of 'w' must have the parameter's shape \(1, 3\). Received: \(2, 3\)"),
+        ("name", ValueError, r"Scale: grads must be the tree of the parameters, \['w'\]. Received: \['weight'\]"),
+        ("dx", ValueError, r"Scale: dx must have the shape of x, \(2, 3\). Received: .* of shape \(1, 3\)"),
+    ],
+)  # fmt: skip
+def test_the_error_names_the_layer_that_breaks_the_protocol(xp, wrong, error, message):
+    with pytest.raises(error, match=message):
+        build(xp, [Dense(3), Scale(wrong)])
+
+
+def test_a_layer_inside_a_container_is_found(xp):
+    with pytest.raises(ValueError, match=r"Layer 1\.0, Scale: dx must have the shape of x"):
+        build(xp, [Dense(3), Residual(Scale("dx"))])
+
+
+def test_an_initializer_of_ones_own_must_return_the_shape_that_it_is_given(xp):
+    def column(rng, shape, fan_in=None, fan_out=None):
+        return np.ones((shape[0], 1))
+
+    with pytest.raises(ValueError, match=r"column.* must return an array of shape \(2, 3\). Received: \(2, 1\)"):
+        build(xp, [Dense(3, weight_initializer=column)])
+
+
+def test_several_outputs_are_refused_by_the_model(xp):
+    with pytest.raises(ValueError, match="join them by Add or Concatenate"):
+        build(xp, [Parallel([Dense(1), Dense(1)])])
