@@ -224,6 +224,18 @@ def launch(work):
         work()
 
 
+def _product(x, y):
+    """A matrix product whose rounding depends on the numbers alone: that of NumPy's BLAS depends on where they lie, too."""
+    result = np.asarray(np.matmul(x, y))
+    if result.dtype.kind == "f":
+        rows, columns = np.atleast_2d(x), y if y.ndim > 1 else y[:, None]
+        sums = np.zeros(np.matmul(rows, columns).shape, result.dtype)
+        for k in range(x.shape[-1]):
+            sums += rows[..., :, k, None] * columns[..., None, k, :]
+        result[...] = sums.reshape(result.shape)
+    return result
+
+
 def _compute(function, args, settings, kind=None):
     """Call a function of NumPy on device arrays: a view if it gives one, else a kernel into new memory."""
     host_args, host_settings = _host(args), _host(settings)
@@ -364,7 +376,7 @@ class ndarray(NDArrayOperatorsMixin):
     def __matmul__(self, other):
         if _capturing():
             raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
-        return _base(_compute(np.matmul, (self, other), {}))
+        return _base(_compute(_product, (self, other), {}))
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **settings):
         assert method == "__call__"
@@ -623,7 +635,7 @@ class FakeCublas:
                 B = matrix(b + i * stride_b * size, *((n, k) if op_b else (k, n)), ldb)
                 C = matrix(c + i * stride_c * size, m, n, ldc)
                 with np.errstate(all="ignore"):
-                    C[...] = alpha * ((A.T if op_a else A) @ (B.T if op_b else B)) + (beta * C if beta else 0)
+                    C[...] = alpha * _product(A.T if op_a else A, B.T if op_b else B) + (beta * C if beta else 0)
 
         self.launch(work)
         return 0
