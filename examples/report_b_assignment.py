@@ -16,7 +16,7 @@ import xpnet
 from xpnet import SGD, DivergenceError, Model, inspection, plotting
 from xpnet.initializers import Normal
 from xpnet.layers import Dense, ReLU
-from xpnet.losses import SoftmaxCrossEntropy
+from xpnet.losses import SoftmaxCrossEntropy, one_hot
 from xpnet.schedules import Linear
 from xpnet.tree import leaves
 
@@ -29,6 +29,7 @@ class AsWritten(SoftmaxCrossEntropy):
 
     def elements(self, y, z):
         l, dz = super().elements(y, z)
+        y = one_hot(y, z)
         p = dz + y
         return l, y * p - y
 

@@ -160,6 +160,138 @@ def test_no_weight_at_all_gives_zero(loss, xp, rng):
     assert np.all(dz == 0)
 
 
+@each_loss
+@pytest.mark.parametrize("fill", [np.nan, np.inf, -np.inf, 9.97e36])
+def test_weight_zero_shields_from_whatever_the_row_holds(loss, fill, xp, rng):
+    y, z = draw(loss, rng)
+    weight = np.array([1.0, 0.0, 2.0, 1.0])
+    expected, expected_dz = compute(xp, loss, y, z, weight)
+    bad_y, bad_z = y.copy(), z.copy()
+    bad_z[1] = fill
+    if y.ndim == 2:
+        bad_y[1] = fill
+    else:
+        bad_y[1] = -7
+
+    value, dz = compute(xp, loss, bad_y, bad_z, weight)
+
+    assert value == expected
+    np.testing.assert_array_equal(dz, expected_dz)
+    assert np.all(dz[1] == 0)
+
+
+@pytest.mark.parametrize("loss", CLASS_LOSSES)
+@pytest.mark.parametrize(("ignored", "dtype"), [(-100, "int64"), (-100, "int32"), (255, "uint8")])
+def test_ignored_labels_do_not_count(loss, ignored, dtype, xp, rng):
+    y, z = draw(loss(), rng)
+    labels, loss = np.array([y[0], ignored, y[2], ignored], dtype), loss(ignore_index=ignored)
+
+    value, dz = compute(xp, loss, labels, z)
+    weighted, weighted_dz = compute(xp, loss, labels, z, np.array([1.0, 5, 3, 5]))
+
+    expected, expected_dz = compute(xp, loss, y, z, np.array([1.0, 0, 1, 0]))
+    np.testing.assert_array_equal(value, expected)
+    np.testing.assert_array_equal(dz, expected_dz)
+    expected, expected_dz = compute(xp, loss, y, z, np.array([1.0, 0, 3, 0]))
+    np.testing.assert_array_equal(weighted, expected)
+    np.testing.assert_array_equal(weighted_dz, expected_dz)
+
+
+@pytest.mark.parametrize("loss", CLASS_LOSSES)
+def test_a_batch_of_ignored_labels_has_no_loss_and_no_gradient(loss, xp, rng):
+    _, z = draw(loss(), rng)
+
+    value, dz = compute(xp, loss(), np.full(4, -100), z)
+
+    assert value == 0
+    assert np.all(dz == 0)
+
+
+@pytest.mark.parametrize("loss", CLASS_LOSSES)
+def test_check_gives_ignored_labels_the_weight_zero(loss, xp):
+    y = xp.asarray(np.array([-100, 2, 1, -100]))
+
+    checked, weight = loss().check(y, (3,), xp.dtype)
+    _, given = loss().check(y, (3,), xp.dtype, xp.asarray(np.array([1.0, 0, 5, 1])))
+
+    assert to_numpy(checked).tolist() == [2, 2, 1, 2]  # harmless, and a class that occurs
+    assert to_numpy(weight).tolist() == [0, 1, 1, 0]
+    assert to_numpy(given).tolist() == [0, 0, 5, 0]
+    with pytest.raises(ValueError, match=r"not ignore_index=-100. Received: 2 labels, none of which counts"):
+        loss().check(y[::3], (3,), xp.dtype)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "output_shape"),
+    [
+        (MeanSquaredError(), [[1.0], [np.nan]], (1,)),
+        (MeanSquaredError(), [[1.0], [np.inf]], (1,)),
+        (Poisson(), [[1.0], [-1.0]], (1,)),
+        (BinaryCrossEntropy(), [[1.0], [np.nan]], (1,)),
+        (SoftmaxCrossEntropy(), [[0.5, 0.5], [np.nan, 7.0]], (2,)),
+        (SoftmaxCrossEntropy(), [1, 99], (2,)),
+        (CategoricalCrossEntropy(), [1, -1], (2,)),
+    ],
+    ids=repr,
+)
+def test_check_takes_any_target_of_weight_zero(loss, y, output_shape, xp):
+    y = xp.asarray(np.array(y))
+
+    checked, weight = loss.check(y, output_shape, xp.dtype, xp.asarray(np.array([0.5, 0.0])))
+
+    np.testing.assert_array_equal(to_numpy(checked)[1], to_numpy(y)[0])
+    assert to_numpy(weight).tolist() == [0.5, 0]
+    with pytest.raises(ValueError, match=r"weight|Rescale"):
+        loss.check(y, output_shape, xp.dtype, xp.asarray(np.ones(2)))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+@pytest.mark.parametrize(
+    ("z", "label", "expected"),
+    [
+        ([1.0, 2.0, -np.inf], 0, np.log1p(np.e)),
+        ([-np.inf, 0.0, 0.0], 0, np.inf),
+        ([3e38, -3e38, 0.0], 0, 0.0),
+        ([3e38, -3e38, 0.0], 2, 3e38),
+        ([np.inf, 0.0, 1.0], 0, 0.0),
+        ([np.inf, np.inf, 1.0], 0, np.log(2)),
+        ([-np.inf, -np.inf, -np.inf], 0, np.log(3)),
+    ],
+)
+def test_softmax_cross_entropy_of_logits_without_bounds(z, label, expected, smoothing, xp):
+    loss, z = SoftmaxCrossEntropy(smoothing), np.array([z])
+
+    value, dz = compute(xp, loss, np.array([label]), z)
+    rows, rows_dz = compute(xp, loss, np.eye(3)[[label]], z)
+
+    p = to_numpy(loss.activation(xp.asarray(z)))
+    t = (1 - smoothing) * np.eye(3)[[label]] + smoothing / 3
+    if smoothing:  # each class has some of the probability
+        with np.errstate(all="ignore"):
+            expected = np.sum(t * np.where(z == z.max(), 0, z.max() - z)) + np.log(np.sum(z == z.max()))
+            expected = expected + np.log1p(np.exp(-1)) if z[0, 1] == 2 else expected
+            expected = np.inf if expected > 3.4e38 else expected
+    np.testing.assert_allclose([value, rows], expected, rtol=1e-6)
+    np.testing.assert_allclose(dz, p - t, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(rows_dz, p - t, rtol=1e-6, atol=1e-7)
+    assert np.sum(p) == pytest.approx(1)
+
+
+def test_soft_rows_of_logits_far_apart(xp):
+    value, _ = compute(xp, losses.softmax_cross_entropy, np.array([[0.9, 0.05, 0.05]]), np.array([[3e38, -3e38, 0]]))
+
+    assert value == pytest.approx(0.05 * 9e38 / 1e0, rel=1e-6)
+
+
+@pytest.mark.parametrize(("z", "expected"), [(np.inf, [np.inf, 0]), (-np.inf, [0, np.inf]), (3e38, [3e38, 0])])
+def test_binary_cross_entropy_of_logits_without_bounds(z, expected, xp):
+    for y, loss in zip((0.0, 1.0), expected, strict=True):
+        value, dz = compute(xp, losses.binary_cross_entropy, np.array([[y]]), np.array([[z]]))
+
+        assert value == pytest.approx(loss)
+        assert dz == (z > 0) - y
+
+
 @pytest.mark.parametrize("loss", CLASS_LOSSES)
 def test_labels_stand_for_one_hot_rows(loss, xp, rng):
     y, z = draw(loss(), rng)
@@ -284,7 +416,9 @@ def test_decide_gives_labels_or_means(xp):
     ],
 )
 def test_check_returns_targets_for_the_call(loss, y, output_shape, expected_shape, floats, xp):
-    checked = loss.check(xp.asarray(y), output_shape, xp.dtype)
+    checked, weight = loss.check(xp.asarray(y), output_shape, xp.dtype)
+
+    assert weight is None
 
     assert checked.shape == expected_shape
     assert (checked.dtype == xp.dtype) is floats
@@ -302,7 +436,17 @@ def test_check_returns_targets_for_the_call(loss, y, output_shape, expected_shap
         (SoftmaxCrossEntropy(), np.zeros((2, 4)), (3,), r"Received: targets of shape \(2, 4\)"),
         (SoftmaxCrossEntropy(), np.array([[0.5, 0.6]]), (2,), r"probabilities.*a sum off by 0\.1"),
         (SoftmaxCrossEntropy(), np.array([[1.5, -0.5]]), (2,), r"probabilities.*smallest value of -0\.5"),
-        (SoftmaxCrossEntropy(), np.array([[np.nan, 1]]), (2,), r"probabilities.*nan"),
+        (SoftmaxCrossEntropy(), np.array([[np.nan, 1]]), (2,), r"probabilities.*weight 0.*nan"),
+        (
+            SoftmaxCrossEntropy(),
+            np.array([[0], [1]]),
+            (1,),
+            r"take binary_cross_entropy. Received: a network with 1 output",
+        ),
+        (CategoricalCrossEntropy(), np.array([0, 1]), (1,), r"take binary_cross_entropy"),
+        (SoftmaxCrossEntropy(), np.array([[1, 1, 0], [0, 0, 0]]), (3,), r"take binary_cross_entropy"),
+        (SoftmaxCrossEntropy(), np.array([-1, 2]), (3,), r"-100 \(ignore_index\).*weight 0"),
+        (MeanSquaredError(), np.array([0, np.nan]), (1,), r"the weight 0 \(sample_weight\)"),
         (CategoricalCrossEntropy(), np.array([3]), (3,), r"CategoricalCrossEntropy.*Received: labels from 3 to 3"),
         (SoftmaxCrossEntropy(), np.array([0]), (4, 3), r"Flatten.*Received: outputs of shape \(4, 3\)"),
         (MeanSquaredError(), np.zeros((2, 3)), (4, 3), r"Flatten.*Received: outputs of shape \(4, 3\)"),
@@ -337,7 +481,8 @@ def test_targets_are_never_broadcast(loss, xp):
     "make",
     [
         lambda: SoftmaxCrossEntropy(1.5), lambda: Huber(0), lambda: Quantile(1), lambda: Quantile(float("nan")),
-        lambda: BinaryCrossEntropy(from_logits="no"), lambda: Poisson(log_input=0),
+        lambda: BinaryCrossEntropy(from_logits="no"), lambda: Poisson(log_input=0), lambda: SoftmaxCrossEntropy(ignore_index=0.5),
+        lambda: CategoricalCrossEntropy(ignore_index=True),
     ],
 )  # fmt: skip
 def test_settings_are_checked(make):

@@ -130,3 +130,43 @@ def test_the_loss_inside_is_a_loss(loss):
     """Settings alone: no backend."""
     with pytest.raises(ValueError, match="loss must be a loss of one position, such as"):
         PerPosition(loss)
+
+
+def test_ignored_positions_do_not_count(xp, rng):
+    y, z = rng.integers(0, 4, (3, 5)), rng.normal(size=(3, 5, 4))
+    keep = rng.uniform(size=(3, 5)) < 0.6
+    labels, weight = np.where(keep, y, -100), np.array([1.0, 0.5, 2.0])
+    move = xp.asarray
+
+    value, dz = xp.call(LOSS, move(labels), move(z), move(weight))
+    checked, positions = LOSS.check(move(labels), (5, 4), xp.dtype, move(weight))
+
+    expected, expected_dz = xp.call(LOSS, move(y), move(z), move(keep * weight[:, None]))
+    np.testing.assert_allclose(to_numpy(value), to_numpy(expected), rtol=1e-6)
+    np.testing.assert_allclose(to_numpy(dz), to_numpy(expected_dz), rtol=1e-6)
+    np.testing.assert_array_equal(to_numpy(positions), keep * weight[:, None])
+    np.testing.assert_array_equal(to_numpy(checked)[keep], y[keep])
+
+
+def test_weights_of_samples_stay_where_no_label_is_ignored(xp):
+    weight = xp.asarray(np.array([1.0, 0.0]))
+
+    checked, same = LOSS.check(xp.asarray(np.array([[0, 1], [9, 9]])), (2, 3), xp.dtype, weight)
+
+    assert same is weight
+    assert to_numpy(checked).tolist() == [[0, 1], [0, 0]]
+
+
+def test_training_leaves_ignored_positions_out_of_loss_metrics_and_class_weights(xp, rng):
+    backend = make_backend("numpy") if xp.__class__.__name__ == "ReadOnlyNumpy" else xp
+    x, y = rng.normal(size=(4, 3, 2)), np.array([[2, 1, -100], [2, -100, -100], [1, 1, 2], [-100, 1, -100]])
+    models = [Model([TimeDistributed(Dense(3))], LOSS, metrics=["accuracy"], seed=0, backend=backend) for _ in range(2)]
+    settings = {"batch_size": 2, "epochs": 2, "verbose": 0}
+
+    ignoring = models[0].fit(x, y, class_weight={1: 1.0, 2: 3.0}, **settings)
+    weight = np.choose(np.maximum(y, 0), [0.0, 1.0, 3.0])
+    weighted = models[1].fit(x, np.where(y < 0, 0, y), sample_weight=weight, **settings)
+
+    for name, values in weighted.history.items():
+        assert ignoring.history[name] == pytest.approx(values, rel=1e-6)
+    assert models[0].evaluate(x, y) == pytest.approx(models[1].evaluate(x, abs(y) % 100, sample_weight=(y >= 0) * 1.0))

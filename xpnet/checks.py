@@ -96,6 +96,14 @@ def set_counts(settings: Any, *names: str) -> None:
         object.__setattr__(settings, name, count(name, getattr(settings, name)))
 
 
+def set_integers(settings: Any, *names: str) -> None:
+    """Check these attributes of a frozen dataclass, and replace each by a Python int."""
+    for name in names:
+        value = getattr(settings, name)
+        require(is_integer(value), f"{name} must be an integer", f"{name}={value!r}")
+        object.__setattr__(settings, name, int(value))
+
+
 def boolean(name: str, value: Any) -> bool:
     """The value as a Python bool, or ValueError: ``LSTM(64, 32)`` is not two layers."""
     require(isinstance(value, (bool, np.bool_)), f"{name} must be True or False", f"{name}={value!r}")

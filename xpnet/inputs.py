@@ -53,20 +53,21 @@ def prepare_targets(
     """
     given, y = y, _moved(backend, y, "y")
     _require_length("y", y, x)
-    try:
-        data = {"x": x, "y": loss.check(y, output_shape, backend.dtype)}
-    except ValueError as error:
-        raise _overflow(backend, "y", y, given) or error from None
+    weight = None
     if sample_weight is not None:
-        weight = _weight(sample_weight, "sample_weight")
+        host_weight = _weight(sample_weight, "sample_weight")
         shapes = loss.weight_shapes(x.shape[0], output_shape)
-        if weight.shape not in shapes:
+        if host_weight.shape not in shapes:
             raise ValueError(
                 f"sample_weight must have shape {' or '.join(map(str, shapes))}, one for each sample of x. "
-                f"Received: shape {weight.shape}"
+                f"Received: shape {host_weight.shape}"
             )
-        data["weight"] = backend.asarray(weight)
-    return data
+        weight = backend.asarray(host_weight)
+    try:
+        y, weight = loss.check(y, output_shape, backend.dtype, weight)
+    except ValueError as error:
+        raise _overflow(backend, "y", y, given) or error from None
+    return {"x": x, "y": y} | ({} if weight is None else {"weight": weight})
 
 
 def _weight(values: Any, name: str) -> np.ndarray:

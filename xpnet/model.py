@@ -137,7 +137,7 @@ class Model:
         optimizer = replace(
             self.optimizer, learning_rate=0.0
         )  # it is data of each step: another rate, the same function
-        return TrainingStep(self.network, self.backend.dtype, self.loss, self.metrics, optimizer)
+        return TrainingStep(self.network, self.backend.dtype, self.loss.checked, self.metrics, optimizer)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -369,7 +369,7 @@ class Model:
 
     def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None, verbose: str | int = 0) -> dict:
         """`evaluate` on data from `prepare`; a dict."""
-        function = Evaluation(self.network, self.backend.dtype, self.loss, self.metrics)
+        function = Evaluation(self.network, self.backend.dtype, self.loss.checked, self.metrics)
         multiplications = self.multiplications[tuple(data["x"].shape[1:])]
         return evaluate(self.backend, function, self.built_state(), data, batch_size, verbose, multiplications)
 

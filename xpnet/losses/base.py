@@ -11,6 +11,7 @@ from xpnet.checks import require
 from xpnet.tree import Array
 
 TINY = 1e-37  # the least sum of weights to divide by: 0/0 is not 0
+REMEDY = "Remove or replace NaN and infinity, or give their samples the weight 0 (sample_weight)"
 EPSILON = 1e-7  # probabilities and rates are kept this far from where the logarithm has no value, as in Keras
 
 
@@ -34,11 +35,12 @@ class Loss(ABC):
         Parameters
         ----------
         y : array of shape (batch, units)
-            Targets, as `check` returns them. Losses of classes take labels of shape (batch,) as well.
+            Targets. Losses of classes take labels of shape (batch,) as well.
         z : array of shape (batch, units) or (K, batch, units)
             Network outputs.
         sample_weight : array of shape (batch,), optional
-            Weights >= 0. If all are 0, so are loss and gradient.
+            Weights >= 0. A sample of weight 0 adds 0 to the loss and has the gradient 0, whatever y and z hold there. If all
+            weights are 0, so are loss and gradient.
 
         Returns
         -------
@@ -79,6 +81,11 @@ class Loss(ABC):
         return self.activation(z)
 
     @property
+    def checked(self) -> Loss:
+        """The same loss of what `check` returned, in which ignored labels have the weight 0: it need not look for them."""
+        return self
+
+    @property
     def row_loss(self) -> Loss:
         """The loss of one of the `rows`."""
         return self
@@ -110,8 +117,12 @@ class Loss(ABC):
             )
         return y if y.dtype == z.dtype else namespace(y).astype(y, z.dtype)
 
-    def check(self, y: Array, output_shape: tuple[int, ...], dtype: Any) -> Array:
-        """Check a data set's targets, once before training, and return them in the form that the call wants.
+    def check(
+        self, y: Array, output_shape: tuple[int, ...], dtype: Any, weight: Array | None = None
+    ) -> tuple[Array, Array | None]:
+        """Check a data set's targets, once before training, and return them and their weights in the form that `checked` wants.
+
+        A target of weight 0 may be anything, NaN included: the first one that counts takes its place.
 
         Parameters
         ----------
@@ -121,6 +132,7 @@ class Loss(ABC):
             Of the network's output for one sample.
         dtype : data type
             Of the network's output.
+        weight : array of one of the `weight_shapes`, optional
 
         Raises
         ------
@@ -138,14 +150,24 @@ class Loss(ABC):
             rule + f"targets of shape (n, {units}). Reshape them (labels to one-hot rows) or change the last layer",
             f"targets of shape {tuple(y.shape)}",
         )
-        y = xp.astype(y, dtype, copy=False)
+        y = counted(xp.astype(y, dtype, copy=False), weight)
         lowest, highest = float(xp.min(y)), float(xp.max(y))
         values = f"values from {lowest:g} to {highest:g}"
         finite = math.isfinite(lowest) and math.isfinite(highest)
-        require(finite, rule + f"finite targets in {dtype}. Remove or replace NaN and infinity", values)
+        require(finite, rule + f"finite targets in {dtype}. {REMEDY}", values)
         fit = self.target_range[0] <= lowest and highest <= self.target_range[1]
         require(fit, rule + f"targets in {list(self.target_range)}. Rescale them or take another loss", values)
+        return y, weight
+
+
+def counted(y: Array, weight: Array | None) -> Array:
+    """`y` of shape (n, ...) with the first row of a weight above 0 in place of each row of weight 0."""
+    if weight is None:
         return y
+    xp = namespace(y)
+    counts = weight > 0
+    first = int(xp.argmax(xp.astype(counts, xp.int32)))
+    return xp.where(xp.reshape(counts, (-1, *(1,) * (y.ndim - 1))), y, y[first : first + 1, ...])
 
 
 def outputs_of(output_shape: tuple[int, ...]) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 
 from xpnet.backend import device, namespace
-from xpnet.checks import require, set_booleans, set_numbers
-from xpnet.losses.base import EPSILON, Loss, outputs_of
+from xpnet.checks import require, set_booleans, set_integers, set_numbers
+from xpnet.losses.base import EPSILON, REMEDY, Loss, counted, outputs_of
 from xpnet.special import below_maximum, sigmoid, softmax
 from xpnet.tree import Array
 
@@ -16,6 +17,22 @@ class ClassLoss(Loss):
     """A loss of class labels, integers (batch,), or of class probabilities, rows (batch, classes) such as one-hot ones."""
 
     of_classes = True
+
+    ignore_index: int | None
+
+    def __call__(self, y, z, sample_weight=None):
+        if self.ignore_index is not None and y.ndim == 1:
+            xp = namespace(z)
+            counts = xp.astype(y, z.dtype) != self.ignore_index
+            weight = xp.astype(counts, z.dtype)
+            sample_weight = weight if sample_weight is None else xp.where(counts, sample_weight, 0.0)
+        return super().__call__(y, z, sample_weight)
+
+    @property
+    def checked(self):
+        loss = copy(self)
+        object.__setattr__(loss, "ignore_index", None)
+        return loss
 
     def targets(self, y, z):
         return y if y.ndim == 1 else super().targets(y, z)
@@ -26,18 +43,20 @@ class ClassLoss(Loss):
     def labels(self, y, output_shape):
         return y if y.ndim == 1 else y.argmax(axis=1)
 
-    def check(self, y, output_shape, dtype):
+    def check(self, y, output_shape, dtype, weight=None):
         xp, classes = namespace(y), outputs_of(output_shape)
-        rule = f"{type(self).__name__} with {classes} network outputs needs "
+        name = type(self).__name__
+        rule = f"{name} with {classes} network outputs needs "
+        require(
+            classes > 1,
+            f"{name} needs an output for each class, two at least. For one output and targets of 0 and 1 take "
+            "binary_cross_entropy",
+            f"a network with {classes} output",
+        )
         if y.ndim == 2 and y.shape[1] == classes:
-            y = xp.astype(y, dtype, copy=False)
-            lowest, error = float(xp.min(y)), float(xp.max(xp.abs(xp.sum(y, axis=-1) - 1.0)))
-            require(
-                lowest >= 0 and error < 1e-3,
-                rule + "rows of class probabilities: none negative, of sum 1. Divide each row by its sum",
-                f"a smallest value of {lowest:g}, a sum off by {error:g}",
-            )
-            return y
+            y = counted(xp.astype(y, dtype, copy=False), weight)
+            self._check_rows(y, rule)
+            return y, weight
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
         require(
@@ -51,38 +70,77 @@ class ClassLoss(Loss):
             f"labels of dtype {y.dtype}",
         )
         labels = xp.astype(y, dtype)  # torch has no minimum of uint16
+        counts = labels != (math.nan if self.ignore_index is None else self.ignore_index)  # nothing equals NaN
+        if not bool(xp.all(counts)):
+            weight = xp.astype(counts, dtype) if weight is None else xp.where(counts, weight, 0.0)
+            require(
+                bool(xp.any(weight > 0)),
+                rule + f"a label of a weight above 0 that is not ignore_index={self.ignore_index}",
+                f"{labels.shape[0]} labels, none of which counts",
+            )
+        labels = counted(labels, weight)
         lowest, highest = int(xp.min(labels)), int(xp.max(labels))
         require(
             lowest >= 0 and highest < classes,
-            rule + f"labels in 0 .. {classes - 1}. Renumber them (np.unique(y, return_inverse=True)) or add outputs",
+            rule
+            + f"labels in 0 .. {classes - 1}, or {self.ignore_index} (ignore_index) where a sample does not count. Renumber "
+            "them (np.unique(y, return_inverse=True)), add outputs, or give samples to leave out the weight 0",
             f"labels from {lowest} to {highest} for {classes} classes",
         )
-        return y
+        return (y if weight is None else xp.astype(labels, xp.int32)), weight
+
+    def _check_rows(self, y, rule):
+        xp = namespace(y)
+        lowest, highest = float(xp.min(y)), float(xp.max(y))
+        error = float(xp.max(xp.abs(xp.sum(y, axis=-1) - 1.0)))
+        several = bool(xp.all((y == 0) | (y == 1)))
+        remedy = (
+            "For several classes at once (rows with several ones, or none) take binary_cross_entropy"
+            if several else "Divide each row by its sum"
+        )  # fmt: skip
+        if not math.isfinite(lowest + highest):
+            remedy = REMEDY
+        require(
+            lowest >= 0 and error < 1e-3,
+            rule + f"rows of class probabilities: none negative, of sum 1. {remedy}",
+            f"a smallest value of {lowest:g}, a sum off by {error:g}",
+        )
 
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(ClassLoss):
     """l = log Σ eᶻ - Σ t z,   dz = softmax(z) - t,   t = (1 - ε) y + ε / classes   (sums over classes)
 
-    Softmax and cross-entropy -Σ t log p in one, stable for logits z of any size. Labels stand for one-hot y.
+    Softmax and cross-entropy -Σ t log p in one, accurate for logits z of any size. Labels stand for one-hot y.
+
+    A logit of -∞ rules its class out: p = 0 there, and nothing for the loss of the other classes. A target that gives such a
+    class any of its probability has the loss ∞; label smoothing gives some to every class. Logits of +∞ share the whole
+    probability, see `xpnet.special.softmax`.
 
     Parameters
     ----------
     label_smoothing : float, default 0.0
         ε, in [0, 1]. C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016.
+    ignore_index : int or None, default -100
+        The label of samples that do not count, as if their weight were 0: in the loss, which is the mean over the others, in
+        metrics and in class weights. Where all labels of a batch are ignored, loss and gradient are 0 (PyTorch: NaN); a data
+        set of them is refused.
 
     Raises
     ------
     ValueError
-        `label_smoothing` is out of range.
+        `label_smoothing` is out of range, `ignore_index` is neither an integer nor None.
     """
 
     built_in = "Softmax"
 
     label_smoothing: float = 0.0
+    ignore_index: int | None = -100
 
     def __post_init__(self):
         set_numbers(self, "[0, 1]", "label_smoothing")
+        if self.ignore_index is not None:
+            set_integers(self, "ignore_index")
 
     def elements(self, y, z):
         xp = namespace(z)
@@ -130,10 +188,27 @@ class CategoricalCrossEntropy(ClassLoss):
     """l = -Σ y log p,   dz = -y / p,   p = max(z, 10⁻⁷)   (sum over classes)
 
     For a network whose outputs z are probabilities already; logits are better left to `SoftmaxCrossEntropy`. Where p is
-    clipped, dz is the derivative at the clip, so that the network can get away from there.
+    clipped, dz is the derivative at the clip, so that the network can get away from there. The outputs are taken as they are:
+    a row that does not sum to 1 is not divided by its sum, as Keras does it. So end the network with Softmax, not Sigmoid.
+
+    Parameters
+    ----------
+    ignore_index : int or None, default -100
+        The label of samples that do not count, see `SoftmaxCrossEntropy`.
+
+    Raises
+    ------
+    ValueError
+        `ignore_index` is neither an integer nor None.
     """
 
     of_probabilities = True
+
+    ignore_index: int | None = -100
+
+    def __post_init__(self):
+        if self.ignore_index is not None:
+            set_integers(self, "ignore_index")
 
     def elements(self, y, z):
         xp = namespace(z)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from xpnet.backend import namespace
+from xpnet.backend import device, namespace
 from xpnet.checks import require
 from xpnet.losses.base import Loss
 
@@ -35,6 +35,10 @@ class PerPosition(Loss):
     def __post_init__(self):
         one = isinstance(self.loss, Loss) and not isinstance(self.loss, PerPosition)
         require(one, "loss must be a loss of one position, such as SoftmaxCrossEntropy()", repr(self.loss))
+
+    @property
+    def checked(self):
+        return PerPosition(self.loss.checked)
 
     @property
     def row_loss(self):
@@ -77,7 +81,7 @@ class PerPosition(Loss):
     def decide(self, z):
         return self.loss.decide(z)
 
-    def check(self, y, output_shape, dtype):
+    def check(self, y, output_shape, dtype, weight=None):
         axes = len(output_shape)
         require(
             axes >= 2, "PerPosition takes outputs of shape (T, units) or (..., units)", f"outputs of {output_shape}"
@@ -88,5 +92,10 @@ class PerPosition(Loss):
         fits = y.ndim - axes in (0, 1) and positions == output_shape[:-1]
         require(fits, rule, f"targets of shape {tuple(y.shape)}")
         xp = namespace(y)
-        checked = self.loss.check(xp.reshape(y, (-1, *y.shape[axes:])), output_shape[-1:], dtype)
-        return xp.reshape(checked, (-1, *positions, *checked.shape[1:]))
+        y_rows = xp.reshape(y, (-1, *y.shape[axes:]))
+        like = xp.empty((*y.shape[:axes], 1), dtype=dtype, device=device(y))  # of outputs, for their shape
+        _, _, given = self.rows(y, like, weight)
+        checked, rows_weight = self.loss.check(y_rows, output_shape[-1:], dtype, given)
+        if rows_weight is not given:  # some labels are ignored
+            weight = xp.reshape(rows_weight, y.shape[:axes])
+        return xp.reshape(checked, (-1, *positions, *checked.shape[1:])), weight
