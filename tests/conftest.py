@@ -43,6 +43,11 @@ def pytest_configure(config):
         PoisonFreed().__enter__()
 
 
+def pytest_make_parametrize_id(val, argname):
+    """The content of a file is no name: it may hold the time, and pytest-xdist's workers must agree on names."""
+    return argname if isinstance(val, bytes) else None
+
+
 def make(name, dtype="float32"):
     if name == "strict":
         return make_backend("array_api_strict", device="device1", dtype=dtype)
