@@ -1,15 +1,31 @@
 """What people hand to a model: what is taken, and messages that say what to do with the rest."""
 
+import re
+from dataclasses import FrozenInstanceError, replace
 from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from xpnet import Callback, Model
+from xpnet import SGD, Callback, Model
 from xpnet.backend.conversion import real_numbers
 from xpnet.inputs import require_finite, split
-from xpnet.layers import Dense, Sigmoid, Softmax, TimeDistributed
+from xpnet.layers import (
+    GRU,
+    LSTM,
+    BatchNormalization,
+    Conv1D,
+    Conv2D,
+    Dense,
+    GroupNormalization,
+    LayerNormalization,
+    RMSNormalization,
+    Sigmoid,
+    SimpleRNN,
+    Softmax,
+    TimeDistributed,
+)
 from xpnet.losses import BinaryCrossEntropy, CategoricalCrossEntropy
 
 from .test_model import writable
@@ -254,3 +270,80 @@ def test_the_end_of_the_network_may_lie_inside(xp):
     model = Model([TimeDistributed(Dense(2, activation="softmax"))], "categorical_crossentropy", backend=writable(xp))
 
     assert model.loss == CategoricalCrossEntropy()
+
+
+@pytest.mark.parametrize(
+    ("hook", "advice"),
+    [
+        ("on_batch_end", 'Write "on_train_batch_end"'),
+        ("on_train_batch_begin", 'Write "on_train_batch_end", which comes after each step'),
+        ("on_test_begin", 'Write "on_epoch_end": its logs hold the values of the validation'),
+        ("on_epoch_ended", 'Did you mean "on_epoch_end"?'),
+        ("on_sunday", 'would never be called: fit has no such event, but "on_epoch_begin", "on_epoch_end"'),
+    ],
+)
+def test_a_hook_that_would_never_be_called_is_refused(xp, hook, advice):
+    own = type("Own", (Callback,), {hook: lambda self, *args: None})
+
+    assert advice in refused(regression(xp).fit, X, Y, callbacks=[own()], verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("compile", "Model has no attribute 'compile': Model(network, loss, optimizer, metrics) takes"),
+        ("predict_proba", "predict gives probabilities"),
+        ("layers", "model.network.layers"),
+        ("nothing", "Model has no attribute 'nothing'"),
+    ],
+)
+def test_methods_of_other_models_are_answered_with_ours(name, advice):
+    """No arrays."""
+    with pytest.raises(AttributeError, match=re.escape(advice)):
+        getattr(Model([Dense(1)], "mse"), name)
+
+
+def test_parameters_are_there_once_the_model_is_built(xp):
+    model = regression(xp)
+
+    with pytest.raises(RuntimeError, match=r"call fit\(x, y\) or build\(input_shape\) first"):
+        model.parameters  # noqa: B018
+    assert model.build((2,)).parameters[0]["weight"].shape == (2, 1)
+
+
+def test_an_optimizer_is_replaced_and_not_changed(xp):
+    model = Model([Dense(1)], "mse", SGD(0.5, momentum=0.9), backend=writable(xp))
+    model.fit(X, Y, verbose=0)
+
+    with pytest.raises(
+        FrozenInstanceError, match=r"model.optimizer = dataclasses.replace\(model.optimizer, learning_rate=0.1\)"
+    ):
+        model.optimizer.learning_rate = 0.1
+    model.optimizer = replace(model.optimizer, learning_rate=0.1)
+    assert model.optimizer == SGD(0.1, momentum=0.9)
+
+
+# ---------------------------------------------------------------------- the places of settings in other libraries
+
+
+@pytest.mark.parametrize(
+    ("make", "remedy"),
+    [
+        (lambda: Dense(784, 100), "Write Dense(100)."),
+        (lambda: LSTM(28, 128), "Write LSTM(128)."),
+        (lambda: GRU(28, 128), "Write GRU(128)."),
+        (lambda: SimpleRNN(28, 128), "Write SimpleRNN(128)."),
+        (lambda: BatchNormalization(64), "Write BatchNormalization()."),
+        (lambda: LayerNormalization(64), "Write LayerNormalization()."),
+        (lambda: RMSNormalization(64), "Write RMSNormalization()."),
+        (lambda: GroupNormalization(8, 64), "Write GroupNormalization(8)."),
+        (lambda: Conv2D(1, 32, 3).init(np.random.default_rng(0), (28, 28, 1)), "for 32 filters write Conv2D(32, 3)"),
+        (lambda: Conv1D(1, 32, 3).init(np.random.default_rng(0), (28, 1)), "for 32 filters write Conv1D(32, 3)"),
+    ],
+)
+def test_sizes_of_the_input_are_not_given(make, remedy):
+    """No arrays."""
+    message = refused(make)
+
+    assert remedy in message
+    assert "with the data" in message

@@ -495,3 +495,39 @@ def test_colors_beyond_0_and_1_are_scaled():
     shown = np.concatenate([image.get_array().ravel() for ax in figure.axes for image in ax.images])
 
     assert (shown.min(), shown.max()) == (0, 1)
+
+
+# ---------------------------------------------------------------------- names of classes
+
+
+def test_class_names_may_be_a_dict_from_label_to_name(images):
+    names = {1: "dog", 0: "cat"}
+    ax = plotting.confusion_matrix(np.array([0, 0, 1]), np.array([0, 0, 0]), class_names=names)
+    figure = plotting.prediction_bars(images[0], [0.75, 0.25], class_names=names)
+
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["cat", "dog"]
+    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("names", [{"a": 0, "b": 1}, {1: "a", 2: "b"}, {"a", "b"}])
+def test_class_names_without_an_order_are_refused(names):
+    with pytest.raises(ValueError, match="class_names"):
+        plotting.confusion_matrix(np.array([0, 1]), np.array([0, 1]), class_names=names)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 1], ["a", "b", "b"]])
+def test_labels_as_objects_are_what_they_hold(labels):
+    ax = plotting.confusion_matrix(np.array(labels, dtype=object), np.array(labels))
+
+    assert [label.get_text() for label in ax.get_xticklabels()] == [str(label) for label in labels[:2]]
+
+
+@pytest.mark.parametrize("labels", [[0.0, np.nan, 1.0], [None, 1, 0]])
+def test_a_missing_label_is_called_so(labels):
+    with pytest.raises(ValueError, match=r"y_true must hold a label for every sample. Leave out samples without one"):
+        plotting.confusion_matrix(np.array(labels), np.array([0, 1, 1]))
+
+
+def test_text_and_numbers_are_not_compared():
+    with pytest.raises(ValueError, match="must be labels of one kind, numbers or text"):
+        plotting.confusion_matrix(np.array(["0", "1"]), np.array([0, 1]))

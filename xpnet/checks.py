@@ -110,6 +110,14 @@ def boolean(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def require_no_input_size(layer: str, setting: str, value: Any, remedy: str) -> None:
+    """Raise ValueError where the size of a layer's input has pushed a size into this setting, as in ``Dense(784, 100)``."""
+    if is_integer(value) and value > 1:
+        raise ValueError(
+            f"{layer} is given no size of its input, which comes with the data. Write {remedy}. Received: {setting}={value!r}"
+        )
+
+
 def set_booleans(settings: Any, *names: str) -> None:
     """Check these attributes of a frozen dataclass, and replace each by its `boolean`."""
     for name in names:

@@ -55,7 +55,7 @@ class Model:
     Attributes
     ----------
     parameters : tree of arrays
-        ``model.parameters[0]["weight"]``; None until the model is built.
+        ``model.parameters[0]["weight"]``: the model's own arrays, no copies. RuntimeError until the model is built.
     state : dict of trees
         ``"params"``, ``"optimizer"``, ``"statistics"``: all that training changes.
     target_shape : tuple of int, optional
@@ -103,6 +103,12 @@ class Model:
         names = ", ".join(type(layer).__name__ for layer in self.network.layers)
         return f"<Model [{names}], {type(self.loss).__name__}, {type(self.optimizer).__name__}, {self.backend}>"
 
+    def __getattr__(self, name: str) -> Any:
+        remedy = settings.NOT_OF_MODEL.get(name)
+        raise AttributeError(
+            f"Model has no attribute {name!r}" + (f": {remedy}" if remedy else ""), name=name, obj=self
+        )
+
     # ------------------------------------------------------------------ parameters
 
     @property
@@ -128,8 +134,8 @@ class Model:
 
     @property
     def parameters(self) -> Tree:
-        """The tree of parameters; None until the model is built."""
-        return None if self.state is None else self.state["params"]
+        """The tree of parameters, the model's own arrays; RuntimeError until the model is built."""
+        return self.built_state()["params"]
 
     @property
     def training_step(self) -> TrainingStep:

@@ -18,6 +18,28 @@ from xpnet.metrics import Metric
 from xpnet.progress import check_verbose
 
 PASSING = ("Dropout", "Flatten", "Identity", "Reshape")  # layers that leave values what they are
+EVENTS_ELSEWHERE = {  # of Keras
+    "onbatchend": '"on_train_batch_end"',
+    "onbatchbegin": '"on_train_batch_end", which comes after each step',
+    "ontrainbatchbegin": '"on_train_batch_end", which comes after each step',
+    "ontestbegin": '"on_epoch_end": its logs hold the values of the validation',
+    "ontestend": '"on_epoch_end": its logs hold the values of the validation',
+    "ontestbatchbegin": '"on_epoch_end": its logs hold the values of the validation',
+    "ontestbatchend": '"on_epoch_end": its logs hold the values of the validation',
+}
+NOT_OF_MODEL = {  # attributes of Keras' and scikit-learn's models, and what there is instead
+    "compile": "Model(network, loss, optimizer, metrics) takes what compile takes",
+    "add": "the layers are a list: Model([Dense(10), ReLU(), ...], ...)",
+    "layers": "model.network.layers holds them",
+    "weights": "model.parameters holds them",
+    "trainable_variables": "model.parameters holds them",
+    "predict_proba": "predict gives probabilities",
+    "predict_on_batch": "predict does this, and batch_size is what it takes at once",
+    "test_on_batch": "evaluate does this",
+    "fit_generator": "fit takes arrays",
+    "partial_fit": "fit goes on where it was, and train_on_batch takes one step",
+    "score": "evaluate gives the loss and the metrics",
+}
 UNKNOWN_IN_FIT = {  # arguments of Keras' and PyTorch's users, and what there is instead
     "steps_per_epoch": "an epoch is all samples; give fewer, or sample_with_replacement=True",
     "validation_steps": "validation takes all of validation_data; give fewer",
@@ -157,6 +179,11 @@ def check_callbacks(callbacks: Any) -> list[Callback]:
     for callback in chosen:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks is a list of xpnet.Callback objects. Received: {callback!r}")
+        events = [name for name in dir(Callback) if name.startswith("on_")]
+        for name in dir(callback):
+            if name.startswith("on_") and name not in events and callable(getattr(callback, name)):
+                rule = f"{type(callback).__name__}.{name} would never be called: fit has no such event, but"
+                raise TypeError(str(unknown_name(rule, name, events, EVENTS_ELSEWHERE)))
     return chosen
 
 

@@ -50,7 +50,17 @@ class _Kernel(Layer):
         *sizes, channels = input_shape
         if channels % self.groups:
             raise ValueError(f"The channels must be a multiple of groups={self.groups}. Received: {channels} channels")
-        weight_channels, output_sizes = self._shapes(channels, self._windows(sizes))
+        try:
+            windows = self._windows(sizes)
+        except ValueError as error:
+            if min(self.kernel_size) <= self.filters:
+                raise
+            name = type(self).__name__
+            raise ValueError(
+                f"{error}. {name} takes filters, then kernel_size, and no channels of its input, which come with the data: for "
+                f"{self.kernel_size[0]} filters write {name}({self.kernel_size[0]}, {self.strides[0]})"
+            ) from error
+        weight_channels, output_sizes = self._shapes(channels, windows)
         weight_shape = (*self.kernel_size, *weight_channels)
         taps, draw = math.prod(self.kernel_size), initializers.get(self.weight_initializer)
         fans = {"fan_in": taps * channels // self.groups, "fan_out": taps * self.filters}

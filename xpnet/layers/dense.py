@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from xpnet import initializers
 from xpnet.backend import namespace
-from xpnet.checks import set_booleans, set_counts
+from xpnet.checks import require_no_input_size, set_booleans, set_counts
 from xpnet.layers.base import Layer
 
 
@@ -41,6 +41,7 @@ class Dense(Layer):
 
     def __post_init__(self):
         set_counts(self, "units")
+        require_no_input_size("Dense", "activation", self.activation, f"Dense({self.activation})")
         set_booleans(self, "use_bias")
         initializers.get(self.weight_initializer), initializers.get(self.bias_initializer)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xpnet.backend import namespace, size
-from xpnet.checks import set_booleans, set_counts, set_numbers
+from xpnet.checks import require_no_input_size, set_booleans, set_counts, set_numbers
 from xpnet.initializers import Ones, Zeros
 from xpnet.layers.base import Layer
 
@@ -53,6 +53,7 @@ class BatchNormalization(Layer):
     scale: bool = True
 
     def __post_init__(self):
+        require_no_input_size("BatchNormalization", "momentum", self.momentum, "BatchNormalization()")
         set_numbers(self, "(0, inf)", "epsilon")
         set_numbers(self, "[0, 1]", "momentum")
         set_booleans(self, "center", "scale")
@@ -121,6 +122,7 @@ class LayerNormalization(Layer):
     epsilon: float = 1e-3
 
     def __post_init__(self):
+        require_no_input_size(type(self).__name__, "epsilon", self.epsilon, f"{type(self).__name__}()")
         set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, rng, input_shape):
@@ -160,6 +162,7 @@ class GroupNormalization(Layer):
 
     def __post_init__(self):
         set_counts(self, "groups")
+        require_no_input_size("GroupNormalization", "epsilon", self.epsilon, f"GroupNormalization({self.groups})")
         set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, rng, input_shape):
@@ -210,6 +213,7 @@ class RMSNormalization(Layer):
     epsilon: float = 1e-6
 
     def __post_init__(self):
+        require_no_input_size(type(self).__name__, "epsilon", self.epsilon, f"{type(self).__name__}()")
         set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, rng, input_shape):

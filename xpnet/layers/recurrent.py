@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
-from xpnet.checks import require_choice, set_booleans, set_counts, set_numbers
+from xpnet.checks import require_choice, require_no_input_size, set_booleans, set_counts, set_numbers
 from xpnet.layers.base import Layer
 from xpnet.special import sigmoid
 from xpnet.tree import Array, Tree
@@ -76,6 +76,8 @@ class Recurrent(Layer):
 
     def __post_init__(self):
         set_counts(self, "units")
+        name, second = type(self).__name__, self.return_sequences
+        require_no_input_size(name, "return_sequences", second, f"{name}({second})")
         set_booleans(self, "return_sequences")
         if self.truncate is not None:
             set_counts(self, "truncate")

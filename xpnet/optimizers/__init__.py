@@ -10,6 +10,9 @@ first: 95 µs for 80,000 numbers, against 17 in the gradient's memory and 27 in 
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+from typing import Any
+
 from xpnet.checks import unknown_name
 from xpnet.optimizers.adaptive import Adagrad, Adam, AdamW, RMSprop
 from xpnet.optimizers.base import Optimizer
@@ -29,6 +32,17 @@ _ELSEWHERE = {
     "adamax": '"adam"',
     "adadelta": '"rmsprop"',
 }
+
+
+def _refuse_change(optimizer: Optimizer, name: str, value: Any) -> None:
+    raise FrozenInstanceError(
+        "An optimizer does not change. Give the model another one, which goes on with the state of this: model.optimizer = "
+        f"dataclasses.replace(model.optimizer, {name}={value!r}). Received: {name}={value!r}"
+    )
+
+
+for _frozen in (Optimizer, *_NAMES.values()):
+    _frozen.__setattr__ = _refuse_change  # type: ignore[method-assign,assignment]
 
 
 def get(optimizer: str | Optimizer) -> Optimizer:

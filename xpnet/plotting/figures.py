@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, Literal
 
 from xpnet.errors import optional_import
@@ -35,6 +35,17 @@ def tidy(ax: Axes, grid: Literal["x", "y", "both"]) -> None:
     ax.grid(True, axis=grid, color=GRAY, alpha=0.3, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def names_of_classes(class_names: Any) -> list[str]:
+    """The names of classes 0, 1, 2, ... in this order, of a sequence or a dict from label to name."""
+    if isinstance(class_names, Mapping):
+        if set(class_names) != set(range(len(class_names))):
+            raise ValueError(f"class_names as a dict has the keys 0, 1, 2, ... Received: {list(class_names)}")
+        class_names = [class_names[label] for label in range(len(class_names))]
+    if isinstance(class_names, Set):
+        raise ValueError(f"class_names are in the order of the classes, and a set has none. Received: {class_names!r}")
+    return [str(name) for name in class_names]
 
 
 def require_one_each(name: str, values: Sequence, count: int) -> None:

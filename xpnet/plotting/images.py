@@ -10,7 +10,17 @@ import numpy as np
 
 from xpnet.backend import to_numpy
 from xpnet.checks import is_integer
-from xpnet.plotting.figures import BLUE, GRAY, GREEN, VERMILLION, new_figure, require_one_each, text_color, tidy
+from xpnet.plotting.figures import (
+    BLUE,
+    GRAY,
+    GREEN,
+    VERMILLION,
+    names_of_classes,
+    new_figure,
+    require_one_each,
+    text_color,
+    tidy,
+)
 from xpnet.tree import Array
 
 if TYPE_CHECKING:
@@ -122,7 +132,7 @@ def prediction_bars(
     label : int, optional
         The true class. Its bar is green, that of a wrong prediction vermillion.
     figure : matplotlib Figure or SubFigure, optional
-    class_names : sequence, optional
+    class_names : sequence or dict of label -> name, optional
         One for each class; 0, 1, 2, ... if not given.
     cmap : str, default "gray_r"
         As in `image_grid`.
@@ -138,7 +148,7 @@ def prediction_bars(
             "probabilities must be one number in [0, 1] for each of two classes or more. Give one row of predict; "
             f"of a single sigmoid output p give (1 - p, p). Received: probabilities {p!r}"
         )
-    names = [str(name) for name in (range(len(p)) if class_names is None else class_names)]
+    names = names_of_classes(range(len(p)) if class_names is None else class_names)
     require_one_each("class_names", names, len(p))
     predicted = int(np.argmax(p))
     colors = [GRAY] * len(p)

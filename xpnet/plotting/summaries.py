@@ -10,7 +10,7 @@ import numpy as np
 
 from xpnet.backend import to_numpy
 from xpnet.errors import optional_import
-from xpnet.plotting.figures import BLUE, GRAY, VERMILLION, new_figure, one_panel, text_color, tidy
+from xpnet.plotting.figures import BLUE, GRAY, VERMILLION, names_of_classes, new_figure, one_panel, text_color, tidy
 from xpnet.tree import Array
 
 if TYPE_CHECKING:
@@ -30,23 +30,28 @@ def confusion_matrix(
     y_true, y_pred : arrays of shape (n,)
         Labels, and ``model.predict_classes(x)``.
     ax : matplotlib.axes.Axes, optional
-    class_names : sequence, optional
+    class_names : sequence or dict of label -> name, optional
         Names of the classes 0, 1, 2, ...; the labels that occur if not given.
 
     Raises
     ------
     ValueError
-        The labels are not of one shape (n,), or not among `class_names`.
+        The labels are not of one shape (n,) and one kind, missing, or not among `class_names`.
     """
     metrics, colors = optional_import("sklearn.metrics", "sklearn"), optional_import("matplotlib.colors", "plot")
-    y_true, y_pred = to_numpy(y_true), to_numpy(y_pred)
+    y_true, y_pred = _labels("y_true", y_true), _labels("y_pred", y_pred)
     if y_true.ndim != 1 or y_true.shape != y_pred.shape or not len(y_true):
         raise ValueError(
             "y_true and y_pred must be labels of shape (n,). Make labels of one-hot rows with y.argmax(axis=1). Received: "
             f"shapes {y_true.shape} and {y_pred.shape}"
         )
+    if (y_true.dtype.kind in "US") != (y_pred.dtype.kind in "US"):
+        raise ValueError(
+            "y_true and y_pred must be labels of one kind, numbers or text. Name the classes of numbers by class_names. "
+            f"Received: dtypes {y_true.dtype} and {y_pred.dtype}"
+        )
     classes = np.unique([y_true, y_pred]) if class_names is None else np.arange(len(class_names))
-    names = [str(name) for name in (classes if class_names is None else class_names)]
+    names = names_of_classes(classes if class_names is None else class_names)
     if not np.all(np.isin([y_true, y_pred], classes)):
         raise ValueError(
             f"With {len(names)} class_names the labels must be 0 to {len(names) - 1}. Name every class, or leave class_names "
@@ -66,6 +71,18 @@ def confusion_matrix(
         dark = count > counts.max() / 3
         text.set_color("white" if dark else "black" if count else GRAY)
     return ax
+
+
+def _labels(name: str, y: Array) -> np.ndarray:
+    """Labels on the host; integers or text held as objects become what they are."""
+    labels = to_numpy(y)
+    if labels.dtype.kind == "O":
+        labels = np.array(labels.tolist())
+    if labels.dtype.kind not in "fiubUS" or (labels.dtype.kind == "f" and np.any(np.isnan(labels))):
+        raise ValueError(
+            f"{name} must hold a label for every sample. Leave out samples without one (NaN, None). Received: {y!r:.200}"
+        )
+    return labels
 
 
 def layer_statistics(
