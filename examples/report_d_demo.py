@@ -7,12 +7,12 @@ The report makes no error. It does not give its learning rate; 0.05 is taken her
 """
 
 import numpy as np
-from matplotlib.figure import Figure
 from reporting import Report, argument_parser, mnist, rows, timed
 
 import xpnet
 from xpnet import SGD, Model, plotting
 from xpnet.layers import Dense, Sigmoid
+from xpnet.plotting.figures import new_figure
 
 LEARNING_RATE = 0.05
 
@@ -52,7 +52,7 @@ def main():
         print(f"  test image {i}: {answer} with probability {p:.3f}: {'CORRECT' if right[i] else 'INCORRECT'}")
     report.add("D", "ten random test images, correct", int(np.sum(right[ten])))
     if args.out:
-        figure = Figure(figsize=(13, 9), dpi=150, layout="constrained")
+        figure = new_figure(None, 13, 9)
         for part, i in zip(figure.subfigures(4, 3).flat, chosen, strict=False):
             plotting.prediction_bars(test_images[i], probabilities[i], int(y_test[i]), figure=part)
         report.save(figure, "d_predictions")

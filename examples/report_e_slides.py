@@ -7,14 +7,16 @@ E1 tells two classes apart with five neurons; E2 and E3 find the zeros of MNIST;
 """
 
 import numpy as np
-from matplotlib.figure import Figure
 from reporting import PrintEvery, Report, argument_parser, mnist, rows, timed
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 import xpnet
 from xpnet import SGD, Adam, Model, plotting
+from xpnet.errors import optional_import
 from xpnet.initializers import Normal
 from xpnet.layers import Dense, Flatten, ReLU, Rescaling, Sigmoid
+from xpnet.plotting.figures import new_figure
+
+metrics = optional_import("sklearn.metrics", "sklearn")
 
 NOTES = """The mathematics of this report is right. Two of its conventions differ from the usual ones:
 - The rows of its confusion matrices are predictions; scikit-learn's (and our figures') rows are the truth.
@@ -55,7 +57,9 @@ def zero_or_not(report, name, text, layers, reported):
     predicted = xpnet.to_numpy(model.predict_classes(data[1][0]))
     accuracy = float(np.mean(predicted == (y_test == 0)))
     report.add(name, "test accuracy", accuracy, (reported[0][0] + reported[1][1]) / 1e4, seconds=seconds, form=".2%")
-    report.add(name, "confusion, rows predicted", confusion_matrix(predicted, y_test == 0, labels=[0, 1]), reported)
+    report.add(
+        name, "confusion, rows predicted", metrics.confusion_matrix(predicted, y_test == 0, labels=[0, 1]), reported
+    )
     save_page(report, name, history, "iteration", y_test == 0, predicted, ("not zero", "zero"))
 
 
@@ -130,15 +134,17 @@ def gradient_descent(args, layers, loss, data):
 
 def add_digits(report, name, y_test, predicted):
     """Precision, recall and F1 for each digit, and the confusion matrix."""
-    scores = precision_recall_fscore_support(y_test, predicted, labels=range(10), zero_division=0)
+    scores = metrics.precision_recall_fscore_support(y_test, predicted, labels=range(10), zero_division=0)
     for score, values in zip(("precision", "recall", "F1"), scores, strict=False):
         report.add(name, f"{score} of 0 to 9", values.tolist(), form=".3f")
-    report.add(name, "confusion, rows predicted", confusion_matrix(predicted, y_test, labels=range(10)).tolist())
+    report.add(
+        name, "confusion, rows predicted", metrics.confusion_matrix(predicted, y_test, labels=range(10)).tolist()
+    )
 
 
 def save_page(report, name, history, per, labels, predicted, class_names=None):
     """Learning curves beside the confusion matrix of the test images."""
-    figure = Figure(figsize=(11, 5.4) if class_names is None else (9, 3.6), dpi=150, layout="constrained")
+    figure = new_figure(None, *((11, 5.4) if class_names is None else (9, 3.6)))
     curves, matrix = figure.subplots(1, 2, width_ratios=(1, 1.05))
     plotting.learning_curves(history, "accuracy", ax=curves, per=per, labels=("training", "test"))
     plotting.confusion_matrix(labels.astype(int), predicted, ax=matrix, class_names=class_names or range(10))

@@ -18,15 +18,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 from arguments import output_file
 
 import xpnet
 from xpnet import plotting
+from xpnet.errors import optional_import
 
-matplotlib.use("agg")  # figures go to files: no screen is needed
+optional_import("matplotlib", "plot").use("agg")  # figures go to files: no screen is needed
+plt = optional_import("matplotlib.pyplot", "plot")
 
 QUICK_TRAIN, QUICK_TEST = 3000, 500  # images that --quick keeps
 

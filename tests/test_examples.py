@@ -54,6 +54,24 @@ def test_missing_matplotlib_is_said_before_training(tmp_path):
     assert not (tmp_path / "plot.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("script", "module", "extra"),
+    [
+        ("mnist.py", "sklearn", "sklearn"),
+        ("report_d_demo.py", "matplotlib", "plot"),
+        ("report_e_slides.py", "sklearn", "sklearn"),
+    ],
+)
+def test_a_missing_package_is_said_at_the_start(script, module, extra, tmp_path):
+    """A module of that name that cannot be imported stands before the installed one."""
+    pytest.importorskip("matplotlib")
+    (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError(name={module!r})", encoding="utf-8")
+    done = run(EXAMPLES / script, status=1, path=[tmp_path])
+
+    assert done.stderr.endswith(f"is not installed; run: {install_command(extra)}\n")
+    assert not done.stdout
+
+
 @pytest.mark.parametrize("script", ["mnist_cnn.py", "row_lstm.py"])
 @pytest.mark.skipif("XPNET_DATA" not in os.environ, reason="MNIST is looked for in XPNET_DATA, which is not set")
 def test_mnist_examples_run(script, tmp_path):
