@@ -93,11 +93,11 @@ def test_weight_two_equals_the_row_twice(metric, xp, rng):
 
 @each_metric
 def test_neither_batch_size_nor_order_counts(metric, xp, rng):
-    y, z = draw(metric, rng, batch=60)
-    order, weight = rng.permutation(60), rng.random(60)
+    y, z = draw(metric, rng, batch=30)
+    order, weight = rng.permutation(30), rng.random(30)
     whole, weighted = compute(xp, metric, y, z), compute(xp, metric, y, z, weight)
 
-    for size in (1, 7, 32):
+    for size in (1, 7):
         assert compute(xp, metric, y, z, batch_size=size) == nested(whole)
         assert compute(xp, metric, y[order], z[order], batch_size=size) == nested(whole)
         assert compute(xp, metric, y, z, weight, size) == nested(weighted)
@@ -245,18 +245,17 @@ def test_r2_of_targets_without_spread(xp):
 
 
 @pytest.mark.parametrize("metric", [R2(), ExplainedVariance()], ids=lambda metric: metric.name)
-@pytest.mark.parametrize("size", [1, 50, 500])
 @pytest.mark.parametrize(
     ("mean", "spread"), [(1e3, 1.0), (1e6, 1.0), (1e7, 1.0), (-1e6, 0.1), (1.0, 1e-3), (1e-12, 1e-15)]
 )
-def test_shares_of_variance_far_from_zero(mean, spread, size, metric, xp, rng):
+def test_shares_of_variance_far_from_zero(mean, spread, metric, xp, rng):
     """To the rounding of the data themselves: scikit-learn is given float32's values."""
-    y = np.float32(mean + spread * rng.normal(size=(500, 1)))
+    y = np.float32(mean + spread * rng.normal(size=(200, 1)))
     z = np.float32(y + 0.4 * spread * rng.normal(size=y.shape))
     score = {"r2": r2_score, "explained_variance": explained_variance_score}[metric.name]
     expected = score(y.astype(float), z.astype(float))
 
-    for order in (slice(None), np.argsort(y[:, 0])):
+    for size, order in ((1, slice(None)), (50, np.argsort(y[:, 0])), (200, slice(None))):
         assert compute(xp, metric, y[order], z[order], batch_size=size) == pytest.approx(expected, abs=1e-4)
 
 
