@@ -81,5 +81,5 @@ def test_modules_are_short(module):
 
 def test_names_that_wait_for_their_use_are_listed():
     """For help and completion. No arrays."""
-    for package in (xpnet, xpnet.layers):
+    for package in (xpnet, xpnet.layers, xpnet.metrics):
         assert set(package.__all__) <= set(dir(package))

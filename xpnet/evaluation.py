@@ -14,8 +14,7 @@ from xpnet.checks import require_batch_size
 from xpnet.layers import base
 from xpnet.layers.base import Layer, Shape
 from xpnet.losses import Loss
-from xpnet.metrics.base import Metric, means
-from xpnet.metrics.ranking import BinnedMetric
+from xpnet.metrics.base import BinnedMetric, Metric, means
 from xpnet.progress import Progress
 from xpnet.tree import Array, Tree, map_leaves
 

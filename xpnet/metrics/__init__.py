@@ -6,22 +6,45 @@ makes the number from the state of all samples, on the host.
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING, Any
+
 from xpnet.checks import unknown_name
+from xpnet.lazy import lazy_names
 from xpnet.losses import BinaryCrossEntropy, Loss
-from xpnet.metrics.base import Metric
-from xpnet.metrics.classification import Accuracy, BinaryAccuracy, ElementwiseAccuracy, LogLoss, TopKAccuracy
-from xpnet.metrics.counts import F1, BalancedAccuracy, ConfusionMatrix, Precision, Recall
-from xpnet.metrics.ranking import AUC, BinnedMetric
-from xpnet.metrics.regression import (
-    R2,
-    CosineSimilarity,
-    ExplainedVariance,
-    MeanAbsoluteError,
-    MeanAbsolutePercentageError,
-    MeanSquaredError,
-    Pinball,
-    RootMeanSquaredError,
-)
+from xpnet.metrics.base import BinnedMetric, Metric
+
+if TYPE_CHECKING:  # what follows below, for editors and type checkers
+    from xpnet.metrics.classification import Accuracy, BinaryAccuracy, ElementwiseAccuracy, LogLoss, TopKAccuracy
+    from xpnet.metrics.counts import F1, BalancedAccuracy, ConfusionMatrix, Precision, Recall
+    from xpnet.metrics.ranking import AUC
+    from xpnet.metrics.regression import (
+        R2,
+        CosineSimilarity,
+        ExplainedVariance,
+        MeanAbsoluteError,
+        MeanAbsolutePercentageError,
+        MeanSquaredError,
+        Pinball,
+        RootMeanSquaredError,
+    )
+
+_MODULES = {
+    "classification": ["Accuracy", "BinaryAccuracy", "ElementwiseAccuracy", "LogLoss", "TopKAccuracy"],
+    "counts": ["BalancedAccuracy", "ConfusionMatrix", "F1", "Precision", "Recall"],
+    "ranking": ["AUC"],
+    "regression": [
+        "CosineSimilarity",
+        "ExplainedVariance",
+        "MeanAbsoluteError",
+        "MeanAbsolutePercentageError",
+        "MeanSquaredError",
+        "Pinball",
+        "R2",
+        "RootMeanSquaredError",
+    ],
+}
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)
 
 __all__ = [
     "AUC",
@@ -48,24 +71,38 @@ __all__ = [
     "get",
 ]
 
-BY_NAME: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Accuracy(), TopKAccuracy(), ElementwiseAccuracy(), BinaryAccuracy(), BalancedAccuracy(), LogLoss(),
-        Precision(), Recall(), F1(), AUC(), AUC("PR"), ConfusionMatrix(),
-        MeanAbsoluteError(), MeanSquaredError(), RootMeanSquaredError(), MeanAbsolutePercentageError(), R2(),
-        ExplainedVariance(), CosineSimilarity(), Pinball(),
-        # Keras' and scikit-learn's names of what means the same
-        MeanAbsoluteError("mean_absolute_error"), MeanSquaredError("mean_squared_error"),
-        RootMeanSquaredError(name="root_mean_squared_error"), AUC(name="roc_auc"),
-        *(
-            kind(average, name=f"{kind.name}_{average}")
-            for kind in (Precision, Recall, F1) for average in ("macro", "micro", "weighted")
-        ),
-    )
-}  # fmt: skip
-
-
+BY_NAME: dict[str, tuple[str, dict[str, Any]]] = {  # name -> class and settings
+    "accuracy": ("Accuracy", {}),
+    "top_5_accuracy": ("TopKAccuracy", {}),
+    "elementwise_accuracy": ("ElementwiseAccuracy", {}),
+    "binary_accuracy": ("BinaryAccuracy", {}),
+    "balanced_accuracy": ("BalancedAccuracy", {}),
+    "log_loss": ("LogLoss", {}),
+    "precision": ("Precision", {}),
+    "recall": ("Recall", {}),
+    "f1": ("F1", {}),
+    "auc": ("AUC", {}),
+    "average_precision": ("AUC", {"curve": "PR"}),
+    "confusion_matrix": ("ConfusionMatrix", {}),
+    "mae": ("MeanAbsoluteError", {}),
+    "mse": ("MeanSquaredError", {}),
+    "rmse": ("RootMeanSquaredError", {}),
+    "mape": ("MeanAbsolutePercentageError", {}),
+    "r2": ("R2", {}),
+    "explained_variance": ("ExplainedVariance", {}),
+    "cosine_similarity": ("CosineSimilarity", {}),
+    "pinball": ("Pinball", {}),
+}
+BY_NAME |= {  # names of Keras and scikit-learn that mean the same
+    "mean_absolute_error": ("MeanAbsoluteError", {}),
+    "mean_squared_error": ("MeanSquaredError", {}),
+    "root_mean_squared_error": ("RootMeanSquaredError", {}),
+    "roc_auc": ("AUC", {}),
+} | {
+    f"{kind}_{average}": (name, {"average": average})
+    for kind, name in (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1"))
+    for average in ("macro", "micro", "weighted")
+}
 ELSEWHERE = {  # names of Keras and scikit-learn in small letters and digits -> what to write here
     "acc": '"accuracy"',
     "categoricalaccuracy": '"accuracy"',
@@ -99,6 +136,6 @@ def get(metric: str | Metric, loss: Loss) -> Metric:
         return metric.for_loss(loss)
     if not isinstance(metric, str) or metric not in BY_NAME:
         raise unknown_name("A metric is an object such as TopKAccuracy(3) or one of", metric, BY_NAME, ELSEWHERE)
-    if metric == "accuracy" and isinstance(loss.row_loss, BinaryCrossEntropy):
-        return BinaryAccuracy(name="accuracy")
-    return BY_NAME[metric].for_loss(loss)
+    binary = metric == "accuracy" and isinstance(loss.row_loss, BinaryCrossEntropy)
+    kind, settings = BY_NAME["binary_accuracy" if binary else metric]
+    return getattr(sys.modules[__name__], kind)(**settings, name=metric).for_loss(loss)

@@ -101,6 +101,14 @@ class Metric(ABC):
         return self
 
 
+class BinnedMetric(Metric):
+    """A metric that no small state holds exactly: `fit` has it from bins, `evaluate` from all predictions."""
+
+    @abstractmethod
+    def exact(self, y: Array, z: Array, weight: Array):
+        """The value from all targets, predictions and weights above 0, NumPy arrays in float64."""
+
+
 def means(terms: tuple[Array, ...], weight: Array | None) -> tuple[Array, ...]:
     """Σ w t / Σ w over the last axis, of each term; the plain mean without weights, 0 where all are 0."""
     if weight is None:

@@ -127,7 +127,11 @@ class LabelMetric(Metric):
     multi_label: bool | None
 
     def check(self, y_shape, units):
-        pass
+        if units == 1 and len(y_shape) == 1:
+            raise ValueError(
+                f'{self.name} needs an output for each class, or one output and the loss "binary_cross_entropy". Received: '
+                f"1 output and targets of shape {y_shape}"
+            )
 
     def for_loss(self, loss: Loss):
         if self.multi_label is None:

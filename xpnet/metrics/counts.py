@@ -60,6 +60,7 @@ class _Averaged(_Decided):
         require(known, "zero_division must be 0, 1 or nan", f"zero_division={self.zero_division!r}")
 
     def check(self, y_shape, units):
+        super().check(y_shape, units)
         fits = self.average != "binary" or units == 1 or (units == 2 and not self.multi_label)
         rule = f'{self.name} with average="binary" needs one output or two classes. Take "macro", "micro", "weighted" or None'
         require(fits, rule, f"{units} outputs")
@@ -190,6 +191,7 @@ class BalancedAccuracy(_Decided):
         set_numbers(self, "(-inf, inf)", "threshold")
 
     def check(self, y_shape, units):
+        super().check(y_shape, units)
         _require_one_label(self, units)
 
     def terms(self, y, z):
@@ -239,6 +241,7 @@ class ConfusionMatrix(_Decided):
         set_numbers(self, "(-inf, inf)", "threshold")
 
     def check(self, y_shape, units):
+        super().check(y_shape, units)
         _require_one_label(self, units)
 
     def terms(self, y, z):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
 
 from xpnet.backend import device, namespace
 from xpnet.checks import require
-from xpnet.metrics.base import at_least_one
+from xpnet.metrics.base import BinnedMetric, at_least_one
 from xpnet.metrics.classification import LabelMetric, columns, labels
 from xpnet.tree import Array
 
@@ -15,16 +14,8 @@ SIDE = 32  # a bin's number has two digits to this base
 RANGE = 16.0  # bins are of equal width in log-odds between -RANGE and RANGE
 
 
-class BinnedMetric(LabelMetric):
-    """A metric that no small state holds exactly: `fit` has it from bins, `evaluate` from all predictions."""
-
-    @abstractmethod
-    def exact(self, y: Array, z: Array, weight: Array):
-        """The value from all targets, predictions and weights above 0, NumPy arrays in float64."""
-
-
 @dataclass(frozen=True)
-class AUC(BinnedMetric):
+class AUC(BinnedMetric, LabelMetric):
     """The area under the ROC curve, or the average precision, of predicted probabilities
 
     "ROC": Σ over pairs of a positive and a negative, of the weight of those in the right order, and half of that of ties.
