@@ -87,7 +87,11 @@ def image_folder(
     pairs = []
     for images in found:
         files = [(file, labels[name]) for name in sorted(images, key=labels.__getitem__) for file in images[name]]
-        x = read_all([file for file, _ in files], max_bytes, color, background, max_pixels)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow's, of damaged metadata and of sizes: our limit is far below its own
+            x = read_all([file for file, _ in files], max_bytes, color, background, max_pixels)
         y = np.asarray([label for _, label in files], label_type(max(labels.values())))
         pairs.append(Labeled(x, y, class_names))
     return pairs[0] if len(pairs) == 1 else (pairs[0], pairs[1])
@@ -119,13 +123,13 @@ def images_of(part: Path, left_out: list[Path]) -> dict[str, list[Path]]:
     images = {}
     for entry in visible(part):
         if entry.is_dir():
-            inside = visible(entry)
-            files = [file for file in inside if is_image(file)]
+            files: list[Path] = []
+            others: list[Path] = []
+            for inside in visible(entry):
+                (files if is_image(inside) else others).append(inside)
             if files:
                 images[entry.name] = files
-                left_out += [other for other in inside if other not in set(files)]
-            else:
-                left_out.append(entry)
+            left_out += others if files else [entry]
         elif is_image(entry):
             left_out.append(entry)
     return images

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from xpnet.errors import DatasetError, optional_import
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 2**24  # 4096 x 4096
+ORIENTATION = 0x0112  # of EXIF; 1 is upright
 
 
 def read_image(path: Path, color: bool, background: int | None, max_pixels: int) -> np.ndarray:
@@ -21,11 +21,9 @@ def read_image(path: Path, color: bool, background: int | None, max_pixels: int)
     library = optional_import("PIL.Image", "data")
     with opened(path) as file:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of damaged metadata; and our limit is far below Pillow's
-                with library.open(file, formats=FORMATS) as image:
-                    check(image, path, max_pixels)
-                    return pixels(image, path, color, background)
+            with library.open(file, formats=FORMATS) as image:
+                check(image, path, max_pixels)
+                return pixels(image, path, color, background)
         except DatasetError:
             raise
         except library.DecompressionBombError as error:
@@ -56,7 +54,8 @@ def check(image: Any, path: Path, max_pixels: int) -> None:
 
 def pixels(image: Any, path: Path, color: bool, background: int | None) -> np.ndarray:
     """The image as it is seen: turned upright, and on a background where it is transparent."""
-    upright = optional_import("PIL.ImageOps", "data").exif_transpose(image)
+    turned = image.getexif().get(ORIENTATION, 1) != 1
+    upright = optional_import("PIL.ImageOps", "data").exif_transpose(image) if turned else image
     if upright.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in upright.info:
         upright = upright.convert("RGBA")
         if upright.getchannel("A").getextrema()[0] < 255:
