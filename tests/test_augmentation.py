@@ -199,3 +199,11 @@ def test_settings_and_shapes_are_checked(make, message):
     """Host-side checks, so no backend."""
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("share", "length", "pixels"), [(0.29, 150, 44), (0.29, 50, 14), (0.1, 30, 3), (np.float32(0.1), 30, 3)]
+)
+def test_a_share_of_the_image_is_counted_in_decimals(share, length, pixels):
+    """0.29 of 150 is 43.5, rounded to the even 44; as floats 43.49... No arrays."""
+    assert RandomShift._reach(share, length) == pixels

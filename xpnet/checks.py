@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, TypeGuard
@@ -78,6 +79,11 @@ def require_positive(**settings: Any) -> None:
     """Raise ValueError unless each setting is an integer of at least 1."""
     for name, value in settings.items():
         count(name, value)
+
+
+def share_of(n: int, share: Any) -> Fraction:
+    """share · n as decimals have it: 0.9 of 100 is 90, and 1 - 0.9 of 100 is 10, where floats make 9.99..."""
+    return Fraction(str(share)) * n
 
 
 def require_batch_size(batch_size: Any) -> int:

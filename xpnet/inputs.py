@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from xpnet.backend import Backend, namespace, quiet, real_numbers, to_numpy
+from xpnet.checks import share_of
 from xpnet.layers.base import Shape
 from xpnet.losses import Loss
 from xpnet.tree import Array
@@ -158,7 +158,7 @@ def require_finite(backend: Backend, data: dict[str, Array], given: Any) -> None
     if np.any(bad):
         raise _overflow(backend, "x", x, given) or ValueError(
             "x holds values that are not finite. Replace them, for example with numpy.nan_to_num or "
-            "sklearn.impute.SimpleImputer, or give their samples the weight 0. "
+            f"sklearn.impute.SimpleImputer{', or give their samples the weight 0' if 'y' in data else ''}. "
             f"Received: NaN or infinity in {np.count_nonzero(bad)} of {len(bad)} samples"
         )
 
@@ -180,7 +180,7 @@ def _overflow(backend: Backend, name: str, values: Array, given: Any) -> ValueEr
 def split(data: dict[str, Array], share: float) -> tuple[dict, dict]:
     """The first samples, and the last `share` of them."""
     n = data["x"].shape[0]
-    kept = math.floor(n * (1 - Fraction(str(share))))  # of 100 samples 0.9 leaves 10: as floats, 9.99...
+    kept = math.floor(n - share_of(n, share))
     if not 0 < kept < n:
         raise ValueError(f"validation_split must leave samples on both sides. Received: {share} of {n} samples")
     parts = (slice(0, kept), slice(kept, n))

@@ -432,7 +432,7 @@ class Model:
     # ------------------------------------------------------------------ checks
 
     def prepare(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
-        """Check a data set and move it to the backend -> ``{"x", "y"}`` and, with weights, ``"weight"``."""
+        """A data set, checked, on the backend -> ``{"x", "y"}`` and, with weights, ``"weight"``, not copied if there already."""
         self.built_state()
         data = self._prepared(inputs.prepare_x(self.backend, x), y, sample_weight)
         inputs.require_finite(self.backend, data, x)

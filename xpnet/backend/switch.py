@@ -143,7 +143,7 @@ def available_backends() -> dict[str, str]:
 
 
 def asarray(x: Any, dtype: Any = None) -> Array:
-    """Bring `x` to the backend in force; see `Backend.asarray`."""
+    """Bring `x` to the backend in force; what is there already is not copied, see `Backend.asarray`."""
     return get_backend().asarray(x, dtype)
 
 

@@ -16,7 +16,7 @@ from operator import add
 from typing import Literal
 
 from xpnet.backend import device, namespace
-from xpnet.checks import is_integer, require, require_choice, set_counts, set_numbers
+from xpnet.checks import is_integer, require, require_choice, set_counts, set_numbers, share_of
 from xpnet.layers.base import Layer
 from xpnet.layers.windows import require_image
 from xpnet.random import uniform_bits
@@ -82,7 +82,7 @@ class RandomShift(_Augmentation):
 
     @staticmethod
     def _reach(setting, length):
-        return int(setting) if is_integer(setting) else round(float(setting) * length)
+        return int(setting) if is_integer(setting) else round(share_of(length, setting))
 
     def _shift(self, bits, setting, length):
         reach = self._reach(setting, length)

@@ -73,7 +73,7 @@ class Loss(ABC):
         """The losses before the mean, of shape (..., batch, units), and their derivatives by `z`: new arrays, handed over."""
 
     def activation(self, z: Array) -> Array:
-        """Predictions in the space of the targets."""
+        """Predictions in the space of the targets; z itself where that is its space."""
         return z
 
     def decide(self, z: Array) -> Array:
