@@ -44,6 +44,16 @@ def test_labels_of_weight_0_are_no_classes(xp):
     assert weights(xp, y, {0: 0.5, 1: 1.0}, weight) == pytest.approx([0.5, 1, 1, 0, 0])
 
 
+def test_ignored_labels_are_no_class():
+    """The loss gives them weight 0 before. Host-side, so NumPy alone."""
+    x, y = np.random.default_rng(0).normal(size=(6, 3)), np.array([0, 1, -100, 1, 1, 0])
+    for class_weight in ("balanced", {0: 1.5, 1: 1.0}):
+        ignoring, without = (Model([Dense(2)], "softmax_cross_entropy", Adam(0.1)) for _ in range(2))
+        ignoring.fit(x, y, 6, epochs=3, verbose=0, class_weight=class_weight)
+        without.fit(x[y >= 0], y[y >= 0], 5, epochs=3, verbose=0, class_weight={0: 1.5, 1: 1.0})
+        np.testing.assert_allclose(ignoring.predict(x), without.predict(x), rtol=1e-5)
+
+
 def test_balanced_positions(xp, rng):
     y = rng.choice(3, (10, 5), p=[0.7, 0.2, 0.1])
     loss, counts = losses.PerPosition(SOFTMAX), np.bincount(y.ravel())

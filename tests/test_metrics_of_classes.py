@@ -285,6 +285,29 @@ def test_positions_are_counted(xp, rng):
         assert found["auc"] == near(sk.roc_auc_score(np.eye(3)[right], p))
 
 
+def test_ignored_labels_count_in_no_metric(xp, classes):
+    y, z, *_ = classes
+    ignored = np.where(np.arange(N) % 3 == 0, -100, y)
+    names = ["accuracy", "f1", "auc", "balanced_accuracy", "log_loss", "confusion_matrix"]
+    without = evaluate(xp, names, "softmax_cross_entropy", z[ignored >= 0], y[ignored >= 0])
+
+    for size in (None, 1, 17):
+        found = evaluate(xp, names, "softmax_cross_entropy", z, ignored, batch_size=size)
+        for name, value in without.items():
+            assert found[name] == near(value), name
+
+
+def test_targets_of_weight_0_may_be_nan(xp, rng):
+    y, z, weight = rng.normal(size=(N, 2)), rng.normal(size=(N, 2)), np.arange(N) % 2
+    names = ["r2", "explained_variance", "mae", "rmse", "mape", "cosine_similarity", "pinball"]
+    without = evaluate(xp, names, "mean_squared_error", z[1::2], y[1::2])
+    y[::2] = np.nan
+
+    found = evaluate(xp, names, "mean_squared_error", z, y, batch_size=7, sample_weight=weight)
+    for name, value in without.items():
+        assert found[name] == pytest.approx(value, rel=1e-5), name
+
+
 def test_several_networks_have_a_value_each(xp, rng):
     x, y = rng.normal(size=(40, 3)), rng.integers(0, 3, 40)
     names = ["f1", "auc", Recall(None), "confusion_matrix"]
