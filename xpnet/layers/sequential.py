@@ -102,7 +102,8 @@ def inside(layer: Layer) -> tuple[Layer, ...]:
 
 def _split_activation(layer: Layer) -> tuple[Layer, ...]:
     if not isinstance(layer, Layer):
-        raise TypeError(f"Sequential takes a list of layers, such as [Dense(10)]. Received: {layer!r}")
+        remedy = f" Make an object of the class: {layer.__name__}(...)." if isinstance(layer, type) else ""
+        raise TypeError(f"Sequential takes a list of layers, such as [Dense(10)].{remedy} Received: {layer!r}")
     activation = getattr(layer, "activation", None)
     if activation is None:
         return (layer,)
