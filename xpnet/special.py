@@ -67,6 +67,7 @@ def softplus(x: Array) -> Array:
     return xp.maximum(x, 0.0) + xp.log1p(xp.exp(-xp.abs(x)))
 
 
+@quiet
 def tanh_slope(x: Array) -> Array:
     """1 - tanh² x = 4e / (1 + e)²,   e = exp(-2 |x|)"""
     xp = namespace(x)

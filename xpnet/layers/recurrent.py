@@ -59,6 +59,10 @@ class Recurrent(Layer):
 
     Notes
     -----
+    States and gates are accurate in relative error. Their derivatives, σ (1 - σ) and 1 - tanh², are made of the states and
+    gates themselves, as in PyTorch, and so have the absolute error of these, 6e-8 in float32: exact ones, as those of the
+    layers `Sigmoid` and `Tanh`, take 6 to 16 % longer in a training step of LSTM.
+
     JAX compiles every step of the loop: 3 s for a sequence of 28 steps, 20 s for 300.
     """
 
@@ -144,7 +148,7 @@ class Recurrent(Layer):
             batch, time, features = x.shape
             zeros = self._states * (xp.zeros_like(hs[0]),)
             if self.return_sequences and valid is not None:
-                dy = dy * xp.astype(valid, dy.dtype)
+                dy = xp.where(valid, dy, 0.0)
             dstate = zeros if self.return_sequences else (dy, *zeros[1:])
             du, dv = time * [None], time * [None]
             for t in reversed(range(time)):

@@ -88,9 +88,11 @@ class Poisson(Loss):
         xp = namespace(z)
         if self.log_input:
             mean = xp.exp(z)
-            return mean - y * z, mean - y
+            # Near z = 0, e^z - y is (e^z - 1) - (y - 1): of counts y both differences are exact, and keep a small z
+            dz = xp.where(xp.abs(z) < 0.5, xp.expm1(z) - (y - 1.0), mean - y)
+            return mean - xp.where(y > 0, z, 0.0) * y, dz
         mean = xp.maximum(z, EPSILON)
-        return z - y * xp.log(mean), 1.0 - y / mean
+        return z - y * xp.log(mean), (mean - y) / mean
 
     def activation(self, z):
         return namespace(z).exp(z) if self.log_input else z
@@ -121,8 +123,9 @@ class Quantile(Loss):
 
     def elements(self, y, z):
         xp = namespace(z)
-        e, tilt = z - y, 0.5 - self.quantile
-        return 0.5 * xp.abs(e) + tilt * e, 0.5 * xp.sign(e) + tilt
+        e, over, under = z - y, 1.0 - self.quantile, -self.quantile
+        sides = xp.astype(e > 0, z.dtype) * over + xp.astype(e < 0, z.dtype) * under
+        return xp.maximum(over * e, under * e), sides
 
 
 @dataclass(frozen=True)
@@ -130,9 +133,9 @@ class GaussianNLL(Loss):
     """l = ½ (log σ² + (y - μ)² / σ²),   dμ = (μ - y) / σ²,   d log σ² = ½ (1 - (y - μ)² / σ²),   z = (μ, log σ²)
 
     The negative log-likelihood without its constant ½ log 2π. For k targets the network has 2k outputs: first the k means
-    μ, then the k log-variances. `activation` returns (μ, σ²) in the same order; metrics compare the targets with μ. 1/σ²
-    overflows float32 below log σ² = -89. D. Nix and A. Weigend, "Estimating the mean and variance of the target
-    probability distribution", ICNN 1994.
+    μ, then the k log-variances. `activation` returns (μ, σ²) in the same order; metrics compare the targets with μ. 1/σ is
+    taken to be e⁸⁸ at most in float32, which it reaches at log σ² = -176. D. Nix and A. Weigend, "Estimating the mean and
+    variance of the target probability distribution", ICNN 1994.
     """
 
     outputs_per_target = 2
@@ -140,11 +143,11 @@ class GaussianNLL(Loss):
     def elements(self, y, z):
         xp = namespace(z)
         mean, log_variance = _halves(z)
-        precision = xp.exp(-log_variance)
-        e = mean - y
-        de = e * precision
-        square = e * de
-        return 0.5 * (log_variance + square), xp.concat((de, 0.5 - 0.5 * square), axis=-1)
+        # 1/σ, which is finite where 1/σ² is not; kept finite, for 0 · ∞ is NaN
+        precision = xp.exp(xp.minimum(-0.5 * log_variance, 700.0 if z.dtype == xp.float64 else 88.0))
+        e = (mean - y) * precision
+        square = e * e
+        return 0.5 * (log_variance + square), xp.concat((e * precision, 0.5 - 0.5 * square), axis=-1)
 
     def activation(self, z):
         xp = namespace(z)
