@@ -100,7 +100,7 @@ class MultiHeadAttention(Layer):
             S += _causal_mask(S)
         A = softmax(S)
         head = A @ v
-        heads = xp.reshape(xp.permute_dims(head, (0, 2, 1, 3)), (batch * time, -1))
+        heads = xp.reshape(xp.permute_dims(head, (0, 2, 1, 3)), (batch * time, self.heads * key_dim))
         y = heads @ W_o
         y += params["output_bias"]
 
@@ -112,7 +112,7 @@ class MultiHeadAttention(Layer):
             dS -= xp.sum(dhead * head, axis=-1, keepdims=True)
             dS *= A
             dqkv = xp.stack([dS @ k * scale, dS.mT @ q, A.mT @ dhead])
-            dqkv = xp.reshape(xp.permute_dims(dqkv, (1, 3, 0, 2, 4)), (batch * time, -1))
+            dqkv = xp.reshape(xp.permute_dims(dqkv, (1, 3, 0, 2, 4)), (batch * time, W.shape[1]))
             grads = {
                 "weight": rows.mT @ dqkv,
                 "bias": xp.sum(dqkv, axis=0, keepdims=True),

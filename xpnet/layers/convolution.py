@@ -229,13 +229,13 @@ class Conv2DTranspose(_Kernel):
 def _split(x: Array, groups: int) -> Array:
     """(..., groups · c) -> (groups, ..., c); nothing to do for one group."""
     xp = namespace(x)
-    return x if groups == 1 else xp.moveaxis(xp.reshape(x, (*x.shape[:-1], groups, -1)), -2, 0)
+    return x if groups == 1 else xp.moveaxis(xp.reshape(x, (*x.shape[:-1], groups, x.shape[-1] // groups)), -2, 0)
 
 
 def _join(x: Array, groups: int) -> Array:
     """(groups, ..., c) -> (..., groups · c), the inverse of `_split`."""
     xp = namespace(x)
-    return x if groups == 1 else xp.reshape(xp.moveaxis(x, 0, -2), (*x.shape[1:-1], -1))
+    return x if groups == 1 else xp.reshape(xp.moveaxis(x, 0, -2), (*x.shape[1:-1], groups * x.shape[-1]))
 
 
 def _sum_rows(dy: Array) -> Array:

@@ -84,7 +84,9 @@ class Embedding(Layer):
             rows = xp.reshape(dy, (-1, self.output_dim))
             if self.padding_idx is not None:
                 rows = rows * known
-            sum_rows = sum_by_one_hot if self.input_dim <= 256 else sum_by_token  # the faster, as measured on NumPy
+            sum_rows = (
+                sum_by_one_hot if self.input_dim <= 256 or not tokens.shape[0] else sum_by_token
+            )  # the faster on NumPy
             return None, {"weight": sum_rows(tokens, rows, self.input_dim)}
 
         return xp.reshape(y, (*x.shape, self.output_dim)), backward

@@ -6,6 +6,7 @@ spares them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from xpnet.backend import namespace, size
@@ -180,12 +181,13 @@ class GroupNormalization(Layer):
     def _regroup(self, x):
         xp = namespace(x)
         batch, channels = x.shape[0], x.shape[-1]
-        x = xp.reshape(x, (batch, -1, self.groups, channels // self.groups))
-        return xp.reshape(xp.permute_dims(x, (0, 2, 1, 3)), (batch, self.groups, -1))
+        places, width = math.prod(x.shape[1:-1]), channels // self.groups
+        x = xp.reshape(x, (batch, places, self.groups, width))
+        return xp.reshape(xp.permute_dims(x, (0, 2, 1, 3)), (batch, self.groups, places * width))
 
     def _ungroup(self, x, shape):
         xp = namespace(x)
-        x = xp.reshape(x, (shape[0], self.groups, -1, shape[-1] // self.groups))
+        x = xp.reshape(x, (shape[0], self.groups, math.prod(shape[1:-1]), shape[-1] // self.groups))
         return xp.reshape(xp.permute_dims(x, (0, 2, 1, 3)), shape)
 
 

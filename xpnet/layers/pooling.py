@@ -165,7 +165,7 @@ class GlobalMaxPooling2D(_GlobalPooling):
 
     def forward(self, params, x):
         xp = namespace(x)
-        pixels = xp.reshape(x, (x.shape[0], -1, x.shape[-1]))
+        pixels = xp.reshape(x, (x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]))
 
         def backward(dy, need_dx=True):
             first = xp.argmax(pixels, axis=1)[:, None, :]

@@ -74,17 +74,20 @@ class Reshape(Layer):
         object.__setattr__(self, "shape", shape)
 
     def init(self, rng, input_shape):
-        count, known = math.prod(input_shape), math.prod(n for n in self.shape if n != -1)
-        output_shape = tuple(count // known if n == -1 else n for n in self.shape)
+        output_shape, count = self._output_shape(input_shape), math.prod(input_shape)
         if math.prod(output_shape) != count:
             raise ValueError(
                 f"A sample of shape {input_shape} has {count} elements; {self.shape} holds another number."
             )
         return {}, output_shape
 
+    def _output_shape(self, input_shape):
+        known = math.prod(n for n in self.shape if n != -1)
+        return tuple(math.prod(input_shape) // known if n == -1 else n for n in self.shape)
+
     def forward(self, params, x):
         reshape = namespace(x).reshape
-        y = reshape(x, (x.shape[0], *self.shape))
+        y = reshape(x, (x.shape[0], *self._output_shape(x.shape[1:])))
         return y, lambda dy, need_dx=True: (reshape(dy, x.shape), {})
 
 

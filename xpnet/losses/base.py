@@ -56,7 +56,7 @@ class Loss(ABC):
         l, dz = self.elements(self.targets(y, z), z)
         batch, units = l.shape[-2:]
         if sample_weight is None:
-            weight = 1 / (batch * units)
+            weight = 1 / max(batch * units, 1)
             l *= weight  # both are ours: `elements` made them
             dz *= weight
         else:
