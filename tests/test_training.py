@@ -9,8 +9,8 @@ from tests.test_model import X, Y, assert_same_parameters, fit, make_model, writ
 from xpnet import SGD, Adam, Callback, DivergenceError, Model
 from xpnet.backend import make_backend, namespace, to_numpy
 from xpnet.inputs import split
-from xpnet.layers import Conv2D, Dense, Dropout, Flatten, Layer, ReLU, Softmax
-from xpnet.losses import BinaryCrossEntropy
+from xpnet.layers import BatchNormalization, Conv2D, Dense, Dropout, Flatten, Layer, ReLU, Softmax, TimeDistributed
+from xpnet.losses import BinaryCrossEntropy, PerPosition, SoftmaxCrossEntropy
 from xpnet.metrics import Metric
 from xpnet.tree import leaves
 
@@ -188,6 +188,55 @@ def test_a_batch_of_weights_0_counts_nothing(xp):
 
     assert history["loss"] == pytest.approx([model.evaluate(X[60:], Y[60:]).loss], rel=1e-5)
     assert history["accuracy"] == pytest.approx([model.evaluate(X[60:], Y[60:]).accuracy], rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [20, 1000])
+@pytest.mark.parametrize("settings", [{}, {"shuffle": False}, {"sample_with_replacement": True}], ids=str)
+@pytest.mark.parametrize("given", ["sample_weight", "class_weight", "validation_split"])
+def test_samples_of_weight_0_take_no_part(given, settings, batch_size, xp):
+    """Not in batch normalization either, nor as 0 · ∞ in a product: the run is the one without them."""
+    counted = np.resize([True, False, True], len(X))
+    x, y, weight = np.where(counted[:, None], X, 1e37), np.array(Y), np.linspace(1, 2, len(X)) * counted
+    weights = {"sample_weight": weight}
+    if given == "class_weight":
+        y = np.where(counted, np.minimum(Y, 1), 2)
+        weights = {"class_weight": {0: 1.0, 1: 2.0, 2: 0.0}}
+    rest = {"sample_weight": weight[counted]} if given != "class_weight" else {"class_weight": {0: 1.0, 1: 2.0}}
+    if given == "validation_split":
+        weights |= {"validation_split": 0.25}
+        rest |= {"validation_data": (X[90:], Y[90:], weight[90:])}
+        counted[90:] = False
+        rest["sample_weight"] = weight[counted]
+        x[90:] = X[90:]
+    layers = [
+        Dense(4, use_bias=False),
+        BatchNormalization(),
+        ReLU(),
+        Dense(3),
+    ]  # that bias would have rounding as gradient
+    model, without = (make_model(xp, layers=layers, optimizer=Adam()) for _ in range(2))
+    settings |= {"epochs": 2, "batch_size": batch_size, "verbose": 0}
+    history = model.fit(x, y, **weights, **settings).history
+    expected = without.fit(x[counted], y[counted], **rest, **settings).history
+
+    assert model.step == without.step
+    assert_same_parameters(model, without, rtol=1e-5, atol=1e-6)
+    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_a_sample_with_one_position_that_counts_takes_part(xp):
+    """Its other positions have weight 0."""
+    x = np.random.default_rng(0).normal(size=(6, 4, 3))
+    y = np.random.default_rng(1).integers(0, 2, (6, 4))
+    weight = np.zeros((6, 4))
+    weight[1, 2] = weight[4] = 1.0
+    layers = [TimeDistributed(Dense(2))]
+    model, without = (Model(layers, PerPosition(SoftmaxCrossEntropy()), backend=writable(xp)) for _ in range(2))
+    model.fit(x, y, 1, sample_weight=weight, shuffle=False, verbose=0)
+    without.fit(x[[1, 4]], y[[1, 4]], 1, sample_weight=weight[[1, 4]], shuffle=False, verbose=0)
+
+    assert model.step == 2
+    assert_same_parameters(model, without, rtol=1e-6, atol=1e-7)
 
 
 def test_a_method_given_to_a_callback_object_is_called(xp):

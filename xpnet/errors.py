@@ -28,11 +28,11 @@ class DivergenceError(ArithmeticError):
     step : int
         The training step (counted from 0 over the model's life) that first produced it.
     layer : str
-        Where it appeared first, such as ``"2 Dense output"``, ``"0.weight gradient"`` or ``"running 1.variance after the
-        update"``.
+        Where it appeared first, such as ``"2 Dense output"``, ``"0.weight gradient"`` or
+        ``"running 1.variance after the update"``.
 
-    The model is left as it was before that step: parameters, optimizer state and running statistics are finite. Where the step is
-    not found again when the last steps are run once more, it is left as it was before these.
+    The model is left as it was before that step: parameters, optimizer state and running statistics are finite. Where the
+    step is not found again when the last steps are run once more, it is left as it was before these.
     """
 
     def __init__(self, message: str, step: int, layer: str):

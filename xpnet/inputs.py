@@ -129,6 +129,16 @@ def part(name: str) -> Iterator[None]:
         raise ValueError(f"{name}: {error}") from error
 
 
+def counted_rows(data: dict[str, Array]) -> np.ndarray:
+    """The numbers of the rows that have a weight above 0, for one of their positions at least; without weights all."""
+    n = data["x"].shape[0]
+    return (
+        np.flatnonzero(np.any(to_numpy(data["weight"]).reshape(n, -1) > 0, axis=1))
+        if "weight" in data
+        else np.arange(n)
+    )
+
+
 def _moved(backend: Backend, x: Any, name: str) -> Array:
     try:
         return backend.asarray(x)

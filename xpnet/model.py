@@ -256,7 +256,8 @@ class Model:
             scikit-learn.
         sample_weight : array, shape (n,), optional
             The loss is Σ w_i loss_i / Σ w_i over the batch: weights count within a batch, so give batches enough samples.
-            With the loss `PerPosition` also of shape (n, positions).
+            With the loss `PerPosition` also of shape (n, positions). A sample of weight 0 takes no part: it is in no batch,
+            so whatever x and y hold there changes neither a gradient nor batch normalization.
         initial_epoch : int, default 0
             The number of the first epoch, for callbacks and the history; it changes nothing else.
         sample_with_replacement : bool, default False
@@ -314,10 +315,12 @@ class Model:
                     inputs.require_finite(self.backend, validation, given)
         if not leaves(built.parameters):
             raise ValueError(f"The network has no parameters to train. Add a layer such as Dense. Received: {self!r}")
+        rows = inputs.counted_rows(data)
         plan = Plan(
             data=data,
+            rows=rows,
             validation=validation,
-            batch_size=settings.check_batch_size(batch_size, data["x"].shape[0]),
+            batch_size=settings.check_batch_size(batch_size, len(rows)),
             epochs=range(initial_epoch, epochs),
             seed=self.seeds[0],
             shuffle=shuffle,

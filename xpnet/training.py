@@ -52,9 +52,10 @@ class TrainingStep(Evaluation):
 
 @dataclass
 class Plan:
-    """What `fit` was asked to do, checked."""
+    """What `fit` was asked to do, checked; of the data, `rows` takes part."""
 
     data: dict[str, Array]
+    rows: np.ndarray
     validation: dict[str, Array] | None
     batch_size: int
     epochs: range
@@ -73,7 +74,8 @@ class Loop:
     def __init__(self, model: Any, plan: Plan, callbacks: list[Callback], progress: Progress):
         self.model, self.plan, self.callbacks, self.progress = model, plan, callbacks, progress
         self.backend: Backend = model.backend
-        self.whole = plan.batch_size == plan.data["x"].shape[0] and not plan.with_replacement  # nothing to gather
+        # nothing to gather
+        self.whole = plan.batch_size == len(plan.rows) == plan.data["x"].shape[0] and not plan.with_replacement
         idle = Callback.on_train_batch_end
         self.every_step = [c for c in callbacks if getattr(c.on_train_batch_end, "__func__", None) is not idle]
         self.finite = model.state  # what the last chunk left: known to be finite
@@ -126,11 +128,10 @@ class Loop:
         return prefixed("val_", self.model.evaluate_prepared(plan.validation, plan.validation_batch_size))
 
     def _order(self) -> np.ndarray:
-        n = self.plan.data["x"].shape[0]
-        rng = host_rng(self.plan.seed, "shuffle", self.model.epoch)
+        rows, rng = self.plan.rows, host_rng(self.plan.seed, "shuffle", self.model.epoch)
         if self.plan.with_replacement:
-            return rng.integers(0, n, size=n)
-        return rng.permutation(n) if self.plan.shuffle else np.arange(n)
+            return rows[rng.integers(0, len(rows), size=len(rows))]
+        return rows[rng.permutation(len(rows))] if self.plan.shuffle else rows
 
     def _chunk_length(self, steps: int) -> int:
         """How many steps to run at once, of a block of `steps` equal batches."""
