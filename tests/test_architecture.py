@@ -9,7 +9,7 @@ from tests.scripts import ROOT, run
 
 PACKAGE = ROOT / "xpnet"
 LADDER = [  # each line may import itself and the lines above it
-    {"checks", "errors", "lazy", "tree"},
+    {"checks", "errors", "lazy", "tree", "workshop"},
     {"backend"},
     {"random", "special", "initializers", "schedules", "datasets"},
     {"layers"},

@@ -20,13 +20,17 @@ REMEDY = (
 )
 
 
-def all_finite(state: Tree) -> Array:
-    """Whether every floating-point number of a tree is finite: an array of one truth value, on the device.
+@dataclass(frozen=True)
+class AllFinite:
+    """Whether every floating-point number of a network's training state is finite: a truth value on the device.
 
     What training changes does not become finite again by itself, so one look after many steps is enough.
     """
-    found = [namespace(x).all(namespace(x).isfinite(x)) for _, x in _floating(state)]
-    return reduce(lambda a, b: a & b, found)
+
+    network: Layer
+
+    def __call__(self, state: dict[str, Tree]) -> Array:
+        return reduce(lambda a, b: a & b, [namespace(x).all(namespace(x).isfinite(x)) for _, x in _floating(state)])
 
 
 def first_non_finite(state: dict[str, Tree]) -> str:

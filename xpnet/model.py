@@ -26,6 +26,7 @@ from xpnet.progress import Progress
 from xpnet.random import host_rng
 from xpnet.training import Loop, Plan, TrainingStep
 from xpnet.tree import Array, Tree, leaves, map_leaves, named_leaves
+from xpnet.workshop import Workshop, alone
 
 
 class Model:
@@ -51,6 +52,11 @@ class Model:
     another shape if the network has the same parameters for it: sequences of another length into recurrent layers or
     attention, images of another size into convolutions up to global pooling. All samples of one call have one shape. (After
     `Flatten` only the number of elements counts: images of 3 by 5 pixels and of 5 by 3 are then alike.)
+
+    Threads: one model is trained by one thread at a time; a second `fit`, `build`, `to`, `set_weights` or `train_on_batch` is
+    refused with RuntimeError while the first runs. `predict`, `evaluate` and `get_weights` may run beside training in any number
+    of threads: each call uses the parameters as the last finished chunk of steps left them. Models of their own
+    (``copy.deepcopy(model)``) train side by side.
 
     Attributes
     ----------
@@ -87,6 +93,7 @@ class Model:
         self.metrics = settings.get_metrics(metrics, self.loss)
         self.seed = settings.check_seed(seed)
         self.backend = get_backend() if backend is None else make_backend(backend)
+        self.workshop = Workshop()
         self.state: dict[str, Tree] | None = None
         self.optimizer = optimizer
         settings.require_fitting_end(self.network, self.loss)
@@ -143,7 +150,10 @@ class Model:
         optimizer = replace(
             self.optimizer, learning_rate=0.0
         )  # it is data of each step: another rate, the same function
-        return TrainingStep(self.network, self.backend.dtype, self.loss.checked, self.metrics, optimizer)
+        return self._keep(TrainingStep(self.network, self.backend.dtype, self.loss.checked, self.metrics, optimizer))
+
+    def _keep(self, function: Any) -> Any:
+        return self.workshop.keep(self.backend.name, function)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -154,6 +164,7 @@ class Model:
     def _batch_axis(self) -> int:
         return 1 if isinstance(self.seed, tuple) else 0
 
+    @alone
     def build(self, input_shape: Shape) -> Model:
         """Check the network's shapes and draw its initial parameters.
 
@@ -183,7 +194,7 @@ class Model:
             params = map_leaves(lambda *values: np.stack(values), *(params for params, *_ in drawn))
         params = map_leaves(lambda p: np.asarray(p, dtype=self.backend.float_name), params)
         params, statistics = (_moved_copy(self.backend, tree) for tree in (params, statistics))
-        optimizer = self.optimizer.init(params) if leaves(params) else {}
+        optimizer = self.backend.call(self.optimizer.init, params) if leaves(params) else {}
         self.state = {"params": params, "optimizer": optimizer, "statistics": statistics}
         self.input_shape, self.output_shapes = shape, {shape: output_shape}
         self.target_shape = None
@@ -191,6 +202,7 @@ class Model:
         self.step = self.epoch = 0
         return self
 
+    @alone
     def to(self, backend: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any) -> Model:
         """Move the model to another backend, in place; the arguments are those of `set_backend`."""
         target = make_backend(backend, device=device, dtype=dtype, **options)
@@ -208,6 +220,7 @@ class Model:
 
     # ------------------------------------------------------------------ training
 
+    @alone
     def fit(
         self,
         x: Any,
@@ -338,6 +351,7 @@ class Model:
         with Progress(verbose) as progress:
             return Loop(self, plan, callbacks, progress).run()
 
+    @alone
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Any:
         """One training step on the given batch -> its loss and metrics before the step, as `evaluate` returns them."""
         kept = {name: getattr(self, name) for name in ("history", "epoch", "stop_training", "validates")}
@@ -378,13 +392,13 @@ class Model:
 
     def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None, verbose: str | int = 0) -> dict:
         """`evaluate` on data from `prepare`; a dict."""
-        function = Evaluation(self.network, self.backend.dtype, self.loss.checked, self.metrics)
+        function = self._keep(Evaluation(self.network, self.backend.dtype, self.loss.checked, self.metrics))
         multiplications = self.multiplications[tuple(data["x"].shape[1:])]
         return evaluate(self.backend, function, self.built_state(), data, batch_size, verbose, multiplications)
 
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
         """The network's raw outputs for x, (n, ..., units), on the model's backend; a new array, also where layers pass x on."""
-        state, function = self.built_state(), Inference(self.network, self.backend.dtype)
+        state, function = self.built_state(), self._keep(Inference(self.network, self.backend.dtype))
         given, x = x, inputs.prepare_x(self.backend, x)
         inputs.require_finite(self.backend, {"x": x}, given)
         self._accept(x)

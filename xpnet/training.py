@@ -23,7 +23,7 @@ from xpnet import schedules
 from xpnet.backend import Backend, to_numpy
 from xpnet.callbacks import Callback, History
 from xpnet.checks import number
-from xpnet.divergence import Chunk, all_finite, diagnose, first_non_finite
+from xpnet.divergence import AllFinite, Chunk, diagnose, first_non_finite
 from xpnet.evaluation import Averages, Evaluation, prefixed
 from xpnet.layers import base
 from xpnet.optimizers import Optimizer
@@ -78,6 +78,7 @@ class Loop:
         self.whole = plan.batch_size == len(plan.rows) == plan.data["x"].shape[0] and not plan.with_replacement
         idle = Callback.on_train_batch_end
         self.every_step = [c for c in callbacks if getattr(c.on_train_batch_end, "__func__", None) is not idle]
+        self.all_finite = model.workshop.keep(model.backend.name, AllFinite(model.network))
         self.finite = model.state  # what the last chunk left: known to be finite
         self.step_seconds: float | None = None
 
@@ -160,7 +161,7 @@ class Loop:
         with self.backend.limited_threads(multiplications):
             # scan reuses the memory it is given: with a copy the model stays whole until the chunk is done
             state, records = self.backend.scan(self.step, self.backend.copy(model.state), batches, self.plan.data)
-            finite = self.backend.call(all_finite, state)
+            finite = self.backend.call(self.all_finite, state)
             records = map_leaves(to_numpy, records)
             self.step_seconds = (time.perf_counter() - begin) / len(rows)
             if not (finite and np.all(np.isfinite(records["loss"]))):

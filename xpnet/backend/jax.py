@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +14,6 @@ import numpy as np
 
 from xpnet.backend.base import Backend
 from xpnet.errors import BackendNotAvailableError
-from xpnet.tree import map_leaves
 
 
 @contextlib.contextmanager
@@ -43,7 +44,7 @@ class JaxBackend(Backend):
         return f"{self.device.platform}:{self.device.id}"
 
     def copy(self, tree):
-        return _copy(tree)
+        return jax.device_put(tree, self.device, may_alias=False)
 
     def synchronize(self) -> None:
         jax.effects_barrier()
@@ -53,36 +54,49 @@ class JaxBackend(Backend):
         return x.at[index].get(mode="promise_in_bounds")
 
     def call(self, function, *args):
-        return _call(function, *args)
+        return _compiled(function, "call", _compile_call)(*args)
 
     def scan(self, step, state, batches, data):
         rates = {name: x.astype(self.float_name) for name, x in batches.items() if x.dtype.kind == "f"}
-        return _scan(self, step, state, batches | rates, data)  # jit moves host arrays in a tenth of asarray's time
+        # jit moves host arrays in a tenth of asarray's time
+        return _compiled(step, self, self._compile_scan)(state, batches | rates, data)
+
+    def _compile_scan(self, step):
+        @partial(jax.jit, donate_argnames="state")
+        @float32_products()
+        def scan(state, batches, data):
+            def body(state, batch):
+                batch = dict(batch)
+                return step()(state, batch | self.rows(data, batch.pop("index", None)))
+
+            return jax.lax.scan(body, state, batches)
+
+        return scan
 
     @float32_products()
     def scan_eagerly(self, step, state, batches, data):
         return super().scan_eagerly(step, state, batches, data)
 
 
-@jax.jit
-def _copy(tree):
-    return map_leaves(jnp.copy, tree)
+def _compile_call(function):
+    @jax.jit
+    @float32_products()
+    def call(*args):
+        return function()(*args)
+
+    return call
 
 
-@partial(jax.jit, static_argnums=0)
-@float32_products()
-def _call(function, *args):
-    return function(*args)
+# By function: what has been compiled for it, which holds the function by a weak reference alone and so is released with it.
+# jax.jit with a static argument would keep both for good.
+_made: weakref.WeakKeyDictionary[Any, dict[Any, Callable]] = weakref.WeakKeyDictionary()
 
 
-@partial(jax.jit, static_argnames=("backend", "step"), donate_argnames="state")
-@float32_products()
-def _scan(backend, step, state, batches, data):
-    def body(state, batch):
-        batch = dict(batch)
-        return step(state, batch | backend.rows(data, batch.pop("index", None)))
-
-    return jax.lax.scan(body, state, batches)
+def _compiled(function: Callable, kind: Any, make: Callable) -> Callable:
+    made = _made.setdefault(function, {})
+    if kind not in made:
+        made[kind] = make(weakref.ref(function))
+    return made[kind]
 
 
 def create(device: Any, dtype: str) -> JaxBackend:

@@ -1,0 +1,112 @@
+"""One model in several threads, and what is compiled for it."""
+
+import copy
+import gc
+import pickle
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+from tests.test_model import X, Y, assert_same_parameters, fit, make_model
+from xpnet import Callback
+from xpnet.backend import make_backend, to_numpy
+
+
+class Elsewhere(Callback):
+    """Calls a function in another thread in the middle of training, and keeps what became of it."""
+
+    def __init__(self, function):
+        self.function, self.result = function, None
+
+    def on_train_batch_end(self, step, logs):
+        def run():
+            try:
+                self.result = self.function(self.model)
+            except Exception as error:
+                self.result = error
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [fit, lambda model: model.train_on_batch(X, Y), lambda model: model.build((2,)), lambda model: model.to("numpy")],
+    ids=["fit", "train_on_batch", "build", "to"],
+)
+def test_a_second_thread_is_refused_while_a_model_trains(change, xp):
+    model, reference, other = make_model(xp), make_model(xp), Elsewhere(change)
+    fit(model, callbacks=[other])
+    fit(reference)
+
+    assert isinstance(other.result, RuntimeError)
+    assert "a model of its own, such as copy.deepcopy(model)" in str(other.result)
+    assert_same_parameters(model, reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"]
+)
+def test_a_copy_trains_in_another_thread(copied):
+    """No arrays of its own, so NumPy."""
+    model, other = make_model(make_backend("numpy")), Elsewhere(lambda model: fit(copied(model)))
+    fit(model, callbacks=[other])
+
+    assert list(other.result.history) == ["loss", "accuracy"]
+
+
+def test_predictions_beside_training_are_those_of_the_model(xp):
+    model, other = make_model(xp), Elsewhere(lambda model: to_numpy(model.predict(X)))
+    fit(model, callbacks=[other])
+
+    np.testing.assert_allclose(other.result, to_numpy(model.predict(X)), rtol=1e-5, atol=1e-6)
+
+
+def test_after_an_error_the_next_thread_may_train():
+    """No arrays of its own, so NumPy."""
+    model = make_model(make_backend("numpy"))
+    with pytest.raises(ValueError, match="y must have one entry"):
+        model.fit(X, Y[:5], verbose=0)
+    thread = threading.Thread(target=fit, args=(model,))
+    thread.start()
+    thread.join()
+
+    assert model.epoch == 1
+
+
+@pytest.fixture
+def jax_backend():
+    pytest.importorskip("jax")
+    return make_backend("jax")
+
+
+def test_compiled_steps_are_released_with_their_model(jax_backend):
+    """JAX alone compiles."""
+    from xpnet.backend.jax import _made
+
+    model = make_model(jax_backend)
+    fit(model, validation_data=(X, Y))
+    model.predict(X)
+    functions = [weakref.ref(f) for f in model.workshop.functions.values()]
+    compiled = [weakref.ref(f) for function in functions for f in _made[function()].values()]
+    assert len(compiled) == len(functions) == 4
+    del model
+    gc.collect()
+
+    assert not any(ref() for ref in functions + compiled)
+
+
+def test_models_that_train_alike_share_what_is_compiled(jax_backend):
+    """And it stays as long as one of them."""
+    first, second = make_model(jax_backend), make_model(jax_backend)
+    fit(first, 2)
+    step = weakref.ref(first.training_step)
+    fit(second)
+    assert second.training_step is step()
+    del first
+    gc.collect()
+
+    assert second.training_step is step()

@@ -1,0 +1,57 @@
+"""What belongs to one model alone, and to no copy and no pickle of it: its lock, and the functions it has had compiled."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+# By backend's name, for data types of two libraries are not to be compared: functions, each as its own value
+_alive: dict[str, weakref.WeakKeyDictionary[Any, weakref.ref]] = defaultdict(weakref.WeakKeyDictionary)
+
+
+class Workshop:
+    """One for each model. A copy or a pickle of it is a new one, empty and unlocked."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # a callback may train its model on a batch
+        self.functions: dict[type, Any] = {}
+
+    def __reduce__(self) -> tuple:
+        return Workshop, ()
+
+    def keep(self, library: str, function: Any) -> Any:
+        """`function`, or the equal one that some model already has, kept until the next of its class.
+
+        Code is compiled for a function and released with it: so models that train alike share it, and none outlives them.
+        """
+        found = _alive[library].get(function, lambda: None)()
+        if found is None:
+            found = function
+            _alive[library][found] = weakref.ref(found)
+        self.functions[type(found)] = found
+        return found
+
+
+def alone(method: Callable[Concatenate[Any, Arguments], Result]) -> Callable[Concatenate[Any, Arguments], Result]:
+    """A method that changes a model: while it runs, another thread's is refused with RuntimeError."""
+
+    @functools.wraps(method)
+    def locked(model: Any, /, *arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        if not model.workshop.lock.acquire(blocking=False):
+            raise RuntimeError(
+                "Another thread trains or changes this model: one fit at a time. Give each thread a model of its own, such as "
+                f"copy.deepcopy(model), or wait for the other to end. Received: {method.__name__} of {model!r}"
+            )
+        try:
+            return method(model, *arguments, **options)
+        finally:
+            model.workshop.lock.release()
+
+    return locked
