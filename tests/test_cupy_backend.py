@@ -959,8 +959,6 @@ def test_nvrtc_compiles_the_kernels(real_cupy):
 
 @pytest.mark.parametrize("source", [gpu_probes.EMPTY, gpu_probes.COOPERATIVE], ids=["empty", "cooperative"])
 def test_nvrtc_compiles_the_kernels_of_gpu_check(real_cupy, source):
-    if source is gpu_probes.COOPERATIVE and importlib.util.find_spec("fakecuda"):
-        pytest.skip("the compiler of the emulated device knows no cooperative groups")
     options = real_cupy._core.core.assemble_cupy_compiler_options(())
 
     assert len(compile_by_nvrtc(real_cupy, source, options)) > 1000
