@@ -56,6 +56,8 @@ def make(name, dtype="float32"):
         return ReadOnlyNumpy(**{field.name: getattr(numpy, field.name) for field in dataclasses.fields(numpy)})
     if name == "cupy-graphs":
         return make_backend("cupy", dtype=dtype, graphs=True)
+    if name == "cupy-second":  # a device that is not the current one
+        return make_backend("cupy", device=1, dtype=dtype)
     return make_backend(name, dtype=dtype)
 
 

@@ -463,7 +463,7 @@ def test_sequences_of_another_length_and_images_of_another_size(xp):
     for steps in (5, 9, 2):
         x, y = rng.normal(size=(6, steps, 2)), rng.integers(0, 3, (6, steps))
         model.fit(x, y, batch_size=3, verbose=0, validation_data=(x[:, 1:], y[:, 1:]))
-        z = model.network(model.parameters, model.backend.asarray(x))
+        z = model.backend.call(model.network, model.parameters, model.backend.asarray(x))
         np.testing.assert_allclose(to_numpy(model.predict_logits(x)), to_numpy(z), atol=1e-6)
         assert to_numpy(model.predict_classes(x)).shape == (6, steps)
         assert model.evaluate(x, y).loss > 0

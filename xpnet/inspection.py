@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backend import to_numpy
+from xpnet.backend import in_scope, to_numpy
 from xpnet.layers import base
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.sequential import Sequential, inside
@@ -37,6 +37,7 @@ def _rows(container: Layer, prefix: str, shape: Shape) -> tuple[list[tuple], int
     return rows, sum(math.prod(p.shape) for p in leaves(params)), output_shape
 
 
+@in_scope
 def layer_statistics(model: Any, x: Any, y: Any) -> list[dict[str, Any]]:
     """Activations and gradients of each layer in one training pass; nothing is changed.
 

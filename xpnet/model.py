@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xpnet import inputs, inspection, optimizers, settings
-from xpnet.backend import Backend, get_backend, make_backend, quiet
+from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quiet
 from xpnet.callbacks import Callback, History
 from xpnet.checks import require_positive
 from xpnet.evaluation import Evaluation, Inference, evaluate, in_target_form, named_values, run_batches
@@ -29,6 +29,7 @@ from xpnet.tree import Array, Tree, leaves, map_leaves, named_leaves
 from xpnet.workshop import Workshop, alone
 
 
+@all_in_scope
 class Model:
     """A network, its parameters, and how to train them.
 
@@ -115,6 +116,12 @@ class Model:
         raise AttributeError(
             f"Model has no attribute {name!r}" + (f": {remedy}" if remedy else ""), name=name, obj=self
         )
+
+    def __setstate__(self, attributes: dict) -> None:
+        """Unpickled arrays lie on their library's current device; they belong on the backend's."""
+        vars(self).update(attributes)
+        if self.state is not None:
+            self.state = map_leaves(self.backend.asarray, self.state)
 
     # ------------------------------------------------------------------ parameters
 

@@ -4,7 +4,7 @@ This package is the only place in xpnet that knows a library's name: one module 
 for.
 """
 
-from xpnet.backend.base import Backend, device, namespace, quiet, size
+from xpnet.backend.base import Backend, all_in_scope, device, in_scope, namespace, quiet, size
 from xpnet.backend.conversion import real_numbers, to_numpy
 from xpnet.backend.switch import (
     asarray,
@@ -18,10 +18,12 @@ from xpnet.backend.switch import (
 
 __all__ = [
     "Backend",
+    "all_in_scope",
     "asarray",
     "available_backends",
     "device",
     "get_backend",
+    "in_scope",
     "make_backend",
     "namespace",
     "quiet",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import array_api_compat
 import numpy as np
@@ -16,6 +18,7 @@ import numpy as np
 from xpnet.backend.conversion import real_numbers
 from xpnet.tree import Array, Tree, map_leaves
 
+T = TypeVar("T")
 _namespaces: dict[type, Any] = {}
 
 
@@ -99,6 +102,14 @@ class Backend:
             dtype = self.dtype
         return x if dtype is None or x.dtype == dtype else xp.astype(x, dtype)
 
+    def scope(self) -> AbstractContextManager:
+        """A ``with`` block for computing on this backend's device.
+
+        Only CuPy has a current device of each thread, to which new arrays go and whose memory alone kernels may use. Every method
+        of a `Model` computes inside such a block; so should what is done beside it with arrays of a backend on another device.
+        """
+        return nullcontext()
+
     def _from_numpy(self, x: np.ndarray) -> Array:
         return self.namespace.asarray(x, device=self.device)
 
@@ -172,6 +183,25 @@ class Backend:
 
     def _stack(self, values: tuple) -> Array:
         return self.namespace.stack(values)
+
+
+def in_scope(method: Callable) -> Callable:
+    """Run a function inside the scope of its first argument's backend."""
+
+    @functools.wraps(method)
+    def run(owner: Any, *args: Any, **settings: Any) -> Any:
+        with owner.backend.scope():
+            return method(owner, *args, **settings)
+
+    return run
+
+
+def all_in_scope(cls: type[T]) -> type[T]:
+    """`in_scope` for every public method that a class defines: there is no other way to its arrays."""
+    for name, method in list(vars(cls).items()):
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(cls, name, in_scope(method))
+    return cls
 
 
 def _unpickle(name: str, device: Any, dtype: str) -> Backend:

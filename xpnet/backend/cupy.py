@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ in_one_go[cupy.ndarray] = FusedRules(cupy)
 
 @dataclass(frozen=True, repr=False)
 class CupyBackend(Backend):
-    """See `Backend`; new arrays go to CuPy's current device, not to their operands', so it is set around every call.
+    """See `Backend`; new arrays go to CuPy's current device, not to their operands', so `scope` sets it.
 
     Attributes
     ----------
@@ -71,6 +71,9 @@ class CupyBackend(Backend):
 
     def owns(self, x: Any) -> bool:
         return isinstance(x, cupy.ndarray)
+
+    def scope(self) -> AbstractContextManager:
+        return self.device
 
     def asarray(self, x: Any, dtype: Any = None) -> cupy.ndarray:
         with self.device:
@@ -114,7 +117,7 @@ def graph_scan(device: int, float_name: str) -> Any:
 def create(device: Any, dtype: str, graphs: bool = False) -> CupyBackend:
     """The backend on a device given by number, as ``"cuda:1"``, or as CuPy's own object; by default the current one.
 
-    A device that is given becomes the current one of this thread.
+    The thread's current device stays what it was.
     """
     count = _device_count()
     number = str(getattr(device, "id", device)).removeprefix("cuda:")
@@ -131,8 +134,6 @@ def create(device: Any, dtype: str, graphs: bool = False) -> CupyBackend:
     if graphs:
         with chosen, _explained("CuPy computes, but graphs=True cannot be had"):
             graph_scan(chosen.id, dtype)
-    if device is not None:
-        chosen.use()
     return CupyBackend("cupy", xp, chosen, np.dtype(dtype), graphs)
 
 
