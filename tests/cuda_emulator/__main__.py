@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).parents[2]
 SUITE = ["tests", "--ignore=tests/cuda_emulator"]
 ON_MODELS = [f"tests/test_{name}.py" for name in ("devices", "model", "training", "predict", "callbacks", "divergence")]
 RUNS = {  # what each shows stands in README.md
-    "emulator": ({}, ["tests/cuda_emulator"]),
+    "emulator": ({"XPNET_TEST_BACKENDS": "cupy"}, ["tests/cuda_emulator"]),
     "eager": ({"XPNET_TEST_BACKENDS": "cupy"}, SUITE),
     "graphs": ({"XPNET_TEST_BACKENDS": "cupy-graphs", "FAKECUDA_LAZY": "1"}, SUITE),
     "devices": ({"XPNET_TEST_BACKENDS": "cupy-second", "FAKECUDA_DEVICES": "2", "FAKECUDA_ORDER": "1"}, ON_MODELS),

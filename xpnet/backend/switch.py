@@ -59,7 +59,7 @@ def set_backend(name: str | Backend, *, device: Any = None, dtype: str | None = 
         differently. The number belongs to the process, and xpnet sets it while it computes: where several models compute at
         once, the last one to begin sets it, and the last one to end restores what it was.
     graphs : bool, default False
-        CuPy only, and not yet run on a GPU: capture the training step in a CUDA graph and replay it.
+        CuPy only, and tested on an emulated device, not yet on a GPU: capture the training step in a CUDA graph and replay it.
 
     Raises
     ------
