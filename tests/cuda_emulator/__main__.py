@@ -38,22 +38,26 @@ def run_tests(environment: Path, names: list[str], arguments: list[str]) -> bool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.cuda_emulator", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.cuda_emulator",
+        usage="%(prog)s {build,test} [--environment FOLDER] [--runs RUN ...] [-- ARGUMENT OF PYTEST ...]",
+        description=f"{__doc__} Arguments of pytest, behind --, take the place of -n auto.",
+    )
     parser.add_argument("command", choices=["build", "test"])
     parser.add_argument(
         "--environment", type=Path, default=CHECKOUT / ".venv-cuda", help="the folder, default .venv-cuda"
     )
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="of `test`, default all")
-    parser.add_argument(
-        "pytest", nargs="*", metavar="-- ARGUMENT", help="arguments of pytest, behind --; default: -n auto"
-    )
-    options = parser.parse_args()
+    ours, behind = sys.argv[1:], []
+    if "--" in ours:
+        ours, behind = ours[: ours.index("--")], ours[ours.index("--") + 1 :]
+    options = parser.parse_args(ours)
     environment = options.environment.resolve()
     try:
         build(environment)
     except BuildError as error:
         sys.exit(f"The CUDA emulator cannot be built: {error}")
-    if options.command == "test" and not run_tests(environment, options.runs, options.pytest or ["-n", "auto"]):
+    if options.command == "test" and not run_tests(environment, options.runs, behind or ["-n", "auto"]):
         sys.exit(1)
 
 
