@@ -9,12 +9,12 @@ from tests.scripts import ROOT, run
 
 PACKAGE = ROOT / "xpnet"
 LADDER = [  # each line may import itself and the lines above it
-    {"checks", "errors", "lazy", "tree", "workshop"},
+    {"checks", "errors", "lazy", "signals", "tree", "workshop"},
     {"backend"},
     {"random", "special", "initializers", "schedules", "datasets"},
     {"layers"},
     {"losses", "metrics", "optimizers"},
-    {"callbacks", "evaluation", "divergence", "inspection", "inputs", "progress", "settings"},
+    {"callbacks", "evaluation", "divergence", "inspection", "inputs", "weights", "progress", "settings"},
     {"training"},
     {"model"},
     {"plotting"},
@@ -22,7 +22,7 @@ LADDER = [  # each line may import itself and the lines above it
 ]
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 HOST_NUMPY = {"checks", "random", "initializers", "layers/base", "datasets", "training", "evaluation", "inputs", "model",
-              "plotting", "inspection", "settings"}  # fmt: skip
+              "plotting", "inspection", "settings", "weights"}  # fmt: skip
 LONG = {"model", "layers/recurrent"}  # up to 520 lines, much of it docstrings; others up to 310
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 

@@ -34,8 +34,14 @@ class Elsewhere(Callback):
 
 @pytest.mark.parametrize(
     "change",
-    [fit, lambda model: model.train_on_batch(X, Y), lambda model: model.build((2,)), lambda model: model.to("numpy")],
-    ids=["fit", "train_on_batch", "build", "to"],
+    [
+        fit,
+        lambda model: model.train_on_batch(X, Y),
+        lambda model: model.build((2,)),
+        lambda model: model.to("numpy"),
+        lambda model: model.set_weights(model.get_weights()),
+    ],
+    ids=["fit", "train_on_batch", "build", "to", "set_weights"],
 )
 def test_a_second_thread_is_refused_while_a_model_trains(change, xp):
     model, reference, other = make_model(xp), make_model(xp), Elsewhere(change)

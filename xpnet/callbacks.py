@@ -54,6 +54,9 @@ class Callback:
     def on_train_end(self) -> None:
         """After the last epoch; not after an error."""
 
+    def on_train_interrupt(self, error: BaseException) -> None:
+        """In the place of `on_train_end` after Ctrl-C, SIGTERM or a divergence. The model is whole; `error` is raised next."""
+
     def on_epoch_begin(self, epoch: int) -> None:
         """Before each epoch."""
 
@@ -78,7 +81,7 @@ class EarlyStopping(Callback):
     mode : {"auto", "min", "max"}, default "auto"
         Which way is better. "auto" asks the model's metric, see `Metric.higher_is_better`.
     restore_best_weights : bool, default False
-        Give the model the state of its best epoch at the end.
+        Give the model the state of its best epoch at the end, also after Ctrl-C or a divergence.
 
     Raises
     ------
@@ -144,3 +147,8 @@ class EarlyStopping(Callback):
     def on_train_end(self) -> None:
         if self.best_state is not None:
             self.model.state = self.best_state
+
+    def on_train_interrupt(self, error: BaseException) -> None:
+        if self.best_state is not None:
+            self.model.state = self.best_state
+            error.add_note("EarlyStopping gave the model the state of its best epoch (restore_best_weights).")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xpnet import inputs, inspection, optimizers, settings
-from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quiet
+from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quiet, to_numpy
 from xpnet.callbacks import Callback, History
 from xpnet.checks import require_positive
 from xpnet.evaluation import Evaluation, Inference, evaluate, in_target_form, named_values, run_batches
@@ -26,6 +26,7 @@ from xpnet.progress import Progress
 from xpnet.random import host_rng
 from xpnet.training import Loop, Plan, TrainingStep
 from xpnet.tree import Array, Tree, leaves, map_leaves, named_leaves
+from xpnet.weights import in_keras_order, with_weights
 from xpnet.workshop import Workshop, alone
 
 
@@ -151,12 +152,19 @@ class Model:
         """The tree of parameters, the model's own arrays; RuntimeError until the model is built."""
         return self.built_state()["params"]
 
+    def get_weights(self) -> list[np.ndarray]:
+        """Host copies of all parameters and running statistics, in Keras' order: layer by layer, weights before biases."""
+        return [np.array(to_numpy(x)) for _, x in in_keras_order(self.built_state())]
+
+    @alone
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Take over a list in the form of `get_weights`; the optimizer's state stays. ValueError if anything does not fit."""
+        self.state = with_weights(self.backend, self.built_state(), weights)
+
     @property
     def training_step(self) -> TrainingStep:
         """The function that `fit` runs: ``state, record = training_step(state, batch)``."""
-        optimizer = replace(
-            self.optimizer, learning_rate=0.0
-        )  # it is data of each step: another rate, the same function
+        optimizer = replace(self.optimizer, learning_rate=0.0)  # which is data of each step
         return self._keep(TrainingStep(self.network, self.backend.dtype, self.loss.checked, self.metrics, optimizer))
 
     def _keep(self, function: Any) -> Any:
@@ -304,7 +312,8 @@ class Model:
         RuntimeError
             A callback moved the model to another backend.
         KeyboardInterrupt
-            Ctrl-C, after the current chunk of steps: the model is usable and `history` holds what was recorded.
+            Ctrl-C, after the current chunk of steps: the model is usable and `history` holds what was recorded. SIGTERM, too,
+            waits for the chunk's end, where the program has no handler of its own, and is then delivered again.
         """
         settings.require_no_arguments(unknown, inspect.signature(self.fit).parameters)
         settings.check_fit_settings(

@@ -9,11 +9,8 @@ transfer.
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +21,13 @@ from xpnet.backend import Backend, to_numpy
 from xpnet.callbacks import Callback, History
 from xpnet.checks import number
 from xpnet.divergence import AllFinite, Chunk, diagnose, first_non_finite
+from xpnet.errors import DivergenceError
 from xpnet.evaluation import Averages, Evaluation, prefixed
 from xpnet.layers import base
 from xpnet.optimizers import Optimizer
 from xpnet.progress import Progress
 from xpnet.random import host_rng, step_keys
+from xpnet.signals import deferred_signals
 from xpnet.tree import Array, Tree, map_leaves
 
 CHUNK_SECONDS = 0.2  # how long a chunk may take: Ctrl-C and the progress bar wait for its end
@@ -83,24 +82,31 @@ class Loop:
         self.step_seconds: float | None = None
 
     def run(self) -> History:
-        history = self.plan.history
         self._call("on_train_begin")
-        with deferred_interrupt() as interrupted:
-            for epoch in self.plan.epochs:
-                self._call("on_epoch_begin", epoch)
-                logs = self._epoch(epoch, interrupted)
-                self.model.epoch += 1
-                history.epoch.append(epoch)
-                if "val_loss" in logs:
-                    history.validation_epoch.append(epoch)
-                history.add(history.history, logs)
-                self.progress.end(logs)
-                self._call("on_epoch_end", epoch, logs)
-                interrupted()
-                if self.model.stop_training:
-                    break
+        with deferred_signals() as interrupted:
+            try:
+                self._epochs(interrupted)
+            except (KeyboardInterrupt, DivergenceError) as error:
+                self._call("on_train_interrupt", error)
+                raise
         self._call("on_train_end")
-        return history
+        return self.plan.history
+
+    def _epochs(self, interrupted: Callable[[], None]) -> None:
+        history = self.plan.history
+        for epoch in self.plan.epochs:
+            self._call("on_epoch_begin", epoch)
+            logs = self._epoch(epoch, interrupted)
+            self.model.epoch += 1
+            history.epoch.append(epoch)
+            if "val_loss" in logs:
+                history.validation_epoch.append(epoch)
+            history.add(history.history, logs)
+            self.progress.end(logs)
+            self._call("on_epoch_end", epoch, logs)
+            interrupted()
+            if self.model.stop_training:
+                break
 
     def _epoch(self, epoch: int, interrupted: Callable[[], None]) -> dict:
         self.model.match_optimizer_state()
@@ -213,32 +219,3 @@ class Loop:
     def _diverged(self, chunk: Chunk) -> None:
         self.model.state, self.model.step, error = diagnose(self.backend, chunk, self.finite)
         raise error
-
-
-@contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back until the yielded function is called: between chunks the model is whole.
-
-    A second Ctrl-C interrupts at once. Outside the main thread Python delivers none, and a program that handles Ctrl-C itself
-    goes on doing so.
-    """
-    caught: list[int] = []
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or previous is not signal.default_int_handler:
-        yield lambda: None
-        return
-
-    def handler(number: int, frame: Any) -> None:
-        caught.append(number)
-        if len(caught) > 1:
-            raise KeyboardInterrupt
-
-    def check() -> None:
-        if caught:
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, handler)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, previous)

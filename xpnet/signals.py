@@ -1,0 +1,49 @@
+"""Signals that wait: what training was told to stop by is heard between chunks of steps, where the model is whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
+
+@contextmanager
+def deferred_signals() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C and SIGTERM back until the yielded function is called, which then raises KeyboardInterrupt.
+
+    After SIGTERM the block is left so and the signal is delivered again, which ends the process. A second signal acts at
+    once. A signal for which the program has a handler of its own, or which it ignores, goes where it went; outside the
+    main thread Python delivers none.
+    """
+    mine = [s for s, default in DEFAULTS.items() if signal.getsignal(s) is default]
+    if threading.current_thread() is not threading.main_thread() or not mine:
+        yield lambda: None
+        return
+    caught: list[int] = []
+
+    def handler(number: int, frame: Any) -> None:
+        caught.append(number)
+        if len(caught) > 1:
+            if number == signal.SIGTERM:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                signal.raise_signal(signal.SIGTERM)
+            raise KeyboardInterrupt
+
+    def check() -> None:
+        if caught:
+            raise KeyboardInterrupt
+
+    for s in mine:
+        signal.signal(s, handler)
+    try:
+        yield check
+    finally:
+        for s in mine:
+            if signal.getsignal(s) is handler:  # and not a callback's
+                signal.signal(s, DEFAULTS[s])
+        if signal.SIGTERM in caught:
+            signal.raise_signal(signal.SIGTERM)
