@@ -117,30 +117,77 @@ class Scale(Layer):
         return y, backward
 
 
-def test_a_layer_of_ones_own_that_keeps_the_protocol_is_built(xp):
-    build(xp, [Dense(3), Residual(Scale())])
+def train(xp, layers, units=3):
+    """One step on four samples."""
+    model = Model(layers, "mean_squared_error", backend=writable(xp))
+    model.fit(np.ones((4, 2)), np.ones((4, units)), verbose=0)
+    return model
+
+
+def test_a_layer_of_ones_own_that_keeps_the_protocol_trains(xp):
+    train(xp, [Dense(3), Residual(Scale())])
+
+
+def test_a_layer_of_ones_own_is_called_on_real_samples_alone(xp):
+    shapes = []
+
+    @dataclass(frozen=True)
+    class Spy(Layer):
+        def forward(self, params, x):
+            shapes.append(tuple(x.shape))
+            return x * 1.0, lambda dy, need_dx=True: (dy, {})
+
+    train(xp, [Dense(3), Spy()])
+
+    assert set(shapes) == {(4, 3)}
+
+
+def test_later_steps_pay_nothing_for_the_check(xp):
+    model = train(xp, [Dense(3), Scale()])
+
+    assert (model.unproven is model.network) == (not xp.compiles)
+
+
+def test_a_network_of_xpnets_layers_is_not_wrapped(xp):
+    model = build(xp, [Dense(3), Residual(ReLU())])
+
+    assert model.unproven is model.network
+
+
+def test_several_networks_at_once_are_checked_too(xp):
+    model = Model([Dense(3), ReLU(), Twice()], "mean_squared_error", seed=[0, 1], backend=writable(xp))
+
+    model.fit(np.ones((4, 2)), np.ones((4, 3)), verbose=0)
+
+    assert tuple(model.predict_logits(np.ones((4, 2))).shape) == (2, 4, 3)
+
+
+@dataclass(frozen=True)
+class Twice(Layer):
+    def forward(self, params, x):
+        return 2.0 * x, lambda dy, need_dx=True: (2.0 * dy, {})
 
 
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
         ("init", TypeError, "Scale: init must return parameters, output_shape.*Received: {'w'"),
-        ("output shape", ValueError, r"Layer 1, Scale: init says outputs of shape \(5,\).*Received: .* of shape \(2, 3\)"),
+        ("output shape", ValueError, r"Layer 1, Scale: init says outputs of shape \(5,\).*Received: .* of shape \(4, 3\)"),
         ("forward", TypeError, "Layer 1, Scale: forward must return y, backward. Received: "),
         ("backward", TypeError, "Layer 1, Scale: backward must return dx, grads. Received: dict"),
-        ("gradient", ValueError, r"Scale: the gradient of 'w' must have the parameter's shape \(1, 3\). Received: \(2, 3\)"),
+        ("gradient", ValueError, r"Scale: the gradient of 'w' must have the parameter's shape \(1, 3\). Received: \(4, 3\)"),
         ("name", ValueError, r"Scale: grads must be the tree of the parameters, \['w'\]. Received: \['weight'\]"),
-        ("dx", ValueError, r"Scale: dx must have the shape of x, \(2, 3\). Received: .* of shape \(1, 3\)"),
+        ("dx", ValueError, r"Scale: dx must have the shape of x, \(4, 3\). Received: .* of shape \(1, 3\)"),
     ],
 )  # fmt: skip
 def test_the_error_names_the_layer_that_breaks_the_protocol(xp, wrong, error, message):
     with pytest.raises(error, match=message):
-        build(xp, [Dense(3), Scale(wrong)])
+        train(xp, [Dense(3), Scale(wrong)], units=5 if wrong == "output shape" else 3)
 
 
 def test_a_layer_inside_a_container_is_found(xp):
     with pytest.raises(ValueError, match=r"Layer 1\.0, Scale: dx must have the shape of x"):
-        build(xp, [Dense(3), Residual(Scale("dx"))])
+        train(xp, [Dense(3), Residual(Scale("dx"))])
 
 
 def test_an_initializer_of_ones_own_must_return_the_shape_that_it_is_given(xp):

@@ -15,9 +15,8 @@ from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quie
 from xpnet.callbacks import Callback, History
 from xpnet.checks import require_positive
 from xpnet.evaluation import Evaluation, Inference, evaluate, in_target_form, named_values, run_batches
-from xpnet.layers import base
+from xpnet.layers import base, contracts
 from xpnet.layers.base import Layer, Shape
-from xpnet.layers.contracts import check_own_layers, require_distinct
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
@@ -103,6 +102,7 @@ class Model:
         self.output_shapes: dict[Shape, Shape] = {}
         self.target_shape: Shape | None = None
         self.multiplications: dict[Shape, int] = {}  # of the forward pass of one sample of that shape
+        self.unproven: Layer = self.network  # the network as the first step runs it, which checks layers of one's own
         self.step = self.epoch = 0
         self.history = History()
         self.stop_training = False
@@ -165,7 +165,7 @@ class Model:
     def training_step(self) -> TrainingStep:
         """The function that `fit` runs: ``state, record = training_step(state, batch)``."""
         optimizer = replace(self.optimizer, learning_rate=0.0)  # which is data of each step
-        return self._keep(TrainingStep(self.network, self.backend.dtype, self.loss.checked, self.metrics, optimizer))
+        return self._keep(TrainingStep(self.unproven, self.backend.dtype, self.loss.checked, self.metrics, optimizer))
 
     def _keep(self, function: Any) -> Any:
         return self.workshop.keep(self.backend.name, function)
@@ -197,8 +197,7 @@ class Model:
         drawn = [base.init_counted(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
         params, output_shape, statistics, multiplications = drawn[0]
         base.require_one_output(output_shape)
-        require_distinct(self.network, params, statistics)
-        check_own_layers(self.network, self.backend, shape)
+        contracts.require_distinct(self.network, params, statistics)
         if self._batch_axis:
             if self.network.running or self.network.batch_first or not len(shape) == len(output_shape) == 1:
                 raise ValueError(
@@ -214,6 +213,7 @@ class Model:
         self.input_shape, self.output_shapes = shape, {shape: output_shape}
         self.target_shape = None
         self.multiplications = {shape: multiplications}
+        self.unproven = contracts.checked(self.network, shape)
         self.step = self.epoch = 0
         return self
 
@@ -360,7 +360,7 @@ class Model:
         )
         self.state, self.input_shape, self.output_shapes = built.state, built.input_shape, built.output_shapes
         self.target_shape = tuple(np.shape(y)[1:])
-        self.multiplications = built.multiplications
+        self.multiplications, self.unproven = built.multiplications, built.unproven
         self.history, self.stop_training, self.validates = plan.history, False, validation is not None
         for callback in callbacks:
             callback.model = self

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -172,9 +172,13 @@ class Loop:
             self.step_seconds = (time.perf_counter() - begin) / len(rows)
             if not (finite and np.all(np.isfinite(records["loss"]))):
                 seen = first_non_finite(state) or "loss"
-                self._diverged(Chunk(self.step, model.state, batches, self.plan.data, model.step, seen))
+                step = replace(self.step, network=model.network)
+                self._diverged(Chunk(step, model.state, batches, self.plan.data, model.step, seen))
         self.finite = state
         model.state, model.step = state, model.step + len(rows)
+        if model.unproven is not model.network and not self.backend.compiles:  # compiled code holds no check
+            model.unproven = model.network
+            self.step = model.training_step
         self._record_iterations(records, *rows.shape)
         for callback in self.every_step:
             callback.on_train_batch_end(

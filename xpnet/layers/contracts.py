@@ -1,5 +1,4 @@
-"""What a network must keep to, checked once when it is built: every layer with parameters stands in it once, and layers of
-one's own keep the protocol."""
+"""What a network must keep to: every layer with parameters stands in it once, and layers of one's own keep the protocol."""
 
 from __future__ import annotations
 
@@ -7,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-from xpnet.backend import Backend, quiet
 from xpnet.layers import base
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.sequential import Sequential
-from xpnet.random import host_rng, step_keys
-from xpnet.tree import Tree, leaves, map_leaves, named_leaves
+from xpnet.random import host_rng
+from xpnet.tree import Tree, leaves, named_leaves
 
 
 def require_distinct(network: Layer, params: Tree, statistics: Tree) -> None:
@@ -49,27 +47,17 @@ def _part(tree: Tree, i: int, n: int) -> Tree:
     return tree[i] if isinstance(tree, tuple) and len(tree) == n else tree
 
 
-@quiet
-def check_own_layers(network: Sequential, backend: Backend, input_shape: Shape) -> None:
-    """Run the layers that are not xpnet's on two samples of ones, and compare what they return with the protocol.
+def checked(network: Sequential, input_shape: Shape) -> Layer:
+    """`network` with every layer that is not xpnet's wrapped: what it returns is compared with the protocol.
 
-    Raises
-    ------
-    TypeError
-        `forward` or `backward` returns another form.
-    ValueError
-        An output or a gradient has another shape than `init` or the parameters say. The layer is named.
+    It is the network itself if there are none. The first training step runs it, so a layer of one's own is called on real
+    samples only, and later steps pay nothing. That step raises TypeError if `forward` or `backward` returns another form, and
+    ValueError if an output or a gradient has another shape than `init` or the parameters say. The message names the layer.
     """
-    checked = _checked(network, "")
-    if checked is network:
-        return
-    params, _, statistics = base.init(checked, host_rng(0, "weights"), input_shape)
-    params, statistics = (map_leaves(backend.asarray, tree) for tree in (params, statistics))
-    dtype = backend.namespace.int32 if network.integer_input else backend.dtype
-    x = backend.namespace.ones((2, *input_shape), dtype=dtype, device=backend.device)
-    key = backend.asarray(step_keys(0, range(1))[0])
-    y, backward, _ = base.forward(checked, params, x, key if checked.random else None, statistics)
-    backward(backend.namespace.ones_like(y), False)
+    wrapped = _checked(network, "")
+    if wrapped is not network:
+        base.init(wrapped, host_rng(0, "weights"), input_shape)  # tells each its output's shape
+    return wrapped
 
 
 def _checked(layer: Layer, place: str) -> Layer:
@@ -92,7 +80,7 @@ class _Checked(Layer):
 
     layer: Layer
     name: str
-    output_shape: list[int] = field(default_factory=list)  # as `init` says
+    output_shape: list[int] = field(default_factory=list, compare=False)  # as `init` says
 
     @property
     def random(self):
@@ -112,7 +100,7 @@ class _Checked(Layer):
 
     def init(self, rng, input_shape):
         params, shape, statistics = base.init(self.layer, rng, input_shape)
-        self.output_shape.extend(shape)
+        self.output_shape[:] = shape
         return (params, shape, statistics) if self.running else (params, shape)
 
     def forward(self, params, x, **extra):
@@ -124,22 +112,22 @@ class _Checked(Layer):
         y, layer_backward, *statistics = result
         if isinstance(y, tuple):
             return result  # of several outputs, which go into no Model
-        expected = (x.shape[0], *self.output_shape)
-        if tuple(getattr(y, "shape", ())) != expected:
+        expected = (*y.shape[: y.ndim - len(self.output_shape)], *self.output_shape) if hasattr(y, "shape") else ()
+        if tuple(getattr(y, "shape", ())) != expected or x.shape[0] not in expected[:2]:
             raise ValueError(
-                f"{self.name}: init says outputs of shape {expected[1:]} for one sample, so forward must return "
-                f"{expected} for samples of shape {tuple(x.shape)}. Received: {_form(y)}"
+                f"{self.name}: init says outputs of shape {tuple(self.output_shape)}, and forward must return one for each "
+                f"sample of x, which has shape {tuple(x.shape)}. Received: {_form(y)}"
             )
 
         def backward(dy, need_dx=True):
-            result = layer_backward(dy, True)
+            result = layer_backward(dy, need_dx)
             if not (isinstance(result, tuple) and len(result) == 2):
                 raise TypeError(f"{self.name}: backward must return dx, grads. Received: {_form(result)}")
             dx, grads = result
-            if not self.integer_input and tuple(getattr(dx, "shape", ())) != tuple(x.shape):
+            if need_dx and tuple(getattr(dx, "shape", ())) != tuple(x.shape):
                 raise ValueError(f"{self.name}: dx must have the shape of x, {tuple(x.shape)}. Received: {_form(dx)}")
             self._compare(params, grads)
-            return dx if need_dx else None, grads
+            return dx, grads
 
         return y, backward, *statistics
 
