@@ -322,12 +322,15 @@ def test_delimiter_may_be_any_character(csv):
         ("label,a,b\n\n1,2,3,4\n", r"line 3: expected 3 cells as in the first row, found 4"),
         ("label,a,b\n1,2,3,\n", r"line 2: expected 3 cells as in the first row, found 4"),
         ("# by hand\nlabel,a\n1,2\n", r"line 1: expected cells between"),
-        ("5,1,256\n", r"line 1: expected whole numbers from 0 to 255, found '256'. Pass dtype='float32'"),
+        ("5,1,256\n", r"line 1: expected whole numbers from 0 to 255, found '256' in column 2. Pass dtype='float32'"),
         ("5,-1,0\n", r"line 1: .* found '-1'"),
-        ("5,0.5,1.0\n", r"line 1: .* found '0.5'. Pass dtype='float32'"),
+        ("5,0.5,1.0\n", r"line 1: .* found '0.5' in column 1. Pass dtype='float32'"),
         ("5,nan,0\n", r"line 1: .* found 'nan'"),
-        ("a,b,c\n5,9,\n", r"line 2: .* found ''. Fill in the missing value"),
-        ("a;b;c\n5;0,5;1\n", r"line 2: .* found '0,5'. A decimal comma is not read"),
+        ("a,b,c\n5,9,\n", r"line 2: .* found '' in column 2. Fill in the missing value"),
+        ("y,2019,2020\n5,9,8\n3,6,5\n", r"line 1: expected names or values, found 'y' and numbers.* header=True"),
+        ("kind,20,30\na,9,8\na,6,5\n", r"line 1: .* found 'kind', a label that no other row has, .* header=True"),
+        ("label,a,\n5,9,\n3,6,\n", r"line 1: expected a name for each column, found none for the last"),
+        ("a;b;c\n5;0,5;1\n", r"line 2: .* found '0,5' in column 1. A decimal comma is not read"),
         ("a,b,c\n5,1_0,1\n", r"line 2: .* found '1_0'"),
         ("a,b,c\n5,１,1\n", r"line 2: .* found '１'"),
         ('label,a\n1,"2\n3,4\n', r"line 3: expected cells whose quotes match"),
@@ -356,6 +359,14 @@ def test_label_first_csv_refuses_what_it_would_have_to_guess(csv, text, message)
         ("label,a\n5,1\n", {"label_column": 2}, "line 1: expected a column 2, found 2 columns"),
         ("label,a\n5,1\n", {"delimiter": ";"}, "line 1: expected at least two columns"),
         ("label,a\n5,1\n", {"header": False}, "line 1: expected whole numbers from 0 to 255, found 'a'"),
+        (
+            "label,a\n5,1\n",
+            {"label_column": 0, "index_column": "label"},
+            "line 1: expected two columns, found 0 for both",
+        ),
+        ("a,b,kind\n1,2,x\n3,4,y\n", {"dtype": "float32"}, "found 'x' in column 2. .* label_column=2"),
+        ("1.5,2,x\n3,4,y\n", {"dtype": "float32"}, "line 1: .* found neither .'x'.* label_column=2"),
+        ("label,a\n5,1e39\n", {"dtype": "float32"}, "dtype='float64' holds larger ones"),
         (",label\n0,5\n", {"label_column": "label"}, "found '' for the first"),
         ("label,a\n5,1\n", {"max_bytes": 11}, "expected at most 11 bytes of text"),
     ],
@@ -365,7 +376,21 @@ def test_options_do_not_hide_a_fault(csv, text, options, message):
         csv(text, **options)
 
 
-@pytest.mark.parametrize("options", [{"dtype": "int8"}, {"delimiter": ""}, {"delimiter": ";;"}, {"delimiter": '"'}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dtype": "int8"},
+        {"delimiter": ""},
+        {"delimiter": ";;"},
+        {"delimiter": '"'},
+        {"delimiter": 3},
+        {"header": "infer"},
+        {"header": 0},
+        {"label_column": True},
+        {"label_column": 1.0},
+        {"index_column": [0]},
+    ],
+)
 def test_options_are_checked(csv, options):
     with pytest.raises(ValueError, match="must be"):
         csv("5,1\n", **options)

@@ -108,7 +108,7 @@ def test_class_names_survive_pickle(tmp_path):
     assert pickle.loads(pickle.dumps(datasets.image_folder(tmp_path))).class_names == ("ant",)
 
 
-@pytest.mark.parametrize("suffix", ["bmp", "gif", "jpg", "jpeg", "pgm", "png", "ppm", "tif", "tiff", "webp"])
+@pytest.mark.parametrize("suffix", ["bmp", "gif", "jfif", "jpg", "jpeg", "pgm", "png", "ppm", "tif", "tiff", "webp"])
 def test_a_suffix_may_be_in_capital_or_small_letters(tmp_path, suffix):
     if suffix == "webp" and not pytest.importorskip("PIL.features").check("webp"):
         pytest.skip("this Pillow reads no WebP")

@@ -11,7 +11,7 @@ from xpnet.datasets.files import opened
 from xpnet.errors import DatasetError, optional_import
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 2**24  # 4096 x 4096
 ORIENTATION = 0x0112  # of EXIF; 1 is upright
 

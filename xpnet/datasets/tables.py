@@ -16,10 +16,12 @@ from typing import NoReturn
 
 import numpy as np
 
+from xpnet.checks import is_integer
 from xpnet.datasets.files import MAX_BYTES, MAX_LABEL, Labeled, StrPath, label_type, lines, reading, replacing
 from xpnet.errors import DatasetError
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+EITHER = "Pass header=True if they name the columns, header=False if they are data"
 LABEL_NAMES = {"label", "labels", "class", "target", "y"}
 NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 BYTES = {str(value): value for value in range(256)}
@@ -43,10 +45,13 @@ def label_first_csv(
     over, and rows keep their order. What the options leave open is decided by these rules:
 
     - The delimiter is the comma, semicolon or tab that the first row has. A row with several kinds is refused.
-    - The first row is a header if no cell but the label's is a number, and data if all are. A mixture is refused,
-      and so are numbers that count 0, 1, 2, ... or 1, 2, 3, ..., for pandas names columns like that.
+    - The first row is a header if no cell but the label's is a number, and data if all are. A mixture is refused.
+      Refused as well are numbers that count 0, 1, 2, ... or 1, 2, 3, ..., for pandas names columns like that, and
+      numbers beside a label that is called "label", "class", "target" or "y", or that no other row has although
+      labels come more than once.
     - The label is the first column. A first column without a name is refused, and so is one that counts the rows
       (pandas and R write such a column), and one beside another that is called "label", "class", "target" or "y".
+      A last column without a name is refused too: most such lines just end in a delimiter.
     - Labels that are all numbers stand for themselves. Others are names, which are numbered from 0 in sorted order.
       A mixture is refused.
 
@@ -79,7 +84,12 @@ def label_first_csv(
     """
     if dtype not in TYPE_CODES:
         raise ValueError(f"dtype must be 'uint8', 'float32' or 'float64'. Received: {dtype!r}.")
-    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+    if header not in (True, False, None) or is_integer(header):
+        raise ValueError(f"header must be True, False or None, which stands for the rule. Received: {header!r}.")
+    for name, column in (("label_column", label_column), ("index_column", index_column)):
+        if not (column is None or isinstance(column, str) or is_integer(column)):
+            raise ValueError(f"{name} must be the name of a column or its place, an integer. Received: {column!r}.")
+    if delimiter is not None and (not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n'):
         raise ValueError(f"delimiter must be one character, no quote and no line end. Received: {delimiter!r}.")
     with reading(path) as stream:
         table = Table(path, lines(stream, path, max_bytes), delimiter, dtype)
@@ -131,15 +141,18 @@ class Table:
         label = self.place(label_column, names)
         if label is None:
             label = 1 if index == 0 else 0
+        if label == index:
+            self.refuse(f"two columns, found {label} for both", "Pass another label_column or index_column")
+        unsure = header is None
         if isinstance(label_column, str) or isinstance(index_column, str):
-            header = True
+            header, unsure = True, False
         elif header is None:
             header = self.is_header(names, label, index)
         if header:
             self.check_names(names, label, index, label_column)
         rows = self.rows if header else chain([first], self.rows)
         known = label_column is not None or (header and names[label].casefold() in LABEL_NAMES)
-        return self.collect(rows, len(first), label, index, known)
+        return self.collect(rows, len(first), label, index, known, unsure and not header)
 
     def place(self, column: Column, names: Sequence[str]) -> int | None:
         """Where a column is, counted from 0."""
@@ -158,17 +171,17 @@ class Table:
         numbers = [bool(NUMBER.fullmatch(value)) for value in values]
         if all(numbers):
             if counts(names if NUMBER.fullmatch(names[label]) else values):
-                self.refuse(
-                    f"names or values, found numbers that count the columns: {names[:6]}",
-                    "Pass header=True if they name the columns, header=False if they are data",
-                )
+                self.refuse(f"names or values, found numbers that count the columns: {names[:6]}", EITHER)
+            if names[label].casefold() in LABEL_NAMES:
+                self.refuse(f"names or values, found {names[label]!r} and numbers: {names[:6]}", EITHER)
             return False
         words = [name for name in names if not NUMBER.fullmatch(name)]
         if len(set(words)) < len(names):
             odd = words[0] if len(words) < len(names) else next(name for name in words if words.count(name) > 1)
             self.refuse(
                 f"numbers, or names that are each another, found neither ({odd[:40]!r} in the first row)",
-                "Mend the row, or pass header=True if it names the columns",
+                "Mend the row, or pass header=True if it names the columns"
+                + f", or label_column={names.index(odd)} if that is a label" * (words == [odd] != [""]),
             )
         return True
 
@@ -180,6 +193,10 @@ class Table:
                 f"a name for each column, found {names[0]!r} for the first, as where pandas writes row numbers",
                 "Pass index_column=0 to leave the column out, or label_column=0 if it holds the labels",
             )
+        if names[-1] == "" and len(names) - 1 not in (label, index):
+            self.refuse(
+                "a name for each column, found none for the last", "If each line ends in a delimiter, delete these"
+            )
         better = [name for name in names if name.casefold() in LABEL_NAMES]
         if label_column is None and better and names[label] not in better:
             self.refuse(
@@ -187,8 +204,9 @@ class Table:
                 f"Pass label_column={better[0]!r}, or label_column={label}",
             )
 
-    def collect(self, rows, width: int, label: int, index: int | None, known: bool) -> Labeled:
-        """Read all rows; ``known`` says that the label's column is not just taken for it."""
+    def collect(self, rows, width: int, label: int, index: int | None, known: bool, unsure: bool) -> Labeled:
+        """Read all rows; ``known`` says that the label's column is not just taken for it, ``unsure`` that the first row
+        may be a header of numbers."""
         drop = sorted({label} | ({index} if index is not None else set()), reverse=True)
         values, codes, places = array(TYPE_CODES[self.dtype]), array("q"), array("q")
         seen: dict[str, tuple[int, int]] = {}  # a label's text -> its code and its first line
@@ -200,7 +218,7 @@ class Table:
             text = row[label].strip()
             for place in drop:
                 del row[place]
-            self.take(values, row)
+            self.take(values, row, drop)
             codes.append(seen.setdefault(text, (len(seen), self.rows.line_num))[0])
             places.append(self.rows.line_num)
         if not codes:
@@ -208,19 +226,28 @@ class Table:
         x = np.frombuffer(values, self.dtype).reshape(len(codes), width - len(drop))
         if self.dtype != "uint8" and not (finite := np.isfinite(x).all(axis=1)).all():
             line = places[int(np.argmin(finite))]
+            larger = " (dtype='float64' holds larger ones)" * (self.dtype == "float32")
             self.refuse(
-                f"finite {self.dtype} numbers, found a missing or larger one", "Fill it in, or delete the line", line
+                f"finite {self.dtype} numbers, found a missing or larger one{larger}",
+                "Replace it, or delete the line",
+                line,
             )
         if not known and len(codes) > 1 and len(seen) == len(codes) and counts(list(seen)):
             self.refuse(
                 f"labels in column {label}, found numbers that count the rows",
                 f"Pass index_column={label} to leave the column out, or label_column={label} if these are the labels",
             )
+        if unsure and codes.count(0) == 1 and len(seen) < len(codes) and not NUMBER.fullmatch(name := next(iter(seen))):
+            self.refuse(
+                f"labels or names of columns, found {name[:40]!r}, a label that no other row has, and numbers",
+                EITHER,
+                places[0],
+            )
         labels, class_names = self.labels(seen)
         y = np.asarray(labels, label_type(max(labels)))[np.frombuffer(codes, np.int64)]
         return Labeled(x, y, class_names)
 
-    def take(self, values: array, row: Sequence[str]) -> None:
+    def take(self, values: array, row: Sequence[str], drop: Sequence[int]) -> None:
         """Append a row to the values: the common forms at once, others cell by cell."""
         try:
             if self.dtype == "uint8":
@@ -230,23 +257,24 @@ class Table:
                 return values.fromlist(list(map(float, row)))
         except (KeyError, ValueError):
             pass
-        for cell in row:
-            values.append(self.number(cell.strip()))
+        places = [place for place in range(len(row) + len(drop)) if place not in drop]
+        for place, cell in zip(places, row, strict=True):
+            values.append(self.number(cell.strip(), place))
 
-    def number(self, cell: str) -> float:
+    def number(self, cell: str, place: int) -> float:
         if self.dtype == "uint8" and (whole := re.fullmatch(r"\+?0*(\d{1,3})", cell, re.ASCII)) and int(whole[1]) < 256:
             return int(whole[1])
         if self.dtype != "uint8" and NUMBER.fullmatch(cell):
             return float(cell)
         kind = "whole numbers from 0 to 255" if self.dtype == "uint8" else "numbers"
-        remedy = "Mend the cell, or delete the line"
+        remedy = f"Mend the cell, delete the line, or pass label_column={place} if the column holds the labels"
         if re.fullmatch(r"[+-]?\d+,\d+", cell):
             remedy = "A decimal comma is not read: write a point"
         elif self.dtype == "uint8" and NUMBER.fullmatch(cell):
             remedy = "Pass dtype='float32' to read other numbers"
         elif cell == "":
             remedy = "Fill in the missing value, or delete the line"
-        self.refuse(f"{kind}, found {cell[:40]!r}", remedy)
+        self.refuse(f"{kind}, found {cell[:40]!r} in column {place}", remedy)
 
     def labels(self, seen: dict[str, tuple[int, int]]) -> tuple[list[int], tuple[str, ...]]:
         """The label of each text, and the name of each label."""
@@ -268,9 +296,8 @@ class Table:
         largest = 255 if self.dtype == "uint8" else MAX_LABEL
         for text, (_, line) in seen.items():
             if not (0 <= float(text) <= largest and float(text).is_integer()):
-                remedy = "Number the classes from 0" + ", or pass dtype='float32' for labels above 255" * (
-                    largest == 255
-                )
+                above = ", or pass dtype='float32' for labels above 255" * (float(text) > largest == 255)
+                remedy = f"Number the classes from 0{above}"
                 self.refuse(f"labels that are whole numbers from 0 to {largest:,}, found {text!r}", remedy, line)
         labels = [int(float(text)) for text in seen]
         return labels, tuple(map(str, range(max(labels) + 1)))
