@@ -105,6 +105,7 @@ def test_the_metric_is_asked_which_way_is_better():
     ("monitor", "message"),
     [
         ("acuracy", r'must be one of "loss", "r2", .*. Did you mean "accuracy"\? Received: monitor='),
+        ("val_precision", r'Write metrics=\["precision"\] in Model. Received: monitor='),
         ("val_gini", "must be one of .*Received: monitor='val_gini'"),
         (
             "val_loss",

@@ -84,6 +84,12 @@ def test_a_rare_class_is_learned(xp, rng):
     assert recalls[1] > recalls[0] + 0.1
 
 
+def test_balanced_classes_of_values_are_refused():
+    """A check before any array is computed: NumPy is enough."""
+    with pytest.raises(ValueError, match=r"class_weight is for losses of classes. Give sample_weight"):
+        Model([Dense(1)], "mean_squared_error").fit(np.ones((3, 2)), np.arange(3.0), class_weight="balanced")
+
+
 def test_other_class_weights_are_refused():
     """Settings alone: NumPy."""
     x, y = np.ones((6, 2, 2)), np.array([[0, 1]] * 6)

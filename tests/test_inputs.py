@@ -72,6 +72,7 @@ class Samples:
         (None, "An array of numbers is needed, and here is none. Received: None"),
         ({"input": X}, "and here is none. Received: an object of type dict"),
         (len, "and here is none. Received: an object of type builtin_function_or_method"),
+        ("data.csv", "and here is none. Received: an object of type str"),
         (((X, Y) for _ in range(2)), "Put what the batches hold together.*type generator"),
         (Batches(), "Put what the batches hold together.*type Batches"),
         (Samples(), "np.stack of arrays of one shape.*type Samples"),
@@ -121,6 +122,22 @@ def test_a_column_of_pandas_keeps_its_kind():
     np.testing.assert_array_equal(real_numbers(pd.Series([1, None], dtype="Int64")), [1, np.nan])
 
 
+def test_a_column_of_dates_is_answered_with_what_makes_numbers_of_dates():
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame({"age": [1, 2], "day": pd.to_datetime(["2020-01-01", "2020-01-02"])})
+
+    assert "Make numbers of dates" in refused(real_numbers, table)
+
+
+@pytest.mark.parametrize("form", ["bfloat16", "to_sparse"])
+def test_a_tensor_that_numpy_cannot_hold_is_answered_with_what_converts_it(form):
+    torch = pytest.importorskip("torch")
+
+    message = refused(real_numbers, getattr(torch.ones(2, 2), form)())
+
+    assert message.startswith("A dense tensor of a type that NumPy has is needed: x.to_dense(), x.float().")
+
+
 def test_the_columns_of_a_table_that_are_no_numbers_are_named():
     pd = pytest.importorskip("pandas")
     message = refused(real_numbers, pd.DataFrame({"age": [1, 2], "city": ["a", "b"]}))
@@ -139,9 +156,28 @@ def test_numbers_beyond_float32_are_called_so(xp):
 
     for part, x, y in (("x", large, Y), ("y", X, large[:, 1])):
         message = refused(regression(xp).fit, x, y, verbose=0)
-        assert f"{part} holds numbers that float32 has not: its largest is 3.4e+38" in message
+        assert f"{part} holds numbers too large for float32, which ends at 3.4e+38" in message
         assert 'dtype="float64"' in message
         assert message.endswith("Received: up to 1e+300")
+
+
+@pytest.mark.parametrize("row", [1, 7], ids=["training", "validation"])
+def test_numbers_beyond_float32_are_called_so_beside_nan_of_weight_0(xp, row):
+    large, weight = X.copy(), np.ones(8)
+    large[row, 1] = 1e300
+    large[2], weight[2] = np.nan, 0
+
+    message = refused(regression(xp).fit, large, Y, sample_weight=weight, validation_split=0.25, verbose=0)
+
+    assert "x holds numbers too large for float32" in message
+
+
+def test_labels_that_are_missing_are_answered_with_ignore_index(xp):
+    labels = np.array([0, 1, np.nan, 2, 0, 1, 2, 0])
+
+    message = refused(Model([Dense(3)], "softmax_cross_entropy", backend=writable(xp)).fit, X, labels, verbose=0)
+
+    assert "np.where(np.isnan(y), -100, y).astype(int)" in message
 
 
 def test_nan_and_infinity_are_counted(xp):
@@ -168,7 +204,7 @@ def test_samples_of_weight_0_need_not_be_finite(xp):
     ("validation", "message"),
     [
         ((X * np.nan, Y), "validation_data: x holds values that are not finite"),
-        ((X, Y * np.nan), "validation_data: MeanSquaredError with 1 network outputs needs finite targets"),
+        ((X, Y * np.nan), "validation_data: MeanSquaredError with 1 network output needs finite targets"),
         ((X, Y[:3]), "validation_data: y must have one entry for each sample of x"),
         ((X, None), "validation_data: y: An array of numbers is needed"),
         ((X, Y, np.zeros(8)), "validation_data: Some weights must be above 0"),

@@ -22,6 +22,7 @@ def metric(name):
         (losses.get, "BCEWithLogitsLoss", 'Write "binary_cross_entropy", which has the sigmoid in it'),
         (losses.get, "log_loss", 'Write "softmax_cross_entropy", or "binary_cross_entropy" for one output'),
         (losses.get, "squared_error", 'Write "mean_squared_error"'),
+        (losses.get, "adam", 'Write Model(network, loss, "adam"): the optimizer comes after the loss'),
         (losses.get, "SmoothL1Loss", 'Write "huber"'),
         (losses.get, losses.Huber, r"Make an object of the class: Huber(...)."),
         (metric, "recal", 'Did you mean "recall"?'),

@@ -120,7 +120,8 @@ class EarlyStopping(Callback):
         name = self.monitor.removeprefix("val_")
         if name not in known:
             names = [*known, *(f"val_{name}" for name in known if self.model.validates)]
-            raise unknown_name("monitor must be one of", self.monitor, names, setting="monitor")
+            lacking = {plain(self.monitor): f'metrics=["{name}"] in Model'} if name in metrics.BY_NAME else {}
+            raise unknown_name("monitor must be one of", self.monitor, names, lacking, "monitor")
         validated = name == self.monitor or self.model.validates
         rule = "Give fit validation_data or validation_split to monitor what is found on them"
         require(validated, rule, f"monitor={self.monitor!r} without validation data")

@@ -66,7 +66,7 @@ def prepare_targets(
     try:
         y, weight = loss.check(y, output_shape, backend.dtype, weight)
     except ValueError as error:
-        raise _overflow(backend, "y", y, given) or error from None
+        raise _overflow(backend, "y", y, given, weight) or error from None
     return {"x": x, "y": y} | ({} if weight is None else {"weight": weight})
 
 
@@ -90,6 +90,10 @@ def weigh_classes(
     has weight 0 needs no class weight, whatever its label.
     """
     balanced = isinstance(class_weight, str) and class_weight == "balanced"
+    if balanced and not loss.of_classes:
+        raise ValueError(
+            f"class_weight is for losses of classes. Give sample_weight, one weight for each sample. Received: {loss!r}"
+        )
     if not (balanced or isinstance(class_weight, Mapping)):
         raise ValueError(
             f'class_weight is a dict of label -> weight, or "balanced". Received: class_weight={class_weight!r}'
@@ -131,12 +135,7 @@ def part(name: str) -> Iterator[None]:
 
 def counted_rows(data: dict[str, Array]) -> np.ndarray:
     """The numbers of the rows that have a weight above 0, for one of their positions at least; without weights all."""
-    n = data["x"].shape[0]
-    return (
-        np.flatnonzero(np.any(to_numpy(data["weight"]).reshape(n, -1) > 0, axis=1))
-        if "weight" in data
-        else np.arange(n)
-    )
+    return _counted_rows(np.arange(data["x"].shape[0]), data.get("weight"))
 
 
 def _moved(backend: Backend, x: Any, name: str) -> Array:
@@ -155,35 +154,43 @@ def _require_length(name: str, values: Array, x: Array) -> None:
 
 
 @quiet
-def require_finite(backend: Backend, data: dict[str, Array], given: Any) -> None:
-    """Raise ValueError where x, of a row that counts, is not finite; `given` is x as it came."""
+def require_finite(backend: Backend, data: dict[str, Array], given: Any, rows: slice = slice(None)) -> None:
+    """Raise ValueError where x, of a row that counts, is not finite; `given` is x as it came, of which these are the `rows`."""
     x = data["x"]
     xp = namespace(x)
     if not xp.isdtype(x.dtype, "real floating") or bool(xp.isfinite(xp.sum(x))):  # a finite sum has finite terms
         return
-    bad = ~np.isfinite(to_numpy(x)).all(axis=tuple(range(1, x.ndim)))
-    if "weight" in data:
-        weight = to_numpy(data["weight"])
-        bad &= np.any(weight.reshape(len(weight), -1) > 0, axis=1)
+    if error := _overflow(backend, "x", x, given, data.get("weight"), rows):
+        raise error
+    bad = ~np.isfinite(_counted_rows(to_numpy(x), data.get("weight"))).all(axis=tuple(range(1, x.ndim)))
     if np.any(bad):
-        raise _overflow(backend, "x", x, given) or ValueError(
+        raise ValueError(
             "x holds values that are not finite. Replace them, for example with numpy.nan_to_num or "
             f"sklearn.impute.SimpleImputer{', or give their samples the weight 0' if 'y' in data else ''}. "
-            f"Received: NaN or infinity in {np.count_nonzero(bad)} of {len(bad)} samples"
+            f"Received: NaN or infinity in {np.count_nonzero(bad)} of {x.shape[0]} samples"
         )
 
 
-def _overflow(backend: Backend, name: str, values: Array, given: Any) -> ValueError | None:
-    """The error for values that are finite where they come from and not in the backend's type."""
+def _counted_rows(values: np.ndarray, weight: Array | None) -> np.ndarray:
+    """The rows of a weight above 0, at one of their positions at least."""
+    return values if weight is None else values[np.any(to_numpy(weight).reshape(len(values), -1) > 0, axis=1)]
+
+
+def _overflow(
+    backend: Backend, name: str, values: Array, given: Any, weight: Array | None, rows: slice = slice(None)
+) -> ValueError | None:
+    """The error where values of rows that count are finite as they came, and not in the backend's type."""
     host = to_numpy(values)
     if host.dtype.kind != "f" or np.all(np.isfinite(host)):
         return None
-    original = real_numbers(given)
-    if original.dtype.kind != "f" or not np.all(np.isfinite(original)):
+    host, original = (_counted_rows(array, weight) for array in (host, real_numbers(given)[rows]))
+    lost = np.isfinite(original) & ~np.isfinite(host)
+    if not np.any(lost):
         return None
     return ValueError(
-        f"{name} holds numbers that {backend.float_name} has not: its largest is {np.finfo(host.dtype).max:.3g}. Rescale "
-        f'them, or compute in double precision: set_backend(..., dtype="float64"). Received: up to {np.abs(original).max():.3g}'
+        f"{name} holds numbers too large for {backend.float_name}, which ends at {np.finfo(host.dtype).max:.3g}. Rescale "
+        'them, or compute in double precision: set_backend(..., dtype="float64"). '
+        f"Received: up to {np.abs(original[lost]).max():.3g}"
     )
 
 

@@ -336,12 +336,13 @@ class Model:
             output_shape = built.output_shapes[tuple(x.shape[1:])]
             data = inputs.weigh_classes(self.backend, self.loss, output_shape, data, class_weight)
         inputs.require_weight(data)
-        inputs.require_finite(self.backend, data, given)
+        kept = data["x"].shape[0]
+        inputs.require_finite(self.backend, data, given, slice(kept))
         if validation is not None:
             with inputs.part("validation_split" if validation_data is None else "validation_data"):
                 inputs.require_weight(validation)
                 if validation_data is None:
-                    inputs.require_finite(self.backend, validation, given)
+                    inputs.require_finite(self.backend, validation, given, slice(kept, None))
         if not leaves(built.parameters):
             raise ValueError(f"The network has no parameters to train. Add a layer such as Dense. Received: {self!r}")
         rows = inputs.counted_rows(data)

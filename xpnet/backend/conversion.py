@@ -58,11 +58,18 @@ def real_numbers(x: Any) -> np.ndarray:
                 "An array of numbers is needed: rows of one length, np.stack of arrays of one shape. Pad what is shorter. "
                 f"Received: {what} that makes none ({error})"
             ) from error
+        if array_api_compat.is_torch_array(x):
+            raise ValueError(
+                "A dense tensor of a type that NumPy has is needed: x.to_dense(), x.float(). "
+                f"Received: a tensor of dtype {x.dtype} and layout {x.layout}"
+            ) from error
         raise
-    if array.dtype.kind == "O" and not array.ndim:
+    if array.dtype.kind in "OUS" and not array.ndim:
         raise none
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"Arrays must hold real numbers. {_remedy(array)} Received: {_described(x, array)}")
+        dates = hasattr(x, "iloc") and any(getattr(dtype, "kind", "O") in "mM" for dtype in _dtypes(x))
+        remedy = _remedy(np.empty(0, "M8[s]") if dates else array)
+        raise ValueError(f"Arrays must hold real numbers. {remedy} Received: {_described(x, array)}")
     return array
 
 
@@ -74,7 +81,7 @@ def _gives_batches(x: Any) -> bool:
 def _table(x: Any) -> np.ndarray:
     """A pandas table or column; where it mixes numbers, truth values or pandas' own types, as one type of NumPy."""
     array = to_numpy(x)
-    kinds = {getattr(dtype, "kind", "O") for dtype in (x.dtypes if x.ndim == 2 else [x.dtype])}
+    kinds = {getattr(dtype, "kind", "O") for dtype in _dtypes(x)}
     if array.dtype.kind != "O" or not kinds <= set("fiub"):
         return array
     if kinds == {"b"}:
@@ -85,6 +92,11 @@ def _table(x: Any) -> np.ndarray:
         return x.to_numpy(dtype=kind)
     except (ValueError, TypeError):  # a missing value: NaN, which is looked for later
         return x.to_numpy(dtype=float, na_value=np.nan)
+
+
+def _dtypes(x: Any) -> list:
+    """Of the columns of a pandas table, or of a column."""
+    return list(x.dtypes) if x.ndim == 2 else [x.dtype]
 
 
 def _described(x: Any, array: np.ndarray) -> str:

@@ -65,6 +65,10 @@ _ELSEWHERE = {
     "smoothl1loss": '"huber"',
     "poissonnllloss": '"poisson"',
     "pinball": '"quantile"',
+    **{
+        name: f'Model(network, loss, "{name}"): the optimizer comes after the loss'
+        for name in ("sgd", "adam", "adamw", "rmsprop", "adagrad")
+    },
     "gaussiannllloss": '"gaussian_nll", with the logarithm of the variance as an output',
 }
 

@@ -140,7 +140,7 @@ class Loss(ABC):
             The targets do not fit the output, or not this loss.
         """
         xp, outputs = namespace(y), outputs_of(output_shape)
-        rule = f"{type(self).__name__} with {outputs} network outputs needs "
+        rule = f"{type(self).__name__} with {outputs} network output{'s' * (outputs != 1)} needs "
         units, rest = divmod(outputs, self.outputs_per_target)
         require(rest == 0, rule + f"{self.outputs_per_target} for each target. Change the last layer", outputs)
         if units == 1 and y.ndim == 1:

@@ -64,11 +64,14 @@ class ClassLoss(Loss):
             rule + f"labels (n,) or class probabilities (n, {classes}). Reshape the targets or change the last layer",
             f"targets of shape {tuple(y.shape)}",
         )
-        require(
-            xp.isdtype(y.dtype, "integral"),
-            rule + "integer labels. Convert them by y.astype(int), text by np.unique(y, return_inverse=True)",
-            f"labels of dtype {y.dtype}",
-        )
+        if not xp.isdtype(y.dtype, "integral"):
+            missing = xp.isdtype(y.dtype, "real floating") and not bool(xp.all(xp.isfinite(y)))
+            mark = "np.where(np.isnan(y), -100, y)" if missing and self.ignore_index == -100 else "y"
+            raise ValueError(
+                f"{rule}integer labels. Convert them by {mark}.astype(int), text by np.unique(y, return_inverse=True)"
+                f"{'; -100 is for samples without a label' * (mark != 'y')}. Received: labels of dtype {y.dtype}"
+                f"{', some of them NaN or infinite' * missing}"
+            )
         labels = xp.astype(y, dtype)  # torch has no minimum of uint16
         counts = labels != (math.nan if self.ignore_index is None else self.ignore_index)  # nothing equals NaN
         if not bool(xp.all(counts)):
