@@ -5,10 +5,11 @@ Every set comes as ``(x_train, y_train), (x_test, y_test)``: NumPy arrays on the
 :class:`xpnet.errors.DatasetError`, and so is a set that is found nowhere.
 """
 
-from xpnet.datasets.folders import image_folder, write_image_folder
+from xpnet.datasets.folders import image_folder
 from xpnet.datasets.idx import read_idx
 from xpnet.datasets.sets import digits, fashion_mnist, kmnist, mnist
-from xpnet.datasets.tables import label_first_csv, write_label_first_csv
+from xpnet.datasets.tables import label_first_csv
+from xpnet.datasets.writing import write_image_folder, write_label_first_csv
 
 __all__ = [
     "digits",

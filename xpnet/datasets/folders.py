@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import unicodedata
 import warnings
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.datasets.files import MAX_BYTES, MAX_LABEL, Labeled, Split, StrPath, errors_named, label_type
+from xpnet.datasets.files import MAX_BYTES, MAX_LABEL, Labeled, StrPath, errors_named, label_type
 from xpnet.datasets.images import MAX_PIXELS, SUFFIXES, read_image
-from xpnet.errors import DatasetError, optional_import
+from xpnet.errors import DatasetError
 
 
 def image_folder(
@@ -180,43 +179,3 @@ def read_all(files: Sequence[Path], max_bytes: int, *options: Any) -> np.ndarray
             )
         x[place] = image
     return x
-
-
-def write_image_folder(path: StrPath, train: Split, test: Split) -> None:
-    """Write what :func:`image_folder` reads: ``Train/LABEL/000000.png`` and ``Test/LABEL/000000.png``.
-
-    The number is the place of the image in its array. Neither folder appears before both are complete.
-
-    Parameters
-    ----------
-    path : path-like
-        A folder without ``Train`` and ``Test``; it is made if need be.
-    train, test : (images, labels)
-        Images ``uint8 (n, height, width)`` or ``(n, height, width, 3)`` and labels ``(n,)``, whole numbers from 0 to 65,535.
-    """
-    path = Path(path)
-    splits = {"Train": train, "Test": test}
-    for name in splits:
-        if (path / name).exists():
-            raise FileExistsError(f"{path / name} exists already. Delete it, or choose another folder.")
-    path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path, prefix=".") as temporary:
-        for name, (x, y) in splits.items():
-            write_labels(Path(temporary, name), np.asarray(x), np.asarray(y))
-        for name in splits:
-            Path(temporary, name).rename(path / name)
-
-
-def write_labels(path: Path, x: np.ndarray, y: np.ndarray) -> None:
-    """``LABEL/000000.png`` for each image."""
-    whole = y.shape == x.shape[:1] and y.dtype.kind in "iu" and np.all((y >= 0) & (y <= MAX_LABEL))
-    if x.dtype != np.uint8 or not (x.ndim == 3 or x.shape[3:] == (3,)) or not x.size or not whole:
-        raise ValueError(
-            "Images must be uint8 (n, height, width) or (n, height, width, 3), at least one, and labels whole numbers "
-            f"from 0 to {MAX_LABEL} (n,). Received: images {x.dtype} {x.shape}, labels {y.dtype} {y.shape}."
-        )
-    image_module = optional_import("PIL.Image", "data")
-    for label in np.unique(y).tolist():
-        (path / str(label)).mkdir(parents=True)
-    for place, (image, label) in enumerate(zip(x, y.tolist(), strict=True)):
-        image_module.fromarray(image).save(path / str(label) / f"{place:06d}.png")

@@ -11,13 +11,12 @@ import re
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
 from xpnet.checks import is_integer
-from xpnet.datasets.files import MAX_BYTES, MAX_LABEL, Labeled, StrPath, label_type, lines, reading, replacing
+from xpnet.datasets.files import MAX_BYTES, MAX_LABEL, Labeled, StrPath, label_type, lines, reading
 from xpnet.errors import DatasetError
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
@@ -307,30 +306,3 @@ def counts(cells: Sequence[str]) -> bool:
     """Whether the cells are 0, 1, 2, ... or 1, 2, 3, ..."""
     first = int(cells[0] == "1")
     return list(cells) == [str(number) for number in range(first, first + len(cells))]
-
-
-def write_label_first_csv(path: StrPath, x: np.ndarray, y: np.ndarray) -> None:
-    """Write what :func:`label_first_csv` reads, with a header line ``label,pixel0,pixel1,...``.
-
-    Parameters
-    ----------
-    path : path-like
-        The file; one that exists is replaced, once all is written.
-    x : ndarray
-        Images or rows of pixels, ``uint8 (n, ...)``.
-    y : ndarray
-        Labels ``(n,)``, whole numbers from 0 to 255.
-    """
-    x, y = np.asarray(x), np.asarray(y)
-    if x.dtype != np.uint8 or y.shape != x.shape[:1] or not np.all(np.isin(y, np.arange(256))) or not x.size:
-        raise ValueError(
-            "Pixels must be uint8 (n, ...), at least one, and labels whole numbers from 0 to 255 (n,). "
-            f"Received: pixels {x.dtype} {x.shape}, labels {y.dtype} {y.shape}."
-        )
-    table = np.column_stack([y.astype(np.uint8), x.reshape(len(x), -1)])
-    header = ["label", *(f"pixel{place}" for place in range(table.shape[1] - 1))]
-    numbers = [b"%d" % value for value in range(256)]
-    with replacing(Path(path)) as file:
-        file.write(",".join(header).encode() + b"\n")
-        for row in table:
-            file.write(b",".join([numbers[value] for value in row.tobytes()]) + b"\n")

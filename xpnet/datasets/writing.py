@@ -1,0 +1,78 @@
+"""Writers of what :func:`label_first_csv` and :func:`image_folder` read."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from xpnet.datasets.files import MAX_LABEL, Split, StrPath, replacing
+from xpnet.errors import optional_import
+
+
+def write_label_first_csv(path: StrPath, x: np.ndarray, y: np.ndarray) -> None:
+    """Write what :func:`label_first_csv` reads, with a header line ``label,pixel0,pixel1,...``.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; one that exists is replaced, once all is written.
+    x : ndarray
+        Images or rows of pixels, ``uint8 (n, ...)``.
+    y : ndarray
+        Labels ``(n,)``, whole numbers from 0 to 255.
+    """
+    x, y = np.asarray(x), np.asarray(y)
+    if x.dtype != np.uint8 or y.shape != x.shape[:1] or not np.all(np.isin(y, np.arange(256))) or not x.size:
+        raise ValueError(
+            "Pixels must be uint8 (n, ...), at least one, and labels whole numbers from 0 to 255 (n,). "
+            f"Received: pixels {x.dtype} {x.shape}, labels {y.dtype} {y.shape}."
+        )
+    table = np.column_stack([y.astype(np.uint8), x.reshape(len(x), -1)])
+    header = ["label", *(f"pixel{place}" for place in range(table.shape[1] - 1))]
+    numbers = [b"%d" % value for value in range(256)]
+    with replacing(Path(path)) as file:
+        file.write(",".join(header).encode() + b"\n")
+        for row in table:
+            file.write(b",".join([numbers[value] for value in row.tobytes()]) + b"\n")
+
+
+def write_image_folder(path: StrPath, train: Split, test: Split) -> None:
+    """Write what :func:`image_folder` reads: ``Train/LABEL/000000.png`` and ``Test/LABEL/000000.png``.
+
+    The number is the place of the image in its array. Neither folder appears before both are complete.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder without ``Train`` and ``Test``; it is made if need be.
+    train, test : (images, labels)
+        Images ``uint8 (n, height, width)`` or ``(n, height, width, 3)`` and labels ``(n,)``, whole numbers from 0 to 65,535.
+    """
+    path = Path(path)
+    splits = {"Train": train, "Test": test}
+    for name in splits:
+        if (path / name).exists():
+            raise FileExistsError(f"{path / name} exists already. Delete it, or choose another folder.")
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path, prefix=".") as temporary:
+        for name, (x, y) in splits.items():
+            write_labels(Path(temporary, name), np.asarray(x), np.asarray(y))
+        for name in splits:
+            Path(temporary, name).rename(path / name)
+
+
+def write_labels(path: Path, x: np.ndarray, y: np.ndarray) -> None:
+    """``LABEL/000000.png`` for each image."""
+    whole = y.shape == x.shape[:1] and y.dtype.kind in "iu" and np.all((y >= 0) & (y <= MAX_LABEL))
+    if x.dtype != np.uint8 or not (x.ndim == 3 or x.shape[3:] == (3,)) or not x.size or not whole:
+        raise ValueError(
+            "Images must be uint8 (n, height, width) or (n, height, width, 3), at least one, and labels whole numbers "
+            f"from 0 to {MAX_LABEL} (n,). Received: images {x.dtype} {x.shape}, labels {y.dtype} {y.shape}."
+        )
+    image_module = optional_import("PIL.Image", "data")
+    for label in np.unique(y).tolist():
+        (path / str(label)).mkdir(parents=True)
+    for place, (image, label) in enumerate(zip(x, y.tolist(), strict=True)):
+        image_module.fromarray(image).save(path / str(label) / f"{place:06d}.png")
