@@ -170,7 +170,7 @@ def four_layers(report, train, test):
 
 
 def divergence(report, train, test):
-    report.heading("B4 guard", "100 - 100 - 100 with He's initialiser; the rate doubles until a run diverges")
+    report.heading("B4 guard", "100 - 100 - 100 with He's initializer; the rate doubles until a run diverges")
     layers = network(100, 100, 100, initializer="he_normal")
     for rate in (0.8, 1.6, 3.2, 6.4, 12.8, 25.6):
         model = classifier(report, layers, SGD(rate))
@@ -189,7 +189,7 @@ def divergence(report, train, test):
         model = classifier(report, layers, optimizer)
         history, seconds = fit(model, report, train, test)
         accuracy = model.evaluate(*test).accuracy
-        report.add("B4 remedy", f"test accuracy, He's initialiser, {remedy}", accuracy, "about 93 %", seconds, ".2%")
+        report.add("B4 remedy", f"test accuracy, He's initializer, {remedy}", accuracy, "about 93 %", seconds, ".2%")
         report.save_curves(history, file_name("b4_remedy", remedy.replace(",", "")), labels=("training", "test set"))
 
 

@@ -1,4 +1,4 @@
-"""Report C again: "Exploring neural networks" (A. Rayamajhi, A. Regmi), four initialisers compared.
+"""Report C again: "Exploring neural networks" (A. Rayamajhi, A. Regmi), four initializers compared.
 
     python examples/report_c_exploring.py --out figures --json report_c.json
     python examples/report_c_exploring.py --as-written
@@ -41,7 +41,7 @@ NOTES = """What this report does differently:
 - Its dropout draws one mask a step, the same for all images, and does not divide by 0.9, so that inference sees sums
   11 % larger than training did. Ours draws each element and divides. --as-written trains with theirs too.
 - It trains each network once and ranks the four by 2,000 test images, where one standard error is 0.7 points.
-"s.e." below is the standard error of the mean over five seeds. All four initialisers of a seed scale the same random
+"s.e." below is the standard error of the mean over five seeds. All four initializers of a seed scale the same random
 numbers and drop the same units, so their differences are paired."""
 
 
@@ -159,7 +159,7 @@ def main():
     report.save(plotting.image_grid(x_train[chosen].reshape(-1, 28, 28), y_train[chosen]), "c_digits")
 
     schemes = {name: (uniform(bound), *reported) for name, (bound, *reported) in BOUNDS.items()}
-    report.heading("C", "the report's four initialisers")
+    report.heading("C", "the report's four initializers")
     histories, unseen, model = study(report, schemes, Dropout(0.1), data)
     report.save_curves(histories, "c_curves", labels=CURVES)
     judge_ranking(report, unseen)
@@ -171,7 +171,7 @@ def main():
     report.save_curves(histories, "c_curves_standard_bounds", labels=CURVES)
 
     if args.as_written:
-        report.heading("C", "the report's four initialisers with its own dropout")
+        report.heading("C", "the report's four initializers with its own dropout")
         histories, _, _ = study(report, schemes, ReportDropout(0.9), data, " as written")
         report.save_curves(histories, "c_curves_as_written", labels=CURVES)
     report.finish()

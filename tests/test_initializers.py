@@ -1,4 +1,4 @@
-"""Initialisers draw on the host with NumPy, whatever the backend, so these tests do not take `xp`."""
+"""Initializers draw on the host with NumPy, whatever the backend, so these tests do not take `xp`."""
 
 import math
 from statistics import NormalDist

@@ -1,4 +1,4 @@
-"""Normalisation layers: gradients, PyTorch's values, running statistics."""
+"""Normalization layers: gradients, PyTorch's values, running statistics."""
 
 import numpy as np
 import pytest

@@ -114,11 +114,11 @@ def test_moving_average_is_momentum_with_a_smaller_rate(xp64):
 )
 def test_penalties_by_hand_spare_biases(settings, penalty, xp):
     W = np.random.default_rng(0).normal(size=(3, 2))  # as `run` draws it
-    penalised, plain = run(SGD(0.1, **settings), xp, steps=1), run(SGD(0.1), xp, steps=1)
+    penalized, plain = run(SGD(0.1, **settings), xp, steps=1), run(SGD(0.1), xp, steps=1)
 
-    np.testing.assert_array_equal(to_numpy(penalised["bias"]), to_numpy(plain["bias"]))
+    np.testing.assert_array_equal(to_numpy(penalized["bias"]), to_numpy(plain["bias"]))
     np.testing.assert_allclose(
-        to_numpy(penalised["weight"]), to_numpy(plain["weight"]) - 0.1 * penalty(W), rtol=1e-5, atol=1e-6
+        to_numpy(penalized["weight"]), to_numpy(plain["weight"]) - 0.1 * penalty(W), rtol=1e-5, atol=1e-6
     )
 
 

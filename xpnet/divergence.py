@@ -16,7 +16,7 @@ from xpnet.tree import Array, Tree, named_leaves
 
 REMEDY = (
     "Lower the learning rate (it was {:g}), clip gradients (global_clipnorm=1.0 in the optimizer), scale x and y and look "
-    "for extreme values in them, or choose another weight initialiser (He for ReLU, LeCun for tanh)."
+    "for extreme values in them, or choose another weight initializer (He for ReLU, LeCun for tanh)."
 )
 
 

@@ -167,7 +167,7 @@ class Recording:
         """The graph of one step; nothing is computed."""
         enabled = gc.isenabled()
         gc.collect()
-        gc.disable()  # a finaliser may call CUDA, which would end the capture
+        gc.disable()  # a finalizer may call CUDA, which would end the capture
         try:
             self.stream.begin_capture()
             try:

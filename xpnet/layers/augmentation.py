@@ -181,7 +181,7 @@ class RandomRotation(_Augmentation):
     n and p are pixels, counted from the middle of the image. Λ(δ) = max(1 - |δ₁|, 0) · max(1 - |δ₂|, 0) is bilinear
     interpolation: of the sum over n only the four pixels around R p are not 0. In dx only those p matter for which
     n - R p = R (R⁻¹n - p) is inside Λ's square of half-width 1, so |R⁻¹n - p| < √2: they are among the 3 x 3 around the
-    one nearest to R⁻¹n. So both are sums over a few neighbours.
+    one nearest to R⁻¹n. So both are sums over a few neighbors.
 
     x, y: (batch, height, width, c). Inference is the identity.
 

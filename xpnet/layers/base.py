@@ -23,7 +23,7 @@ class Layer:
     Some kinds of layer need more, and say so in a class attribute:
 
     - ``random = True`` (dropout): `forward` takes a keyword `key`, see `xpnet.random`;
-    - ``running = True`` (batch normalisation): `init` returns its running statistics as a third value, `forward` and the
+    - ``running = True`` (batch normalization): `init` returns its running statistics as a third value, `forward` and the
       call take them as a keyword `statistics`, and `forward` returns the new ones as a third value;
     - ``integer_input = True`` (embedding): x is integers, `check_input` looks at their values, `backward` gives None for dx;
     - ``batch_first = True`` (reshaping): the batch must be the first axis, so no axis of parameter sets can come before it.

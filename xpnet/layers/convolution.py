@@ -132,7 +132,7 @@ class Conv2D(_Convolution):
         Zeros around the image: none; as many as give ⌈size / strides⌉ places, an odd one at the lower right; so many on
         each side.
     dilation_rate : int or (int, int), default 1
-        Distance of neighbouring taps.
+        Distance of neighboring taps.
     groups : int, default 1
         The channels of input and output are cut into so many groups, and each output group sees its own input group
         alone. ``groups=in`` is a depthwise convolution.

@@ -68,7 +68,7 @@ class SpatialDropout1D(_SpatialDropout):
     """y = x · mask / (1 - rate),   dx = dy · mask / (1 - rate),   mask ~ Bernoulli(1 - rate) for each (sample, channel)
 
     x: (batch, length, c). A dropped channel is 0 at every position: a single number, as `Dropout` drops it, is easily
-    guessed from its neighbours. Inference is the identity. J. Tompson et al., "Efficient object localization using
+    guessed from its neighbors. Inference is the identity. J. Tompson et al., "Efficient object localization using
     convolutional networks", CVPR 2015.
 
     Parameters

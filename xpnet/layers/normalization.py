@@ -1,4 +1,4 @@
-"""Normalisation: x̂ has mean 0 and variance 1, over the batch or within each sample; then y = γ x̂ + β.
+"""Normalization: x̂ has mean 0 and variance 1, over the batch or within each sample; then y = γ x̂ + β.
 
 γ is the parameter "scale", β "offset", both of shape (1, c): one number for each channel, the last axis. Weight decay
 spares them.
@@ -104,7 +104,7 @@ class LayerNormalization(Layer):
 
     dx = (dx̂ - mean dx̂ - x̂ mean(dx̂ x̂)) / σ,   dx̂ = γ dy,   dβ = Σ dy,   dγ = Σ dy x̂   (sums over all other axes)
 
-    in two steps: centre z = x - mean x, whose matrix is symmetric, so dx = dz - mean dz; then x̂ = z / rms z as in
+    in two steps: center z = x - mean x, whose matrix is symmetric, so dx = dz - mean dz; then x̂ = z / rms z as in
     `RMSNormalization`.
 
     x, y: (batch, …, c). J. Ba, J. Kiros and G. Hinton, "Layer normalization" (2016).
@@ -135,11 +135,11 @@ class LayerNormalization(Layer):
 
 @dataclass(frozen=True)
 class GroupNormalization(Layer):
-    """y = γ x̂ + β,   x̂ = (x - μ) / σ with one μ and σ for each sample and group of neighbouring channels
+    """y = γ x̂ + β,   x̂ = (x - μ) / σ with one μ and σ for each sample and group of neighboring channels
 
     Forward and backward are those of `LayerNormalization`, the numbers of a group taken as its last axis: (batch, …, c)
-    is regrouped to (batch, groups, … · c/groups). With one group this is layer normalisation over all of a sample, with
-    c groups instance normalisation.
+    is regrouped to (batch, groups, … · c/groups). With one group this is layer normalization over all of a sample, with
+    c groups instance normalization.
 
     x, y: (batch, …, c). Y. Wu and K. He, "Group normalization", ECCV 2018.
 
@@ -288,5 +288,5 @@ def _scale_and_offset(rng, channels):
 
 def _channels(input_shape):
     if not input_shape:
-        raise ValueError("Normalisation takes samples whose last axis is the channels. Received: samples of shape ()")
+        raise ValueError("Normalization takes samples whose last axis is the channels. Received: samples of shape ()")
     return input_shape[-1]

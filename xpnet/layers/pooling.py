@@ -68,7 +68,7 @@ class MaxPooling2D(_Pooling):
     pool_size : int or (int, int), default 2
         Height and width of the window.
     strides : int or (int, int), optional
-        Distance of neighbouring windows; `pool_size` if not given.
+        Distance of neighboring windows; `pool_size` if not given.
     padding : {"valid", "same"}, default "valid"
         Where windows do not cover the image: leave the rest out, or go over the edge, see `Conv2D`. What lies beyond the
         edge does not count.

@@ -48,7 +48,7 @@ class Recurrent(Layer):
         a sequence of outputs such a step is `mask_value` again, and a recurrent layer behind this one, with the same
         `mask_value`, skips it too. For tokens: ``Embedding(..., padding_idx=0)`` and ``mask_value=0.0``. Layers between the
         two must keep the value: 0 passes through tanh, and through ReLU and dropout, which may make 0 of a real step with few
-        features; it does not pass through a bias or a normalisation.
+        features; it does not pass through a bias or a normalization.
     weight_initializer, recurrent_initializer, bias_initializer : str or initializer
         Default "glorot_uniform", "orthogonal" and "zeros".
 

@@ -16,9 +16,9 @@ from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves, named_leave
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """What all optimizers share: regularisation and clipping of the gradient, in this order, then weight decay.
+    """What all optimizers share: regularization and clipping of the gradient, in this order, then weight decay.
 
-    ``weight`` leaves only (not biases, not the scale and offset of a normalisation): g += l2 W + l1 sign(W), the gradient
+    ``weight`` leaves only (not biases, not the scale and offset of a normalization): g += l2 W + l1 sign(W), the gradient
     of l2/2 ΣW² + l1 Σ|W|. Then clipping. Then "decoupled" weight decay, W -= learning_rate · weight_decay · W
     (I. Loshchilov and F. Hutter, ICLR 2019), which no moment estimate sees.
 

@@ -1,4 +1,4 @@
-"""Pictures of training and of what was learnt, with matplotlib (the extra ``plot``).
+"""Pictures of training and of what was learned, with matplotlib (the extra ``plot``).
 
 A function with one panel draws on `ax` and returns it; one with several fills `figure`, which may be a subfigure of a page,
 and returns it. Without either it makes a new figure. Nothing is shown, so no screen is needed. Arrays may be of any library.
