@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import FrozenInstanceError, replace
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 
@@ -27,6 +28,7 @@ from xpnet.layers import (
     TimeDistributed,
 )
 from xpnet.losses import BinaryCrossEntropy, CategoricalCrossEntropy
+from xpnet.metrics import Metric
 
 from .test_model import writable
 
@@ -86,6 +88,7 @@ class Samples:
         (np.array(["a", "b"]), "Make numbers of text"),
         (np.array(["a", 1], dtype=object), "Make numbers of text"),
         (np.array(["2020-01-01"], dtype="M8[D]"), "Make numbers of dates"),
+        (np.array([[1.5, date(2020, 1, 1)]], dtype=object), "Make numbers of dates"),
         (np.ones(2) * 1j, "np.stack.*x.real, x.imag"),
         (np.zeros(2, dtype=[("a", float)]), "structured_to_unstructured"),
     ],
@@ -272,6 +275,7 @@ def test_arguments_of_others_are_answered_with_ours(xp):
     assert "fit has no argument steps_per_epoch: an epoch is all samples" in refused(model.fit, X, Y, steps_per_epoch=3)
     assert "fit has no argument lr: the optimizer has it" in refused(model.fit, X, Y, lr=0.1)
     assert 'Did you mean "epochs"?' in refused(model.fit, X, Y, epoch=3)
+    assert '"unknown"' not in refused(model.fit, X, Y, epoch=3)
     with pytest.raises(TypeError):
         model.fit(X, Y, epoch=3)
 
@@ -325,11 +329,38 @@ def test_a_hook_that_would_never_be_called_is_refused(xp, hook, advice):
 
 
 @pytest.mark.parametrize(
+    ("hook", "method", "message"),
+    [
+        ("on_train_begin", lambda self, logs: None, "called with no arguments: write def on_train_begin(self)"),
+        (
+            "on_epoch_end",
+            lambda self, epoch: None,
+            "called with epoch, logs: write def on_epoch_end(self, epoch, logs)",
+        ),
+    ],
+)
+def test_a_hook_of_other_arguments_is_refused_before_training(xp, hook, method, message):
+    model, own = regression(xp), type("Own", (Callback,), {hook: method})
+
+    assert message in refused(model.fit, X, Y, callbacks=[own()], verbose=0)
+    assert "Make an object of the class: Own(...)" in refused(model.fit, X, Y, callbacks=[own], verbose=0)
+    assert model.step == 0
+
+
+def test_hooks_written_for_keras_are_taken(xp):
+    hooks = {"on_train_begin": lambda self, logs=None: None, "on_epoch_begin": lambda self, epoch, logs=None: None}
+
+    regression(xp).fit(X, Y, callbacks=[type("Own", (Callback,), hooks)()], verbose=0)
+
+
+@pytest.mark.parametrize(
     ("name", "advice"),
     [
         ("compile", "Model has no attribute 'compile': Model(network, loss, optimizer, metrics) takes"),
         ("predict_proba", "predict gives probabilities"),
         ("layers", "model.network.layers"),
+        ("save", "pickle.dump(model, file)"),
+        ("eval", "no mode to set"),
         ("nothing", "Model has no attribute 'nothing'"),
     ],
 )
@@ -337,6 +368,22 @@ def test_methods_of_other_models_are_answered_with_ours(name, advice):
     """No arrays."""
     with pytest.raises(AttributeError, match=re.escape(advice)):
         getattr(Model([Dense(1)], "mse"), name)
+
+
+def test_a_property_that_fails_says_why(xp):
+    model = regression(xp).build((2,))
+    model.loss = "mae"
+
+    with pytest.raises(AttributeError, match="'str' object has no attribute"):
+        _ = model.training_step
+
+
+def test_a_metric_without_a_name_is_refused(xp):
+    class Nameless(Metric):
+        def terms(self, y, z):
+            return (z[:, 0],)
+
+    assert "A metric has a name, its key in the history" in refused(Model, [Dense(1)], "mse", metrics=[Nameless()])
 
 
 def test_parameters_are_there_once_the_model_is_built(xp):

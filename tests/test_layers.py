@@ -247,5 +247,6 @@ def test_sequential_takes_layers_only():
     """Host-side check, so no backend."""
     with pytest.raises(TypeError, match="Received: 'relu'"):
         Sequential(["relu"])
-    with pytest.raises(TypeError, match=r"list of layers, such as \[Identity\(\)\]"):
-        Sequential(Identity())
+    for others in [(Identity(),), (Identity(), Identity()), (None,)]:
+        with pytest.raises(TypeError, match=r"Layers come in one list: Sequential\(\["):
+            Sequential(*others)

@@ -453,8 +453,8 @@ def test_check_returns_targets_for_the_call(loss, y, output_shape, expected_shap
         (MeanSquaredError(), np.zeros(2), (2,), r"\(n, 2\).*Received: targets of shape \(2,\)"),
         (MeanSquaredError(), np.zeros((2, 1)), (3,), r"\(n, 3\).*Received: targets of shape \(2, 1\)"),
         (Huber(), np.zeros((2, 1, 1)), (1,), r"Received: targets of shape \(2, 1, 1\)"),
-        (MeanAbsoluteError(), np.array([0, np.nan]), (1,), r"finite.*Received: values from nan"),
-        (Quantile(), np.array([0, np.inf]), (1,), r"finite.*to inf"),
+        (MeanAbsoluteError(), np.array([0, np.nan]), (1,), r"finite.*Received: NaN or infinity in 1 of 2 targets"),
+        (Quantile(), np.array([0, np.inf]), (1,), r"finite.*Received: NaN or infinity in 1 of 2 targets"),
         (BinaryCrossEntropy(), np.array([1, 2]), (1,), r"\[0, 1\].*Received: values from 1 to 2"),
         (BinaryCrossEntropy(), np.array([-1, 1]), (1,), r"\[0, 1\].*Received: values from -1 to 1"),
         (Poisson(), np.array([-1.0, 4]), (1,), r"\[0, inf\].*Received: values from -1 to 4"),
@@ -508,3 +508,34 @@ def test_shapes_that_do_not_fit_are_refused_in_the_call(xp):
         losses.mean_squared_error(y, z, xp.asarray(np.ones(1)))
     with pytest.raises(ValueError, match=r"Outputs have shape \(batch, units\). Received: outputs of shape \(3,\)"):
         losses.mean_squared_error(y[:, 0], z[:, 0])
+
+
+class Own(losses.Loss):
+    """A loss of one's own whose `elements` is the function that it is given."""
+
+    def __init__(self, elements):
+        self.returned = elements
+
+    def elements(self, y, z):
+        return self.returned(y, z)
+
+
+@pytest.mark.parametrize(
+    ("elements", "received"),
+    [
+        (lambda y, z: (z - y) ** 2, r"of shape \(2, 1\)$"),
+        (lambda y, z: [(z - y) ** 2, 2 * (z - y)], "list"),
+        (lambda y, z: (((z - y) ** 2)[:, 0], 2 * (z - y)), r"of shape \(2,\), .* of shape \(2, 1\)$"),
+        (lambda y, z: (0.0, 2 * (z - y)), r"float of shape \(\), "),
+        (lambda y, z: ((z - y) ** 2, (2 * (z - y))[:1, :]), r"of shape \(1, 1\)$"),
+        (lambda y, z: (z - y,) * 2, "one array twice"),
+        (lambda y, z: (z * z, z), "z itself"),
+    ],
+)
+def test_elements_that_break_the_protocol_are_refused(xp, elements, received):
+    y, z = xp.asarray([[1.0], [2.0]]), xp.asarray([[0.0], [4.0]])
+
+    with pytest.raises(
+        ValueError, match=r"Own\.elements must return a tuple of two new arrays.*Received: .*" + received
+    ):
+        Own(elements)(y, z)

@@ -70,3 +70,9 @@ def test_the_error_of_a_name_lists_the_names_and_what_was_received():
 def test_a_choice_that_is_no_name_is_refused(value):
     with pytest.raises(ValueError, match=r'height must be one of "low", "high". Received: height='):
         require_choice("height", value, "low", "high")
+
+
+@pytest.mark.parametrize(("get", "remedy"), [(losses.get, r"losses\.Loss with"), (metric, r"metrics\.Metric with")])
+def test_a_function_is_answered_with_the_class_to_derive_from(get, remedy):
+    with pytest.raises(ValueError, match=rf"is a subclass of xpnet\.{remedy}.*Received: <function"):
+        get(lambda y, z: y)

@@ -291,3 +291,8 @@ def test_against_keras(ours, theirs, settings):
 
     for step in range(60):
         assert ours(step) == pytest.approx(float(schedule(step)), rel=1e-5, abs=1e-6)  # float32
+
+
+def test_a_function_of_anything_but_the_step_is_refused():
+    with pytest.raises(ValueError, match=r"takes the step, counted from 0, alone\. Received: .*'rate'"):
+        schedules.get(lambda epoch, rate: 0.9 * rate)

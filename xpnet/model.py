@@ -89,7 +89,8 @@ class Model:
         seed: int | Sequence[int] = 0,
         backend: str | Backend | None = None,
     ):
-        self.network = network if isinstance(network, Sequential) else Sequential(_as_list(network))
+        layers = [network] if isinstance(network, Layer) else network
+        self.network = network if isinstance(network, Sequential) else Sequential(layers)
         self.loss = settings.get_loss(loss, self.network)
         self.metrics = settings.get_metrics(metrics, self.loss)
         self.seed = settings.check_seed(seed)
@@ -113,6 +114,8 @@ class Model:
         return f"<Model [{names}], {type(self.loss).__name__}, {type(self.optimizer).__name__}, {self.backend}>"
 
     def __getattr__(self, name: str) -> Any:
+        if hasattr(type(self), name):
+            return object.__getattribute__(self, name)  # of a property that failed, its own error
         remedy = settings.NOT_OF_MODEL.get(name)
         raise AttributeError(
             f"Model has no attribute {name!r}" + (f": {remedy}" if remedy else ""), name=name, obj=self
@@ -514,7 +517,3 @@ def _form(tree: Tree) -> list[tuple]:
 
 def _moved_copy(backend: Backend, tree: Tree) -> Tree:
     return backend.copy(map_leaves(backend.asarray, tree))
-
-
-def _as_list(network: Any) -> list[Layer]:
-    return [network] if isinstance(network, Layer) else list(network)

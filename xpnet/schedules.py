@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
@@ -231,6 +232,14 @@ def get(learning_rate):
         "A learning rate is a number, a schedule such as Cosine(0.1, 1000), or a function of the step",
         repr(learning_rate),
     )
+    try:
+        inspect.signature(learning_rate).bind(0)
+    except TypeError as error:
+        raise ValueError(
+            f"A learning rate that is a function takes the step, counted from 0, alone. Received: {learning_rate!r} ({error})"
+        ) from error
+    except ValueError:  # written in C: nothing is known of its arguments
+        pass
     return learning_rate
 
 

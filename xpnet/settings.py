@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import keyword
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -27,6 +28,8 @@ EVENTS_ELSEWHERE = {  # of Keras
     "ontestbatchbegin": '"on_epoch_end": its logs hold the values of the validation',
     "ontestbatchend": '"on_epoch_end": its logs hold the values of the validation',
 }
+_SAVE = "pickle.dump(model, file) keeps a model with all that training goes on from; get_weights and set_weights take arrays"
+_MODES = "fit trains, predict and evaluate do not: there is no mode to set"
 NOT_OF_MODEL = {  # attributes of Keras' and scikit-learn's models, and what there is instead
     "compile": "Model(network, loss, optimizer, metrics) takes what compile takes",
     "add": "the layers are a list: Model([Dense(10), ReLU(), ...], ...)",
@@ -39,6 +42,17 @@ NOT_OF_MODEL = {  # attributes of Keras' and scikit-learn's models, and what the
     "fit_generator": "fit takes arrays",
     "partial_fit": "fit goes on where it was, and train_on_batch takes one step",
     "score": "evaluate gives the loss and the metrics",
+    "save": _SAVE,
+    "save_weights": _SAVE,
+    "load_weights": _SAVE,
+    "state_dict": _SAVE,
+    "load_state_dict": _SAVE,
+    "train": _MODES,
+    "eval": _MODES,
+    "forward": "predict gives probabilities or values, predict_logits the raw outputs",
+    "cuda": 'model.to("cupy"), or model.to("torch", device="cuda")',
+    "cpu": 'model.to("numpy")',
+    "count_params": "summary() shows them",
 }
 UNKNOWN_IN_FIT = {  # arguments of Keras' and PyTorch's users, and what there is instead
     "steps_per_epoch": "an epoch is all samples; give fewer, or sample_with_replacement=True",
@@ -106,6 +120,12 @@ def get_metrics(chosen: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metr
     if isinstance(chosen, (str, Metric)):
         raise ValueError(f'metrics is a list, such as ["accuracy"]. Received: metrics={chosen!r}')
     found = tuple(metrics.get(metric, loss) for metric in chosen or ())
+    for metric in found:
+        if not hasattr(metric, "name"):
+            raise ValueError(
+                "A metric has a name, its key in the history: write name: str = ... among its settings. "
+                f"Received: {type(metric).__name__} without"
+            )
     names = [metric.name for metric in found]
     if len(set(names)) < len(names):
         raise ValueError(f"Each metric may appear once. Received: {names}")
@@ -141,13 +161,14 @@ def check_batch_size(batch_size: Any, n: int) -> int:
     return min(require_batch_size(32 if batch_size is None else batch_size), n)
 
 
-def require_no_arguments(unknown: Mapping[str, Any], names: Iterable[str]) -> None:
+def require_no_arguments(unknown: Mapping[str, Any], names: Mapping[str, inspect.Parameter]) -> None:
     """Raise TypeError where `fit` was given arguments that it has not, with what there is instead."""
     for name in unknown:
         known = f"fit has no argument {name}"
         if name in UNKNOWN_IN_FIT:
             raise TypeError(f"{known}: {UNKNOWN_IN_FIT[name]}. Received: {name}={unknown[name]!r:.100}")
-        raise TypeError(str(unknown_name(f"{known}. Its arguments are", name, names)))
+        own = [one for one, parameter in names.items() if parameter.kind is not parameter.VAR_KEYWORD]
+        raise TypeError(str(unknown_name(f"{known}. Its arguments are", name, own)))
 
 
 def check_fit_settings(
@@ -178,13 +199,28 @@ def check_callbacks(callbacks: Any) -> list[Callback]:
     chosen = list(callbacks) if isinstance(callbacks, Iterable) else [] if callbacks is None else [callbacks]
     for callback in chosen:
         if not isinstance(callback, Callback):
-            raise TypeError(f"callbacks is a list of xpnet.Callback objects. Received: {callback!r}")
+            remedy = f" Make an object of the class: {callback.__name__}(...)." if isinstance(callback, type) else ""
+            raise TypeError(f"callbacks is a list of xpnet.Callback objects.{remedy} Received: {callback!r}")
         events = [name for name in dir(Callback) if name.startswith("on_")]
+        for name in events:
+            _require_arguments(callback, name)
         for name in dir(callback):
             if name.startswith("on_") and name not in events and callable(getattr(callback, name)):
                 rule = f"{type(callback).__name__}.{name} would never be called: fit has no such event, but"
                 raise TypeError(str(unknown_name(rule, name, events, EVENTS_ELSEWHERE)))
     return chosen
+
+
+def _require_arguments(callback: Callback, event: str) -> None:
+    """Raise TypeError where an event would be called with other arguments than its method takes."""
+    expected = list(inspect.signature(getattr(Callback, event)).parameters)
+    try:
+        inspect.signature(getattr(callback, event)).bind(*expected[1:])
+    except TypeError as error:
+        raise TypeError(
+            f"{type(callback).__name__}.{event} is called with {', '.join(expected[1:]) or 'no arguments'}: write "
+            f"def {event}({', '.join(expected)}). Received: a method of other arguments ({error})"
+        ) from error
 
 
 def check_validation_data(validation_data: Any) -> tuple:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date, timedelta
 from typing import Any
 
 import array_api_compat
@@ -113,7 +114,7 @@ def _remedy(array: np.ndarray) -> str:
     kind = array.dtype.kind
     if kind == "c":
         return "Split them: np.stack([x.real, x.imag], axis=-1)."
-    if kind in "mM":
+    if kind in "mM" or any(isinstance(value, (date, timedelta)) for value in array.flat):
         return "Make numbers of dates and durations, for example x / np.timedelta64(1, 'D')."
     if kind == "V":
         return "Make columns of the fields: numpy.lib.recfunctions.structured_to_unstructured(x)."

@@ -29,14 +29,15 @@ class Sequential(Layer):
     Raises
     ------
     TypeError
-        A layer is given and not a list of layers.
+        Anything but one list of layers is given.
     """
 
     layers: tuple[Layer, ...]
 
-    def __init__(self, layers: Iterable[Layer]):
-        if isinstance(layers, Layer):
-            raise TypeError(f"Sequential takes a list of layers, such as [{layers!r}]. Received: that layer alone")
+    def __init__(self, layers: Iterable[Layer], *others: Layer):
+        if others or isinstance(layers, Layer) or not isinstance(layers, Iterable):
+            received = "several arguments" if others else repr(layers)
+            raise TypeError(f"Layers come in one list: Sequential([Dense(10), ReLU()]). Received: {received}")
         object.__setattr__(self, "layers", tuple(part for layer in layers for part in _split_activation(layer)))
 
     @cached_property

@@ -94,6 +94,11 @@ def get(loss: str | Loss) -> Loss:
     """The loss of that name, with default settings; a loss is returned as it is."""
     if isinstance(loss, Loss):
         return loss
+    if callable(loss) and not isinstance(loss, type):
+        raise ValueError(
+            "A loss of your own is a subclass of xpnet.losses.Loss with a method elements(y, z), which returns the losses and "
+            f"their derivatives: see help(xpnet.losses.Loss). Received: {loss!r}"
+        )
     if not isinstance(loss, str) or loss not in _BY_NAME:
         raise unknown_name("A loss is an object such as Huber(0.5) or one of", loss, _BY_NAME, _ELSEWHERE)
     return _BY_NAME[loss]

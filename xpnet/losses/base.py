@@ -53,7 +53,13 @@ class Loss(ABC):
             The shapes do not fit. Values are not looked at, for that would wait for the device: `check` does.
         """
         xp = namespace(z)
-        l, dz = self.elements(self.targets(y, z), z)
+        parts = self.elements(self.targets(y, z), z)
+        if not _are_elements(parts, z):
+            raise ValueError(
+                f"{type(self).__name__}.elements must return a tuple of two new arrays: the losses, a row for each of z, and "
+                f"their derivatives by z, of its shape {tuple(z.shape)}. Received: {_form(parts, z)}"
+            )
+        l, dz = parts
         batch, units = l.shape[-2:]
         if sample_weight is None:
             weight = 1 / max(batch * units, 1)
@@ -152,9 +158,11 @@ class Loss(ABC):
         )
         y = counted(xp.astype(y, dtype, copy=False), weight)
         lowest, highest = float(xp.min(y)), float(xp.max(y))
+        if not (math.isfinite(lowest) and math.isfinite(highest)):
+            rows = int(xp.sum(xp.astype(xp.any(~xp.isfinite(y), axis=1), xp.int32)))
+            bad = f"NaN or infinity in {rows} of {y.shape[0]} targets"
+            raise ValueError(f"{rule}finite targets in {dtype}. {REMEDY}. Received: {bad}")
         values = f"values from {lowest:g} to {highest:g}"
-        finite = math.isfinite(lowest) and math.isfinite(highest)
-        require(finite, rule + f"finite targets in {dtype}. {REMEDY}", values)
         fit = self.target_range[0] <= lowest and highest <= self.target_range[1]
         require(fit, rule + f"targets in {list(self.target_range)}. Rescale them or take another loss", values)
         return y, weight
@@ -168,6 +176,28 @@ def counted(y: Array, weight: Array | None) -> Array:
     counts = weight > 0
     first = int(xp.argmax(xp.astype(counts, xp.int32)))
     return xp.where(xp.reshape(counts, (-1, *(1,) * (y.ndim - 1))), y, y[first : first + 1, ...])
+
+
+def _are_elements(parts: Any, z: Array) -> bool:
+    """Whether `elements` kept to its protocol; only attributes are looked at, because every step asks."""
+    if type(parts) is not tuple or len(parts) != 2:
+        return False
+    l, dz = parts
+    if l is dz or l is z or dz is z:  # one would be scaled twice, or the network's output with it
+        return False
+    try:
+        return dz.shape == z.shape and l.shape[:-1] == z.shape[:-1]
+    except AttributeError:
+        return False
+
+
+def _form(parts: Any, z: Array) -> str:
+    several = parts if isinstance(parts, tuple) else (parts,)
+    if len(several) == 2 and several[0] is several[1]:
+        return "one array twice"
+    if any(part is z for part in several):
+        return "z itself"
+    return ", ".join(f"{type(part).__name__} of shape {tuple(getattr(part, 'shape', ()))}" for part in several)
 
 
 def outputs_of(output_shape: tuple[int, ...]) -> int:

@@ -134,6 +134,11 @@ def get(metric: str | Metric, loss: Loss) -> Metric:
     """
     if isinstance(metric, Metric):
         return metric.for_loss(loss)
+    if callable(metric) and not isinstance(metric, type):
+        raise ValueError(
+            "A metric of your own is a subclass of xpnet.metrics.Metric with a method terms(y, z), which returns numbers of each "
+            f"sample: see help(xpnet.metrics.Metric). Received: {metric!r}"
+        )
     if not isinstance(metric, str) or metric not in BY_NAME:
         raise unknown_name("A metric is an object such as TopKAccuracy(3) or one of", metric, BY_NAME, ELSEWHERE)
     binary = metric == "accuracy" and isinstance(loss.row_loss, BinaryCrossEntropy)
