@@ -106,6 +106,9 @@ def _reason_to_skip(name):
 
 _picked = os.environ.get("XPNET_TEST_BACKENDS")
 _names = tuple(name.strip() for name in _picked.split(",")) if _picked else NAMES
+EXAMPLES_ON = [
+    name for name in ("numpy", "cupy") if name == "numpy" or (_picked and name in _names)
+]  # the others take longer
 _reasons = {name: None if _picked else _reason_to_skip(name) for name in _names}
 
 

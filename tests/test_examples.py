@@ -6,15 +6,17 @@ import re
 
 import pytest
 
+from tests.conftest import EXAMPLES_ON
 from tests.scripts import EXAMPLES, run
 from xpnet.errors import install_command
 
 
-def test_mnist_on_the_small_digits(tmp_path):
+@pytest.mark.parametrize("backend", EXAMPLES_ON)
+def test_mnist_on_the_small_digits(backend, tmp_path):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     plot, report = tmp_path / "plot.png", tmp_path / "new" / "report.json"
-    arguments = ["--dataset", "digits", "--backend", "numpy", "--json", report, "--plot", plot]
+    arguments = ["--dataset", "digits", "--backend", backend, "--json", report, "--plot", plot]
     out = run(EXAMPLES / "mnist.py", *arguments).stdout
 
     result = json.loads(report.read_text())
@@ -23,7 +25,7 @@ def test_mnist_on_the_small_digits(tmp_path):
         "dataset", "backend", "device", "seed", "epochs", "seconds", "test_accuracy", "history",
     }  # fmt: skip
     assert "precision" in out
-    assert "numpy on cpu" in out
+    assert f"{backend} on {result['device']}" in out
     assert plot.stat().st_size > 10_000
 
 
@@ -73,10 +75,11 @@ def test_a_missing_package_is_said_at_the_start(script, module, extra, tmp_path)
 
 
 @pytest.mark.parametrize("script", ["mnist_cnn.py", "row_lstm.py"])
+@pytest.mark.parametrize("backend", EXAMPLES_ON)
 @pytest.mark.skipif("XPNET_DATA" not in os.environ, reason="MNIST is looked for in XPNET_DATA, which is not set")
-def test_mnist_examples_run(script, tmp_path):
+def test_mnist_examples_run(script, backend, tmp_path):
     report = tmp_path / "report.json"
-    out = run(EXAMPLES / script, "--quick", "--backend", "numpy", "--json", report).stdout
+    out = run(EXAMPLES / script, "--quick", "--backend", backend, "--json", report).stdout
 
     assert "Test accuracy" in out
     assert json.loads(report.read_text())["test_accuracy"] > 0.2
