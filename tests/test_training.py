@@ -1,5 +1,6 @@
 """What the loop around the training step promises: orders, keys, rates, weights and records, across batches and steps."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -188,6 +189,21 @@ def test_a_batch_of_weights_0_counts_nothing(xp):
 
     assert history["loss"] == pytest.approx([model.evaluate(X[60:], Y[60:]).loss], rel=1e-5)
     assert history["accuracy"] == pytest.approx([model.evaluate(X[60:], Y[60:]).accuracy], rel=1e-5)
+
+
+@pytest.mark.parametrize("fill", [math.nan, math.inf, 1e37])
+def test_what_samples_of_weight_0_hold_is_not_looked_at(fill, xp):
+    counted = np.resize([True, False, True], len(X))
+    x, y = np.where(counted[:, None], X, fill), np.where(counted, X[:, 0], fill)
+    layers = [Dense(4, use_bias=False), BatchNormalization(), ReLU(), Dense(1)]
+    model, without = (Model(layers, "mean_squared_error", Adam(), backend=writable(xp)) for _ in range(2))
+    model.fit(x, y, 16, sample_weight=counted, verbose=0)
+    without.fit(x[counted], y[counted], 16, verbose=0)
+
+    assert_same_parameters(model, without, rtol=1e-5, atol=1e-6)
+    assert model.evaluate(x, y, sample_weight=counted) == pytest.approx(
+        without.evaluate(x[counted], y[counted]), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("batch_size", [20, 1000])
