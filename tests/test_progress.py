@@ -258,6 +258,8 @@ def test_quick_epochs_draw_no_bar():
 
 def test_an_interrupt_leaves_the_bar_and_begins_a_new_line():
     code = """
+    import signal
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
     try:
         with Progress(1) as progress:
             progress.start("Epoch 1/2", 469)

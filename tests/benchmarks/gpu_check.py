@@ -143,14 +143,20 @@ def suite_with_graphs(job: Job) -> None:
     run_pytest(job, "numpy" if job.dry else "cupy-graphs", *(trains[-1:] if job.dry else trains))
 
 
+# A program that runs in the background may ignore SIGINT, and so would the programs it starts
+INTERRUPTIBLE = (
+    "import signal, sys, pytest; signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(pytest.main())"
+)
+
+
 def run_pytest(job: Job, backend: str, *arguments: str) -> None:
     """Run tests on one backend -> counts, and the names and first lines of what failed, also if time runs out."""
     report = job.folder / "junit.xml"
     report.unlink(missing_ok=True)
     command = [
         sys.executable,
-        "-m",
-        "pytest",
+        "-c",
+        INTERRUPTIBLE,
         "-q",
         "--tb=short",
         "-p",
