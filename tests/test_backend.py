@@ -126,8 +126,8 @@ def test_jax_multiplies_in_float32_unless_told_otherwise(asked):
     jax.config.update("jax_default_matmul_precision", asked)
     try:
         programs = [
-            library._call.lower(lambda x: x @ x, x).as_text(),
-            library._scan.lower(backend, step, x, batches, {}).as_text(),
+            library._compile_call(lambda: lambda x: x @ x).lower(x).as_text(),
+            backend._compile_scan(lambda: step).lower(x, batches, {}).as_text(),
             str(jax.make_jaxpr(lambda x: backend.scan_eagerly(step, x, batches, {}))(x)),
         ]
     finally:

@@ -211,7 +211,7 @@ class Model:
             params = map_leaves(lambda *values: np.stack(values), *(params for params, *_ in drawn))
         params = map_leaves(lambda p: np.asarray(p, dtype=self.backend.float_name), params)
         params, statistics = (_moved_copy(self.backend, tree) for tree in (params, statistics))
-        optimizer = self.backend.call(self.optimizer.init, params) if leaves(params) else {}
+        optimizer = self.optimizer.init(params) if leaves(params) else {}
         self.state = {"params": params, "optimizer": optimizer, "statistics": statistics}
         self.input_shape, self.output_shapes = shape, {shape: output_shape}
         self.target_shape = None
