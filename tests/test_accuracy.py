@@ -1,7 +1,8 @@
 """Every activation and loss in float32, value and gradient, against float64: relative error over all normal numbers.
 
 The formulas here are NumPy's in float64 and in another form than xpnet's where xpnet's could be wrong; erfc is the standard
-library's. They were compared with mpmath once, to 1e-14.
+library's. Those of activations, of `log_softmax` and of `bce` were compared with mpmath on every 23rd point of the grid within
+±3000: the worst relative error was 2e-14, of erfc.
 """
 
 import math

@@ -7,6 +7,7 @@ from tests.conftest import no_sync
 from tests.metric_checks import compute, from_sklearn
 from xpnet import losses, metrics
 from xpnet.backend import device, namespace, to_numpy
+from xpnet.evaluation import Averages
 from xpnet.metrics import (
     AUC,
     F1,
@@ -346,3 +347,20 @@ def test_accuracy_of_a_binary_loss_is_binary():
 
     assert isinstance(metric, BinaryAccuracy)
     assert metric.name == "accuracy"
+
+
+@pytest.mark.parametrize("networks", [(), (2,)])
+def test_averages_are_the_same_to_the_bit_however_many_steps_come_at_once(networks, rng):
+    records = {"loss": rng.random((300, *networks)), "mae": (rng.random((300, *networks)),), "weight": rng.random(300)}
+
+    def averages(*stops):
+        result, start = Averages((metrics.MeanAbsoluteError(),)), 0
+        for stop in (*stops, 300):
+            parts = {"loss": records["loss"][start:stop], "mae": (records["mae"][0][start:stop],)}
+            result.add(parts | {"weight": records["weight"][start:stop]}, 1)
+            start = stop
+        return result.values()
+
+    assert averages() == averages(1, 2, 70, 200) == averages(64, 128) == averages(250)
+    expected = np.average(records["loss"], axis=0, weights=records["weight"])
+    np.testing.assert_allclose(averages()["loss"], expected, rtol=1e-12)

@@ -19,6 +19,9 @@ from xpnet.progress import Progress
 from xpnet.tree import Array, Tree, map_leaves
 
 EVALUATION_BATCH = 512  # rows at once where the caller does not say
+# Steps, by their number alone: how many a chunk holds depends on the clock, and sums of other groups round differently
+MERGED_AT_ONCE = 64
+_FIRST, _REST = slice(MERGED_AT_ONCE), slice(MERGED_AT_ONCE, None)
 
 
 @dataclass(frozen=True)
@@ -168,33 +171,45 @@ class Averages:
 
     def __init__(self, metrics: tuple[Metric, ...]):
         self.metrics = metrics
-        self.merged: dict[str, Tree] = {}
-        self.total = 0.0
+        self.parts: dict[str, Tree] = {}
+        self.weight = np.zeros(0)
 
     @quiet
     def add(self, records: dict[str, Tree], rows: int | list[int]) -> Averages:
         """Add the records of some steps: host arrays, one entry a step. Without weights, steps weigh their rows."""
         weight = np.broadcast_to(np.asarray(records.get("weight", rows), dtype=float), np.shape(records["loss"])[:1])
-        parts = map_leaves(lambda values: np.moveaxis(np.asarray(values, dtype=float), 0, -1), records)
-        if self.merged:
-            parts = map_leaves(lambda a, b: np.concatenate([a[..., None], b], axis=-1), self.merged, parts)
-            weight = np.append(self.total, weight)
-        self.merged = {m.name: m.merge(parts[m.name], weight) for m in self.metrics if m.name in parts}
-        self.merged["loss"] = means((parts["loss"],), weight)[0]
-        self.total = weight.sum()
+        named = {name: values for name, values in records.items() if name != "weight"}
+        parts = map_leaves(lambda v: np.ascontiguousarray(np.moveaxis(np.asarray(v, dtype=float), 0, -1)), named)
+        self.parts = map_leaves(_join, self.parts, parts) if self.parts else parts
+        self.weight = np.append(self.weight, weight)
+        while len(self.weight) >= MERGED_AT_ONCE:
+            first, rest = (map_leaves(lambda v, s=s: v[..., s], self.parts) for s in (_FIRST, _REST))
+            merged = map_leaves(lambda v: v[..., None], self._merge(first, self.weight[_FIRST]))
+            self.parts = map_leaves(_join, merged, rest)
+            self.weight = np.append(self.weight[_FIRST].sum(), self.weight[_REST])
         return self
+
+    def _merge(self, parts: dict[str, Tree], weight: np.ndarray) -> dict[str, Tree]:
+        merged = {m.name: m.merge(parts[m.name], weight) for m in self.metrics if m.name in parts}
+        return {name: merged[name] if name in merged else means((values,), weight)[0] for name, values in parts.items()}
 
     @quiet
     def values(self) -> dict:
         """``{"loss": ..., "accuracy": ...}`` so far."""
-        values = {metric.name: self._value(metric) for metric in self.metrics if metric.name in self.merged}
-        return {"loss": self.merged["loss"].tolist()} | values
+        merged = self._merge(self.parts, self.weight)
+        networks = np.shape(merged["loss"])
+        values = {m.name: self._value(m, merged[m.name], networks) for m in self.metrics if m.name in merged}
+        return {"loss": merged["loss"].tolist()} | values
 
-    def _value(self, metric: Metric) -> Any:
-        merged = [term * self.total if metric.sums else term for term in self.merged[metric.name]]
-        networks = np.shape(self.merged["loss"])
-        values = [metric.result(*terms) for terms in zip(*merged, strict=True)] if networks else metric.result(*merged)
+    def _value(self, metric: Metric, terms: tuple, networks: tuple) -> Any:
+        if metric.sums:
+            terms = tuple(term * self.weight.sum() for term in terms)
+        values = [metric.result(*one) for one in zip(*terms, strict=True)] if networks else metric.result(*terms)
         return _bounded(metric, values)
+
+
+def _join(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.concatenate([a, b], axis=-1)
 
 
 def _bounded(metric: Metric, values: Any) -> Any:

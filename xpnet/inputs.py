@@ -15,6 +15,8 @@ from xpnet.layers.base import Shape
 from xpnet.losses import Loss
 from xpnet.tree import Array
 
+HUGE = 1e15  # a weight above which, or below 1 / HUGE, only the ratios of weights are kept
+
 
 def prepare_x(backend: Backend, x: Any) -> Array:
     """Samples on the backend's device; integers (bytes) stay integers.
@@ -71,14 +73,15 @@ def prepare_targets(
 
 
 def _weight(values: Any, name: str) -> np.ndarray:
-    """Checked weights, divided by the largest, so that none leaves the range of float32: only their ratios count."""
+    """Checked weights; huge or tiny ones are divided by the largest, so that neither they nor their sums leave float32."""
     with part(name):
         weight = real_numbers(values).astype(float)
     if not (np.all(np.isfinite(weight)) and np.all(weight >= 0)):
         raise ValueError(
             f"{name}: weights must be finite and at least 0. Received: from {weight.min()} to {weight.max()}"
         )
-    return weight / (weight.max(initial=0.0) or 1.0)
+    largest = weight.max(initial=0.0) or 1.0
+    return weight if 1 / HUGE <= largest <= HUGE else weight / largest
 
 
 def weigh_classes(
@@ -112,7 +115,7 @@ def weigh_classes(
             )
         chosen: Any = [class_weight[c.item()] for c in classes]
     else:
-        chosen = 1 / np.bincount(position, given[given > 0])  # only ratios count
+        chosen = given.sum() / (len(classes) * np.bincount(position, given[given > 0]))
     weight = np.zeros(y.shape)
     weight[given > 0] = _weight(chosen, "class_weight")[position] * given[given > 0]
     return data | {"weight": backend.asarray(weight)}

@@ -211,7 +211,7 @@ class BalancedAccuracy(_Decided):
 class ConfusionMatrix(_Decided):
     """How many samples of class i (row) were predicted to be of class j (column), as in scikit-learn
 
-    Weights count relative to the largest of the data set, as everywhere.
+    With weights it is the sum of theirs; where the largest is above 10¹⁵ or below 10⁻¹⁵, relative to that.
 
     Parameters
     ----------
