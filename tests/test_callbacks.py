@@ -122,8 +122,3 @@ def test_what_is_not_recorded_is_refused_before_training(monitor, message):
 def test_a_list_of_values_is_refused():
     with pytest.raises(ValueError, match=r"monitors one number, not a list of them. Received: monitor='r2'"):
         run([[1.0, 2.0]], "r2")
-
-
-def test_a_metric_that_the_model_does_not_have_is_asked_for():
-    with pytest.raises(ValueError, match=r'metrics=\["auc"\]\. Received: monitor=\'val_auc\''):
-        run([1.0], "val_auc")

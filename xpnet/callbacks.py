@@ -119,10 +119,6 @@ class EarlyStopping(Callback):
         known = {"loss": False} | {metric.name: metric.higher_is_better for metric in self.model.metrics}
         name = self.monitor.removeprefix("val_")
         if name not in known:
-            if name in metrics.BY_NAME:
-                raise ValueError(
-                    f'The model does not measure that. Make it with metrics=["{name}"]. Received: monitor={self.monitor!r}'
-                )
             names = [*known, *(f"val_{name}" for name in known if self.model.validates)]
             lacking = {plain(self.monitor): f'metrics=["{name}"] in Model'} if name in metrics.BY_NAME else {}
             raise unknown_name("monitor must be one of", self.monitor, names, lacking, "monitor")
