@@ -121,3 +121,10 @@ def test_a_report_writes_its_json_at_each_row(tmp_path, example):
         (row,) = json.loads(args.json.read_text())["rows"]
     assert row["measured"] == [0, 1, 2]
     assert (row["reported"], row["seconds"]) == ([1, 2], 0.5)
+
+
+@pytest.mark.parametrize(
+    "figure", sorted((EXAMPLES.parent / "docs" / "figures").glob("*.png")), ids=lambda path: path.stem
+)
+def test_the_figures_of_the_docs_are_in_true_color(figure):
+    assert is_true_color(figure)

@@ -24,7 +24,8 @@ LINES: dict[str, tuple[dict, dict]] = {  # of training and validation
     "iteration": ({"linewidth": 0.9}, {"linewidth": 1.5}),
 }
 MARKERS = "os^DvPX"  # of several histories, one for each color
-SPIKE = 100  # a linear axis gives half of the values less than a hundredth of its height
+STEEP = 100  # a linear axis gives half of the values less than a hundredth of its height
+SPIKE = 15  # the same behind the first tenth of a history, where nothing is steep
 
 
 def learning_curves(
@@ -37,8 +38,9 @@ def learning_curves(
 ) -> Axes:
     """A metric of the training data and, where recorded, of the validation data, against epochs or iterations.
 
-    Of K networks trained at once, the mean in a band of ± one standard error. Where the largest value exceeds 100 times the
-    median of a history, so that one spike would flatten all else, the axis is logarithmic; ``ax.set_yscale("linear")`` undoes it.
+    Of K networks trained at once, the mean in a band of ± one standard error. The axis is logarithmic where the largest value
+    exceeds 100 times the median of a history, or 15 times after the first tenth of it: one spike would flatten all else.
+    ``ax.set_yscale("linear")`` undoes it.
 
     Parameters
     ----------
@@ -172,7 +174,9 @@ def _scale(ax: Axes, histories: list[np.ndarray]) -> None:
     if not sizes:
         return
     median = min(float(np.median(size)) for size in sizes)
-    if max(float(size.max()) for size in sizes) > SPIKE * median:
+    behind_start = [size[-(-len(size) // 10) :] for size in sizes]  # a loss begins high, which is no spike
+    later = max((float(size.max()) for size in behind_start if len(size)), default=0.0)
+    if later > SPIKE * median or max(float(size.max()) for size in sizes) > STEEP * median:
         if all(np.all(~(values <= 0)) for values in histories):
             ax.set_yscale("log")
         else:
