@@ -58,7 +58,7 @@ def test_evaluate_and_predict_are_a_line_each(verbose, capfd):
 
     out, err = capfd.readouterr()
     assert err == ""
-    assert re.fullmatch(r"Evaluation \d\.\ds loss=\d\.\d{4} accuracy=0\.\d{4}\nInference \d\.\ds\n", out)
+    assert re.fullmatch(r"Evaluation \d+\.\ds loss=\d\.\d{4} accuracy=0\.\d{4}\nInference \d+\.\ds\n", out)
 
 
 def test_evaluate_refuses_another_verbose():
@@ -179,7 +179,7 @@ def test_on_a_terminal_nothing_is_cut(columns):
     text = " ".join(" ".join(lines).split())
     values = "loss={0}.3457 accuracy={0}.8900 f1={0}.5000 precision={0}.2500".format("0")
     values += " " + re.sub(r"(\w+)=", r"val_\1=", values)
-    assert re.fullmatch(rf"Epoch 1/2 0\.\ds {values} Epoch 2/2 0\.\ds {values}", text)
+    assert re.fullmatch(rf"Epoch 1/2 \d+\.\ds {values} Epoch 2/2 \d+\.\ds {values}", text)
     assert columns < 40 or max(map(len, lines)) <= columns
 
 
@@ -275,7 +275,7 @@ def test_an_interrupt_leaves_the_bar_and_begins_a_new_line():
     os.killpg(terminal.process.pid, signal.SIGINT)
     lines, _ = terminal.frames()
 
-    assert re.match(r"Epoch 1/2: \d+/469 \[00:00<", lines[0])
+    assert re.match(r"Epoch 1/2: \d+/469 \[00:\d\d<", lines[0])
     assert lines[1] == "stopped"
 
 
