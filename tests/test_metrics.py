@@ -364,3 +364,19 @@ def test_averages_are_the_same_to_the_bit_however_many_steps_come_at_once(networ
     assert averages() == averages(1, 2, 70, 200) == averages(64, 128) == averages(250)
     expected = np.average(records["loss"], axis=0, weights=records["weight"])
     np.testing.assert_allclose(averages()["loss"], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+@pytest.mark.parametrize("batch_size", [None, 7])
+def test_numbers_whose_squares_leave_float32(size, batch_size, xp, rng):
+    y = rng.normal(size=(50, 2)) * size
+    z = y * 1.1
+    names = ["r2", "explained_variance", "rmse"]
+
+    found = [compute(xp, metrics.get(name, losses.mean_squared_error), y, z, batch_size=batch_size) for name in names]
+
+    error, deviation = z - y, y - y.mean(axis=0)
+    unexplained = [(error**2).sum(), ((error - error.mean(axis=0)) ** 2).sum()]
+    shares = [1 - value / (deviation**2).sum() for value in unexplained]
+    assert found[:2] == pytest.approx(shares, rel=1e-5)
+    assert found[2] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import reduce
 
 from xpnet.backend import namespace
 from xpnet.losses import Loss
@@ -118,42 +119,50 @@ def means(terms: tuple[Array, ...], weight: Array | None) -> tuple[Array, ...]:
     return tuple([xp.sum(xp.where(counted, t, 0.0) * weight, axis=-1) / total for t in terms])
 
 
-def moments(terms: tuple[Array, ...], weight: Array | None) -> tuple[Array, Array, Array]:
-    """Variance and mean of the union of parts, from theirs.
+def root_mean_square(terms: tuple[Array, ...], weight: Array | None) -> Array:
+    """√ Σ w Σ t² / Σ w over the last axis, the inner sum over the terms; 0 where all weights are 0.
 
-    variance = Σ w (varianceᵢ + (meanᵢ - mean)²) / Σ w,   mean = Σ w meanᵢ / Σ w,   meanᵢ = originᵢ + shiftᵢ
+    Divided by the largest |t| before they are squared, numbers near 1e±25 neither overflow nor vanish in float32.
+    """
+    xp = namespace(terms[0])
+    if weight is not None:
+        terms = tuple([xp.where(weight > 0, t, 0.0) for t in terms])
+    largest = reduce(xp.maximum, [xp.max(xp.abs(t), axis=-1, keepdims=True) for t in terms])
+    largest = xp.where((largest > 0) & xp.isfinite(largest), largest, 1.0)
+    return xp.sqrt(means((sum((t / largest) ** 2 for t in terms),), weight)[0]) * largest[..., 0]
+
+
+def moments(terms: tuple[Array, ...], weight: Array | None) -> tuple[Array, Array, Array]:
+    """Standard deviation and mean of the union of parts, from theirs.
+
+    deviation² = Σ w (deviationᵢ² + (meanᵢ - mean)²) / Σ w,   mean = Σ w meanᵢ / Σ w,   meanᵢ = originᵢ + shiftᵢ
 
     T. F. Chan, G. H. Golub and R. J. LeVeque, "Algorithms for computing the sample variance", The American Statistician
     37 (1983), for any number of parts: nothing cancels. The mean is kept in two numbers, the origin being one of the values
-    that were averaged: the mean of 10⁶ + 0.01 in float32 is no sum of these, and equal values have variance 0 exactly.
+    that were averaged: the mean of 10⁶ + 0.01 in float32 is no sum of these, and equal values have deviation 0 exactly.
 
     Parameters
     ----------
-    terms : (variance, origin, shift), arrays of shape (..., parts)
+    terms : (deviation, origin, shift), arrays of shape (..., parts)
         Of single values (0, value, 0).
     weight : array of shape (parts,), optional
 
     Returns
     -------
-    variance, origin, shift : arrays of shape (...)
+    deviation, origin, shift : arrays of shape (...)
     """
-    variance, origin, shift = terms
+    deviation, origin, shift = terms
     xp = namespace(origin)
     if weight is None:
         first = origin[..., :1]
         d = (origin - first) + shift
-        mean = xp.mean(d, axis=-1, keepdims=True)
-        joint = xp.mean(variance + (d - mean) ** 2, axis=-1)
     else:
-        counted, total = weight > 0, at_least_one(xp.sum(weight))
-        origin = xp.where(counted, origin, 0.0)
+        origin = xp.where(weight > 0, origin, 0.0)
         heaviest = xp.reshape(xp.argmax(weight), (1,))  # at most √parts standard deviations from the mean
         first = xp.take(origin, heaviest, axis=-1)
-        d = xp.where(counted, (origin - first) + shift, 0.0)
-        mean = xp.sum(d * weight, axis=-1, keepdims=True) / total
-        squares = xp.where(counted, variance, 0.0) + (d - mean) ** 2
-        joint = xp.sum(squares * weight, axis=-1) / total
-    return joint, first[..., 0], mean[..., 0]
+        d = xp.where(weight > 0, (origin - first) + shift, 0.0)
+    mean = means((d,), weight)[0]
+    return root_mean_square((deviation, d - mean[..., None]), weight), first[..., 0], mean
 
 
 def at_least_one(total: Array) -> Array:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from xpnet.backend import namespace
 from xpnet.checks import require, set_numbers
-from xpnet.metrics.base import Metric, means, moments
+from xpnet.metrics.base import Metric, moments, root_mean_square
 from xpnet.tree import Array
 
 EPSILON = 2.0**-52  # the least |y| to divide by, scikit-learn's
@@ -74,14 +74,15 @@ class RootMeanSquaredError(_Error):
         _require_multioutput(self.multioutput, "pooled", "uniform_average", "raw_values")
 
     def terms(self, y, z):
-        e = _residual(y, z)
-        return ((e * e).mT,)
+        return (namespace(z).abs(_residual(y, z)).mT,)
 
-    def result(self, squares):
-        xp = namespace(squares)
+    def merge(self, terms, weight=None):
+        return (root_mean_square(terms, weight),)
+
+    def result(self, roots):
+        xp = namespace(roots)
         if self.multioutput == "pooled":
-            return xp.sqrt(xp.mean(squares))
-        roots = xp.sqrt(squares)
+            return xp.sqrt(xp.mean(roots * roots))
         return roots if self.multioutput == "raw_values" else xp.mean(roots)
 
 
@@ -96,9 +97,13 @@ class _Explained(Regression):
     def __post_init__(self):
         _require_multioutput(self.multioutput, "variance_weighted", "uniform_average", "raw_values")
 
-    def _share(self, unexplained: Array, variance: Array) -> Array:
-        """Of outputs whose targets are constant 1 where nothing is unexplained, else 0; they weigh nothing by variance."""
-        xp = namespace(variance)
+    def _share(self, unexplained: Array, deviation: Array) -> Array:
+        """1 - (unexplained / deviation)² of outputs, joined.
+
+        Of one whose targets are constant it is 1 where nothing is unexplained, else 0; such outputs weigh nothing by variance.
+        """
+        xp = namespace(deviation)
+        unexplained, variance = unexplained * unexplained, deviation * deviation
         varies = variance > 0
         share = 1.0 - unexplained / xp.where(varies, variance, 1.0)
         share = xp.where(varies, share, xp.astype(unexplained == 0, variance.dtype))
@@ -132,13 +137,13 @@ class R2(_Explained):
 
     def terms(self, y, z):
         e = _residual(y, z).mT
-        return e * e, *_value(_like(y, z, e))
+        return namespace(e).abs(e), *_value(_like(y, z, e))
 
     def merge(self, terms, weight=None):
-        return *means(terms[:1], weight), *moments(terms[1:], weight)
+        return root_mean_square(terms[:1], weight), *moments(terms[1:], weight)
 
-    def result(self, residual, variance, origin, shift):
-        return self._share(residual, variance)
+    def result(self, residual, deviation, origin, shift):
+        return self._share(residual, deviation)
 
 
 @dataclass(frozen=True)
@@ -169,8 +174,8 @@ class ExplainedVariance(_Explained):
     def merge(self, terms, weight=None):
         return *moments(terms[:3], weight), *moments(terms[3:], weight)
 
-    def result(self, unexplained, error_origin, error_shift, variance, origin, shift):
-        return self._share(unexplained, variance)
+    def result(self, unexplained, error_origin, error_shift, deviation, origin, shift):
+        return self._share(unexplained, deviation)
 
 
 @dataclass(frozen=True)
