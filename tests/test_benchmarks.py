@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("pty", reason="the harness draws progress bars on a pseudo-terminal")
 
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import busy, install, ours, profile, report
+from tests.benchmarks import busy, install, ours, profile, report, same_run
 from tests.benchmarks.cases import CASES, products, read_data, write_data
 from tests.benchmarks.worker import FLOOR, measure
 
@@ -133,3 +133,16 @@ def test_profile_names_every_piece_of_a_step(data):
     assert names[:3] == ["gather x", "gather y", "0 Dense forward"]
     assert {"loss", "metrics", "optimizer", "2 Dense backward", "fit, a step of 10", "GEMM floor"} <= set(names)
     assert all(0 < least <= median < math.inf for _, least, median in rows)
+
+
+def test_the_same_run_has_the_same_hashes(tmp_path, capsys):
+    """NumPy alone: the script is about its bits."""
+    same_run.main([])
+    before = json.loads(capsys.readouterr().out)
+    (tmp_path / "before.json").write_text(json.dumps(before))
+    before["LSTM"]["params"] = "another"
+    (tmp_path / "other.json").write_text(json.dumps(before))
+
+    assert same_run.main(["--compare", str(tmp_path / "before.json")]) == 0
+    assert same_run.main(["--compare", str(tmp_path / "other.json")]) == 1
+    assert "LSTM: params" in capsys.readouterr().out
