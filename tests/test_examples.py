@@ -11,13 +11,25 @@ from tests.scripts import EXAMPLES, run
 from xpnet.errors import install_command
 
 
+def test_mnist_runs_alone_in_an_empty_folder(tmp_path):
+    """On the small digits, which need no download."""
+    pytest.importorskip("sklearn")
+    code = (EXAMPLES / "mnist.py").read_text(encoding="utf-8")
+    (tmp_path / "mnist.py").write_text(code.replace("datasets.mnist()", "datasets.digits()"), encoding="utf-8")
+    out = run("mnist.py", cwd=tmp_path).stdout
+
+    assert float(re.search(r"Test accuracy ([\d.]+)%", out)[1]) >= 96
+    assert len(code.splitlines()) <= 40
+    assert "argparse" not in code
+
+
 @pytest.mark.parametrize("backend", EXAMPLES_ON)
-def test_mnist_on_the_small_digits(backend, tmp_path):
+def test_mnist_cli_on_the_small_digits(backend, tmp_path):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     plot, report = tmp_path / "plot.png", tmp_path / "new" / "report.json"
     arguments = ["--dataset", "digits", "--backend", backend, "--json", report, "--plot", plot]
-    out = run(EXAMPLES / "mnist.py", *arguments).stdout
+    out = run(EXAMPLES / "mnist_cli.py", *arguments).stdout
 
     result = json.loads(report.read_text())
     assert result["test_accuracy"] >= 0.96
@@ -41,7 +53,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_training(arguments, mes
     pytest.importorskip("matplotlib")
     (tmp_path / "file").touch()
     arguments = [argument.format(folder=tmp_path) for argument in arguments]
-    done = run(EXAMPLES / "mnist.py", *arguments, status=2)
+    done = run(EXAMPLES / "mnist_cli.py", *arguments, status=2)
 
     assert re.search(message, done.stderr)
     assert not done.stdout
@@ -50,7 +62,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_training(arguments, mes
 def test_missing_matplotlib_is_said_before_training(tmp_path):
     """A module of that name that cannot be imported stands before the installed one."""
     (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError(name='matplotlib')", encoding="utf-8")
-    done = run(EXAMPLES / "mnist.py", "--plot", tmp_path / "plot.png", status=2, path=[tmp_path])
+    done = run(EXAMPLES / "mnist_cli.py", "--plot", tmp_path / "plot.png", status=2, path=[tmp_path])
 
     assert f"argument --plot: matplotlib.figure is not installed; run: {install_command('plot')}" in done.stderr
     assert not (tmp_path / "plot.png").exists()
@@ -59,7 +71,7 @@ def test_missing_matplotlib_is_said_before_training(tmp_path):
 @pytest.mark.parametrize(
     ("script", "module", "extra"),
     [
-        ("mnist.py", "sklearn", "sklearn"),
+        ("mnist_cli.py", "sklearn", "sklearn"),
         ("report_d_demo.py", "matplotlib", "plot"),
         ("report_e_slides.py", "sklearn", "sklearn"),
     ],

@@ -232,7 +232,7 @@ def agreement(job: Job) -> None:
 def examples(job: Job) -> None:
     """The example scripts on the MNIST of $XPNET_DATA."""
     backend = ["--backend", "numpy" if job.dry else "cupy"]
-    commands = {"mnist.py": ["--dataset", "digits" if job.dry else "mnist", "--epochs", "1" if job.dry else "5"]}
+    commands = {"mnist_cli.py": ["--dataset", "digits" if job.dry else "mnist", "--epochs", "1" if job.dry else "5"]}
     if not job.dry:
         commands |= {"mnist_cnn.py": ["--epochs", "1"], "row_lstm.py": ["--quick"], "char_rnn.py": ["--quick"]}
         commands |= {path.name: ["--quick"] for path in sorted((ROOT / "examples").glob("report_*.py"))}
