@@ -28,6 +28,7 @@ def test_no_page_links_to_a_line_number():
         assert not re.search(r"\]\([^)\s]+#L\d+\)", page.read_text(encoding="utf-8")), page.name
 
 
+@pytest.mark.slow
 def test_the_example_of_backprop_prints_what_it_shows():
     pytest.importorskip("sklearn")
     code, shown = re.search(r"```python\n(.*?)```\s+prints\s+```text\n(.*?)```", BACKPROP, re.DOTALL).groups()

@@ -15,6 +15,8 @@ from tests.benchmarks import busy, install, ours, profile, report, same_run
 from tests.benchmarks.cases import CASES, products, read_data, write_data
 from tests.benchmarks.worker import FLOOR, measure
 
+pytestmark = pytest.mark.slow
+
 TINY = CASES["tiny"]
 
 

@@ -10,6 +10,8 @@ from tests.conftest import EXAMPLES_ON
 from tests.scripts import EXAMPLES, run
 from xpnet.errors import install_command
 
+pytestmark = pytest.mark.slow
+
 
 def test_mnist_runs_alone_in_an_empty_folder(tmp_path):
     """On the small digits, which need no download."""

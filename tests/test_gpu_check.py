@@ -9,6 +9,8 @@ pytest.importorskip("pty", reason="the benchmarks draw progress bars on a pseudo
 
 from tests.benchmarks import gpu_check, gpu_probes, gpu_report
 
+pytestmark = pytest.mark.slow
+
 AGES = 600.0  # seconds: on a busy machine a process may take many to start
 
 

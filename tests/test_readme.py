@@ -11,6 +11,8 @@ from tests.scripts import ROOT, run
 from xpnet.backend.switch import EXTRAS
 from xpnet.layers import dense
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 

@@ -11,6 +11,8 @@ import xpnet
 from tests.scripts import EXAMPLES, run
 from xpnet.special import softmax
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def real_mnist():

@@ -8,6 +8,8 @@ import pytest
 from tests.scripts import EXAMPLES, run
 from xpnet import DatasetError, datasets
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def real_mnist():
