@@ -14,11 +14,11 @@ NAMES = (
 
 
 class Counts(ctypes.Structure):
-    """What was done so far in this process; `waits` are calls that synchronize, besides copies."""
+    """What was done so far in this process; `moves` are copies within a device, `waits` calls that synchronize."""
 
     _fields_ = [
         (name, ctypes.c_ulonglong)
-        for name in ("launches", "products", "uploads", "upload_bytes", "downloads", "download_bytes", "waits")
+        for name in ("launches", "products", "uploads", "upload_bytes", "downloads", "download_bytes", "moves", "waits")
     ]
 
 

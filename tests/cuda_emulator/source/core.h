@@ -36,7 +36,7 @@ bool valid_stream(void* stream);
 size_t device_bytes(const void* p);
 int complain(int error, const char* format, ...);  // says on stderr what is wrong, returns the error
 int current_device();
-struct Counts { unsigned long long launches, products, uploads, upload_bytes, downloads, download_bytes, waits; };
+struct Counts { unsigned long long launches, products, uploads, upload_bytes, downloads, download_bytes, moves, waits; };
 extern Counts counts;  // of what was done so far in this process
 }  // namespace fk
 #pragma GCC visibility pop

@@ -154,6 +154,7 @@ static void catch_signals() {
 // FAKECUDA_FTZ=1: kernels compiled with -ftz=true, as CuPy's are, flush denormals; those of float64 too, unlike a GPU's
 static const bool FTZ = setting("FAKECUDA_FTZ", 0);
 static const unsigned FLUSH = 0x8040;  // of results and of operands
+static const bool TRACE = setting("FAKECUDA_TRACE", 0);
 
 static int check_argument(Function* f, int i, const void* p) {
   if (!p || device_bytes(p)) return 0;
@@ -172,6 +173,7 @@ static int check_arguments(Function* f, void** arguments) {
 static int execute(Function* f, const unsigned* size, unsigned shared, void** arguments, bool cooperative) {
   if (int e = check_arguments(f, arguments)) return e;
   counts.launches++;
+  if (TRACE) fprintf(stderr, "fakecuda: kernel %s\n", f->kernel->name);
   FkModule* m = f->module;
   *(Index*)m->grid_dim = {size[0], size[1], size[2]};
   *(Index*)m->block_dim = {size[3], size[4], size[5]};

@@ -143,6 +143,7 @@ static int copy(void* to, const void* from, size_t n, cudaMemcpyKind kind) {
   memmove(to, from, n);
   if (to_device && !from_device) counts.uploads++, counts.upload_bytes += n;
   if (from_device && !to_device) counts.downloads++, counts.download_bytes += n;
+  if (from_device && to_device) counts.moves++;
   return 0;
 }
 FK_API cudaError_t cudaMemcpy(void* to, const void* from, size_t n, cudaMemcpyKind kind) {
