@@ -44,7 +44,7 @@ def test_a_module_that_is_missing_names_the_command():
     with pytest.raises(ImportError) as caught:
         errors.optional_import("no_such_module.part", "plot")
 
-    assert str(caught.value) == f"no_such_module.part is not installed; run: {errors.install_command('plot')}"
+    assert str(caught.value) == f"no_such_module.part is not installed. Run: {errors.install_command('plot')}"
 
 
 def test_a_module_that_another_one_misses_is_not_blamed(tmp_path, monkeypatch):

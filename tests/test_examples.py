@@ -66,7 +66,7 @@ def test_missing_matplotlib_is_said_before_training(tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError(name='matplotlib')", encoding="utf-8")
     done = run(EXAMPLES / "mnist_cli.py", "--plot", tmp_path / "plot.png", status=2, path=[tmp_path])
 
-    assert f"argument --plot: matplotlib.figure is not installed; run: {install_command('plot')}" in done.stderr
+    assert f"argument --plot: matplotlib.figure is not installed. Run: {install_command('plot')}" in done.stderr
     assert not (tmp_path / "plot.png").exists()
 
 
@@ -84,7 +84,7 @@ def test_a_missing_package_is_said_at_the_start(script, module, extra, tmp_path)
     (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError(name={module!r})", encoding="utf-8")
     done = run(EXAMPLES / script, status=1, path=[tmp_path])
 
-    assert done.stderr.endswith(f"is not installed; run: {install_command(extra)}\n")
+    assert done.stderr.endswith(f"is not installed. Run: {install_command(extra)}\n")
     assert not done.stdout
 
 

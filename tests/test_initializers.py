@@ -199,16 +199,16 @@ def test_get_of_an_unknown_one_lists_the_names(unknown):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Uniform(1, -1), "low must be <= high; swap them. Received: low=1.0, high=-1.0"),
-        (lambda: Normal(-1), "stddev must be >= 0; drop its sign. Received: stddev=-1.0"),
-        (lambda: TruncatedNormal(-1), "stddev must be >= 0; drop its sign. Received: stddev=-1.0"),
+        (lambda: Uniform(1, -1), "low must be at most high. Swap them. Received: low=1.0, high=-1.0"),
+        (lambda: Normal(-1), "stddev must be at least 0. Received: stddev=-1.0"),
+        (lambda: TruncatedNormal(-1), "stddev must be at least 0. Received: stddev=-1.0"),
         (lambda: Normal(math.nan), "stddev must be a number in (-inf, inf). Received: stddev=nan"),
         (lambda: Uniform(0, math.inf), "high must be a number in (-inf, inf). Received: high=inf"),
         (lambda: Constant("1"), "value must be a number in (-inf, inf). Received: value='1'"),
         (lambda: Orthogonal(None), "gain must be a number in (-inf, inf). Received: gain=None"),
         (
             lambda: Orthogonal()(rng(), (3,)),
-            "Orthogonal takes 2 axes or more; use Normal for a vector. Received: shape=(3,)",
+            "Orthogonal needs a shape of at least 2 axes. Use Normal for a vector. Received: shape=(3,)",
         ),
     ],
 )

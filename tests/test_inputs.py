@@ -263,7 +263,7 @@ def test_an_array_in_the_place_of_batch_size_was_meant_for_another_argument(xp, 
     model = regression(xp).build((2,))
 
     for call in (model.fit, model.evaluate):
-        assert "sample_weight=..., and so validation_data=(x, y)" in refused(call, X, Y, meant)
+        assert "Pass sample_weight=... and validation_data=(x, y) by name" in refused(call, X, Y, meant)
 
 
 # ---------------------------------------------------------------------- names of others

@@ -317,7 +317,7 @@ def test_metrics_of_gaussian_predictions_take_the_means(xp):
 
 
 def test_accuracy_of_one_output_is_refused(xp):
-    with pytest.raises(ValueError, match="take BinaryAccuracy"):
+    with pytest.raises(ValueError, match=r"Use BinaryAccuracy for one output\. Received: 1 output"):
         compute(xp, Accuracy(), np.ones((2, 1)), np.ones((2, 1)))
 
 

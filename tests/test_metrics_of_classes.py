@@ -340,10 +340,10 @@ def test_metrics_that_do_not_fit_are_refused(rng):
     """Shapes alone: NumPy."""
     y, z = rng.integers(0, 2, (6, 3)) * 1.0, rng.normal(size=(6, 3))
     for name in ("balanced_accuracy", "confusion_matrix"):
-        with pytest.raises(ValueError, match=f"{name} is of classes that exclude each other.*Received: 3 outputs"):
+        with pytest.raises(ValueError, match=f"{name} needs classes that exclude each other.*Received: 3 outputs"):
             evaluate("numpy", [name], "binary_cross_entropy", z, y)
     for name in ("f1", "auc", "log_loss", "confusion_matrix"):
-        with pytest.raises(ValueError, match="needs an output for each class"):
+        with pytest.raises(ValueError, match=r"needs (an|one) output for each class"):
             evaluate("numpy", [name], "categorical_cross_entropy", z[:, :1], np.zeros(6, int))
     with pytest.raises(ValueError, match=r'average="binary" needs one output or two classes.*Received: 3 outputs'):
         evaluate("numpy", [F1("binary")], "softmax_cross_entropy", z, y.argmax(axis=1))

@@ -611,7 +611,7 @@ MORE_BAD = {
     "metric of numbers for labels": ({"metrics": ["mae"]}, {}, "mae compares each output with a number"),
     "top 5 of 3 classes": ({"metrics": ["top_5_accuracy"]}, {}, "needs more than 5 classes"),
     "classes of one output": (
-        {"loss": "mean_squared_error", "layers": [Dense(1)]}, {}, "accuracy compares classes",
+        {"loss": "mean_squared_error", "layers": [Dense(1)]}, {}, "accuracy needs one output for each class",
     ),
     "class weights by name": ({}, {"class_weight": "equal"}, "class_weight is a dict"),
     "validation_freq": ({}, {"validation_freq": 2.0}, "validation_freq is a number of epochs"),

@@ -30,12 +30,12 @@ def metric(name):
         (metric, "f1_score", 'Write "f1"'),
         (metric, "acc", 'Write "accuracy"'),
         (metric, "sparse_categorical_accuracy", 'Write "accuracy"'),
-        (metric, "mean_absolute_percentage_error", 'Write "mape", which is a fraction and not percent'),
+        (metric, "mean_absolute_percentage_error", 'Write "mape", which is a fraction, not a percentage'),
         (metric, metrics.AUC, "Make an object of the class: AUC(...)"),
         (optimizers.get, "Adam", 'Did you mean "adam"?'),
         (optimizers.get, "rms_prop", 'Did you mean "rmsprop"?'),
         (optimizers.get, "nadam", 'Write "adam"'),
-        (optimizers.get, "lbfgs", 'Write "adam" or "sgd": every method here goes by the gradient of a mini-batch'),
+        (optimizers.get, "lbfgs", 'Write "adam" or "sgd"; every optimizer here uses only the gradient of a mini-batch'),
         (optimizers.get, optimizers.SGD, "Make an object of the class: SGD(...)"),
         (initializers.get, "kaiming_normal_", 'Write "he_normal"'),
         (initializers.get, "xavier_uniform", 'Write "glorot_uniform"'),
@@ -74,5 +74,5 @@ def test_a_choice_that_is_no_name_is_refused(value):
 
 @pytest.mark.parametrize(("get", "remedy"), [(losses.get, r"losses\.Loss with"), (metric, r"metrics\.Metric with")])
 def test_a_function_is_answered_with_the_class_to_derive_from(get, remedy):
-    with pytest.raises(ValueError, match=rf"is a subclass of xpnet\.{remedy}.*Received: <function"):
+    with pytest.raises(ValueError, match=rf"(is|must be) a subclass of xpnet\.{remedy}.*Received: <function"):
         get(lambda y, z: y)

@@ -267,7 +267,7 @@ def test_initial_values(rng):
     ("make", "message"),
     [
         (lambda: LSTM(0), "units must be an integer of at least 1. Received: units=0"),
-        (lambda: LSTM(64, 32), r"LSTM is given no size of its input.*Write LSTM\(32\). Received: return_sequences=32"),
+        (lambda: LSTM(64, 32), r"LSTM does not accept an input size.*Write LSTM\(32\). Received: return_sequences=32"),
         (lambda: GRU(3, truncate=0), "truncate must be an integer of at least 1. Received: truncate=0"),
         (
             lambda: Bidirectional(SimpleRNN(3, mask_value=-1.0, return_sequences=True), merge="add"),

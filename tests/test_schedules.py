@@ -203,25 +203,31 @@ def test_get_of_something_else(value):
         (lambda: Exponential(1, 0.5, 2.5), f"decay_steps {COUNT} decay_steps=2.5"),
         (lambda: CosineRestarts(1, 5, cycle_multiplier=0), f"cycle_multiplier {COUNT} cycle_multiplier=0"),
         (lambda: Piecewise([0], [1, 2]), f"boundaries[0] {COUNT} boundaries[0]=0"),
-        (lambda: Piecewise([5, 5], [1, 2, 3]), "boundaries must increase; sort them. Received: boundaries=(5, 5)"),
+        (
+            lambda: Piecewise([5, 5], [1, 2, 3]),
+            "boundaries must increase. Sort them and remove duplicates. Received: boundaries=(5, 5)",
+        ),
         (
             lambda: Piecewise([5], [1]),
-            "there must be one value more than boundaries: before, between and after them. "
+            "values must hold one entry more than boundaries. Give the values before, between and after the boundaries. "
             "Received: values=(1.0,), boundaries=(5,)",
         ),
         (
             lambda: WarmUp(5, Constant(1, restart_every_epoch=True)),
-            "then cannot restart alone; give restart_every_epoch=True to WarmUp. "
+            "then must not restart every epoch by itself. Set restart_every_epoch=True on WarmUp instead. "
             "Received: then=Constant(restart_every_epoch=True, value=1.0)",
         ),
-        (lambda: OneCycle(1, 10, rise=1), "rise, the share of steps up to the peak, must be < 1. Received: rise=1.0"),
+        (
+            lambda: OneCycle(1, 10, rise=1),
+            "rise, the share of steps before the peak, must be less than 1. Received: rise=1.0",
+        ),
         (
             lambda: OneCycle(1, 10, div_factor=0.5),
-            "div_factor must be >= 1: the peak is divided by it. Received: div_factor=0.5",
+            "div_factor, a divisor of the peak, must be at least 1. Received: div_factor=0.5",
         ),
         (
             lambda: OneCycle(1, 10, final_div_factor=0),
-            "final_div_factor must be >= 1: the peak is divided by it. Received: final_div_factor=0.0",
+            "final_div_factor, a divisor of the peak, must be at least 1. Received: final_div_factor=0.0",
         ),
     ],
 )
@@ -294,5 +300,5 @@ def test_against_keras(ours, theirs, settings):
 
 
 def test_a_function_of_anything_but_the_step_is_refused():
-    with pytest.raises(ValueError, match=r"takes the step, counted from 0, alone\. Received: .*'rate'"):
+    with pytest.raises(ValueError, match=r"must accept one argument, the step counted from 0\. Received: .*'rate'"):
         schedules.get(lambda epoch, rate: 0.9 * rate)

@@ -1,4 +1,4 @@
-"""Checks of settings, made when the object that holds them is; an error says the rule, and what was received."""
+"""Checks of settings, called when an object is created. Every error states the rule and the value received."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def require(holds: bool, rule: str, received: Any) -> None:
 def unknown_name(
     rule: str, name: Any, names: Iterable[str], elsewhere: Mapping[str, str] = MappingProxyType({}), setting: str = ""
 ) -> ValueError:
-    """The error for a name that is not among `names`, with the one that may have been meant.
+    """Return the error for a name that is not one of `names`, with a suggestion.
 
     Parameters
     ----------
     rule : str
-        Such as "An optimizer is an object such as SGD(0.1) or one of"; the names follow.
+        The start of the message, such as "An optimizer must be an object such as SGD(0.1) or one of". The names follow it.
     name : Any
-        As it was received.
+        The value received.
     names : iterable of str
+        The known names.
     elsewhere : mapping of str to str, optional
-        From a name in another library, in small letters and digits alone, to what to write here.
+        Maps a name from another library, as `plain` returns it, to what to write here.
     setting : str, optional
-        The argument that held the name.
+        The argument that received the name.
     """
     by_plain = {plain(one): one for one in names}
     advice = ""
     if isinstance(name, str):
-        near = importlib.import_module("difflib").get_close_matches(
-            plain(name), by_plain, 1
-        )  # 1 ms that only errors need
+        difflib = importlib.import_module("difflib")  # takes 1 ms, so only errors import it
+        near = difflib.get_close_matches(plain(name), by_plain, 1)
         if plain(name) in elsewhere:
             advice = f" Write {elsewhere[plain(name)]}."
         elif near:
@@ -54,23 +54,23 @@ def unknown_name(
 
 
 def plain(name: str) -> str:
-    """A name in small letters and digits alone."""
+    """The letters and digits of a name, in lower case."""
     return "".join(filter(str.isalnum, name.lower()))
 
 
 def require_choice(setting: str, value: Any, *choices: str) -> None:
-    """Raise ValueError unless the setting has one of these values."""
+    """Raise ValueError unless the setting is one of these choices."""
     if not (isinstance(value, str) and value in choices):
         raise unknown_name(f"{setting} must be one of", value, choices, setting=setting)
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
-    """Whether `value` is a whole number of Python or NumPy; True and False are not."""
+    """Whether `value` is a Python or NumPy integer. True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def count(name: str, value: Any) -> int:
-    """The value as a Python int; an integer of at least 1, or ValueError."""
+    """Return the value as a Python int; raise ValueError unless it is an integer of at least 1."""
     require(is_integer(value) and value >= 1, f"{name} must be an integer of at least 1", f"{name}={value!r}")
     return int(value)
 
@@ -82,16 +82,16 @@ def require_positive(**settings: Any) -> None:
 
 
 def share_of(n: int, share: Any) -> Fraction:
-    """share · n as decimals have it: 0.9 of 100 is 90, and 1 - 0.9 of 100 is 10, where floats make 9.99..."""
+    """share · n in exact decimal arithmetic: n - 0.9 n is 10 for n = 100, where floats give 9.99..."""
     return Fraction(str(share)) * n
 
 
 def require_batch_size(batch_size: Any) -> int:
-    """`count`, where arrays arrive that were meant for another argument."""
+    """Like `count`, with advice for an array that was meant for another argument."""
     if hasattr(batch_size, "__len__"):
         raise ValueError(
-            "batch_size, the argument after x and y, is an integer of at least 1. Give weights by name, sample_weight=..., and "
-            f"so validation_data=(x, y). Received: batch_size of type {type(batch_size).__name__}"
+            "batch_size, the argument after x and y, must be an integer of at least 1. Pass sample_weight=... and "
+            f"validation_data=(x, y) by name. Received: batch_size of type {type(batch_size).__name__}"
         )
     return count("batch_size", batch_size)
 
@@ -111,16 +111,16 @@ def set_integers(settings: Any, *names: str) -> None:
 
 
 def boolean(name: str, value: Any) -> bool:
-    """The value as a Python bool, or ValueError: ``LSTM(64, 32)`` is not two layers."""
+    """Return the value as a Python bool; raise ValueError for other values, as in ``LSTM(64, 32)``."""
     require(isinstance(value, (bool, np.bool_)), f"{name} must be True or False", f"{name}={value!r}")
     return bool(value)
 
 
 def require_no_input_size(layer: str, setting: str, value: Any, remedy: str) -> None:
-    """Raise ValueError where the size of a layer's input has pushed a size into this setting, as in ``Dense(784, 100)``."""
+    """Raise ValueError if this setting received a size because the input size came first, as in ``Dense(784, 100)``."""
     if is_integer(value) and value > 1:
         raise ValueError(
-            f"{layer} is given no size of its input, which comes with the data. Write {remedy}. Received: {setting}={value!r}"
+            f"{layer} does not accept an input size, which comes with the data. Write {remedy}. Received: {setting}={value!r}"
         )
 
 
@@ -131,9 +131,9 @@ def set_booleans(settings: Any, *names: str) -> None:
 
 
 def number(name: str, value: Any, interval: str) -> float:
-    """The value as a Python float; a number in the interval, such as "[0, 1)", or ValueError.
+    """Return the value as a Python float; raise ValueError unless it is a number in the interval, such as "[0, 1)".
 
-    As a NumPy float64 it would turn float32 arrays that it meets into float64.
+    A NumPy float64 would turn float32 arrays into float64 arrays in arithmetic.
     """
     low, high = map(float, interval[1:-1].split(","))
     x = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan

@@ -1,8 +1,8 @@
-"""Initial values of parameters, drawn on the host with NumPy: one seed is one network, on every backend.
+"""Initial values of parameters, drawn on the host with NumPy, so that a seed gives the same network on every backend.
 
-``initializer(rng, shape, fan_in=None, fan_out=None)`` gives a float64 array. Weights are ``(in, out)``,
-convolution kernels ``(*window, in, out)``. Fans that are not given come from the shape, as in Keras:
-fan_in = prod(window) · in, fan_out = prod(window) · out; both are the length of a vector.
+``initializer(rng, shape, fan_in=None, fan_out=None)`` returns a float64 array. Weights have shape ``(in, out)``, and
+convolution kernels have shape ``(*window, in, out)``. By default the fans come from the shape, as in Keras:
+fan_in = prod(window) · in and fan_out = prod(window) · out. For a vector, both are its length.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from xpnet.checks import require, set_numbers, unknown_name
 
 @dataclass(frozen=True)
 class Initializer(ABC):
-    """Draws the initial value of a parameter. Settings that are not finite, or break the rule beside the formula: ValueError."""
+    """Draws the initial values of a parameter: the base class
+
+    Raises
+    ------
+    ValueError
+        A setting is not finite or is out of the range that its entry states.
+    """
 
     def __post_init__(self) -> None:
         set_numbers(self, "(-inf, inf)", *(field.name for field in fields(self)))
@@ -28,7 +34,7 @@ class Initializer(ABC):
     def __call__(
         self, rng: np.random.Generator, shape: tuple[int, ...], fan_in: int | None = None, fan_out: int | None = None
     ) -> np.ndarray:
-        """Draw the values: float64, of `shape`."""
+        """Return float64 values of `shape`."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,12 @@ class Ones(Initializer):
 
 @dataclass(frozen=True)
 class Constant(Initializer):
-    """W = value"""
+    """W = value
+
+    Parameters
+    ----------
+    value : float, default 0.0
+    """
 
     value: float = 0.0
 
@@ -59,14 +70,21 @@ class Constant(Initializer):
 
 @dataclass(frozen=True)
 class Uniform(Initializer):
-    """W ~ U(low, high),   low <= high"""
+    """W ~ U(low, high)
+
+    Parameters
+    ----------
+    low : float, default -0.05
+    high : float, default 0.05
+        At least `low`.
+    """
 
     low: float = -0.05
     high: float = 0.05
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.low <= self.high, "low must be <= high; swap them", f"low={self.low}, high={self.high}")
+        require(self.low <= self.high, "low must be at most high. Swap them", f"low={self.low}, high={self.high}")
 
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
         return rng.uniform(self.low, self.high, shape)
@@ -74,14 +92,21 @@ class Uniform(Initializer):
 
 @dataclass(frozen=True)
 class Normal(Initializer):
-    """W ~ N(mean, stddev²),   stddev >= 0"""
+    """W ~ N(mean, stddev²)
+
+    Parameters
+    ----------
+    stddev : float, default 0.05
+        At least 0.
+    mean : float, default 0.0
+    """
 
     stddev: float = 0.05
     mean: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.stddev >= 0, "stddev must be >= 0; drop its sign", f"stddev={self.stddev}")
+        require(self.stddev >= 0, "stddev must be at least 0", f"stddev={self.stddev}")
 
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
         return rng.normal(self.mean, self.stddev, shape)
@@ -89,11 +114,18 @@ class Normal(Initializer):
 
 @dataclass(frozen=True)
 class TruncatedNormal(Normal):
-    """W ~ N(mean, stddev²) given |W - mean| <= 2 stddev:   `stddev` is that before the cut, as in Keras"""
+    """W ~ N(mean, stddev²) given |W - mean| <= 2 stddev
+
+    Parameters
+    ----------
+    stddev : float, default 0.05
+        The standard deviation before truncation, as in Keras; at least 0.
+    mean : float, default 0.0
+    """
 
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
         z = rng.standard_normal(shape)
-        while np.any(outside := np.abs(z) > 2):  # 4.6 % at first
+        while np.any(outside := np.abs(z) > 2):  # 4.6 % in the first pass
             z[outside] = rng.standard_normal(np.count_nonzero(outside))
         z *= self.stddev
         z += self.mean
@@ -102,27 +134,33 @@ class TruncatedNormal(Normal):
 
 @dataclass(frozen=True)
 class Orthogonal(Initializer):
-    """WᵀW = gain² 1, or WWᵀ = gain² 1 if that is smaller,   W as a matrix (prod(shape[:-1]), shape[-1])
+    """WᵀW = gain² 1 if W has at least as many rows as columns, else WWᵀ = gain² 1
 
-    A. Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks",
-    ICLR 2014.
+    W is the parameter reshaped to a matrix of shape (prod(shape[:-1]), shape[-1]).
+    A. Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks", ICLR 2014.
+
+    Parameters
+    ----------
+    gain : float, default 1.0
+        The length of the orthogonal rows or columns.
     """
 
     gain: float = 1.0
 
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
-        require(len(shape) >= 2, "Orthogonal takes 2 axes or more; use Normal for a vector", f"{shape=}")
+        require(len(shape) >= 2, "Orthogonal needs a shape of at least 2 axes. Use Normal for a vector", f"{shape=}")
         rows, columns = math.prod(shape[:-1]), shape[-1]
         Q, R = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
-        Q *= self.gain * np.copysign(1.0, np.diag(R))  # with R's diagonal positive, all Q are equally likely
+        Q *= self.gain * np.copysign(1.0, np.diag(R))  # a positive diagonal of R makes all Q equally likely
         return (Q if rows >= columns else Q.T).reshape(shape)
 
 
 @dataclass(frozen=True)
 class VarianceScaling(Initializer):
-    """E W = 0,   Var W = scale / fan:   the base of the six below
+    """E W = 0,   Var W = scale / fan:   the base class of the six initializers below
 
-    The normal ones are cut at 2 standard deviations of the uncut normal, as in Keras; Var W is after the cut.
+    The normal initializers truncate at 2 standard deviations of the original normal distribution, as in Keras. Var W is
+    the variance after truncation.
     """
 
     scale: ClassVar[float]
@@ -152,9 +190,9 @@ class LeCunUniform(VarianceScaling):
 
 @dataclass(frozen=True)
 class LeCunNormal(VarianceScaling):
-    """W ~ N(0, 1 / fan_in), cut at 2 standard deviations
+    """W ~ N(0, 1 / fan_in), truncated at 2 standard deviations
 
-    Y. LeCun et al., "Efficient BackProp", 1998. SELU needs it (G. Klambauer et al., "Self-normalizing neural
+    Y. LeCun et al., "Efficient BackProp", 1998. `SELU` relies on it (G. Klambauer et al., "Self-normalizing neural
     networks", NIPS 2017).
     """
 
@@ -174,7 +212,7 @@ class GlorotUniform(VarianceScaling):
 
 @dataclass(frozen=True)
 class GlorotNormal(VarianceScaling):
-    """W ~ N(0, 2 / (fan_in + fan_out)), cut at 2 standard deviations;   also called Xavier
+    """W ~ N(0, 2 / (fan_in + fan_out)), truncated at 2 standard deviations;   also called Xavier
 
     X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks",
     AISTATS 2010.
@@ -187,7 +225,7 @@ class GlorotNormal(VarianceScaling):
 class HeUniform(VarianceScaling):
     """W ~ U(-a, a),   a = sqrt(6 / fan_in)
 
-    K. He et al., "Delving deep into rectifiers", ICCV 2015. Twice LeCun's variance: ReLU passes half of it.
+    K. He et al., "Delving deep into rectifiers", ICCV 2015. The variance is twice LeCun's, because ReLU halves it.
     """
 
     scale, fan, distribution = 2, "in", "uniform"
@@ -195,24 +233,24 @@ class HeUniform(VarianceScaling):
 
 @dataclass(frozen=True)
 class HeNormal(VarianceScaling):
-    """W ~ N(0, 2 / fan_in), cut at 2 standard deviations
+    """W ~ N(0, 2 / fan_in), truncated at 2 standard deviations
 
-    K. He et al., "Delving deep into rectifiers", ICCV 2015. Twice LeCun's variance: ReLU passes half of it.
+    K. He et al., "Delving deep into rectifiers", ICCV 2015. The variance is twice LeCun's, because ReLU halves it.
     """
 
     scale, fan, distribution = 2, "in", "normal"
 
 
 def get(initializer):
-    """The initializer of a name such as "glorot_uniform", with its default settings; an object as it is.
+    """Return the initializer with this name, such as "glorot_uniform", with its default settings, or an object unchanged.
 
-    A function of one's own is called as initializers are, and the shape of what it returns checked.
+    A function of your own is called like an initializer. The shape of its result is checked.
     """
     if isinstance(initializer, str) and initializer in _BY_NAME:
         return _BY_NAME[initializer]()
     if not callable(initializer) or isinstance(initializer, type):
         raise unknown_name(
-            "An initializer is an object such as Normal(0.01) or one of", initializer, _BY_NAME, _ELSEWHERE
+            "An initializer must be an object such as Normal(0.01) or one of", initializer, _BY_NAME, _ELSEWHERE
         )
     if isinstance(initializer, Initializer):
         return initializer
@@ -232,7 +270,7 @@ def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return window * shape[-2], window * shape[-1]
 
 
-_STDDEV_AFTER_CUT = 0.87962566103423978  # of z ~ N(0, 1) given |z| <= 2
+_STDDEV_AFTER_CUT = 0.87962566103423978  # the standard deviation of z ~ N(0, 1) given |z| <= 2
 _BY_NAME: dict[str, type[Initializer]] = {
     "zeros": Zeros,
     "ones": Ones,

@@ -1,4 +1,4 @@
-"""Imports that wait until a name is used, so that ``import xpnet`` stays quick: each module of dataclasses costs 3 to 8 ms."""
+"""Lazy imports, which keep ``import xpnet`` fast: each module of dataclasses takes 3 to 8 ms to import."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 
 def lazy_names(package: str, modules: dict[str, list[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The ``__getattr__`` and ``__dir__`` (PEP 562) of a package whose names are found in its modules when first used.
+    """Return ``__getattr__`` and ``__dir__`` (PEP 562) for a package that imports a module when one of its names is used.
 
     Parameters
     ----------
     package : str
+        The full name of the package.
     modules : dict
-        For each module of the package, the public names in it.
+        Maps each module of the package to its public names.
     """
     home = {name: module for module, names in modules.items() for name in names}
 

@@ -1,11 +1,12 @@
-"""Randomness that agrees on every backend: one seed is one run.
+"""Random numbers that agree on every backend, so that a seed determines the run.
 
-Initial weights and shuffles are drawn on the host, by NumPy's Philox generator, and moved. What is random inside a
-training step (dropout masks) comes from a counter-based integer hash written in Array API integer operations: a pure
-function of (seed, step, layer, element), bit-identical on every library, with nothing to move and no state to keep.
+NumPy's Philox generator draws initial weights and shuffles on the host, and the backend moves them to the device. Random
+numbers inside a training step, such as dropout masks, come from a counter-based integer hash, written in Array API integer
+operations. The hash is a pure function of (seed, step, layer, element). It is bit-identical in every library and needs
+neither transfers nor stored state.
 
-The carrier is int32, the one integer type on which every library multiplies with wrap-around; its right shift copies
-the sign, so `_shift` masks it off. The hash is the two-round multiply-xorshift of C. Wellons ("Prospecting for hash
+The hash uses int32, the only integer type whose products wrap around in every library. A right shift of int32 copies the
+sign bit, so `_shift` masks it off. The hash is the two-round multiply-xorshift of C. Wellons ("Prospecting for hash
 functions", 2018), with a second key word between the rounds.
 """
 
@@ -23,27 +24,28 @@ PURPOSES = ("weights", "shuffle", "dropout")
 
 
 def host_rng(seed: int, purpose: str, *position: int) -> np.random.Generator:
-    """A generator of its own for each (seed, purpose, position): drawing from one never moves another."""
+    """Return a separate generator for each (seed, purpose, position); drawing from one does not affect another."""
     return np.random.Generator(np.random.Philox(_seed_sequence(seed, purpose, *position)))
 
 
 def step_keys(seed: int, steps: np.ndarray | range) -> np.ndarray:
-    """The random key of each training step: int32 of shape (steps, 2), on the host."""
+    """Return the random key of each training step: int32 of shape (steps, 2), on the host."""
     words = _seed_sequence(seed, "dropout").generate_state(2).view(np.int32)
     return _mix(np.asarray(steps).astype(np.int32)[:, None] * _int32(0x9E3779B1) + words)
 
 
 def fold_in(key: Array, position: int) -> Array:
-    """The key of the layer at `position`, from its container's key."""
+    """Derive the key of the layer at `position` from its container's key."""
     if key is None:
         raise TypeError(
-            "A layer here draws at random and was given no key. Pass key=..., a row of xpnet.random.step_keys(seed, steps)."
+            "A layer that draws random numbers needs a key. Pass key=..., a row of xpnet.random.step_keys(seed, steps). "
+            "Received: key=None"
         )
     return _mix(key + _int32(0x9E3779B1 * (position + 1)))
 
 
 def uniform_bits(key: Array, count: int, device: Any) -> Array:
-    """`count` integers, uniform in 0 .. 65535, as int32: 16 bits an element, two elements a hash."""
+    """Return `count` int32 numbers, uniform in 0 .. 65535: 16 bits for each element, two elements for each hash."""
     xp = namespace(key)
     word = xp.arange((count + 1) // 2, dtype=xp.int32, device=device)
     word *= _int32(0x9E3779B1)
@@ -53,17 +55,17 @@ def uniform_bits(key: Array, count: int, device: Any) -> Array:
 
 
 def bernoulli(key: Array, probability: float, like: Array) -> Array:
-    """1 with `probability` (rounded to 1/65536), else 0; shape, dtype and device as `like`."""
+    """Draw 1 with `probability` (rounded to 1/65536), else 0, with the shape, dtype and device of `like`."""
     xp = namespace(like)
     bits = uniform_bits(key, size(like), device(like))
     return xp.reshape(xp.astype(bits < round(probability * 65536), like.dtype), like.shape)
 
 
 def normal(key: Array, like: Array) -> Array:
-    """Standard normal numbers; shape, dtype and device as `like`.
+    """Draw standard normal numbers with the shape, dtype and device of `like`.
 
-    Box and Muller: √(-2 log u) cos 2πv and √(-2 log u) sin 2πv, from 16 bits each for u and v, so none exceeds 4.9.
-    One hash for two numbers; libraries' log, cos and sin may differ in the last place, and these numbers with them.
+    The Box-Muller transform gives √(-2 log u) cos 2πv and √(-2 log u) sin 2πv. u and v have 16 bits each, from one hash, so
+    no absolute value exceeds 4.9. Libraries round log, cos and sin differently, so the numbers may differ in the last digit.
     """
     xp = namespace(like)
     half = (size(like) + 1) // 2
@@ -85,12 +87,12 @@ def _mix(x: Array, key: Array | int = 0) -> Array:
 
 
 def _shift(x: Array, bits: int) -> Array:
-    """Right shift of int32 that fills with zeros, not with the sign."""
+    """Shift an int32 right and fill with zeros, not with the sign."""
     return (x >> bits) & (0xFFFFFFFF >> bits)
 
 
 def _int32(value: int) -> int:
-    """The signed number with the same low 32 bits."""
+    """Return the signed integer with the same low 32 bits."""
     value &= 0xFFFFFFFF
     return value - (value >> 31 << 32)
 

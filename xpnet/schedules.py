@@ -1,4 +1,4 @@
-"""Learning rates as functions of the step, counted from 0: Python floats, evaluated on the host."""
+"""Learning rate schedules: functions of the step, counted from 0, that return a Python float on the host."""
 
 from __future__ import annotations
 
@@ -16,28 +16,46 @@ from xpnet.checks import boolean, count, number, require
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """lr = schedule(step)
+    """lr = schedule(step): the base class
 
-    With ``restart_every_epoch=True`` the trainer passes the step within the epoch. In every schedule floats
-    are finite and >= 0, numbers of steps are ints >= 1, switches True or False; anything else is a ValueError.
+    Every schedule checks its settings: floats are finite and >= 0, counts of steps are integers >= 1, and switches are
+    True or False.
+
+    Parameters
+    ----------
+    restart_every_epoch : bool, default False
+        Pass the step within the epoch instead of the step since training began, so that every epoch starts at step 0.
+
+    Raises
+    ------
+    ValueError
+        A setting breaks one of these rules.
     """
 
     restart_every_epoch: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        checks = {"float": _rate, "int": count, "bool": boolean}  # by the annotation of the setting
+        checks = {"float": _rate, "int": count, "bool": boolean}  # by the setting's annotation
         for setting in fields(self):
             if check := checks.get(getattr(setting.type, "__name__", str(setting.type))):
                 object.__setattr__(self, setting.name, check(setting.name, getattr(self, setting.name)))
 
     @abstractmethod
     def __call__(self, step: int) -> float:
-        """The learning rate of this step."""
+        """Return the learning rate for this step."""
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """lr = value"""
+    """lr = value
+
+    Parameters
+    ----------
+    value : float
+        The learning rate at every step.
+    restart_every_epoch : bool, default False
+        Accepted by every schedule; a constant does not depend on the step.
+    """
 
     value: float
 
@@ -47,7 +65,19 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """lr = (1 - t) start + t end,   t = min(step / steps, 1):   `end` is the floor after `steps`"""
+    """lr = (1 - t) start + t end,   t = min(step / steps, 1)
+
+    Parameters
+    ----------
+    start : float
+        The learning rate at step 0.
+    end : float
+        The learning rate from step `steps` on.
+    steps : int
+        Number of steps from `start` to `end`.
+    restart_every_epoch : bool, default False
+        Count the step from the beginning of each epoch.
+    """
 
     start: float
     end: float
@@ -60,7 +90,21 @@ class Linear(Schedule):
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    """lr = end + (start - end) (1 - t)^power,   t = min(step / steps, 1)"""
+    """lr = end + (start - end) (1 - t)^power,   t = min(step / steps, 1)
+
+    Parameters
+    ----------
+    start : float
+        The learning rate at step 0.
+    end : float
+        The learning rate from step `steps` on.
+    steps : int
+        Number of steps from `start` to `end`.
+    power : float
+        The exponent; 1 is `Linear`.
+    restart_every_epoch : bool, default False
+        Count the step from the beginning of each epoch.
+    """
 
     start: float
     end: float
@@ -85,7 +129,21 @@ class _Decay(Schedule):
 
 @dataclass(frozen=True)
 class Exponential(_Decay):
-    """lr = start · decay_rate^t,   t = step / decay_steps, rounded down if `staircase`"""
+    """lr = start · decay_rate^t,   t = step / decay_steps
+
+    Parameters
+    ----------
+    start : float
+        The learning rate at step 0.
+    decay_rate : float
+        The factor applied every `decay_steps` steps.
+    decay_steps : int
+        Number of steps in which t grows by 1.
+    staircase : bool, default False
+        Round t down, so that the learning rate changes only every `decay_steps` steps.
+    restart_every_epoch : bool, default False
+        Count the step from the beginning of each epoch.
+    """
 
     def __call__(self, step):
         return self.start * self.decay_rate ** self._time(step)
@@ -93,7 +151,21 @@ class Exponential(_Decay):
 
 @dataclass(frozen=True)
 class InverseTime(_Decay):
-    """lr = start / (1 + decay_rate · t),   t = step / decay_steps, rounded down if `staircase`"""
+    """lr = start / (1 + decay_rate · t),   t = step / decay_steps
+
+    Parameters
+    ----------
+    start : float
+        The learning rate at step 0.
+    decay_rate : float
+        How much the denominator grows every `decay_steps` steps.
+    decay_steps : int
+        Number of steps in which t grows by 1.
+    staircase : bool, default False
+        Round t down, so that the learning rate changes only every `decay_steps` steps.
+    restart_every_epoch : bool, default False
+        Count the step from the beginning of each epoch.
+    """
 
     def __call__(self, step):
         return self.start / (1 + self.decay_rate * self._time(step))
@@ -103,8 +175,17 @@ class InverseTime(_Decay):
 class Piecewise(Schedule):
     """lr = values[i] where boundaries[i - 1] <= step < boundaries[i]
 
-    ``Piecewise([1000, 3000], [0.1, 0.01, 0.001])``: 1,000 steps at 0.1, 2,000 at 0.01, then 0.001. So
-    counts torch's ``MultiStepLR``; Keras changes one step later. Boundaries increase, one fewer than values.
+    ``Piecewise([1000, 3000], [0.1, 0.01, 0.001])`` takes 1,000 steps at 0.1, 2,000 at 0.01, and the rest at 0.001.
+    PyTorch's ``MultiStepLR`` changes at the same steps; Keras' ``PiecewiseConstantDecay`` changes one step later.
+
+    Parameters
+    ----------
+    boundaries : sequence of int
+        The steps at which the learning rate changes, in increasing order.
+    values : sequence of float
+        The learning rates before, between and after the boundaries: one more than boundaries.
+    restart_every_epoch : bool, default False
+        Count the step from the beginning of each epoch.
     """
 
     boundaries: tuple[int, ...]
@@ -115,10 +196,10 @@ class Piecewise(Schedule):
         boundaries = tuple(count(f"boundaries[{i}]", boundary) for i, boundary in enumerate(self.boundaries))
         values = tuple(_rate(f"values[{i}]", value) for i, value in enumerate(self.values))
         increasing = all(a < b for a, b in pairwise(boundaries))
-        require(increasing, "boundaries must increase; sort them", f"{boundaries=}")
+        require(increasing, "boundaries must increase. Sort them and remove duplicates", f"{boundaries=}")
         require(
             len(values) == len(boundaries) + 1,
-            "there must be one value more than boundaries: before, between and after them",
+            "values must hold one entry more than boundaries. Give the values before, between and after the boundaries",
             f"{values=}, {boundaries=}",
         )
         object.__setattr__(self, "boundaries", boundaries)
@@ -132,7 +213,18 @@ class Piecewise(Schedule):
 class Cosine(Schedule):
     """lr = end + (start - end) (1 + cos πt) / 2,   t = min(step / steps, 1)
 
-    I. Loshchilov and F. Hutter, "SGDR: Stochastic gradient descent with warm restarts", ICLR 2017: one cycle.
+    One cycle of I. Loshchilov and F. Hutter, "SGDR: Stochastic gradient descent with warm restarts", ICLR 2017.
+
+    Parameters
+    ----------
+    start : float
+        The learning rate at step 0.
+    steps : int
+        Number of steps from `start` to `end`.
+    end : float, default 0.0
+        The learning rate from step `steps` on.
+    restart_every_epoch : bool, default False
+        Count the step from the beginning of each epoch.
     """
 
     start: float
@@ -147,8 +239,22 @@ class Cosine(Schedule):
 class CosineRestarts(Schedule):
     """lr = end + decayⁱ (start - end) (1 + cos πt) / 2,   t = (step within cycle i) / (length of cycle i)
 
-    Cycle 0 takes `steps` steps, each next one `cycle_multiplier` times as many as the one before.
     I. Loshchilov and F. Hutter, "SGDR: Stochastic gradient descent with warm restarts", ICLR 2017.
+
+    Parameters
+    ----------
+    start : float
+        The learning rate at step 0.
+    steps : int
+        Length of cycle 0.
+    end : float, default 0.0
+        The learning rate that every cycle falls toward.
+    cycle_multiplier : int, default 1
+        Each cycle is this many times as long as the one before it.
+    decay : float, default 1.0
+        The factor by which each cycle's height, its first learning rate minus `end`, differs from the previous one's.
+    restart_every_epoch : bool, default False
+        Count the step from the beginning of each epoch.
     """
 
     start: float
@@ -172,8 +278,18 @@ class CosineRestarts(Schedule):
 class WarmUp(Schedule):
     """lr = (1 - t) start + t then(0),   t = step / steps, while t < 1;   after that lr = then(step - steps)
 
-    `then` is a schedule, a number or a function of the step; only the whole can restart every epoch.
     P. Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017.
+
+    Parameters
+    ----------
+    steps : int
+        Number of warm-up steps.
+    then : Schedule, float or callable of the step
+        The schedule after the warm-up. It must not restart every epoch by itself.
+    start : float, default 0.0
+        The learning rate at step 0.
+    restart_every_epoch : bool, default False
+        Count the step from the beginning of each epoch, for the warm-up and for `then`.
     """
 
     steps: int
@@ -185,7 +301,7 @@ class WarmUp(Schedule):
         object.__setattr__(self, "then", get(self.then))
         require(
             not getattr(self.then, "restart_every_epoch", False),
-            "then cannot restart alone; give restart_every_epoch=True to WarmUp",
+            "then must not restart every epoch by itself. Set restart_every_epoch=True on WarmUp instead",
             f"then={self.then}",
         )
 
@@ -197,10 +313,26 @@ class WarmUp(Schedule):
 @dataclass(frozen=True)
 class OneCycle(Schedule):
     """lr = lo + (peak - lo) (1 - cos πt) / 2,   t = step / top,   while step < top = rise · steps - 1
-    lr = end + (peak - end) (1 + cos πt) / 2,   t = min((step - top) / (steps - 1 - top), 1),   from there on
+    lr = end + (peak - end) (1 + cos πt) / 2,   t = min((step - top) / (steps - 1 - top), 1),   from step top on
+    where lo = peak / div_factor and end = lo / final_div_factor
 
-    lo = peak / div_factor, end = lo / final_div_factor; `rise` is < 1, both factors are >= 1. L. Smith and
-    N. Topin, "Super-convergence", 2018, with torch's cosines (``OneCycleLR``) in place of straight lines.
+    L. Smith and N. Topin, "Super-convergence", 2018, with cosines instead of straight lines, as in PyTorch's
+    ``OneCycleLR``.
+
+    Parameters
+    ----------
+    peak : float
+        The largest learning rate.
+    steps : int
+        Number of steps in the whole cycle.
+    rise : float, default 0.3
+        The share of the steps before the peak, 0 <= rise < 1.
+    div_factor : float, default 25.0
+        The peak divided by the first learning rate, at least 1.
+    final_div_factor : float, default 1e4
+        The first learning rate divided by the last, at least 1.
+    restart_every_epoch : bool, default False
+        Count the step from the beginning of each epoch.
     """
 
     peak: float
@@ -211,10 +343,10 @@ class OneCycle(Schedule):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.rise < 1, "rise, the share of steps up to the peak, must be < 1", f"rise={self.rise}")
+        require(self.rise < 1, "rise, the share of steps before the peak, must be less than 1", f"rise={self.rise}")
         for name in ("div_factor", "final_div_factor"):
             value = getattr(self, name)
-            require(value >= 1, f"{name} must be >= 1: the peak is divided by it", f"{name}={value}")
+            require(value >= 1, f"{name}, a divisor of the peak, must be at least 1", f"{name}={value}")
 
     def __call__(self, step):
         lo, top, last = self.peak / self.div_factor, self.rise * self.steps - 1, self.steps - 1
@@ -224,21 +356,22 @@ class OneCycle(Schedule):
 
 
 def get(learning_rate):
-    """The schedule of a number, `Constant`; a schedule or any other function of the step as it is."""
+    """Return a number as a `Constant`, and a schedule or any other function of the step unchanged."""
     if isinstance(learning_rate, Real):
         return Constant(_rate("learning_rate", learning_rate))
     require(
         callable(learning_rate) and not isinstance(learning_rate, type),
-        "A learning rate is a number, a schedule such as Cosine(0.1, 1000), or a function of the step",
+        "A learning rate must be a number, a schedule such as Cosine(0.1, 1000), or a function of the step",
         repr(learning_rate),
     )
     try:
         inspect.signature(learning_rate).bind(0)
     except TypeError as error:
         raise ValueError(
-            f"A learning rate that is a function takes the step, counted from 0, alone. Received: {learning_rate!r} ({error})"
+            "A learning rate function must accept one argument, the step counted from 0. "
+            f"Received: {learning_rate!r} ({error})"
         ) from error
-    except ValueError:  # written in C: nothing is known of its arguments
+    except ValueError:  # a function written in C, whose signature Python does not know
         pass
     return learning_rate
 

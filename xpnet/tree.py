@@ -1,7 +1,8 @@
-"""Trees: parameters, gradients and optimizer states are dicts and tuples with arrays at their ends.
+"""Trees: parameters, gradients and optimizer states are nested dicts and tuples with arrays as leaves.
 
-A `Dense` layer's parameters are ``{"weight": W, "bias": b}``; a `Sequential`'s are the tuple of its layers' trees. A
-leaf's name is its path, such as ``"0.weight"``. Leaves are taken in one order: tuples by position, dicts by sorted key.
+A `Dense` layer's parameters are ``{"weight": W, "bias": b}``, and a `Sequential`'s are the tuple of its layers' trees. A
+leaf's name is its path, such as ``"0.weight"``. Every function visits leaves in the same order: tuples by position, dicts
+by sorted key.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ Tree = Any  # an array, or a dict, tuple or list of trees
 
 
 def map_leaves(function: Callable, tree: Tree, *others: Tree) -> Tree:
-    """Apply `function` to the leaves at the same place of trees of the same form -> a tree of that form."""
+    """Apply `function` to corresponding leaves of trees with the same structure -> a tree with that structure."""
     if isinstance(tree, dict):
         return {key: map_leaves(function, tree[key], *[other[key] for other in others]) for key in sorted(tree)}
     if isinstance(tree, (tuple, list)):
@@ -23,7 +24,7 @@ def map_leaves(function: Callable, tree: Tree, *others: Tree) -> Tree:
 
 
 def named_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Array]]:
-    """Yield ``(name, leaf)``."""
+    """Yield ``(name, leaf)`` for each leaf."""
     if isinstance(tree, dict):
         branches: Iterable = sorted(tree.items())
     elif isinstance(tree, (tuple, list)):
@@ -36,17 +37,17 @@ def named_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Array]]:
 
 
 def leaves(tree: Tree) -> list[Array]:
-    """All leaves."""
+    """Return all leaves."""
     return [leaf for _, leaf in named_leaves(tree)]
 
 
 def from_leaves(like: Tree, values: Iterable[Array]) -> Tree:
-    """A tree of the form of `like` with `values` as its leaves."""
+    """Return a tree with the structure of `like` and `values` as its leaves."""
     remaining = iter(values)
     return map_leaves(lambda _: next(remaining), like)
 
 
 def map_to_trees(function: Callable, tree: Tree, *others: Tree) -> tuple[Tree, ...]:
-    """Like `map_leaves` for a function that returns several values: one tree for each."""
+    """Like `map_leaves` for a function that returns several values -> one tree for each value."""
     results = [function(*group) for group in zip(*map(leaves, (tree, *others)), strict=True)]
     return tuple(from_leaves(tree, values) for values in zip(*results, strict=True))

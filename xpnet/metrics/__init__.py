@@ -1,7 +1,7 @@
-"""Metrics: numbers to look at, from states of samples that merge into those of batches and of a whole data set.
+"""Metrics: values to watch during training, computed from states of samples that merge into the state of a data set.
 
-`Metric.terms` computes the state of each sample, on the device; `Metric.merge` joins states into one; `Metric.result`
-makes the number from the state of all samples, on the host.
+`Metric.terms` computes the state of each sample on the device. `Metric.merge` joins states into one. `Metric.result`
+computes the value from the state of all samples on the host.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xpnet.lazy import lazy_names
 from xpnet.losses import BinaryCrossEntropy, Loss
 from xpnet.metrics.base import BinnedMetric, Metric
 
-if TYPE_CHECKING:  # what follows below, for editors and type checkers
+if TYPE_CHECKING:  # the names of _MODULES, for editors and type checkers
     from xpnet.metrics.classification import Accuracy, BinaryAccuracy, ElementwiseAccuracy, LogLoss, TopKAccuracy
     from xpnet.metrics.counts import F1, BalancedAccuracy, ConfusionMatrix, Precision, Recall
     from xpnet.metrics.ranking import AUC
@@ -93,7 +93,7 @@ BY_NAME: dict[str, tuple[str, dict[str, Any]]] = {  # name -> class and settings
     "cosine_similarity": ("CosineSimilarity", {}),
     "pinball": ("Pinball", {}),
 }
-BY_NAME |= {  # names of Keras and scikit-learn that mean the same
+BY_NAME |= {  # names of Keras and scikit-learn with the same meaning
     "mean_absolute_error": ("MeanAbsoluteError", {}),
     "mean_squared_error": ("MeanSquaredError", {}),
     "root_mean_squared_error": ("RootMeanSquaredError", {}),
@@ -103,7 +103,7 @@ BY_NAME |= {  # names of Keras and scikit-learn that mean the same
     for kind, name in (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1"))
     for average in ("macro", "micro", "weighted")
 }
-ELSEWHERE = {  # names of Keras and scikit-learn in small letters and digits -> what to write here
+ELSEWHERE = {  # names of Keras and scikit-learn, as `plain` returns them -> what to write here
     "acc": '"accuracy"',
     "categoricalaccuracy": '"accuracy"',
     "sparsecategoricalaccuracy": '"accuracy"',
@@ -120,7 +120,7 @@ ELSEWHERE = {  # names of Keras and scikit-learn in small letters and digits -> 
     "prauc": '"average_precision"',
     "auprc": '"average_precision"',
     "r2score": '"r2"',
-    "meanabsolutepercentageerror": '"mape", which is a fraction and not percent',
+    "meanabsolutepercentageerror": '"mape", which is a fraction, not a percentage',
     "negmeansquarederror": '"mse"',
     "negrootmeansquarederror": '"rmse"',
     "negmeanabsoluteerror": '"mae"',
@@ -128,19 +128,20 @@ ELSEWHERE = {  # names of Keras and scikit-learn in small letters and digits -> 
 
 
 def get(metric: str | Metric, loss: Loss) -> Metric:
-    """The metric of that name, with default settings, or a metric as it is, each for a network with that loss.
+    """Return the metric with this name, with its default settings, or a `Metric`, completed for a network with this loss.
 
-    "accuracy" of a network trained with `BinaryCrossEntropy`, also `PerPosition`, is `BinaryAccuracy`, under the name "accuracy".
+    If the network is trained with `BinaryCrossEntropy`, also inside `PerPosition`, "accuracy" is a `BinaryAccuracy` named
+    "accuracy".
     """
     if isinstance(metric, Metric):
         return metric.for_loss(loss)
     if callable(metric) and not isinstance(metric, type):
         raise ValueError(
-            "A metric of your own is a subclass of xpnet.metrics.Metric with a method terms(y, z), which returns numbers of each "
-            f"sample: see help(xpnet.metrics.Metric). Received: {metric!r}"
+            "A custom metric must be a subclass of xpnet.metrics.Metric with a method terms(y, z), which returns numbers for "
+            f"each sample. See help(xpnet.metrics.Metric). Received: {metric!r}"
         )
     if not isinstance(metric, str) or metric not in BY_NAME:
-        raise unknown_name("A metric is an object such as TopKAccuracy(3) or one of", metric, BY_NAME, ELSEWHERE)
+        raise unknown_name("A metric must be an object such as TopKAccuracy(3) or one of", metric, BY_NAME, ELSEWHERE)
     binary = metric == "accuracy" and isinstance(loss.row_loss, BinaryCrossEntropy)
     kind, settings = BY_NAME["binary_accuracy" if binary else metric]
     return getattr(sys.modules[__name__], kind)(**settings, name=metric).for_loss(loss)

@@ -1,4 +1,4 @@
-"""What all metrics share: numbers of single samples that merge, in any order and grouping, into those of a data set."""
+"""The base classes of the metrics: states of samples that merge, in any order and grouping, into that of a data set."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from xpnet.tree import Array
 
 
 class Metric(ABC):
-    """metric = result(merge of the terms of all samples)
+    """metric = result(merge(terms of all samples)): the base class
 
-    The terms of one sample are the state of a data set of that sample alone, and `merge` joins the states of parts into the
-    state of the whole: the samples of a batch inside the training step, then the batches of an epoch on the host. So
-    the value depends neither on the batch size nor on the order of the samples. Subclasses are frozen dataclasses of settings;
-    most write `terms` alone, whose means they are.
+    `terms` computes the state of each sample. `merge` joins the states of parts into the state of the whole: first the
+    samples of a batch inside the training step, then the batches of an epoch on the host. The value therefore depends
+    neither on the batch size nor on the order of the samples. Subclasses are frozen dataclasses of settings. Most of them
+    define only `terms` and are the mean of its one term.
 
     Attributes
     ----------
     name : str
-        The key in a history.
+        The metric's key in a history.
     higher_is_better : bool or None
-        What `EarlyStopping` goes by; None where the metric cannot say.
+        Which direction `EarlyStopping` takes as better; None if the metric does not tell.
     bounds : (float, float)
-        Values are clipped to this range, which rounding may leave.
+        The range to which values are clipped, because rounding can leave it.
     on_predictions : bool
-        Whether `terms` takes predictions, ``loss.activation(z)``, or the network's raw outputs, whose largest is the
-        same.
+        Whether `terms` accepts predictions, ``loss.activation(z)``. Otherwise it accepts the network's raw outputs, which
+        have the same largest class.
     sums : bool
-        Whether `result` takes Σ w t of each term rather than the mean Σ w t / Σ w.
+        Whether `result` accepts the sum Σ w t of each term instead of the mean Σ w t / Σ w.
     """
 
     name: str
@@ -42,30 +42,31 @@ class Metric(ABC):
 
     @abstractmethod
     def terms(self, y: Array, z: Array) -> tuple[Array, ...]:
-        """The terms of each sample.
+        """Return the terms of each sample.
 
         Parameters
         ----------
         y : array of shape (batch, units), or (batch,) for labels
             Targets, as `Loss.check` returns them.
         z : array of shape (batch, units) or (K, batch, units)
-            Predictions or outputs, by `on_predictions`.
+            Predictions or raw outputs, depending on `on_predictions`.
 
         Returns
         -------
         tuple of arrays of shape (..., batch) or (K, ..., batch)
-            In z's type. The samples are the last axis; the axes before it are the term's own, such as one of classes.
+            In the dtype of z. The samples are the last axis; a term may have axes before it, such as one for classes.
         """
 
     def merge(self, terms: tuple[Array, ...], weight: Array | None = None) -> tuple[Array, ...]:
-        """Join parts into one: here, the weighted mean of each term.
+        """Join parts into one; by default, return the weighted mean of each term.
 
         Parameters
         ----------
         terms : tuple of arrays of shape (..., parts)
-            The parts are samples, or what `merge` made of several. Whatever a part of weight 0 holds does not count.
+            The parts are samples or earlier results of `merge`. A part with weight 0 does not count, whatever it holds.
         weight : array of shape (parts,), optional
-            Each part's weight; that of a merged part is the sum of its weights. If all are 0, so are the merged terms.
+            The weight of each part. The weight of a merged part is the sum of its weights. If all weights are 0, the
+            merged terms are 0.
 
         Returns
         -------
@@ -74,44 +75,45 @@ class Metric(ABC):
         return means(terms, weight)
 
     def result(self, *merged):
-        """The value from the merged terms of all samples, NumPy arrays in float64: a number, or an array of them."""
+        """Return the metric's value, a number or an array, from the merged terms of all samples as float64 NumPy arrays."""
         return merged[0]
 
     def state(self, y: Array, z: Array, weight: Array | None = None) -> tuple[Array, ...]:
-        """The merged terms of a batch. Overridden where they are found without the terms of each sample."""
+        """Return the merged terms of a batch. Override it to compute them without the terms of each sample."""
         terms = self.terms(y, z)
         networks, batch = tuple(z.shape[:-2]), z.shape[-2]
         shapes = [getattr(term, "shape", None) for term in terms] if isinstance(terms, tuple) else []
         if not shapes or not all(s and s[-1] == batch and s[: len(networks)] == networks for s in shapes):
             raise ValueError(
-                f"{self.name}.terms must return a tuple of arrays of shape {(*networks, batch)}, the samples last; axes of "
-                f"a term's own come before them. Received: {type(terms).__name__} {[s and tuple(s) for s in shapes]}"
+                f"{self.name}.terms must return a tuple of arrays of shape {(*networks, batch)}, with samples as the last "
+                f"axis and a term's other axes before it. Received: {type(terms).__name__} "
+                f"{[s and tuple(s) for s in shapes]}"
             )
         return self.merge(terms, weight)
 
     def check(self, y_shape: tuple, units: int) -> None:
-        """Raise ValueError unless the metric fits targets of this shape and rows of so many outputs."""
+        """Raise ValueError unless the metric accepts targets of this shape and this number of outputs."""
         if len(y_shape) != 2:
             raise ValueError(
-                f'{self.name} compares each output with a number. Use "accuracy" for class labels, or one-hot targets. '
+                f'{self.name} compares each output with a number. Use "accuracy" for class labels, or give one-hot targets. '
                 f"Received: targets of shape {y_shape} for {units} outputs"
             )
 
     def for_loss(self, loss: Loss) -> Metric:
-        """This metric for a network that is trained with this loss."""
+        """Return this metric with its settings completed for a network trained with this loss."""
         return self
 
 
 class BinnedMetric(Metric):
-    """A metric that no small state holds exactly: `fit` has it from bins, `evaluate` from all predictions."""
+    """A metric without a small exact state: `fit` estimates it from bins, and `evaluate` computes it from all predictions."""
 
     @abstractmethod
     def exact(self, y: Array, z: Array, weight: Array):
-        """The value from all targets, predictions and weights above 0, NumPy arrays in float64."""
+        """Return the value from all targets, predictions and positive weights, as float64 NumPy arrays."""
 
 
 def means(terms: tuple[Array, ...], weight: Array | None) -> tuple[Array, ...]:
-    """Σ w t / Σ w over the last axis, of each term; the plain mean without weights, 0 where all are 0."""
+    """Σ w t / Σ w over the last axis, for each term; the plain mean without weights, and 0 if all weights are 0."""
     if weight is None:
         return tuple([namespace(t).sum(t, axis=-1) / t.shape[-1] for t in terms])
     xp = namespace(weight)
@@ -120,9 +122,10 @@ def means(terms: tuple[Array, ...], weight: Array | None) -> tuple[Array, ...]:
 
 
 def root_mean_square(terms: tuple[Array, ...], weight: Array | None) -> Array:
-    """√ Σ w Σ t² / Σ w over the last axis, the inner sum over the terms; 0 where all weights are 0.
+    """√ Σ w Σ t² / Σ w over the last axis, with the inner sum over the terms; 0 if all weights are 0.
 
-    Divided by the largest |t| before they are squared, numbers near 1e±25 neither overflow nor vanish in float32.
+    The terms are divided by the largest |t| before they are squared, so that numbers near 1e±25 neither overflow nor
+    underflow in float32.
     """
     xp = namespace(terms[0])
     if weight is not None:
@@ -133,18 +136,19 @@ def root_mean_square(terms: tuple[Array, ...], weight: Array | None) -> Array:
 
 
 def moments(terms: tuple[Array, ...], weight: Array | None) -> tuple[Array, Array, Array]:
-    """Standard deviation and mean of the union of parts, from theirs.
+    """The standard deviation and mean of a union of parts, from those of the parts.
 
     deviation² = Σ w (deviationᵢ² + (meanᵢ - mean)²) / Σ w,   mean = Σ w meanᵢ / Σ w,   meanᵢ = originᵢ + shiftᵢ
 
-    T. F. Chan, G. H. Golub and R. J. LeVeque, "Algorithms for computing the sample variance", The American Statistician
-    37 (1983), for any number of parts: nothing cancels. The mean is kept in two numbers, the origin being one of the values
-    that were averaged: the mean of 10⁶ + 0.01 in float32 is no sum of these, and equal values have deviation 0 exactly.
+    This is the formula of T. F. Chan, G. H. Golub and R. J. LeVeque, "Algorithms for computing the sample variance", The
+    American Statistician 37 (1983), for any number of parts. Nothing cancels in it. The mean is stored as two numbers, and
+    the origin is one of the averaged values. So a mean such as 10⁶ + 0.01 keeps digits that a single float32 would lose,
+    and equal values have a deviation of exactly 0.
 
     Parameters
     ----------
     terms : (deviation, origin, shift), arrays of shape (..., parts)
-        Of single values (0, value, 0).
+        (0, value, 0) for a single value.
     weight : array of shape (parts,), optional
 
     Returns
@@ -166,5 +170,5 @@ def moments(terms: tuple[Array, ...], weight: Array | None) -> tuple[Array, Arra
 
 
 def at_least_one(total: Array) -> Array:
-    """`total`, or 1 where it is 0: nothing is divided by 0."""
+    """`total`, or 1 where it is 0: a divisor that is never 0."""
     return namespace(total).where(total > 0, total, 1.0)

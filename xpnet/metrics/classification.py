@@ -1,4 +1,4 @@
-"""Metrics of classes that are means over samples: accuracies and the log loss."""
+"""Classification metrics that are means over samples: accuracies and the log loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xpnet.tree import Array
 
 
 class _Share(Metric):
-    """A share of something that is right."""
+    """The fraction of correct answers."""
 
     higher_is_better = True
     bounds = (0.0, 1.0)
@@ -23,16 +23,21 @@ class _ClassMetric(_Share):
     def check(self, y_shape, units):
         if units < 2:
             raise ValueError(
-                f'{self.name} compares classes: the network needs an output for each. Use "binary_accuracy" for one '
-                f"output. Received: {units} output"
+                f'{self.name} needs one output for each class. Use "binary_accuracy" for a network with one output. '
+                f"Received: {units} output"
             )
 
 
 @dataclass(frozen=True)
 class Accuracy(_ClassMetric):
-    """The share of samples whose largest output is the right class; y: labels or one-hot rows
+    """The fraction of samples whose largest output is the correct class; y: labels or one-hot rows
 
-    Of a network trained with `BinaryCrossEntropy`, the name "accuracy" means `BinaryAccuracy`.
+    For a network trained with `BinaryCrossEntropy`, the name "accuracy" means `BinaryAccuracy`.
+
+    Parameters
+    ----------
+    name : str, default "accuracy"
+        The metric's key in the history.
     """
 
     name: str = "accuracy"
@@ -43,12 +48,16 @@ class Accuracy(_ClassMetric):
 
 @dataclass(frozen=True)
 class TopKAccuracy(_ClassMetric):
-    """The share of samples whose right class is among the k largest outputs (of equal ones, the first are taken)
+    """The fraction of samples whose correct class is among the k largest outputs
+
+    Among equal outputs, the first classes count as larger.
 
     Parameters
     ----------
     k : int, default 5
+        Must be less than the number of classes.
     name : str, default "top_5_accuracy" for k = 5
+        The metric's key in the history.
 
     Raises
     ------
@@ -66,13 +75,13 @@ class TopKAccuracy(_ClassMetric):
     def check(self, y_shape, units):
         if units <= self.k:
             raise ValueError(
-                f"{self.name} needs more than {self.k} classes: else all are right. Received: {units} outputs"
+                f"{self.name} needs more than {self.k} classes, or every answer is correct. Received: {units} outputs"
             )
 
     def terms(self, y, z):
         xp = namespace(z)
         right = one_hot(labels(y), z)
-        score = xp.max(xp.where(right > 0, z, -math.inf), axis=-1, keepdims=True)  # no product: 0 · ∞ is none
+        score = xp.max(xp.where(right > 0, z, -math.inf), axis=-1, keepdims=True)  # not right * z: 0 · ∞ is NaN
         later = xp.cumulative_sum(right, axis=-1) - right
         beaten = (z < score) | ((z == score) & (later > 0))
         return (xp.astype(xp.sum(xp.astype(beaten, z.dtype), axis=-1) >= z.shape[-1] - self.k, z.dtype),)
@@ -80,9 +89,14 @@ class TopKAccuracy(_ClassMetric):
 
 @dataclass(frozen=True)
 class ElementwiseAccuracy(_ClassMetric):
-    """The share of right entries among all of one-hot(largest output): 1 - 2e / classes at an error rate e
+    """The fraction of correct entries in one-hot(largest output): 1 - 2e / classes for an error rate e
 
-    A wrong class makes two entries wrong of `classes`, so 0.99 is only 95 % accuracy with ten classes.
+    Each wrong class makes two of the `classes` entries wrong, so with ten classes 0.99 is only 95 % accuracy.
+
+    Parameters
+    ----------
+    name : str, default "elementwise_accuracy"
+        The metric's key in the history.
     """
 
     name: str = "elementwise_accuracy"
@@ -93,13 +107,14 @@ class ElementwiseAccuracy(_ClassMetric):
 
 @dataclass(frozen=True)
 class BinaryAccuracy(_Share):
-    """The share of units, averaged over samples, on the same side as their target: ŷ > threshold where y > ½
+    """The fraction of units, averaged over samples, with (ŷ > threshold) = (y > ½)
 
     Parameters
     ----------
     threshold : float, default 0.5
-        On predicted probabilities ŷ.
+        For the predicted probabilities ŷ.
     name : str, default "binary_accuracy"
+        The metric's key in the history.
 
     Raises
     ------
@@ -122,14 +137,14 @@ class BinaryAccuracy(_Share):
 
 
 class LabelMetric(Metric):
-    """A metric that must know whether classes exclude each other: `multi_label` None is answered by the loss."""
+    """A metric that must know whether classes exclude each other; if `multi_label` is None, the loss decides."""
 
     multi_label: bool | None
 
     def check(self, y_shape, units):
         if units == 1 and len(y_shape) == 1:
             raise ValueError(
-                f'{self.name} needs an output for each class, or one output and the loss "binary_cross_entropy". Received: '
+                f'{self.name} needs one output for each class, or one output and the loss "binary_cross_entropy". Received: '
                 f"1 output and targets of shape {y_shape}"
             )
 
@@ -141,16 +156,17 @@ class LabelMetric(Metric):
 
 @dataclass(frozen=True)
 class LogLoss(LabelMetric):
-    """mean of -log p, p the probability predicted for the right class; scikit-learn's log_loss
+    """mean of -log p, where p is the probability predicted for the correct class; scikit-learn's log_loss
 
-    Probabilities are kept one rounding error of their type away from 0 and 1, as in scikit-learn. Of several labels, or
-    one output, it is the mean over units of -y log p - (1 - y) log(1 - p).
+    With several labels or one output it is the mean over units of -y log p - (1 - y) log(1 - p). Probabilities are clipped
+    to [eps, 1 - eps], where eps is the rounding error of their dtype, as in scikit-learn.
 
     Parameters
     ----------
     multi_label : bool, optional
-        Whether each output is a label of its own; as the loss has it if not given.
+        Whether each output is a separate label, yes or no. By default, whether the loss is `BinaryCrossEntropy`.
     name : str, default "log_loss"
+        The metric's key in the history.
     """
 
     multi_label: bool | None = None
@@ -172,12 +188,12 @@ class LogLoss(LabelMetric):
 
 
 def labels(y: Array) -> Array:
-    """The class of each row of targets."""
+    """The class of each sample, from labels or one-hot rows."""
     return namespace(y).argmax(y, axis=-1) if y.ndim > 1 else y
 
 
 def columns(labels: Array, like: Array) -> Array:
-    """1 at each label, else 0, class first: (..., batch) -> (..., classes, batch), with classes and type of `like`."""
+    """1 at each label, else 0: (..., batch) -> (..., classes, batch), with the classes and dtype of `like`."""
     xp = namespace(like)
     classes = xp.arange(like.shape[-1], dtype=like.dtype, device=device(like))
     return xp.astype(xp.astype(labels, like.dtype)[..., None, :] == classes[:, None], like.dtype)
@@ -187,6 +203,6 @@ def _correct(y: Array, z: Array) -> Array:
     """1 for each sample whose largest output is at its label, else 0."""
     xp = namespace(z)
     if z.shape[-1] == 1:
-        raise ValueError("One output is always the largest: take BinaryAccuracy for a network with one output.")
+        raise ValueError("Accuracy needs at least two outputs. Use BinaryAccuracy for one output. Received: 1 output")
     largest = xp.argmax(z, axis=-1)
     return xp.astype(largest == xp.astype(labels(y), largest.dtype, copy=False), z.dtype)

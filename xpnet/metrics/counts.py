@@ -1,4 +1,4 @@
-"""Metrics that are made of counts of classes: precision, recall, F1, balanced accuracy, the confusion matrix."""
+"""Metrics computed from counts of classes: precision, recall, F1, balanced accuracy, the confusion matrix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AVERAGES = ("auto", "binary", "macro", "micro", "weighted", None)
 
 
 class _Decided(LabelMetric):
-    """A metric of decisions: the largest output, or for labels of their own, and for one output, ŷ > threshold."""
+    """A metric of decisions: the largest output, or ŷ > threshold for separate labels and for one output."""
 
     threshold: float
 
@@ -24,10 +24,10 @@ class _Decided(LabelMetric):
         return bool(self.multi_label)
 
     def decided(self, y: Array, z: Array) -> tuple[Array, Array]:
-        """1 where a class is right and where it is predicted, else 0: (..., labels, classes, batch).
+        """1 where a class is correct, and 1 where it is predicted, else 0: (..., labels, classes, batch).
 
-        Classes that exclude each other are one label, and the sides of one output two classes; of several labels only the
-        class "yes" is kept.
+        Classes that exclude each other form one label. One output has two classes. Each of several labels has only the
+        class "yes".
         """
         xp = namespace(z)
         if z.shape[-1] > 1 and not self.multi_label:
@@ -42,7 +42,7 @@ class _Decided(LabelMetric):
 
 
 class _Averaged(_Decided):
-    """hits / calls of each class, then their average. Subclasses are dataclasses with the fields below."""
+    """hits / calls for each class, then their average. Subclasses are dataclasses with the fields below."""
 
     higher_is_better = True
     bounds = (0.0, 1.0)
@@ -62,7 +62,7 @@ class _Averaged(_Decided):
     def check(self, y_shape, units):
         super().check(y_shape, units)
         fits = self.average != "binary" or units == 1 or (units == 2 and not self.multi_label)
-        rule = f'{self.name} with average="binary" needs one output or two classes. Take "macro", "micro", "weighted" or None'
+        rule = f'{self.name} with average="binary" needs one output or two classes. Use "macro", "micro", "weighted" or None'
         require(fits, rule, f"{units} outputs")
 
     def terms(self, y, z):
@@ -70,7 +70,7 @@ class _Averaged(_Decided):
         return right * predicted, predicted, right
 
     def calls(self, predicted: Array, right: Array) -> Array:
-        """What hits are divided by."""
+        """The divisor of the hits."""
         raise NotImplementedError
 
     def result(self, hits, predicted, right):
@@ -99,27 +99,29 @@ class _Averaged(_Decided):
 
 @dataclass(frozen=True)
 class Precision(_Averaged):
-    """The share of right ones among the samples that are predicted to be of a class
+    """hits / predicted for each class: the fraction of correct predictions among those of the class
 
     Parameters
     ----------
     average : {"auto", "binary", "macro", "micro", "weighted", None}, default "auto"
-        As in scikit-learn: of class 1 alone, for one output or two classes; the plain mean over classes; of all decisions
-        together; the mean weighted by how often each class is right; None is the list of all classes. "auto" is "binary"
-        where there are two sides, else "macro". Classes that neither targets nor predictions hold are left out of the mean.
+        As in scikit-learn. "binary" is the value of class 1, for one output or two classes. "macro" is the mean over
+        classes. "micro" counts the decisions of all classes together. "weighted" is the mean over classes, weighted by how
+        often each class occurs in the targets. None returns the list of all classes. "auto" is "binary" for one output or
+        two classes, else "macro". The means skip classes that occur neither in the targets nor in the predictions.
     zero_division : {0.0, 1.0, nan}, default 0.0
-        The value where nothing is predicted to be of the class; nan leaves it out of the mean.
+        The value of a class whose divisor is 0. With nan the means skip the class.
     threshold : float, default 0.5
         Predictions above it are class 1, for one output or several labels.
     multi_label : bool, optional
-        Whether each output is a label of its own, yes or no, rather than all outputs the classes of one; if not given, whether
-        the loss is `BinaryCrossEntropy`.
+        Whether each output is a separate label, yes or no, instead of one of the classes that exclude each other. By
+        default, whether the loss is `BinaryCrossEntropy`.
     name : str, default "precision"
+        The metric's key in the history.
 
     Raises
     ------
     ValueError
-        A setting is none of these.
+        A setting is not one of these values.
     """
 
     average: str | None = "auto"
@@ -134,7 +136,20 @@ class Precision(_Averaged):
 
 @dataclass(frozen=True)
 class Recall(_Averaged):
-    """The share of the samples of a class that are predicted to be of it; settings as of `Precision`"""
+    """hits / samples of each class: the fraction of a class that is predicted correctly
+
+    Parameters
+    ----------
+    average, zero_division, threshold, multi_label
+        As in `Precision`.
+    name : str, default "recall"
+        The metric's key in the history.
+
+    Raises
+    ------
+    ValueError
+        A setting is not one of these values.
+    """
 
     average: str | None = "auto"
     zero_division: float = 0.0
@@ -148,7 +163,20 @@ class Recall(_Averaged):
 
 @dataclass(frozen=True)
 class F1(_Averaged):
-    """2 hits / (predicted + right) of each class, the harmonic mean of precision and recall; settings as of `Precision`"""
+    """2 hits / (predicted + samples) for each class: the harmonic mean of precision and recall
+
+    Parameters
+    ----------
+    average, zero_division, threshold, multi_label
+        As in `Precision`.
+    name : str, default "f1"
+        The metric's key in the history.
+
+    Raises
+    ------
+    ValueError
+        A setting is not one of these values.
+    """
 
     average: str | None = "auto"
     zero_division: float = 0.0
@@ -162,20 +190,23 @@ class F1(_Averaged):
 
 @dataclass(frozen=True)
 class BalancedAccuracy(_Decided):
-    """The mean over classes of the share of their samples that are predicted right; classes without samples are left out
+    """The mean of the classes' recall, without the classes that have no samples
 
     Parameters
     ----------
     adjusted : bool, default False
-        Whether to scale it so that guessing gives 0, as in scikit-learn.
+        Whether to rescale the value so that guessing scores 0, as in scikit-learn.
     threshold : float, default 0.5
         Predictions above it are class 1, for one output.
+    multi_label : bool, optional
+        Whether each output is a separate label; several separate labels are refused. By default, the loss decides.
     name : str, default "balanced_accuracy"
+        The metric's key in the history.
 
     Raises
     ------
     ValueError
-        `adjusted` is no boolean, or `threshold` no finite number.
+        `adjusted` is not a boolean, or `threshold` is not a finite number.
     """
 
     adjusted: bool = False
@@ -209,22 +240,26 @@ class BalancedAccuracy(_Decided):
 
 @dataclass(frozen=True)
 class ConfusionMatrix(_Decided):
-    """How many samples of class i (row) were predicted to be of class j (column), as in scikit-learn
+    """The number of samples of class i (row) that were predicted as class j (column), as in scikit-learn
 
-    With weights it is the sum of theirs; where the largest is above 10¹⁵ or below 10⁻¹⁵, relative to that.
+    With sample weights it is the sum of their weights. If the largest weight is above 10¹⁵ or below 10⁻¹⁵, all weights are
+    divided by it.
 
     Parameters
     ----------
     normalize : {"true", "pred", "all", None}, default None
-        As in scikit-learn: divide by the sums of the rows, of the columns, or of all.
+        As in scikit-learn, divide by the sum of each row, of each column, or of the whole matrix.
     threshold : float, default 0.5
         Predictions above it are class 1, for one output.
+    multi_label : bool, optional
+        Whether each output is a separate label; several separate labels are refused. By default, the loss decides.
     name : str, default "confusion_matrix"
+        The metric's key in the history.
 
     Raises
     ------
     ValueError
-        `normalize` is none of these, or `threshold` no finite number.
+        `normalize` is not one of these values, or `threshold` is not a finite number.
     """
 
     normalize: str | None = None
@@ -260,7 +295,7 @@ class ConfusionMatrix(_Decided):
     def result(self, counts):
         xp = namespace(counts)
         if self.normalize is None:
-            whole = xp.round(counts)  # what they are, but for the rounding of their shares in float32
+            whole = xp.round(counts)  # undoes the rounding of their fractions in float32
             return xp.where(xp.abs(counts - whole) <= 1e-6 * whole, whole, counts)
         if self.normalize == "all":
             return counts / at_least_one(xp.sum(counts))
@@ -268,5 +303,5 @@ class ConfusionMatrix(_Decided):
 
 
 def _require_one_label(metric: Metric, units: int) -> None:
-    rule = f"{metric.name} is of classes that exclude each other; several labels have none in common"
+    rule = f"{metric.name} needs classes that exclude each other, not several labels for each sample"
     require(units == 1 or not getattr(metric, "multi_label", None), rule, f"{units} outputs of BinaryCrossEntropy")

@@ -1,4 +1,4 @@
-"""The area under a curve: exact where all predictions can be kept, from counts in bins during training."""
+"""The area under a curve: exact where all predictions can be kept, and estimated from binned counts during training."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from xpnet.metrics.base import BinnedMetric, at_least_one
 from xpnet.metrics.classification import LabelMetric, columns, labels
 from xpnet.tree import Array
 
-SIDE = 32  # a bin's number has two digits to this base
-RANGE = 16.0  # bins are of equal width in log-odds between -RANGE and RANGE
+SIDE = 32  # a bin's number has two digits in this base
+RANGE = 16.0  # bins have equal widths in log-odds between -RANGE and RANGE
 
 
 @dataclass(frozen=True)
 class AUC(BinnedMetric, LabelMetric):
     """The area under the ROC curve, or the average precision, of predicted probabilities
 
-    "ROC": Σ over pairs of a positive and a negative, of the weight of those in the right order, and half of that of ties.
-    "PR": Σ (recall - recall before) · precision over all thresholds, scikit-learn's average_precision_score.
+    "ROC" is the weighted fraction of (positive, negative) pairs that the predictions rank in the right order; a tie counts
+    half. "PR" is Σ (recall - previous recall) · precision over all thresholds, scikit-learn's average_precision_score.
 
-    `evaluate`, also for validation, takes all predictions and is exact. `fit` counts them in 1,024 bins, each 1/32 wide in
-    log-odds, between odds of e⁻¹⁶ and e¹⁶, and takes those in one bin for ties: "ROC" is then off by at most half the share
-    of pairs (positive, negative) that fall into one bin, "PR" by at most the share of positives in a bin times the change of
-    precision in it, added up over bins.
+    `evaluate` and validation use all predictions and are exact. `fit` counts the predictions in 1,024 bins between odds of
+    e⁻¹⁶ and e¹⁶, each 1/32 wide in log-odds, and treats the predictions in a bin as ties. The error of "ROC" is then at most
+    half the fraction of (positive, negative) pairs within one bin. The error of "PR" is at most the sum over bins of the
+    fraction of positives in the bin times the change of precision across it.
 
     Parameters
     ----------
     curve : {"ROC", "PR"}, default "ROC"
     average : {"macro", "weighted", None}, default "macro"
-        Of more than two classes, each against the rest, or of several labels: the mean, the mean weighted by the number of
-        positives, or the list. Classes without positives, or without negatives under "ROC", are nan and left out of the mean.
+        For more than two classes, each against the rest, and for several labels: the mean, the mean weighted by the number
+        of positives, or the list. A class without positives, or for "ROC" without negatives, is nan, and the means skip it.
     multi_label : bool, optional
-        Whether each output is a label of its own; if not given, whether the loss is `BinaryCrossEntropy`.
+        Whether each output is a separate label, yes or no. By default, whether the loss is `BinaryCrossEntropy`.
     name : str, default "auc" or "average_precision"
+        The metric's key in the history.
 
     Raises
     ------
     ValueError
-        A setting is none of these.
+        A setting is not one of these values.
     """
 
     curve: str = "ROC"
@@ -58,7 +59,7 @@ class AUC(BinnedMetric, LabelMetric):
         object.__setattr__(self, "name", self.name or ("auc" if self.curve == "ROC" else "average_precision"))
 
     def terms(self, y, z):
-        """Of shape (..., classes, bins, batch): 1 in the bin of each positive, and of each negative."""
+        """1 in the bin of each positive, and 1 in the bin of each negative: two arrays (..., classes, bins, batch)."""
         xp = namespace(z)
         positive, high, low = self._digits(y, z)
         bins = high[..., :, None, :] * low[..., None, :, :]
@@ -67,7 +68,7 @@ class AUC(BinnedMetric, LabelMetric):
         return bins * positive, bins * (1.0 - positive)
 
     def state(self, y, z, weight=None):
-        """Counts as a product of two matrices, of the bins' first and second digits."""
+        """The counts as a product of two matrices, one of the bins' first digits and one of the second."""
         xp = namespace(z)
         positive, high, low = self._digits(y, z)
         total = z.shape[-2] if weight is None else at_least_one(xp.sum(weight))
@@ -86,15 +87,15 @@ class AUC(BinnedMetric, LabelMetric):
         return self._joined([_ties(s, p * weight, (1.0 - p) * weight) for s, p in zip(scores, positive, strict=True)])
 
     def _sides(self, y: Array, z: Array) -> tuple[Array, Array]:
-        """Whether a sample is of a class, and the prediction that it is: (classes, batch), (..., classes, batch)."""
+        """Whether each sample belongs to each class, (classes, batch), and its prediction, (..., classes, batch)."""
         xp = namespace(z)
         if z.shape[-1] == 1 or self.multi_label:
             return xp.astype(y > 0.5, z.dtype).mT, z.mT
-        first = 1 if z.shape[-1] == 2 else 0  # of two classes, the second is the one that is looked for
+        first = 1 if z.shape[-1] == 2 else 0  # with two classes, the second is the positive one
         return columns(labels(y), z)[first:, :], z.mT[..., first:, :]
 
     def _digits(self, y: Array, z: Array) -> tuple[Array, Array, Array]:
-        """Whether a sample is of a class, (..., classes, batch), and its bin's two digits as (..., classes, SIDE, batch)."""
+        """Whether a sample belongs to a class, (..., classes, batch), and its bin's digits, (..., classes, SIDE, batch)."""
         xp = namespace(z)
         positive, p = self._sides(y, z)
         p = xp.minimum(xp.maximum(p, 2.0**-24), 1.0 - 2.0**-24)
@@ -106,7 +107,7 @@ class AUC(BinnedMetric, LabelMetric):
         return xp.broadcast_to(positive, p.shape), *pair
 
     def _joined(self, classes: list[tuple[Array, Array]]) -> Array:
-        """The mean over classes, from the weights of positives and negatives at each score, in ascending order."""
+        """The mean over classes, from the weights of positives and negatives at each score in ascending order."""
         xp = namespace(classes[0][0])
         area = _roc if self.curve == "ROC" else _average_precision
         areas = xp.stack([area(positive, negative) for positive, negative in classes])
@@ -123,10 +124,10 @@ class AUC(BinnedMetric, LabelMetric):
 
 
 def _ties(scores: Array, positive: Array, negative: Array) -> tuple[Array, Array]:
-    """The sums of the weights at each score, in ascending order."""
+    """The sums of the weights at each score in ascending order."""
     xp = namespace(scores)
     if bool(xp.any(xp.isnan(scores))):
-        return xp.zeros_like(scores), xp.zeros_like(scores)  # no order, hence no area
+        return xp.zeros_like(scores), xp.zeros_like(scores)  # NaN has no order, so the area is undefined
     order = xp.argsort(scores)
     scores, *weights = (xp.take(x, order) for x in (scores, positive, negative))
     ends = xp.nonzero(xp.concat([xp.diff(scores) > 0, xp.asarray([True])]))[0]

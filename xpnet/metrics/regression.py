@@ -1,6 +1,6 @@
-"""Metrics of numbers: the networks' predictions against targets of the same shape.
+"""Regression metrics: they compare predictions with targets of the same shape.
 
-Of several outputs each metric says how it joins them; `multioutput` has scikit-learn's names.
+Each metric says how it combines several outputs. The values of `multioutput` are named as in scikit-learn.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from xpnet.checks import require, set_numbers
 from xpnet.metrics.base import Metric, moments, root_mean_square
 from xpnet.tree import Array
 
-EPSILON = 2.0**-52  # the least |y| to divide by, scikit-learn's
+EPSILON = 2.0**-52  # the smallest divisor |y|, as in scikit-learn
 
 
 class Regression(Metric):
@@ -29,7 +29,13 @@ class _Error(Regression):
 
 @dataclass(frozen=True)
 class MeanAbsoluteError(_Error):
-    """mean |ŷ - y| over samples and units, in the unit of the targets"""
+    """mean |ŷ - y| over samples and units, in the unit of the targets
+
+    Parameters
+    ----------
+    name : str, default "mae"
+        The metric's key in the history.
+    """
 
     name: str = "mae"
 
@@ -40,7 +46,13 @@ class MeanAbsoluteError(_Error):
 
 @dataclass(frozen=True)
 class MeanSquaredError(_Error):
-    """mean (ŷ - y)² over samples and units, in the unit of the targets squared"""
+    """mean (ŷ - y)² over samples and units, in the squared unit of the targets
+
+    Parameters
+    ----------
+    name : str, default "mse"
+        The metric's key in the history.
+    """
 
     name: str = "mse"
 
@@ -56,15 +68,16 @@ class RootMeanSquaredError(_Error):
     Parameters
     ----------
     multioutput : {"pooled", "uniform_average", "raw_values"}, default "pooled"
-        Of several outputs: "pooled" is the root of the mean over samples and units, the root of the loss "mean_squared_error"
-        and Keras' value; "uniform_average" is scikit-learn's value, the mean over the outputs of each one's root, and less;
-        "raw_values" is the list of these.
+        How to combine several outputs. "pooled" is the root of the mean over samples and units, as in Keras, and the root
+        of the loss "mean_squared_error". "uniform_average" is the mean of each output's root, as in scikit-learn, and is at
+        most "pooled". "raw_values" returns the list of each output's root.
     name : str, default "rmse"
+        The metric's key in the history.
 
     Raises
     ------
     ValueError
-        `multioutput` is none of these.
+        `multioutput` is not one of these values.
     """
 
     multioutput: str = "pooled"
@@ -98,9 +111,9 @@ class _Explained(Regression):
         _require_multioutput(self.multioutput, "variance_weighted", "uniform_average", "raw_values")
 
     def _share(self, unexplained: Array, deviation: Array) -> Array:
-        """1 - (unexplained / deviation)² of outputs, joined.
+        """1 - (unexplained / deviation)² for each output, combined.
 
-        Of one whose targets are constant it is 1 where nothing is unexplained, else 0; such outputs weigh nothing by variance.
+        An output with constant targets gets 1 if nothing is unexplained, else 0. Weighted by variance it counts nothing.
         """
         xp = namespace(deviation)
         unexplained, variance = unexplained * unexplained, deviation * deviation
@@ -115,21 +128,23 @@ class _Explained(Regression):
 
 @dataclass(frozen=True)
 class R2(_Explained):
-    """1 - Σ (ŷ - y)² / Σ (y - ȳ)²,   sums over samples, ȳ the mean of the targets
+    """1 - Σ (ŷ - y)² / Σ (y - ȳ)²,   sums over samples, where ȳ is the mean of the targets
 
-    Targets without spread give 1 if they are met exactly, else 0, as in scikit-learn.
+    Constant targets give 1 if the predictions equal them, else 0, as in scikit-learn.
 
     Parameters
     ----------
     multioutput : {"variance_weighted", "uniform_average", "raw_values"}, default "variance_weighted"
-        Of several outputs, as in scikit-learn: the mean of their R² weighted by their variances, in which outputs with constant
-        targets count nothing; the plain mean; or the list. Keras and scikit-learn have "uniform_average" by default.
+        How to combine several outputs, as in scikit-learn: the mean of their R² weighted by their variances, where outputs
+        with constant targets count nothing; the unweighted mean; or the list. The default of Keras and scikit-learn is
+        "uniform_average".
     name : str, default "r2"
+        The metric's key in the history.
 
     Raises
     ------
     ValueError
-        `multioutput` is none of these.
+        `multioutput` is not one of these values.
     """
 
     multioutput: str = "variance_weighted"
@@ -148,20 +163,21 @@ class R2(_Explained):
 
 @dataclass(frozen=True)
 class ExplainedVariance(_Explained):
-    """1 - Var(y - ŷ) / Var(y):   R² of a network whose mean error does not count
+    """1 - Var(y - ŷ) / Var(y):   R² after the mean error is subtracted
 
-    Targets without spread give 1 if the errors have none either, else 0, as in scikit-learn.
+    Constant targets give 1 if the errors are constant too, else 0, as in scikit-learn.
 
     Parameters
     ----------
     multioutput : {"variance_weighted", "uniform_average", "raw_values"}, default "variance_weighted"
-        As of `R2`.
+        As in `R2`.
     name : str, default "explained_variance"
+        The metric's key in the history.
 
     Raises
     ------
     ValueError
-        `multioutput` is none of these.
+        `multioutput` is not one of these values.
     """
 
     multioutput: str = "variance_weighted"
@@ -180,9 +196,14 @@ class ExplainedVariance(_Explained):
 
 @dataclass(frozen=True)
 class MeanAbsolutePercentageError(_Error):
-    """mean |ŷ - y| / max(|y|, 2⁻⁵²) over samples and units: a fraction, as in scikit-learn, where Keras has percent
+    """mean |ŷ - y| / max(|y|, 2⁻⁵²) over samples and units
 
-    Targets of 0 make it huge, also as in scikit-learn.
+    The value is a fraction, as in scikit-learn; Keras returns a percentage. Targets of 0 make it huge.
+
+    Parameters
+    ----------
+    name : str, default "mape"
+        The metric's key in the history.
     """
 
     name: str = "mape"
@@ -195,13 +216,16 @@ class MeanAbsolutePercentageError(_Error):
 
 @dataclass(frozen=True)
 class Pinball(_Error):
-    """mean of α (y - ŷ) where y > ŷ, else (1 - α) (ŷ - y), over samples and units: least where ŷ is the α-quantile of y
+    """mean over samples and units of α (y - ŷ) where y > ŷ, else (1 - α) (ŷ - y)
+
+    The minimum is at the α-quantile of y.
 
     Parameters
     ----------
     alpha : float, default 0.5
-        α, 0 < α < 1, scikit-learn's name for what the loss `Quantile` calls quantile.
+        α, in (0, 1), as in scikit-learn. The loss `Quantile` calls it quantile.
     name : str, default "pinball"
+        The metric's key in the history.
 
     Raises
     ------
@@ -223,7 +247,13 @@ class Pinball(_Error):
 
 @dataclass(frozen=True)
 class CosineSimilarity(Regression):
-    """mean of y·ŷ / (|y| |ŷ|) over samples; 0 for a row of zeros"""
+    """mean of y·ŷ / (|y| |ŷ|) over samples; 0 for a row of zeros
+
+    Parameters
+    ----------
+    name : str, default "cosine_similarity"
+        The metric's key in the history.
+    """
 
     name: str = "cosine_similarity"
 
@@ -236,7 +266,7 @@ class CosineSimilarity(Regression):
 
 
 def _unit(x: Array) -> Array:
-    """Rows of length 1, or of zeros; divided by the largest first, for squares overflow and vanish."""
+    """Rows scaled to length 1; rows of zeros stay. Dividing by the largest first keeps squares from over- and underflowing."""
     xp = namespace(x)
     largest = xp.max(xp.abs(x), axis=-1, keepdims=True)
     x = x / xp.where(largest > 0, largest, 1.0)
@@ -245,18 +275,18 @@ def _unit(x: Array) -> Array:
 
 
 def _residual(y: Array, z: Array) -> Array:
-    """ŷ - y; of `GaussianNLL`'s predictions (mean, variance), the means."""
+    """ŷ - y. `GaussianNLL` predicts (mean, variance); only the means are compared."""
     return z[..., : y.shape[-1]] - namespace(z).astype(y, z.dtype, copy=False)
 
 
 def _like(y: Array, z: Array, e: Array) -> Array:
-    """Targets in z's type, units first, once for each network."""
+    """Targets in the dtype of z, with units first, repeated for each network."""
     xp = namespace(z)
     return xp.broadcast_to(xp.astype(y, z.dtype, copy=False).mT, e.shape)
 
 
 def _value(x: Array) -> tuple[Array, Array, Array]:
-    """The `moments` of single values."""
+    """Single values as terms of `moments`."""
     zero = namespace(x).zeros_like(x)
     return zero, x, zero
 

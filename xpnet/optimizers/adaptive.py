@@ -1,7 +1,7 @@
-"""Optimizers with a step size of each parameter's own: Adam, AdamW, RMSprop, Adagrad.
+"""Optimizers that adapt the step size of each parameter: Adam, AdamW, RMSprop, Adagrad.
 
-ε is added to the root, as in PyTorch and with PyTorch's defaults, in all of them. Keras adds it within the root in RMSprop
-and Adagrad, √(s + ε), and has the default 1e-7: with gradients of about 1e-5 or less its steps are shorter.
+All of them add ε to the root, √s + ε, with the defaults of PyTorch. Keras adds it inside the root in RMSprop and Adagrad,
+√(s + ε), with the default 1e-7, so its steps are shorter where gradients are about 1e-5 or less.
 """
 
 from __future__ import annotations
@@ -21,14 +21,19 @@ from xpnet.tree import leaves, map_leaves
 class Adam(Optimizer):
     """m = β₁ m + (1-β₁) g,   v = β₂ v + (1-β₂) g²,   p = p - lr m̂ / (√v̂ + ε),   m̂ = m/(1-β₁ᵗ), v̂ = v/(1-β₂ᵗ)
 
-    D. Kingma and J. Ba, "Adam", ICLR 2015; t counts the steps from 1.
+    t counts the steps from 1. D. Kingma and J. Ba, "Adam", ICLR 2015.
 
     Parameters
     ----------
     learning_rate : float, Schedule or callable of the step, default 0.001
     beta_1, beta_2 : float, default 0.9 and 0.999
+        β₁ and β₂, the decay rates of the averages, in [0, 1).
     epsilon : float, default 1e-8
-        ε, outside the root; the place and the default of PyTorch (Keras: the same place, 1e-7).
+        ε, added outside the root as in PyTorch and Keras; the default is PyTorch's (Keras: 1e-7).
+    weight_decay, l1, l2 : float, default 0.0
+        Decoupled weight decay, and the L1 and L2 penalties on weights: see `Optimizer`.
+    clipvalue, clipnorm, global_clipnorm : float, optional
+        Limits on the gradients: see `Optimizer`.
 
     Raises
     ------
@@ -78,13 +83,24 @@ def _one_minus_power(beta, t):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay: W = W - lr · weight_decay · W on the weights, then Adam's step
+    """Adam with decoupled weight decay: W = W - lr · weight_decay · W for the weights, then Adam's step
 
     I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
 
     Parameters
     ----------
+    learning_rate, beta_1, beta_2, epsilon
+        As in `Adam`.
     weight_decay : float, default 0.004
+    l1, l2 : float, default 0.0
+        The L1 and L2 penalties on weights: see `Optimizer`.
+    clipvalue, clipnorm, global_clipnorm : float, optional
+        Limits on the gradients: see `Optimizer`.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
     """
 
     _: KW_ONLY
@@ -101,9 +117,15 @@ class RMSprop(Optimizer):
     ----------
     learning_rate : float, Schedule or callable of the step, default 0.001
     rho : float, default 0.9
+        ρ, the decay rate of the average, in [0, 1).
     momentum : float, default 0.0
+        m, in [0, 1).
     epsilon : float, default 1e-8
-        ε, outside the root; the place and the default of PyTorch (Keras: √(s + ε), 1e-7).
+        ε, added outside the root; the place and the default are PyTorch's (Keras: √(s + ε), 1e-7).
+    weight_decay, l1, l2 : float, default 0.0
+        Decoupled weight decay, and the L1 and L2 penalties on weights: see `Optimizer`.
+    clipvalue, clipnorm, global_clipnorm : float, optional
+        Limits on the gradients: see `Optimizer`.
 
     Raises
     ------
@@ -161,7 +183,11 @@ class Adagrad(Optimizer):
     initial_accumulator_value : float, default 0.1
         s before the first step.
     epsilon : float, default 1e-10
-        ε, outside the root; the place and the default of PyTorch (Keras: √(s + ε), 1e-7).
+        ε, added outside the root; the place and the default are PyTorch's (Keras: √(s + ε), 1e-7).
+    weight_decay, l1, l2 : float, default 0.0
+        Decoupled weight decay, and the L1 and L2 penalties on weights: see `Optimizer`.
+    clipvalue, clipnorm, global_clipnorm : float, optional
+        Limits on the gradients: see `Optimizer`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What all optimizers share: penalties, clipping, weight decay, and the step from parameters to parameters."""
+"""The base class of the optimizers: penalties, clipping, weight decay, and one step."""
 
 from __future__ import annotations
 
@@ -16,27 +16,35 @@ from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves, named_leave
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """What all optimizers share: regularization and clipping of the gradient, in this order, then weight decay.
+    """The base class of the optimizers
 
-    ``weight`` leaves only (not biases, not the scale and offset of a normalization): g += l2 W + l1 sign(W), the gradient
-    of l2/2 ΣW² + l1 Σ|W|. Then clipping. Then "decoupled" weight decay, W -= learning_rate · weight_decay · W
-    (I. Loshchilov and F. Hutter, ICLR 2019), which no moment estimate sees.
+    Each update applies these in order:
+
+    1. The penalties: g += l2 W + l1 sign(W), the gradient of l2/2 ΣW² + l1 Σ|W|, for weights only. Biases and a
+       normalization's scale and offset are not penalized.
+    2. Clipping of the gradients.
+    3. Decoupled weight decay: W -= learning_rate · weight_decay · W, for weights only. It does not enter the moment
+       estimates (I. Loshchilov and F. Hutter, ICLR 2019).
+    4. The optimizer's own step.
 
     Parameters
     ----------
     learning_rate : float, Schedule or callable of the step, default 0.01
-    weight_decay, l1, l2 : float, default 0.0
+    weight_decay : float, default 0.0
+        Rate of the decoupled weight decay, multiplied by the learning rate.
+    l1, l2 : float, default 0.0
+        Factors of the penalties.
     clipvalue : float, optional
-        Each element of a gradient is kept within ±clipvalue.
+        Clip each element of a gradient to ±clipvalue.
     clipnorm : float, optional
-        Each parameter's gradient is scaled down to this Euclidean norm, whatever its size: squares neither overflow nor vanish.
+        Scale each parameter's gradient down to this Euclidean norm. Its squares neither overflow nor underflow.
     global_clipnorm : float, optional
-        All gradients are scaled down together to this norm. R. Pascanu et al., ICML 2013.
+        Scale all gradients down together to this norm. R. Pascanu et al., ICML 2013.
 
     Raises
     ------
     ValueError
-        A setting is out of range, or more than one way to clip is given; this holds for all optimizers.
+        A setting is out of range, or more than one of the clip settings is given.
     """
 
     learning_rate: float | Callable[[int], float] = 0.01
@@ -55,23 +63,22 @@ class Optimizer(ABC):
         set_numbers(self, "(0, inf)", *limits)
         if len(limits) > 1:
             raise ValueError(
-                f"Give at most one of clipvalue, clipnorm and global_clipnorm. Received: {', '.join(limits)}"
+                f"Set at most one of clipvalue, clipnorm and global_clipnorm. Received: {', '.join(limits)}"
             )
 
     @abstractmethod
     def init(self, params: Tree) -> Tree:
-        """The state before the first step."""
+        """Return the state before the first step."""
 
     @abstractmethod
     def step(self, params: Tree, grads: Tree, state: Tree, learning_rate: Array) -> tuple[Tree, Tree]:
-        """The method's own rule."""
+        """Apply the optimizer's own formula -> new parameters, new state."""
 
     def update(self, params: Tree, grads: Tree, state: Tree, learning_rate: Array) -> tuple[Tree, Tree]:
         """One step -> new parameters, new state.
 
-        All that is given is given away: its memory may be overwritten. To look at a gradient or keep a state, do so before, or
-        keep a copy (`Backend.copy`). Each gradient must be an array of its own: two leaves in one memory would be updated in
-        turn.
+        `update` may overwrite its arguments; copy what you need first (`Backend.copy`). The gradients must not share
+        memory: a shared array would be updated twice.
         """
         if self.l1 or self.l2:
             grads = _map_weights(self._add_penalty, grads, params)
@@ -99,15 +106,15 @@ class Optimizer(ABC):
 
 
 def _limit_norm(arrays, limit):
-    """A rule that scales elements down so that the norm over all of `arrays` is at most `limit`.
+    """Return a rule that scales elements down so that the norm over all of `arrays` is at most `limit`.
 
-    The norm is c r, c the largest absolute value and r the norm of the elements divided by c: squares neither overflow nor
-    vanish. 1/c is taken in two factors, because float32 may not hold it. Below the limit the rule changes no bit. Infinite
-    and NaN elements stay, for the divergence guard to find.
+    The norm is c r, where c is the largest absolute value and r is the norm of the elements divided by c, so squares
+    neither overflow nor underflow. 1/c is applied as two factors, because it can exceed float32. Below the limit the rule
+    does not change a bit. Infinite and NaN elements remain, so that the divergence guard finds them.
     """
     xp = namespace(arrays[0])
     c = reduce(xp.maximum, [xp.max(xp.abs(g)) for g in arrays])
-    c = xp.maximum(c, 1e-19)  # no smaller: squares of 1e-38 / 1e-19 do not vanish, and limit/c is finite for zeros too
+    c = xp.maximum(c, 1e-19)  # squares of 1e-38 / 1e-19 do not underflow, and limit/c is finite even for zeros
     root = c**-0.5
     r = xp.sqrt(sum(xp.sum((g * root * root) ** 2) for g in arrays))
     above = r > limit / c
@@ -123,7 +130,7 @@ def _limit_norm(arrays, limit):
 
 
 def _map_weights(function, tree, *others):
-    """Apply `function` to the leaves named weight, and leave the others as they are."""
+    """Apply `function` to the leaves whose name ends in "weight"; return the other leaves unchanged."""
     groups = zip(named_leaves(tree), *map(leaves, others), strict=True)
     return from_leaves(tree, [function(a, *b) if name.endswith("weight") else a for (name, a), *b in groups])
 

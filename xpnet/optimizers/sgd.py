@@ -1,4 +1,4 @@
-"""Stochastic gradient descent, with the three forms of momentum."""
+"""Stochastic gradient descent with three forms of momentum."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ class SGD(Optimizer):
 
     - ``nesterov=True``: p = p + m v - lr g, with v as above. I. Sutskever et al., ICML 2013.
     - ``moving_average=True``: v = m v + (1 - m) g, p = p - lr v. The velocity is the exponential moving average of the
-      gradient: the same path as the usual ("heavy-ball", B. Polyak 1964) form with learning rate (1 - m) lr.
+      gradient. The parameters follow the same path as with the first form ("heavy-ball", B. Polyak 1964) and the learning
+      rate (1 - m) lr.
 
     Parameters
     ----------
     learning_rate : float, Schedule or callable of the step, default 0.01
     momentum : float, default 0.0
-        m, 0 <= m < 1.
+        m, in [0, 1).
     nesterov, moving_average : bool, default False
+        Use one of the other two forms of momentum.
+    weight_decay, l1, l2 : float, default 0.0
+        Decoupled weight decay, and the L1 and L2 penalties on weights: see `Optimizer`.
+    clipvalue, clipnorm, global_clipnorm : float, optional
+        Limits on the gradients: see `Optimizer`.
 
     Raises
     ------
     ValueError
-        `momentum` is out of range; `nesterov` or `moving_average` is given without it, or both are.
+        A setting is out of range; `nesterov` or `moving_average` is set without `momentum`, or both are set.
     """
 
     momentum: float = 0.0
@@ -39,7 +45,10 @@ class SGD(Optimizer):
         set_numbers(self, "[0, 1)", "momentum")
         set_booleans(self, "nesterov", "moving_average")
         if self.nesterov + self.moving_average > (self.momentum > 0):
-            raise ValueError("nesterov and moving_average are kinds of momentum: give momentum > 0 and one of the two.")
+            raise ValueError(
+                "nesterov and moving_average are forms of momentum. Set momentum > 0 and at most one of them. Received: "
+                f"momentum={self.momentum}, nesterov={self.nesterov}, moving_average={self.moving_average}"
+            )
 
     def init(self, params):
         return {self._memory: zeros(params)} if self.momentum else {}
