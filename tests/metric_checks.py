@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from xpnet.averages import Averages
 from xpnet.backend import to_numpy
-from xpnet.evaluation import Averages
 from xpnet.tree import map_leaves
 
 

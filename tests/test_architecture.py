@@ -14,16 +14,28 @@ LADDER = [  # each line may import itself and the lines above it
     {"random", "special", "initializers", "schedules", "datasets"},
     {"layers"},
     {"losses", "metrics", "optimizers"},
-    {"callbacks", "evaluation", "divergence", "inspection", "inputs", "weights", "progress", "settings"},
-    {"training"},
+    {
+        "averages",
+        "callbacks",
+        "divergence",
+        "evaluation",
+        "inputs",
+        "inspection",
+        "progress",
+        "settings",
+        "state",
+        "step",
+        "weights",
+    },
+    {"loop"},
     {"model"},
     {"plotting"},
     {"__init__"},
 ]
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
-HOST_NUMPY = {"checks", "random", "initializers", "layers/base", "datasets", "training", "evaluation", "inputs", "model",
-              "plotting", "inspection", "settings", "weights"}  # fmt: skip
-LONG = {"model", "layers/recurrent", "schedules"}  # up to 520 lines, much of it docstrings; others up to 310
+HOST_NUMPY = {"averages", "checks", "random", "initializers", "layers/base", "datasets", "loop", "state", "evaluation", "inputs",
+              "model", "plotting", "inspection", "settings", "weights"}  # fmt: skip
+LONG = {"model", "layers/recurrent", "schedules"}  # up to 540 lines, much of it docstrings; others up to 310
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
 
@@ -76,7 +88,7 @@ print(sorted(optional & set(sys.modules)))
 def test_modules_are_short(module):
     lines = (PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()
 
-    assert len(lines) <= (520 if module in LONG else 310)
+    assert len(lines) <= (540 if module in LONG else 310)
 
 
 def test_names_that_wait_for_their_use_are_listed():

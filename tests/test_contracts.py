@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from xpnet import Model
+from xpnet import Model, loop
 from xpnet.layers import (
     LSTM,
     Add,
@@ -23,6 +23,7 @@ from xpnet.layers import (
     TimeDistributed,
 )
 from xpnet.layers.base import Layer
+from xpnet.step import training_step
 
 from .test_model import writable
 
@@ -142,16 +143,21 @@ def test_a_layer_of_ones_own_is_called_on_real_samples_alone(xp):
     assert set(shapes) == {(4, 3)}
 
 
-def test_later_steps_pay_nothing_for_the_check(xp):
+def test_later_steps_pay_nothing_for_the_check(xp, monkeypatch):
+    steps = []
+    monkeypatch.setattr(loop, "training_step", lambda *parts: steps.append(parts) or training_step(*parts))
+
     model = train(xp, [Dense(3), Scale()])
 
-    assert (model.unproven is model.network) == (not xp.compiles)
+    networks = [inference.network for inference, *_ in steps]
+    assert networks[0] is model.checked
+    assert (networks[-1] is model.network) == (not xp.compiles)
 
 
 def test_a_network_of_xpnets_layers_is_not_wrapped(xp):
     model = build(xp, [Dense(3), Residual(ReLU())])
 
-    assert model.unproven is model.network
+    assert model.checked is model.network
 
 
 def test_several_networks_at_once_are_checked_too(xp):

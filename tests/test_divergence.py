@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.test_model import X, Y, assert_same_parameters, fit, make_model, writable
-from xpnet import SGD, Adam, Callback, DivergenceError, Model, schedules, training
+from xpnet import SGD, Adam, Callback, DivergenceError, Model, loop, schedules
 from xpnet.backend import to_numpy
 from xpnet.divergence import diagnose
 from xpnet.layers import BatchNormalization, Dense, Layer, ReLU, Residual, Sequential
@@ -140,7 +140,7 @@ def test_what_is_not_found_again_leaves_the_last_finite_state(xp, monkeypatch):
         Faulty.faults.clear()
         return diagnose(*arguments)
 
-    monkeypatch.setattr(training, "diagnose", diagnose_later)
+    monkeypatch.setattr(loop, "diagnose", diagnose_later)
     model = make_model(xp, layers=[Dense(4), Faulty(), Dense(3)], optimizer=Adam())
     with pytest.raises(DivergenceError, match=r"steps from step 6: 0\.bias was not finite in the end") as caught:
         fit(model, epochs=2, callbacks=[Breaks()])

@@ -6,8 +6,8 @@ import pytest
 from tests.conftest import no_sync
 from tests.metric_checks import compute, from_sklearn
 from xpnet import losses, metrics
+from xpnet.averages import Averages
 from xpnet.backend import device, namespace, to_numpy
-from xpnet.evaluation import Averages
 from xpnet.metrics import (
     AUC,
     F1,

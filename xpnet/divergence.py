@@ -90,7 +90,7 @@ def diagnose(backend: Backend, chunk: Chunk, finite: dict[str, Tree]) -> tuple[d
         )  # fmt: skip
     places: list[str] = []
     usual: set[str] = set()  # where infinity does no harm, as in the logits of a class that is ruled out
-    watched = replace(chunk.step, network=watch(chunk.step.network, places))
+    watched = chunk.step.with_network(watch(chunk.step.inference.network, places))
     rates = chunk.batches["learning_rate"]
     for i, rate in enumerate(rates):
         before, number = state, first + i

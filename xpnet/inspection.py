@@ -56,7 +56,7 @@ def layer_statistics(model: Any, x: Any, y: Any) -> list[dict[str, Any]]:
         ``"quantiles"`` (at 5, 25, 50, 75 and 95 %).
     """
     state, data = model.built_state(), model.prepare(x, y)
-    y, backwards, rows = model.training_step.floating(data["x"]), [], []
+    y, backwards, rows = model.training_step.inference.floating(data["x"]), [], []
     key = model.backend.asarray(step_keys(model.seeds[0], np.array([model.step]))[0])
     for i, (layer, params) in enumerate(zip(model.network.layers, state["params"], strict=True)):
         statistics = state["statistics"] and state["statistics"][i]

@@ -5,28 +5,37 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from xpnet import inputs, inspection, optimizers, settings
+from xpnet.averages import Averages
 from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quiet, to_numpy
 from xpnet.callbacks import Callback, History
-from xpnet.checks import require_positive
-from xpnet.evaluation import Evaluation, Inference, evaluate, in_target_form, named_values, run_batches
+from xpnet.evaluation import evaluate, in_target_form, named_values, run_batches
 from xpnet.layers import base, contracts
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.sequential import Sequential
+from xpnet.loop import Loop, Plan
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.progress import Progress
 from xpnet.random import host_rng
-from xpnet.training import Loop, Plan, TrainingStep
+from xpnet.settings import FitSettings
+from xpnet.state import TrainingState
+from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
 from xpnet.tree import Array, Tree, leaves, map_leaves, named_leaves
 from xpnet.weights import in_keras_order, with_weights
 from xpnet.workshop import Workshop, alone
+
+
+def _part(name: str) -> Any:
+    """A property that is an attribute of `Model.training_state`."""
+    return property(
+        lambda self: getattr(self.training_state, name), lambda self, value: setattr(self.training_state, name, value)
+    )
 
 
 @all_in_scope
@@ -61,6 +70,8 @@ class Model:
 
     Attributes
     ----------
+    training_state : TrainingState
+        Everything that training changes. `state` and the attributes below it are its parts.
     parameters : tree of arrays
         ``model.parameters[0]["weight"]``: the model's own arrays, no copies. RuntimeError until the model is built.
     state : dict of trees
@@ -80,6 +91,9 @@ class Model:
         Whether the last `fit` had validation data.
     """
 
+    state, seed, step, epoch = _part("arrays"), _part("seed"), _part("step"), _part("epoch")
+    target_shape, history, stop_training = _part("target_shape"), _part("history"), _part("stop_training")
+
     def __init__(
         self,
         network: Layer | Sequence[Layer],
@@ -93,20 +107,15 @@ class Model:
         self.network = network if isinstance(network, Sequential) else Sequential(layers)
         self.loss = settings.get_loss(loss, self.network)
         self.metrics = settings.get_metrics(metrics, self.loss)
-        self.seed = settings.check_seed(seed)
         self.backend = get_backend() if backend is None else make_backend(backend)
         self.workshop = Workshop()
-        self.state: dict[str, Tree] | None = None
+        self.training_state = TrainingState(optimizers.get(optimizer), settings.check_seed(seed))
         self.optimizer = optimizer
         settings.require_fitting_end(self.network, self.loss)
         self.input_shape: Any = None
         self.output_shapes: dict[Shape, Shape] = {}
-        self.target_shape: Shape | None = None
         self.multiplications: dict[Shape, int] = {}  # of the forward pass of one sample of that shape
-        self.unproven: Layer = self.network  # the network as the first step runs it, which checks layers of one's own
-        self.step = self.epoch = 0
-        self.history = History()
-        self.stop_training = False
+        self.checked: Layer = self.network  # the same network with checks of custom layers
         self.validates = False
 
     def __repr__(self) -> str:
@@ -124,6 +133,7 @@ class Model:
     def __setstate__(self, attributes: dict) -> None:
         """Unpickled arrays lie on their library's current device; they belong on the backend's."""
         vars(self).update(attributes)
+        self.training_state = copy.copy(self.training_state)  # copy.copy(model) trains by itself
         if self.state is not None:
             self.state = map_leaves(self.backend.asarray, self.state)
 
@@ -131,8 +141,8 @@ class Model:
 
     @property
     def optimizer(self) -> Optimizer:
-        """The optimizer from the next epoch on; a callback may set it. Where its state holds other things it begins anew."""
-        return self._optimizer
+        """The optimizer from the next epoch on; a callback may set it. Its state is reset if it has another form."""
+        return self.training_state.optimizer
 
     @optimizer.setter
     def optimizer(self, optimizer: str | Optimizer) -> None:
@@ -142,13 +152,7 @@ class Model:
                 "clipnorm and global_clipnorm would take one norm of all networks. Use clipvalue, or one seed at a "
                 f"time. Received: {chosen!r} with {len(self.seeds)} seeds"
             )
-        self._optimizer = chosen
-
-    def match_optimizer_state(self) -> None:
-        """Let the optimizer begin anew where the state is that of another."""
-        state = self.built_state()
-        if self.optimizer.init(np.zeros(1)).keys() != state["optimizer"].keys():  # named for what they hold
-            self.state = state | {"optimizer": self.optimizer.init(state["params"])}
+        self.training_state.optimizer = chosen
 
     @property
     def parameters(self) -> Tree:
@@ -167,8 +171,15 @@ class Model:
     @property
     def training_step(self) -> TrainingStep:
         """The function that `fit` runs: ``state, record = training_step(state, batch)``."""
-        optimizer = replace(self.optimizer, learning_rate=0.0)  # which is data of each step
-        return self._keep(TrainingStep(self.unproven, self.backend.dtype, self.loss.checked, self.metrics, optimizer))
+        return self._keep(training_step(self._inference, self._scores, self.optimizer))
+
+    @property
+    def _inference(self) -> Inference:
+        return Inference(self.network, self.backend.dtype)
+
+    @property
+    def _scores(self) -> Scores:
+        return Scores(self.loss.checked, self.metrics)
 
     def _keep(self, function: Any) -> Any:
         return self.workshop.keep(self.backend.name, function)
@@ -196,6 +207,7 @@ class Model:
         ValueError
             The shape is none; a layer does not take what the layer before it gives, and the message names the layer.
         """
+        self.workshop.require_idle("build")
         shape = settings.check_shape(input_shape)
         drawn = [base.init_counted(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
         params, output_shape, statistics, multiplications = drawn[0]
@@ -216,13 +228,14 @@ class Model:
         self.input_shape, self.output_shapes = shape, {shape: output_shape}
         self.target_shape = None
         self.multiplications = {shape: multiplications}
-        self.unproven = contracts.checked(self.network, shape)
+        self.checked = contracts.checked(self.network, shape)
         self.step = self.epoch = 0
         return self
 
     @alone
     def to(self, backend: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any) -> Model:
-        """Move the model to another backend, in place; the arguments are those of `set_backend`."""
+        """Move the model to another backend, in place; the arguments are those of `set_backend`. Not during `fit`."""
+        self.workshop.require_idle("to")
         target = make_backend(backend, device=device, dtype=dtype, **options)
         state = None if self.state is None else _moved_copy(target, self.state)
         self.backend, self.state = target, state
@@ -318,14 +331,34 @@ class Model:
             Ctrl-C, after the current chunk of steps: the model is usable and `history` holds what was recorded. SIGTERM, too,
             waits for the chunk's end, where the program has no handler of its own, and is then delivered again.
         """
+        self.workshop.require_idle("fit")
         settings.require_no_arguments(unknown, inspect.signature(self.fit).parameters)
-        settings.check_fit_settings(
-            epochs, initial_epoch, validation_split, validation_freq, record_every, verbose, shuffle,
-            sample_with_replacement,
+        chosen = FitSettings(
+            32 if batch_size is None else batch_size, epochs, initial_epoch, verbose, shuffle, sample_with_replacement,
+            validation_split, validation_freq, validation_batch_size, record_every,
         )  # fmt: skip
         callbacks = settings.check_callbacks(callbacks)
-        if validation_batch_size is not None:
-            require_positive(validation_batch_size=validation_batch_size)
+        plan = self._plan(x, y, sample_weight, class_weight, validation_data, chosen)
+        self.training_state.begin_run()
+        self.validates = plan.validation is not None
+        for callback in callbacks:
+            callback.model = self
+        with self.workshop.fitting(), Progress(verbose) as progress:
+            return Loop(self.training_state, plan, callbacks, progress).run()
+
+    @alone
+    def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Any:
+        """One training step on the given batch -> its loss and metrics before the step, as `evaluate` returns them."""
+        plan = self._plan(x, y, sample_weight, class_weight, None, FitSettings(len(x), shuffle=False))
+        loop = Loop(self.training_state, plan, (), Progress(0))
+        loop.begin_epoch()
+        records = loop.train(plan.rows[None])
+        return named_values(Averages(self.metrics).add(records, len(plan.rows)).values())
+
+    def _plan(
+        self, x: Any, y: Any, sample_weight: Any, class_weight: Any, validation_data: Any, chosen: FitSettings
+    ) -> Plan:
+        """Check the data of a run, build the model if need be, and put everything together. An error changes nothing."""
         given, x = x, inputs.prepare_x(self.backend, x)
         built = self if self.state is not None else copy.copy(self).build(x.shape[1:])  # kept once all is checked
         data, validation = built._prepared(x, y, sample_weight), None
@@ -333,8 +366,8 @@ class Model:
             validation_data = settings.check_validation_data(validation_data)
             with inputs.part("validation_data"):
                 validation = built.prepare(*validation_data)
-        elif validation_split:
-            data, validation = inputs.split(data, validation_split)
+        elif chosen.validation_split:
+            data, validation = inputs.split(data, chosen.validation_split)
         if class_weight is not None:
             output_shape = built.output_shapes[tuple(x.shape[1:])]
             data = inputs.weigh_classes(self.backend, self.loss, output_shape, data, class_weight)
@@ -348,40 +381,21 @@ class Model:
                     inputs.require_finite(self.backend, validation, given, slice(kept, None))
         if not leaves(built.parameters):
             raise ValueError(f"The network has no parameters to train. Add a layer such as Dense. Received: {self!r}")
-        rows = inputs.counted_rows(data)
-        plan = Plan(
-            data=data,
-            rows=rows,
-            validation=validation,
-            batch_size=settings.check_batch_size(batch_size, len(rows)),
-            epochs=range(initial_epoch, epochs),
-            seed=self.seeds[0],
-            shuffle=shuffle,
-            with_replacement=sample_with_replacement,
-            validation_epochs=settings.validation_epochs(validation_freq),
-            validation_batch_size=validation_batch_size,
-            record_every=record_every,
-        )
         self.state, self.input_shape, self.output_shapes = built.state, built.input_shape, built.output_shapes
+        self.multiplications, self.checked = built.multiplications, built.checked
         self.target_shape = tuple(np.shape(y)[1:])
-        self.multiplications, self.unproven = built.multiplications, built.unproven
-        self.history, self.stop_training, self.validates = plan.history, False, validation is not None
-        for callback in callbacks:
-            callback.model = self
-        with Progress(verbose) as progress:
-            return Loop(self, plan, callbacks, progress).run()
-
-    @alone
-    def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Any:
-        """One training step on the given batch -> its loss and metrics before the step, as `evaluate` returns them."""
-        kept = {name: getattr(self, name) for name in ("history", "epoch", "stop_training", "validates")}
-        try:
-            logs = self.fit(
-                x, y, len(x), verbose=0, shuffle=False, sample_weight=sample_weight, class_weight=class_weight
-            ).history
-        finally:
-            vars(self).update(kept)
-        return named_values({name: values[0] for name, values in logs.items()})
+        return Plan(
+            backend=self.backend,
+            network=self.network,
+            checked=self.checked,
+            scores=self._scores,
+            settings=chosen,
+            data=data,
+            validation=validation,
+            rows=inputs.counted_rows(data),
+            multiplications=self.multiplications,
+            keep=self._keep,
+        )
 
     # ------------------------------------------------------------------ inference
 
@@ -412,13 +426,13 @@ class Model:
 
     def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None, verbose: str | int = 0) -> dict:
         """`evaluate` on data from `prepare`; a dict."""
-        function = self._keep(Evaluation(self.network, self.backend.dtype, self.loss.checked, self.metrics))
+        function = self._keep(Evaluation(self._inference, self._scores))
         multiplications = self.multiplications[tuple(data["x"].shape[1:])]
         return evaluate(self.backend, function, self.built_state(), data, batch_size, verbose, multiplications)
 
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
         """The network's raw outputs for x, (n, ..., units), on the model's backend; a new array, also where layers pass x on."""
-        state, function = self.built_state(), self._keep(Inference(self.network, self.backend.dtype))
+        state, function = self.built_state(), self._keep(self._inference)
         given, x = x, inputs.prepare_x(self.backend, x)
         inputs.require_finite(self.backend, {"x": x}, given)
         self._accept(x)

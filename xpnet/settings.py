@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import keyword
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xpnet import losses, metrics
 from xpnet.callbacks import Callback
-from xpnet.checks import boolean, is_integer, number, require_batch_size, require_positive, unknown_name
+from xpnet.checks import is_integer, number, require_batch_size, require_positive, set_booleans, unknown_name
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
@@ -149,18 +150,6 @@ def check_seed(seed: Any) -> int | tuple[int, ...]:
     return seeds if several else seeds[0]
 
 
-def validation_epochs(validation_freq: Any) -> Callable[[int], bool]:
-    """Whether to validate after an epoch, counted from 0."""
-    if is_integer(validation_freq):
-        return lambda epoch: (epoch + 1) % validation_freq == 0
-    return lambda epoch: epoch + 1 in validation_freq
-
-
-def check_batch_size(batch_size: Any, n: int) -> int:
-    """The size, 32 if None, and at most all n samples; raises ValueError unless it is an integer of at least 1."""
-    return min(require_batch_size(32 if batch_size is None else batch_size), n)
-
-
 def require_no_arguments(unknown: Mapping[str, Any], names: Mapping[str, inspect.Parameter]) -> None:
     """Raise TypeError where `fit` was given arguments that it has not, with what there is instead."""
     for name in unknown:
@@ -171,27 +160,48 @@ def require_no_arguments(unknown: Mapping[str, Any], names: Mapping[str, inspect
         raise TypeError(str(unknown_name(f"{known}. Its arguments are", name, own)))
 
 
-def check_fit_settings(
-    epochs, initial_epoch, validation_split, validation_freq, record_every, verbose, shuffle, sample_with_replacement
-) -> None:
-    """Raise ValueError where a setting of `fit` is out of range."""
-    require_positive(epochs=epochs)
-    if not (is_integer(initial_epoch) and 0 <= initial_epoch < epochs):
-        raise ValueError(
-            "epochs is the number of the epoch to stop before: 0 <= initial_epoch < epochs. "
-            f"Received: initial_epoch={initial_epoch!r}, epochs={epochs}"
-        )
-    number("validation_split", validation_split, "[0, 1)")
-    boolean("shuffle", shuffle), boolean("sample_with_replacement", sample_with_replacement)
-    after = [validation_freq] if is_integer(validation_freq) else validation_freq
-    if not isinstance(after, Collection) or not all(is_integer(epoch) and epoch >= 1 for epoch in after):
-        raise ValueError(
-            "validation_freq is a number of epochs or a list of epochs, counted from 1. "
-            f"Received: validation_freq={validation_freq!r}"
-        )
-    if record_every is not None:
-        require_positive(record_every=record_every)
-    check_verbose(verbose)
+@dataclass(frozen=True)
+class FitSettings:
+    """The settings of `fit` that are numbers and switches; see `Model.fit`. Raises ValueError where one is out of range."""
+
+    batch_size: int = 32
+    epochs: int = 1
+    initial_epoch: int = 0
+    verbose: str | int = "auto"
+    shuffle: bool = True
+    sample_with_replacement: bool = False
+    validation_split: float = 0.0
+    validation_freq: int | Collection[int] = 1
+    validation_batch_size: int | None = None
+    record_every: int | None = None
+
+    def __post_init__(self):
+        require_positive(epochs=self.epochs)
+        if not (is_integer(self.initial_epoch) and 0 <= self.initial_epoch < self.epochs):
+            raise ValueError(
+                "epochs is the number of the epoch to stop before: 0 <= initial_epoch < epochs. "
+                f"Received: initial_epoch={self.initial_epoch!r}, epochs={self.epochs}"
+            )
+        number("validation_split", self.validation_split, "[0, 1)")
+        set_booleans(self, "shuffle", "sample_with_replacement")
+        freq = self.validation_freq
+        after = [freq] if is_integer(freq) else freq
+        if not isinstance(after, Collection) or not all(is_integer(epoch) and epoch >= 1 for epoch in after):
+            raise ValueError(
+                "validation_freq is a number of epochs or a list of epochs, counted from 1. "
+                f"Received: validation_freq={freq!r}"
+            )
+        if self.record_every is not None:
+            require_positive(record_every=self.record_every)
+        check_verbose(self.verbose)
+        if self.validation_batch_size is not None:
+            require_positive(validation_batch_size=self.validation_batch_size)
+        object.__setattr__(self, "batch_size", require_batch_size(self.batch_size))
+
+    def validates_after(self, epoch: int) -> bool:
+        """Whether to validate after this epoch, counted from 0."""
+        freq = self.validation_freq
+        return epoch + 1 in freq if isinstance(freq, Collection) else (epoch + 1) % freq == 0
 
 
 def check_callbacks(callbacks: Any) -> list[Callback]:

@@ -6,7 +6,8 @@ import functools
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 Arguments = ParamSpec("Arguments")
@@ -22,9 +23,24 @@ class Workshop:
     def __init__(self) -> None:
         self.lock = threading.RLock()  # a callback may train its model on a batch
         self.functions: dict[type, Any] = {}
+        self.fits = False
 
     def __reduce__(self) -> tuple:
         return Workshop, ()
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """A ``with`` block in which a run of `fit` changes the model."""
+        self.fits = True
+        try:
+            yield
+        finally:
+            self.fits = False
+
+    def require_idle(self, method: str) -> None:
+        """Raise RuntimeError where a callback calls a method that would change the model under its run."""
+        if self.fits:
+            raise RuntimeError(f"Cannot call `model.{method}()` during `fit`. Call it before or after.")
 
     def keep(self, library: str, function: Any) -> Any:
         """`function`, or the equal one that some model already has, kept until the next of its class.

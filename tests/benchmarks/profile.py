@@ -23,7 +23,7 @@ from tests.benchmarks.cases import CASES, LEARNING_RATE, floor_step, read_data, 
 from tests.benchmarks.report import table
 from xpnet.backend import to_numpy
 from xpnet.layers import Layer, Sequential
-from xpnet.training import TrainingStep
+from xpnet.step import TrainingStep
 from xpnet.tree import map_leaves
 
 
@@ -77,24 +77,14 @@ class Proxy:
         return self.timed if name == self.method else getattr(self.target, name)
 
 
-@dataclass(frozen=True, eq=False)
-class TimedStep(TrainingStep):
-    """A training step whose pieces are timed."""
-
-    clock: Clock
-
-    @classmethod
-    def of(cls, step: TrainingStep, clock: Clock) -> TimedStep:
-        """`step` with its pieces timed."""
-        layers = [Timed(layer, f"{i} {type(layer).__name__}", clock) for i, layer in enumerate(step.network.layers)]
-        loss, optimizer = (
-            Proxy(step.loss, "__call__", "loss", clock),
-            Proxy(step.optimizer, "update", "optimizer", clock),
-        )
-        return cls(Sequential(layers), step.dtype, loss, step.metrics, optimizer, clock)
-
-    def record(self, batch, z, loss):
-        return self.clock.timed("metrics", super().record)(batch, z, loss)
+def timed_step(step: TrainingStep, clock: Clock) -> TrainingStep:
+    """`step` with its pieces timed."""
+    layers = step.inference.network.layers
+    network = Sequential([Timed(layer, f"{i} {type(layer).__name__}", clock) for i, layer in enumerate(layers)])
+    scores = Proxy(step.scores, "__call__", "metrics", clock)
+    scores.loss = Proxy(step.scores.loss, "__call__", "loss", clock)
+    optimizer = Proxy(step.optimizer, "update", "optimizer", clock)
+    return replace(step.with_network(network), scores=scores, optimizer=optimizer)
 
 
 def profile(case, backend: str, x, y, steps: int, chunks: int) -> list[tuple[str, float, float]]:
@@ -126,7 +116,7 @@ def profile(case, backend: str, x, y, steps: int, chunks: int) -> list[tuple[str
 
     gathering = replace(library)
     object.__setattr__(gathering, "gather", gather)
-    found = times(chunk, TimedStep.of(step, clock), gathering)
+    found = times(chunk, timed_step(step, clock), gathering)
     found["sum of these"] = tuple(sum(column) for column in zip(*found.values(), strict=True))
     found |= times(chunk, clock.timed("the step, without gathering", step))
     whole = times(clock.timed("chunk", chunk), step)["chunk"]

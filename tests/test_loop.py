@@ -11,8 +11,11 @@ from xpnet import SGD, Adam, Callback, DivergenceError, Model
 from xpnet.backend import make_backend, namespace, to_numpy
 from xpnet.inputs import split
 from xpnet.layers import BatchNormalization, Conv2D, Dense, Dropout, Flatten, Layer, ReLU, Softmax, TimeDistributed
+from xpnet.loop import Loop
 from xpnet.losses import BinaryCrossEntropy, PerPosition, SoftmaxCrossEntropy
 from xpnet.metrics import Metric
+from xpnet.progress import Progress
+from xpnet.settings import FitSettings
 from xpnet.tree import leaves
 
 STILL = SGD(0.0)  # parameters stay as they are, so that losses show everything else
@@ -165,7 +168,7 @@ def test_a_model_does_not_move_in_a_callback(event, xp):
     callback = Callback()
     setattr(callback, event, lambda *args: callback.model.to("numpy", dtype="float64"))
 
-    with pytest.raises(RuntimeError, match="A model moves between fits"):
+    with pytest.raises(RuntimeError, match=r"Cannot call `model.to\(\)` during `fit`"):
         fit(make_model(xp), validation_data=(X, Y), callbacks=[callback])
 
 
@@ -323,3 +326,36 @@ class Named(Metric):
 
     def terms(self, y, z):
         return self.function(z)
+
+
+@pytest.mark.parametrize("call", [lambda model: model.fit(X, Y), lambda model: model.build(X.shape[1:])])
+def test_a_callback_neither_fits_nor_builds_its_model(call, xp):
+    class Calls(Callback):
+        def on_epoch_end(self, epoch, logs):
+            call(self.model)
+
+    with pytest.raises(RuntimeError, match="during `fit`"):
+        fit(make_model(xp), callbacks=[Calls()])
+
+
+def test_a_run_continues_within_an_epoch(xp):
+    """A run that is interrupted and continued is the run that was not."""
+    whole, halves = make_model(xp), make_model(xp)
+    history = fit(whole).history
+
+    class Interrupt(Callback):
+        def on_train_batch_end(self, step, logs):
+            if step == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(halves, callbacks=[Interrupt()])
+    state = halves.training_state
+    assert (state.step, state.position) == (2, 2)
+    plan = halves._plan(X, Y, None, None, None, FitSettings(20))
+    resumed = Loop(state, plan, (), Progress(0)).run().history
+
+    assert (state.step, state.epoch, state.position) == (6, 1, 0)
+    assert_same_parameters(whole, halves, rtol=1e-5, atol=1e-7)
+    assert resumed["loss"] == pytest.approx(history["loss"])
+    assert resumed["accuracy"] == history["accuracy"]

@@ -1,0 +1,254 @@
+"""The training loop: epochs, chunks of steps, records and callbacks.
+
+The loop hands the backend chunks of steps (`Backend.scan`), as long as the next callback, validation or progress update allows,
+and fetches the records of a whole chunk in one transfer. It changes a `TrainingState` and knows no `Model`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xpnet import schedules
+from xpnet.averages import Averages
+from xpnet.backend import Backend, to_numpy
+from xpnet.callbacks import Callback, History
+from xpnet.checks import number
+from xpnet.divergence import AllFinite, Chunk, diagnose, first_non_finite
+from xpnet.errors import DivergenceError
+from xpnet.evaluation import evaluate, prefixed
+from xpnet.layers.base import Layer, Shape
+from xpnet.progress import Progress
+from xpnet.random import host_rng, step_keys
+from xpnet.settings import FitSettings
+from xpnet.signals import deferred_signals
+from xpnet.state import TrainingState
+from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
+from xpnet.tree import Array, map_leaves
+
+CHUNK_SECONDS = 0.2  # how long a chunk may take: Ctrl-C and the progress bar wait for its end
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does. Nothing here changes while it runs.
+
+    Attributes
+    ----------
+    backend : Backend
+    network, checked : Layer
+        The network, and the same network with checks of its custom layers, which the first chunk of steps runs.
+    scores : Scores
+    settings : FitSettings
+    data, validation : dict of arrays
+        ``"x"``, ``"y"`` and, with weights, ``"weight"``, on the device.
+    rows : array of int
+        The rows of `data` that take part.
+    multiplications : mapping from a sample's shape to int
+        Of one sample's forward pass.
+    keep : callable
+        Returns the function that equal functions share, so that a backend compiles it once.
+    """
+
+    backend: Backend
+    network: Layer
+    checked: Layer
+    scores: Scores
+    settings: FitSettings
+    data: dict[str, Array]
+    validation: dict[str, Array] | None
+    rows: np.ndarray
+    multiplications: Mapping[Shape, int]
+    keep: Callable[[Any], Any]
+
+    @property
+    def batch_size(self) -> int:
+        return min(self.settings.batch_size, len(self.rows))
+
+
+class Loop:
+    """One run of `fit`: changes `state` as `plan` says.
+
+    Parameters
+    ----------
+    state : TrainingState
+        Built. Between chunks of steps it is complete and finite. If `position` is not 0, the run continues within the epoch.
+    plan : Plan
+    callbacks : sequence of Callback
+    progress : Progress
+    """
+
+    def __init__(self, state: TrainingState, plan: Plan, callbacks: Sequence[Callback], progress: Progress):
+        self.state, self.plan, self.callbacks, self.progress = state, plan, callbacks, progress
+        self.backend, self.settings, self.network = plan.backend, plan.settings, plan.checked
+        whole = plan.batch_size == len(plan.rows) == plan.data["x"].shape[0]
+        self.gathers = not whole or plan.settings.sample_with_replacement
+        idle = Callback.on_train_batch_end
+        self.every_step = [c for c in callbacks if getattr(c.on_train_batch_end, "__func__", None) is not idle]
+        self.all_finite = plan.keep(AllFinite(plan.network))
+        self.seed = state.seed[0] if isinstance(state.seed, tuple) else state.seed
+        self.finite = state.arrays  # what the last chunk left: known to be finite
+        self.step_seconds: float | None = None
+
+    def run(self) -> History:
+        self._call("on_train_begin")
+        with deferred_signals() as interrupted:
+            try:
+                self._epochs(interrupted)
+            except (KeyboardInterrupt, DivergenceError) as error:
+                self._call("on_train_interrupt", error)
+                raise
+        self._call("on_train_end")
+        return self.state.history
+
+    def _epochs(self, interrupted: Callable[[], None]) -> None:
+        state = self.state
+        for epoch in range(self.settings.initial_epoch, self.settings.epochs):
+            self._call("on_epoch_begin", epoch)
+            logs = self._epoch(epoch, interrupted)
+            state.epoch, state.position = state.epoch + 1, 0
+            history = state.history
+            history.epoch.append(epoch)
+            if "val_loss" in logs:
+                history.validation_epoch.append(epoch)
+            history.add(history.history, logs)
+            self.progress.end(logs)
+            self._call("on_epoch_end", epoch, logs)
+            interrupted()
+            if state.stop_training:
+                break
+
+    def _epoch(self, epoch: int, interrupted: Callable[[], None]) -> dict:
+        state, size, order = self.state, self.plan.batch_size, self._order()
+        self.begin_epoch()
+        if not state.position:
+            state.averages = Averages(self.plan.scores.metrics)
+        self.progress.start(f"Epoch {epoch + 1}/{self.settings.epochs}", steps=-(-len(order) // size))
+        full = len(order) - len(order) % size
+        blocks = [order[:full].reshape(-1, size)] + ([order[None, full:]] if full < len(order) else [])
+        before = 0  # steps of the blocks before this one
+        for block in blocks:
+            while (start := state.position - before) < len(block):
+                interrupted()
+                rows = block[start : start + self._chunk_length(len(block))]
+                records = self.train(rows)
+                state.averages.add(records, rows.shape[1])
+                state.position += len(rows)
+                self._report(records, *rows.shape)
+            before += len(block)
+        logs = state.averages.values()
+        if self.plan.validation is not None and self.settings.validates_after(epoch):
+            logs |= self._validate()
+        return logs
+
+    def begin_epoch(self) -> None:
+        """Take the optimizer, which a callback may have set, into the training step."""
+        state = self.state
+        state.match_optimizer()
+        self.rate = schedules.get(state.optimizer.learning_rate)
+        self.step = self._step()
+        self.epoch_start = state.step - state.position
+
+    def _step(self) -> TrainingStep:
+        inference = Inference(self.network, self.backend.dtype)
+        return self.plan.keep(training_step(inference, self.plan.scores, self.state.optimizer))
+
+    def _validate(self) -> dict:
+        plan = self.plan
+        function = plan.keep(Evaluation(Inference(plan.network, self.backend.dtype), plan.scores))
+        assert plan.validation is not None
+        multiplications = plan.multiplications[tuple(plan.validation["x"].shape[1:])]
+        size = self.settings.validation_batch_size
+        logs = evaluate(self.backend, function, self.state.arrays, plan.validation, size, 0, multiplications)
+        return prefixed("val_", logs)
+
+    def _order(self) -> np.ndarray:
+        rows, rng = self.plan.rows, host_rng(self.seed, "shuffle", self.state.epoch)
+        if self.settings.sample_with_replacement:
+            return rows[rng.integers(0, len(rows), size=len(rows))]
+        return rows[rng.permutation(len(rows))] if self.settings.shuffle else rows
+
+    def _chunk_length(self, steps: int) -> int:
+        """How many steps to run at once, of a block of `steps` equal batches."""
+        if self.every_step:
+            return 1
+        if self.backend.compiles:  # each length is compiled once: few different ones
+            length = max(-(-steps // 10), 100)
+        else:
+            length = max(1, int(CHUNK_SECONDS / self.step_seconds)) if self.step_seconds else 1
+        every = self.settings.record_every
+        if every and self.plan.validation is not None:
+            length = min(length, every - self.state.step % every)
+            if self.backend.compiles:
+                length = 1 << length.bit_length() - 1  # the largest power of two that is not above it
+        return length
+
+    def train(self, rows: np.ndarray) -> dict:
+        """Run one chunk of steps, one row of `rows` a step -> its records as host arrays, one entry a step."""
+        state, numbers = self.state, self.state.step + np.arange(len(rows))
+        batches = {"learning_rate": self._learning_rates(numbers)}
+        if self.gathers:
+            batches["index"] = rows
+        if self.network.random:
+            batches["key"] = step_keys(self.seed, numbers)
+        multiplications = rows.shape[1] * self.plan.multiplications[tuple(self.plan.data["x"].shape[1:])]
+        begin = time.perf_counter()
+        with self.backend.limited_threads(multiplications):
+            # scan reuses the memory it is given: with a copy the state stays whole until the chunk is done
+            arrays, records = self.backend.scan(self.step, self.backend.copy(state.arrays), batches, self.plan.data)
+            finite = self.backend.call(self.all_finite, arrays)
+            records = map_leaves(to_numpy, records)
+            self.step_seconds = (time.perf_counter() - begin) / len(rows)
+            if not (finite and np.all(np.isfinite(records["loss"]))):
+                seen = first_non_finite(arrays) or "loss"
+                step = self.step.with_network(self.plan.network)
+                self._diverged(Chunk(step, state.arrays, batches, self.plan.data, state.step, seen))
+        self.finite = state.arrays = arrays
+        state.step += len(rows)
+        if self.network is not self.plan.network and not self.backend.compiles:  # compiled code holds no check
+            self.network = self.plan.network
+            self.step = self._step()
+        return records
+
+    def _learning_rates(self, steps: np.ndarray) -> np.ndarray:
+        origin = self.epoch_start if getattr(self.rate, "restart_every_epoch", False) else 0
+        asked = [int(step - origin) for step in steps]
+        rates = [self.rate(step) for step in asked]
+        if not all(type(rate) is float and 0 <= rate < math.inf for rate in rates):
+            values = [rate.item() if getattr(rate, "shape", None) == () else rate for rate in rates]
+            rates = [number(f"learning_rate({i})", value, "[0, inf)") for i, value in zip(asked, values, strict=True)]
+        return np.array(rates)
+
+    def _report(self, records: dict, steps: int, rows: int) -> None:
+        """Show and record the steps that were taken; the state includes them already."""
+        self.progress.update(steps, self.state.averages.values())
+        self._record_iterations(records, steps, rows)
+        for callback in self.every_step:
+            averages = Averages(self.plan.scores.metrics).add(records, rows)
+            callback.on_train_batch_end(self.state.step - 1, averages.values())
+
+    def _record_iterations(self, records: dict, steps: int, rows: int) -> None:
+        """Keep the mini-batch values of every k-th step and, with validation data, the validation values after it."""
+        every, end, history = self.settings.record_every, self.state.step, self.state.history
+        if not every:
+            return
+        for i in range(steps):
+            if (end - steps + i + 1) % every == 0:
+                one = map_leaves(lambda values, i=i: values[i : i + 1], records)
+                logs = {"step": end - steps + i} | Averages(self.plan.scores.metrics).add(one, rows).values()
+                if self.plan.validation is not None:
+                    logs |= self._validate()
+                history.add(history.iterations, logs)
+
+    def _call(self, event: str, *args: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(*args)
+
+    def _diverged(self, chunk: Chunk) -> None:
+        self.state.arrays, self.state.step, error = diagnose(self.backend, chunk, self.finite)
+        raise error

@@ -1,0 +1,62 @@
+"""Everything that training changes, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from xpnet.averages import Averages
+from xpnet.callbacks import History
+from xpnet.layers.base import Shape
+from xpnet.optimizers import Optimizer
+from xpnet.tree import Tree
+
+
+@dataclass
+class TrainingState:
+    """Everything that training changes. A checkpoint is this value.
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+        From the next epoch on.
+    seed : int or tuple of int
+        The order of samples and the random keys follow from the seed, `epoch` and `step`.
+    arrays : dict of trees, optional
+        ``"params"``, ``"optimizer"`` and ``"statistics"``, on the device. None until the model is built.
+    step : int
+        Training steps taken so far.
+    epoch : int
+        Epochs completed so far.
+    position : int
+        Steps taken of the current epoch.
+    averages : Averages
+        Loss and metrics of those steps.
+    target_shape : tuple of int, optional
+        The shape of one sample's targets.
+    history : History
+        The records of the current or last run.
+    stop_training : bool
+        Whether the run stops after the current epoch.
+    """
+
+    optimizer: Optimizer
+    seed: int | tuple[int, ...]
+    arrays: Tree = None
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+    averages: Averages = field(default_factory=lambda: Averages(()))
+    target_shape: Shape | None = None
+    history: History = field(default_factory=History)
+    stop_training: bool = False
+
+    def match_optimizer(self) -> None:
+        """Give the optimizer a new state where the present one belongs to another kind of optimizer."""
+        if self.optimizer.init(np.zeros(1)).keys() != self.arrays["optimizer"].keys():  # named for what they hold
+            self.arrays = self.arrays | {"optimizer": self.optimizer.init(self.arrays["params"])}
+
+    def begin_run(self) -> None:
+        """Start at the beginning of an epoch, with an empty history."""
+        self.position, self.history, self.stop_training = 0, History(), False

@@ -1,0 +1,116 @@
+"""Pure functions of a state and a batch: inference, evaluation, and the training step.
+
+They hold frozen settings and no arrays, so a backend can hash, compile and scan them. What differs from step to step (rows,
+learning rate, random key) is data in the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xpnet.backend import device, namespace
+from xpnet.layers import base
+from xpnet.layers.base import Layer
+from xpnet.losses import Loss
+from xpnet.metrics.base import BinnedMetric, Metric
+from xpnet.optimizers import Optimizer
+from xpnet.tree import Array, Tree
+
+
+@dataclass(frozen=True)
+class Inference:
+    """``z = inference(state, batch)``: the network's output."""
+
+    network: Layer
+    dtype: Any
+
+    def __call__(self, state: dict[str, Tree], batch: dict[str, Array]) -> Array:
+        return base.infer(self.network, state["params"], self.floating(batch["x"]), state["statistics"])
+
+    def floating(self, x: Array) -> Array:
+        """Convert bytes and other integers to floating point, one batch at a time, unless the network takes integers."""
+        return x if x.dtype == self.dtype or self.network.integer_input else namespace(x).astype(x, self.dtype)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """``record = scores(batch, z, loss)``: the batch's loss, its merged metric terms and, with weights, its total weight."""
+
+    loss: Loss
+    metrics: tuple[Metric, ...]
+
+    def __call__(self, batch: dict[str, Array], z: Array, loss: Array) -> dict[str, Tree]:
+        xp = namespace(z)
+        record: dict[str, Tree] = {"loss": loss}
+        y, z, weight = self.loss.rows(batch["y"], z, batch.get("weight"))
+        if weight is not None:
+            weight = xp.astype(weight, z.dtype, copy=False)
+            record["weight"] = xp.sum(weight)
+        elif any(metric.sums for metric in self.metrics):
+            record["weight"] = xp.full((), z.shape[-2], dtype=z.dtype, device=device(z))
+        prediction = self.loss.activation(z) if any(metric.on_predictions for metric in self.metrics) else None
+        for metric in self.metrics:
+            record[metric.name] = metric.state(y, prediction if metric.on_predictions else z, weight)
+        return record
+
+    @property
+    def binned(self) -> tuple[BinnedMetric, ...]:
+        """The metrics that `evaluate` computes from all rows instead of from the records."""
+        return tuple(metric for metric in self.metrics if isinstance(metric, BinnedMetric))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``record, kept = evaluation(state, batch)``: loss and metrics in inference mode.
+
+    `kept` holds targets, predictions and weights where a metric needs all rows to be exact; the record leaves that metric out.
+    """
+
+    inference: Inference
+    scores: Scores
+
+    def __call__(self, state: dict[str, Tree], batch: dict[str, Array]) -> tuple[dict[str, Tree], tuple[Array, ...]]:
+        z, loss_function = self.inference(state, batch), self.scores.loss
+        loss, _ = loss_function(batch["y"], z, batch.get("weight"))
+        if not self.scores.binned:
+            return self.scores(batch, z, loss), ()
+        merged = tuple(metric for metric in self.scores.metrics if metric not in self.scores.binned)
+        y, rows, weight = loss_function.rows(batch["y"], z, batch.get("weight"))
+        kept = (y, loss_function.activation(rows), *([] if weight is None else [weight]))
+        return replace(self.scores, metrics=merged)(batch, z, loss), kept
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """``state, record = step(state, batch)``: forward, loss, backward, update."""
+
+    inference: Inference
+    scores: Scores
+    optimizer: Optimizer
+
+    def __call__(self, state: dict[str, Tree], batch: dict[str, Array]) -> tuple[dict[str, Tree], dict[str, Tree]]:
+        grads, statistics, record = self.gradients(state, batch)
+        return self.update(state, grads, statistics, batch["learning_rate"]), record
+
+    def with_network(self, network: Layer) -> TrainingStep:
+        """The same step of another network, such as one that watches its layers."""
+        return replace(self, inference=replace(self.inference, network=network))
+
+    def gradients(self, state: dict[str, Tree], batch: dict[str, Array]) -> tuple[Tree, Tree, dict[str, Tree]]:
+        """The gradients of the batch's loss by the parameters, the new running statistics, and the record."""
+        network, x = self.inference.network, self.inference.floating(batch["x"])
+        z, backward, statistics = base.forward(network, state["params"], x, batch.get("key"), state["statistics"])
+        loss, dz = self.scores.loss(batch["y"], z, batch.get("weight"))
+        _, grads = backward(dz, need_dx=False)
+        return grads, statistics, self.scores(batch, z, loss)
+
+    def update(self, state: dict[str, Tree], grads: Tree, statistics: Tree, learning_rate: Array) -> dict[str, Tree]:
+        """The state after the optimizer's step; `state` and `grads` may be overwritten."""
+        params, optimizer = self.optimizer.update(state["params"], grads, state["optimizer"], learning_rate)
+        return {"params": params, "optimizer": optimizer, "statistics": statistics}
+
+
+def training_step(inference: Inference, scores: Scores, optimizer: Optimizer) -> TrainingStep:
+    """The step without a learning rate, which is data of each step: runs with different rates share compiled code."""
+    return TrainingStep(inference, scores, replace(optimizer, learning_rate=0.0))
