@@ -86,7 +86,7 @@ def test_a_rare_class_is_learned(xp, rng):
 
 def test_balanced_classes_of_values_are_refused():
     """A check before any array is computed: NumPy is enough."""
-    with pytest.raises(ValueError, match=r"class_weight is for losses of classes. Give sample_weight"):
+    with pytest.raises(ValueError, match=r"class_weight needs a classification loss. Pass sample_weight"):
         Model([Dense(1)], "mean_squared_error").fit(np.ones((3, 2)), np.arange(3.0), class_weight="balanced")
 
 
@@ -95,5 +95,7 @@ def test_other_class_weights_are_refused():
     x, y = np.ones((6, 2, 2)), np.array([[0, 1]] * 6)
     model = Model([TimeDistributed(Dense(2))], losses.PerPosition(SOFTMAX))
     for wrong in ("auto", [1.0, 2.0]):
-        with pytest.raises(ValueError, match=r'class_weight is a dict of label -> weight, or "balanced". Received: '):
+        with pytest.raises(
+            ValueError, match=r'class_weight must be a dict of label -> weight, or "balanced". Received: '
+        ):
             model.fit(x, y, verbose=0, class_weight=wrong)

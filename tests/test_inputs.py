@@ -159,9 +159,9 @@ def test_numbers_beyond_float32_are_called_so(xp):
 
     for part, x, y in (("x", large, Y), ("y", X, large[:, 1])):
         message = refused(regression(xp).fit, x, y, verbose=0)
-        assert f"{part} holds numbers too large for float32, which ends at 3.4e+38" in message
+        assert f"{part} must fit in float32, whose largest number is 3.4e+38" in message
         assert 'dtype="float64"' in message
-        assert message.endswith("Received: up to 1e+300")
+        assert message.endswith("Received: values up to 1e+300")
 
 
 @pytest.mark.parametrize("row", [1, 7], ids=["training", "validation"])
@@ -172,7 +172,7 @@ def test_numbers_beyond_float32_are_called_so_beside_nan_of_weight_0(xp, row):
 
     message = refused(regression(xp).fit, large, Y, sample_weight=weight, validation_split=0.25, verbose=0)
 
-    assert "x holds numbers too large for float32" in message
+    assert "x must fit in float32" in message
 
 
 def test_labels_that_are_missing_are_answered_with_ignore_index(xp):
@@ -206,11 +206,11 @@ def test_samples_of_weight_0_need_not_be_finite(xp):
 @pytest.mark.parametrize(
     ("validation", "message"),
     [
-        ((X * np.nan, Y), "validation_data: x holds values that are not finite"),
+        ((X * np.nan, Y), "validation_data: x must be finite"),
         ((X, Y * np.nan), "validation_data: MeanSquaredError with 1 network output needs finite targets"),
         ((X, Y[:3]), "validation_data: y must have one entry for each sample of x"),
         ((X, None), "validation_data: y: An array of numbers is needed"),
-        ((X, Y, np.zeros(8)), "validation_data: Some weights must be above 0"),
+        ((X, Y, np.zeros(8)), "validation_data: At least one weight must be above 0"),
         ((X, Y, np.full(8, -1)), "validation_data: sample_weight: weights must be finite and at least 0"),
         ((np.ones((8, 3)), Y), "validation_data: The model takes samples of shape"),
     ],
@@ -225,8 +225,8 @@ def test_weights_of_zero_name_their_part(xp):
     def fit(weight):
         return refused(regression(xp).fit, X, Y, validation_split=0.25, sample_weight=weight, verbose=0)
 
-    assert fit(last).startswith("validation_split: Some weights must be above 0")
-    assert fit(first).startswith("Some weights must be above 0")
+    assert fit(last).startswith("validation_split: At least one weight must be above 0")
+    assert fit(first).startswith("At least one weight must be above 0")
 
 
 # ---------------------------------------------------------------------- shares and sizes
@@ -272,8 +272,10 @@ def test_an_array_in_the_place_of_batch_size_was_meant_for_another_argument(xp, 
 def test_arguments_of_others_are_answered_with_ours(xp):
     model = regression(xp)
 
-    assert "fit has no argument steps_per_epoch: an epoch is all samples" in refused(model.fit, X, Y, steps_per_epoch=3)
-    assert "fit has no argument lr: the optimizer has it" in refused(model.fit, X, Y, lr=0.1)
+    assert "fit has no argument steps_per_epoch: an epoch uses all samples" in refused(
+        model.fit, X, Y, steps_per_epoch=3
+    )
+    assert "fit has no argument lr: pass it to the optimizer" in refused(model.fit, X, Y, lr=0.1)
     assert 'Did you mean "epochs"?' in refused(model.fit, X, Y, epoch=3)
     assert '"unknown"' not in refused(model.fit, X, Y, epoch=3)
     with pytest.raises(TypeError):
@@ -316,10 +318,10 @@ def test_the_end_of_the_network_may_lie_inside(xp):
     ("hook", "advice"),
     [
         ("on_batch_end", 'Write "on_train_batch_end"'),
-        ("on_train_batch_begin", 'Write "on_train_batch_end", which comes after each step'),
-        ("on_test_begin", 'Write "on_epoch_end": its logs hold the values of the validation'),
+        ("on_train_batch_begin", 'Write "on_train_batch_end", which is called after each step'),
+        ("on_test_begin", 'Write "on_epoch_end", whose logs hold the validation values'),
         ("on_epoch_ended", 'Did you mean "on_epoch_end"?'),
-        ("on_sunday", 'would never be called: fit has no such event, but "on_epoch_begin", "on_epoch_end"'),
+        ("on_sunday", 'would never be called. The events of fit are "on_epoch_begin", "on_epoch_end"'),
     ],
 )
 def test_a_hook_that_would_never_be_called_is_refused(xp, hook, advice):
@@ -331,11 +333,11 @@ def test_a_hook_that_would_never_be_called_is_refused(xp, hook, advice):
 @pytest.mark.parametrize(
     ("hook", "method", "message"),
     [
-        ("on_train_begin", lambda self, logs: None, "called with no arguments: write def on_train_begin(self)"),
+        ("on_train_begin", lambda self, logs: None, "must accept no arguments. Write def on_train_begin(self)"),
         (
             "on_epoch_end",
             lambda self, epoch: None,
-            "called with epoch, logs: write def on_epoch_end(self, epoch, logs)",
+            "must accept epoch, logs. Write def on_epoch_end(self, epoch, logs)",
         ),
     ],
 )
@@ -356,8 +358,8 @@ def test_hooks_written_for_keras_are_taken(xp):
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("compile", "Model has no attribute 'compile': Model(network, loss, optimizer, metrics) takes"),
-        ("predict_proba", "predict gives probabilities"),
+        ("compile", "Model has no attribute 'compile': pass the same arguments to Model(network, loss"),
+        ("predict_proba", "predict returns probabilities"),
         ("layers", "model.network.layers"),
         ("save", "pickle.dump(model, file)"),
         ("eval", "no mode to set"),
@@ -383,7 +385,7 @@ def test_a_metric_without_a_name_is_refused(xp):
         def terms(self, y, z):
             return (z[:, 0],)
 
-    assert "A metric has a name, its key in the history" in refused(Model, [Dense(1)], "mse", metrics=[Nameless()])
+    assert "A metric needs a name, its key in the history" in refused(Model, [Dense(1)], "mse", metrics=[Nameless()])
 
 
 def test_parameters_are_there_once_the_model_is_built(xp):

@@ -311,7 +311,7 @@ def test_losses_and_ends_of_networks_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="has Softmax in it"):
         Model([Dense(3), Softmax(), Dropout(0.1), Flatten()], "softmax_cross_entropy")
     for metrics, message in (([Named("class")], "identifier"), ([Named("_x")], "identifier"),
-                             ([Named("val_x")], "identifier"), (Named("x"), "metrics is a list")):  # fmt: skip
+                             ([Named("val_x")], "identifier"), (Named("x"), "metrics must be a list")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             Model([Dense(3)], "huber", metrics=metrics)
     assert Model([Dense(3)], "huber", metrics=None).metrics == ()

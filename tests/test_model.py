@@ -373,10 +373,10 @@ BAD = {
     ),
     "too few labels": (X, Y[:-1], {}, r"y must have one entry for each sample of x.*\(119,\)"),
     "wide targets": (X, np.zeros((120, 4)), {}, r"targets of shape \(120, 4\)"),
-    "NaN in x": (replaced(X, (3, 1), np.nan), Y, {}, "x holds values that are not finite"),
-    "infinity in x": (replaced(X, (3, 1), np.inf), Y, {}, "x holds values that are not finite"),
-    "empty data": (X[:0], Y[:0], {}, "x is empty"),
-    "no features": (X[:, 0], Y, {}, r"Reshape one feature for each sample to \(n, 1\)"),
+    "NaN in x": (replaced(X, (3, 1), np.nan), Y, {}, "x must be finite"),
+    "infinity in x": (replaced(X, (3, 1), np.inf), Y, {}, "x must be finite"),
+    "empty data": (X[:0], Y[:0], {}, "x must hold at least one sample"),
+    "no features": (X[:, 0], Y, {}, r"Reshape samples with one feature to \(n, 1\)"),
     "text": (X.astype(str), Y, {}, "x: Arrays must hold real numbers"),
     "complex": (X + 1j, Y, {}, "x: Arrays must hold real numbers"),
     "images for Dense": (np.zeros((120, 2, 2)), Y, {}, r"Layer 0, Dense: .*Flatten\(\)"),
@@ -385,7 +385,7 @@ BAD = {
     "initial epoch": (X, Y, {"initial_epoch": 1}, "0 <= initial_epoch < epochs"),
     "validation split": (X, Y, {"validation_split": 1.0}, r"validation_split must be a number in \[0, 1\)"),
     "no validation split": (X, Y, {"validation_split": None}, r"validation_split must be a number in \[0, 1\)"),
-    "large validation split": (X, Y, {"validation_split": 0.999}, "leave samples on both sides"),
+    "large validation split": (X, Y, {"validation_split": 0.999}, "leave samples for training and for validation"),
     "shuffle": (X, Y, {"shuffle": "batch"}, "shuffle must be True or False"),
     "validation shape": (X, Y, {"validation_data": (np.zeros((5, 3)), Y[:5])}, r"Received: samples of shape \(3,\)"),
     "weights' length": (
@@ -395,11 +395,21 @@ BAD = {
         r"sample_weight must have shape \(120,\), one.*Received: shape \(3,\)",
     ),
     "weights' shape": (X, Y, {"sample_weight": np.ones((120, 1))}, r"must have shape \(120,\), one"),
-    "weights of 0": (X, Y, {"sample_weight": np.zeros(120)}, "Some weights must be above 0"),
-    "class weights of 0": (X, Y, {"class_weight": {0: 0, 1: 0, 2: 0}}, "Some weights must be above 0"),
-    "validation weights of 0": (X, Y, {"validation_data": (X, Y, np.zeros(120))}, "Some weights must be above 0"),
+    "weights of 0": (X, Y, {"sample_weight": np.zeros(120)}, "At least one weight must be above 0"),
+    "class weights of 0": (X, Y, {"class_weight": {0: 0, 1: 0, 2: 0}}, "At least one weight must be above 0"),
+    "validation weights of 0": (
+        X,
+        Y,
+        {"validation_data": (X, Y, np.zeros(120))},
+        "At least one weight must be above 0",
+    ),
     "negative weights": (X, Y, {"sample_weight": -np.ones(120)}, "finite and at least 0"),
-    "infinite weights": (X, Y, {"sample_weight": replaced(np.ones(120), 0, np.inf)}, "Received: from 1.0 to inf"),
+    "infinite weights": (
+        X,
+        Y,
+        {"sample_weight": replaced(np.ones(120), 0, np.inf)},
+        "Received: weights from 1.0 to inf",
+    ),
     "text weights": (X, Y, {"sample_weight": ["a"] * 120}, "sample_weight: Arrays must hold real numbers"),
     "class weights": (X, Y, {"class_weight": {0: 1.0}}, r"Missing: \[1, 2\]"),
     "negative class weight": (X, Y, {"class_weight": {0: 1, 1: 1, 2: -1}}, "class_weight: weights must be finite"),
@@ -557,7 +567,7 @@ def test_an_activation_that_the_loss_has_in_it_is_refused(last, loss):
 @pytest.mark.parametrize("shape", [(None,), (), "ab", (0,), (2.5, 1), None])
 def test_what_is_no_shape_is_refused(shape):
     """Settings alone: no backend."""
-    with pytest.raises(ValueError, match="input_shape is the shape of one sample"):
+    with pytest.raises(ValueError, match="input_shape must be the shape of one sample"):
         Model([Dense(1)], "mean_squared_error").build(shape)
 
 
@@ -572,8 +582,8 @@ def test_predict_before_fit_says_what_to_do(xp):
         ({"loss": "hinge"}, "Received: 'hinge'"),
         ({"optimizer": "lion"}, "Received: 'lion'"),
         ({"metrics": ["f1_score"]}, r"Write \"f1\".*Received: 'f1_score'"),
-        ({"metrics": "accuracy"}, "metrics is a list"),
-        ({"metrics": ["accuracy", "accuracy"]}, "may appear once"),
+        ({"metrics": "accuracy"}, "metrics must be a list"),
+        ({"metrics": ["accuracy", "accuracy"]}, "must have a different name"),
         ({"backend": "theano"}, "Received: 'theano'"),
     ],
 )
@@ -613,10 +623,10 @@ MORE_BAD = {
     "classes of one output": (
         {"loss": "mean_squared_error", "layers": [Dense(1)]}, {}, "accuracy needs one output for each class",
     ),
-    "class weights by name": ({}, {"class_weight": "equal"}, "class_weight is a dict"),
-    "validation_freq": ({}, {"validation_freq": 2.0}, "validation_freq is a number of epochs"),
+    "class weights by name": ({}, {"class_weight": "equal"}, "class_weight must be a dict"),
+    "validation_freq": ({}, {"validation_freq": 2.0}, "validation_freq must be a number of epochs"),
     "validation_batch_size": ({}, {"validation_batch_size": 0}, "validation_batch_size must be an integer of at least 1"),
-    "validation data": ({}, {"validation_data": (X,)}, r"validation_data is \(x, y\)"),
+    "validation data": ({}, {"validation_data": (X,)}, r"validation_data must be \(x, y\)"),
     "masked data": ({}, {"x": np.ma.masked_array(X, X > 0)}, "Masked values"),
     "several seeds that reshape": (
         {"seed": (0, 1), "layers": [Reshape((2, 1)), Flatten(), Dense(3)]}, {}, "no layer that changes the axes",
@@ -716,7 +726,7 @@ def test_jax_compiles_a_step_once_whatever_the_learning_rate():
 @pytest.mark.parametrize("seed", [-1, 1.5, "3", (), (0, -1), True])
 def test_seeds_are_checked(seed):
     """Checked before any array is made."""
-    with pytest.raises(ValueError, match="seed is an integer of at least 0"):
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0"):
         Model([Dense(3)], "softmax_cross_entropy", seed=seed)
 
 

@@ -91,7 +91,7 @@ def test_the_best_weights_are_kept_after_ctrl_c(xp):
     with pytest.raises(KeyboardInterrupt) as caught:
         model.fit(X, Y, 20, 9, verbose=0, validation_data=(X, Y), callbacks=[interrupt, best])
 
-    assert "state of its best epoch" in caught.value.__notes__[0]
+    assert "state of the best epoch" in caught.value.__notes__[0]
     for now, then in zip(model.get_weights(), interrupt.weights, strict=True):
         np.testing.assert_array_equal(now, then)
 

@@ -51,12 +51,12 @@ def test_a_model_given_anothers_weights_answers_as_it_does(xp):
         (lambda w: None, "Received: a NoneType"),
         (
             lambda w: [w[0].T, *w[1:]],
-            r"weights\[0\] must be numbers of shape \(2, 4\), for 0.weight. Received: .* \(4, 2\)",
+            r"weights\[0\], 0.weight, must be numbers of shape \(2, 4\). Received: .* \(4, 2\)",
         ),
-        (lambda w: [*w[:8], w[8] * np.nan], r"weights\[8\] must be finite in float32, for 5.bias"),
-        (lambda w: [*w[:8], np.full((1, 3), 1e300)], r"weights\[8\] must be finite in float32"),
-        (lambda w: [*w[:8], np.full((1, 3), "a")], r"weights\[8\] must be numbers"),
-        (lambda w: [*w[:8], [[1, 2], [3]]], r"weights\[8\] must be numbers"),
+        (lambda w: [*w[:8], w[8] * np.nan], r"weights\[8\], 5.bias, must be finite in float32"),
+        (lambda w: [*w[:8], np.full((1, 3), 1e300)], r"weights\[8\], 5.bias, must be finite in float32"),
+        (lambda w: [*w[:8], np.full((1, 3), "a")], r"weights\[8\], 5.bias, must be numbers"),
+        (lambda w: [*w[:8], [[1, 2], [3]]], r"weights\[8\], 5.bias, must be numbers"),
     ],
 )
 def test_weights_that_do_not_fit_change_nothing(change, message, xp):

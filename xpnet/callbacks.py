@@ -1,4 +1,4 @@
-"""What watches a run of `fit`: the history it returns, and callbacks (named as in Keras)."""
+"""The history that `fit` returns, and callbacks, named as in Keras."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from xpnet.tree import Tree
 
 @dataclass
 class History:
-    """What `fit` returns.
+    """The record of a training run, returned by `fit`.
 
     Attributes
     ----------
     history : dict of list
-        One value an epoch: ``"loss"``, each metric, and with validation data ``"val_loss"``, ...
+        One value for each epoch: ``"loss"``, each metric, and with validation data ``"val_loss"``, ...
     epoch : list of int
-        The epochs' numbers, from 0.
+        The numbers of the epochs, counted from 0.
     validation_epoch : list of int
-        Those of them after which the model was validated.
+        The epochs after which the model was validated.
     iterations : dict of list
-        With ``fit(record_every=k)``: one value every k steps; ``"step"``, the mini-batch's ``"loss"`` and metrics
-        and, with validation data, ``"val_loss"``, ... right after that step.
+        With ``fit(record_every=k)``, one value for every k steps: ``"step"``, the mini-batch's ``"loss"`` and metrics, and
+        with validation data ``"val_loss"``, ... directly after that step.
     """
 
     history: dict[str, list] = field(default_factory=dict)
@@ -41,54 +41,57 @@ class History:
 
 
 class Callback:
-    """Called at the events of `fit`. Override what you need; `self.model` is the model.
+    """The base class of callbacks: `fit` calls these methods. Override the ones you need; `self.model` is the model.
 
-    Overriding `on_train_batch_end` costs a transfer each step; the other events cost nothing.
+    Overriding `on_train_batch_end` adds a transfer from the device to every step. The other methods add none.
     """
 
     model: Any
 
     def on_train_begin(self) -> None:
-        """Before the first epoch."""
+        """Called before the first epoch."""
 
     def on_train_end(self) -> None:
-        """After the last epoch; not after an error."""
+        """Called after the last epoch, but not after an error."""
 
     def on_train_interrupt(self, error: BaseException) -> None:
-        """In the place of `on_train_end` after Ctrl-C, SIGTERM or a divergence. The model is whole; `error` is raised next."""
+        """Called instead of `on_train_end` after Ctrl-C, SIGTERM or a divergence; `fit` raises `error` afterward.
+
+        The model is in a valid state.
+        """
 
     def on_epoch_begin(self, epoch: int) -> None:
-        """Before each epoch."""
+        """Called before each epoch."""
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
-        """After each epoch and its validation; `logs` is what the history gets."""
+        """Called after each epoch and its validation, with the values that enter the history."""
 
     def on_train_batch_end(self, step: int, logs: dict) -> None:
-        """After each step, numbered over the model's life."""
+        """Called after each step. `step` counts from 0 since the model was built."""
 
 
 class EarlyStopping(Callback):
-    """Stop when a value has not improved for some epochs.
+    """Stop training when a value has stopped improving.
 
     Parameters
     ----------
     monitor : str, default "val_loss"
         A name in the history.
     min_delta : float, default 0.0
-        A smaller change is no improvement.
+        The smallest change that counts as an improvement.
     patience : int, default 0
-        Epochs without improvement before the stop.
+        The number of epochs without improvement after which training stops.
     mode : {"auto", "min", "max"}, default "auto"
-        Which way is better. "auto" asks the model's metric, see `Metric.higher_is_better`.
+        Whether lower ("min") or higher ("max") values are better. "auto" uses the metric's `Metric.higher_is_better`.
     restore_best_weights : bool, default False
-        Give the model the state of its best epoch at the end, also after Ctrl-C or a divergence.
+        Restore the state of the best epoch at the end of training, also after Ctrl-C or a divergence.
 
     Raises
     ------
     ValueError
-        A setting is out of range, or the name that of another library; when training begins, the model has no such metric or
-        the metric cannot say which way is better, no validation data is there to monitor, or several seeds are trained; after
-        the first epoch, the value is a list.
+        When it is created: a setting is out of range, or `monitor` is a name from another library. When training begins:
+        the model does not have the metric, "auto" does not know its direction, validation data is missing, or the model
+        trains several seeds. After the first epoch: the value is a list.
     """
 
     def __init__(
@@ -101,12 +104,16 @@ class EarlyStopping(Callback):
     ):
         require_choice("mode", mode, "auto", "min", "max")
         require(is_integer(patience) and patience >= 0, "patience must be an integer of at least 0", f"{patience=}")
-        require(isinstance(monitor, str), "monitor must be a name in the history", f"{monitor=}")
+        require(isinstance(monitor, str), 'monitor must be a name in the history, such as "val_loss"', f"{monitor=}")
         name = monitor.removeprefix("val_")
         if plain(name) in metrics.ELSEWHERE:
             ours = metrics.ELSEWHERE[plain(name)].replace('"', f'"{monitor.removesuffix(name)}', 1)
             raise unknown_name(
-                "monitor is a name in the history, such as", monitor, ["val_loss"], {plain(monitor): ours}, "monitor"
+                "monitor must be a name in the history, such as",
+                monitor,
+                ["val_loss"],
+                {plain(monitor): ours},
+                "monitor",
             )
         self.monitor, self.patience = monitor, patience
         self.min_delta = abs(number("min_delta", min_delta, "(-inf, inf)"))
@@ -115,7 +122,7 @@ class EarlyStopping(Callback):
 
     def on_train_begin(self) -> None:
         one = not isinstance(self.model.seed, tuple)
-        require(one, "EarlyStopping follows one network; train the seeds one at a time", f"seed={self.model.seed}")
+        require(one, "EarlyStopping monitors one network. Train the seeds one at a time", f"seed={self.model.seed}")
         known = {"loss": False} | {metric.name: metric.higher_is_better for metric in self.model.metrics}
         name = self.monitor.removeprefix("val_")
         if name not in known:
@@ -123,10 +130,11 @@ class EarlyStopping(Callback):
             lacking = {plain(self.monitor): f'metrics=["{name}"] in Model'} if name in metrics.BY_NAME else {}
             raise unknown_name("monitor must be one of", self.monitor, names, lacking, "monitor")
         validated = name == self.monitor or self.model.validates
-        rule = "Give fit validation_data or validation_split to monitor what is found on them"
+        rule = "Monitoring a validation value needs validation data. Pass validation_data or validation_split to fit"
         require(validated, rule, f"monitor={self.monitor!r} without validation data")
         higher = known[name] if self.mode == "auto" else self.mode == "max"
-        require(higher is not None, 'Say mode="min" or mode="max": which way is better', f"monitor={self.monitor!r}")
+        rule = 'mode="auto" does not know whether higher values of this metric are better. Set mode="min" or mode="max"'
+        require(higher is not None, rule, f"monitor={self.monitor!r}")
         self.sign = -1.0 if higher else 1.0
         self.best, self.waited = math.inf, 0
         self.best_state: Tree = None
@@ -135,7 +143,7 @@ class EarlyStopping(Callback):
         if self.monitor not in logs:
             return  # an epoch without validation
         number = not isinstance(logs[self.monitor], list)
-        require(number, "EarlyStopping monitors one number, not a list of them", f"monitor={self.monitor!r}")
+        require(number, "EarlyStopping monitors a single number, not a list", f"monitor={self.monitor!r}")
         value = self.sign * logs[self.monitor]
         self.waited += 1
         if value < self.best - self.min_delta:
@@ -152,4 +160,4 @@ class EarlyStopping(Callback):
     def on_train_interrupt(self, error: BaseException) -> None:
         if self.best_state is not None:
             self.model.state = self.best_state
-            error.add_note("EarlyStopping gave the model the state of its best epoch (restore_best_weights).")
+            error.add_note("EarlyStopping restored the state of the best epoch (restore_best_weights=True).")

@@ -1,4 +1,4 @@
-"""What people hand to a model, checked and moved to its device before anything is changed."""
+"""The data given to a model, checked and moved to its device before anything changes."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from xpnet.layers.base import Shape
 from xpnet.losses import Loss
 from xpnet.tree import Array
 
-HUGE = 1e15  # a weight above which, or below 1 / HUGE, only the ratios of weights are kept
+HUGE = 1e15  # if the largest weight is above this, or below 1 / HUGE, only the ratios of weights are kept
 
 
 def prepare_x(backend: Backend, x: Any) -> Array:
-    """Samples on the backend's device; integers (bytes) stay integers.
+    """Move samples to the backend's device. Integers, such as bytes, stay integers.
 
     Raises
     ------
     ValueError
-        Not numbers, no sample axis or no sample. Whether they are finite: `require_finite`.
+        The samples are not numbers, or the sample axis is missing or empty. `require_finite` checks the values.
     """
     x = _moved(backend, x, "x")
     if x.ndim < 2:
         raise ValueError(
-            "x must have samples along its first axis and features behind it. Reshape one feature for each "
-            f"sample to (n, 1), one sample to (1, n). Received: x of shape {tuple(x.shape)}"
+            "x must have samples along its first axis and features along the others. Reshape samples with one feature to "
+            f"(n, 1), and a single sample to (1, n). Received: x of shape {tuple(x.shape)}"
         )
     if 0 in x.shape:
-        raise ValueError(f"x is empty: at least one sample is needed. Received: shape {tuple(x.shape)}")
+        raise ValueError(f"x must hold at least one sample and one feature. Received: x of shape {tuple(x.shape)}")
     return x
 
 
@@ -45,13 +45,13 @@ def prepare_targets(
     y: Any,
     sample_weight: Any = None,
 ) -> dict[str, Array]:
-    """The data of a training or evaluation run: ``{"x", "y"}`` and with weights ``"weight"``.
+    """Return the data of a training or evaluation run: ``"x"``, ``"y"``, and with sample weights ``"weight"``.
 
     Raises
     ------
     ValueError
-        Another number of targets or weights than of samples; targets that do not fit the loss or the network's
-        output; weights that are negative or not finite.
+        The numbers of samples, targets and weights differ; the targets do not fit the loss or the network's output; or a
+        weight is negative or not finite.
     """
     given, y = y, _moved(backend, y, "y")
     _require_length("y", y, x)
@@ -61,7 +61,7 @@ def prepare_targets(
         shapes = loss.weight_shapes(x.shape[0], output_shape)
         if host_weight.shape not in shapes:
             raise ValueError(
-                f"sample_weight must have shape {' or '.join(map(str, shapes))}, one for each sample of x. "
+                f"sample_weight must have shape {' or '.join(map(str, shapes))}, one weight for each sample of x. "
                 f"Received: shape {host_weight.shape}"
             )
         weight = backend.asarray(host_weight)
@@ -73,12 +73,12 @@ def prepare_targets(
 
 
 def _weight(values: Any, name: str) -> np.ndarray:
-    """Checked weights; huge or tiny ones are divided by the largest, so that neither they nor their sums leave float32."""
+    """Check weights. Huge or tiny weights are divided by the largest, so that they and their sums stay within float32."""
     with part(name):
         weight = real_numbers(values).astype(float)
     if not (np.all(np.isfinite(weight)) and np.all(weight >= 0)):
         raise ValueError(
-            f"{name}: weights must be finite and at least 0. Received: from {weight.min()} to {weight.max()}"
+            f"{name}: weights must be finite and at least 0. Received: weights from {weight.min()} to {weight.max()}"
         )
     largest = weight.max(initial=0.0) or 1.0
     return weight if 1 / HUGE <= largest <= HUGE else weight / largest
@@ -87,23 +87,23 @@ def _weight(values: Any, name: str) -> np.ndarray:
 def weigh_classes(
     backend: Backend, loss: Loss, output_shape: Shape, data: dict[str, Array], class_weight: Mapping[Any, float] | str
 ) -> dict[str, Array]:
-    """The data with each sample's weight multiplied by that of its class; with `PerPosition`, each position's.
+    """Multiply the weight of each sample, or with `PerPosition` of each position, by the weight of its class.
 
-    "balanced" gives class c the weight Σ w / (classes · Σ_c w), so that all classes weigh the same, as in scikit-learn. What
-    has weight 0 needs no class weight, whatever its label.
+    "balanced" gives class c the weight Σ w / (classes · Σ_c w), so that all classes have the same total weight, as in
+    scikit-learn. A sample with weight 0 may have a label without a class weight.
     """
     balanced = isinstance(class_weight, str) and class_weight == "balanced"
     if balanced and not loss.of_classes:
         raise ValueError(
-            f"class_weight is for losses of classes. Give sample_weight, one weight for each sample. Received: {loss!r}"
+            f"class_weight needs a classification loss. Pass sample_weight, one weight for each sample. Received: {loss!r}"
         )
     if not (balanced or isinstance(class_weight, Mapping)):
         raise ValueError(
-            f'class_weight is a dict of label -> weight, or "balanced". Received: class_weight={class_weight!r}'
+            f'class_weight must be a dict of label -> weight, or "balanced". Received: class_weight={class_weight!r}'
         )
     y = loss.labels(to_numpy(data["y"]), output_shape)
     if y.ndim != len(output_shape):
-        raise ValueError(f"class_weight wants one class label for each sample. Received: targets of shape {y.shape}")
+        raise ValueError(f"class_weight needs one class label for each sample. Received: targets of shape {y.shape}")
     given = to_numpy(data["weight"]).astype(float) if "weight" in data else np.ones(len(y))
     given = np.broadcast_to(given.reshape(*given.shape, *(1,) * (y.ndim - given.ndim)), y.shape)
     classes, position = np.unique(y[given > 0], return_inverse=True)
@@ -122,14 +122,14 @@ def weigh_classes(
 
 
 def require_weight(data: dict[str, Array]) -> None:
-    """Raise ValueError where all weights are 0: nothing is left to learn from, or to average."""
+    """Raise ValueError if all weights are 0, because then no sample counts."""
     if "weight" in data and not np.any(to_numpy(data["weight"]) > 0):
-        raise ValueError("Some weights must be above 0. Received: weights that are all 0, of samples or their classes")
+        raise ValueError("At least one weight must be above 0. Received: sample or class weights that are all 0")
 
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """Errors inside begin with the name of the part of the data that they are about."""
+    """Prefix ValueErrors raised inside with the name of the part of the data."""
     try:
         yield
     except ValueError as error:
@@ -137,7 +137,7 @@ def part(name: str) -> Iterator[None]:
 
 
 def counted_rows(data: dict[str, Array]) -> np.ndarray:
-    """The numbers of the rows that have a weight above 0, for one of their positions at least; without weights all."""
+    """Return the indices of the rows with a weight above 0 for at least one position; all rows if there are no weights."""
     return _counted_rows(np.arange(data["x"].shape[0]), data.get("weight"))
 
 
@@ -158,31 +158,31 @@ def _require_length(name: str, values: Array, x: Array) -> None:
 
 @quiet
 def require_finite(backend: Backend, data: dict[str, Array], given: Any, rows: slice = slice(None)) -> None:
-    """Raise ValueError where x, of a row that counts, is not finite; `given` is x as it came, of which these are the `rows`."""
+    """Raise ValueError if a row of x that counts is not finite. `data` holds these `rows` of `given`, x before conversion."""
     x = data["x"]
     xp = namespace(x)
-    if not xp.isdtype(x.dtype, "real floating") or bool(xp.isfinite(xp.sum(x))):  # a finite sum has finite terms
+    if not xp.isdtype(x.dtype, "real floating") or bool(xp.isfinite(xp.sum(x))):  # a finite sum implies finite terms
         return
     if error := _overflow(backend, "x", x, given, data.get("weight"), rows):
         raise error
     bad = ~np.isfinite(_counted_rows(to_numpy(x), data.get("weight"))).all(axis=tuple(range(1, x.ndim)))
     if np.any(bad):
         raise ValueError(
-            "x holds values that are not finite. Replace them, for example with numpy.nan_to_num or "
-            f"sklearn.impute.SimpleImputer{', or give their samples the weight 0' if 'y' in data else ''}. "
+            "x must be finite. Replace other values, for example with numpy.nan_to_num or sklearn.impute.SimpleImputer"
+            f"{', or set the weights of their samples to 0' if 'y' in data else ''}. "
             f"Received: NaN or infinity in {np.count_nonzero(bad)} of {x.shape[0]} samples"
         )
 
 
 def _counted_rows(values: np.ndarray, weight: Array | None) -> np.ndarray:
-    """The rows of a weight above 0, at one of their positions at least."""
+    """The rows with a weight above 0 for at least one position."""
     return values if weight is None else values[np.any(to_numpy(weight).reshape(len(values), -1) > 0, axis=1)]
 
 
 def _overflow(
     backend: Backend, name: str, values: Array, given: Any, weight: Array | None, rows: slice = slice(None)
 ) -> ValueError | None:
-    """The error where values of rows that count are finite as they came, and not in the backend's type."""
+    """The error for values, in rows that count, that are finite before conversion but overflow the backend's float type."""
     host = to_numpy(values)
     if host.dtype.kind != "f" or np.all(np.isfinite(host)):
         return None
@@ -191,18 +191,20 @@ def _overflow(
     if not np.any(lost):
         return None
     return ValueError(
-        f"{name} holds numbers too large for {backend.float_name}, which ends at {np.finfo(host.dtype).max:.3g}. Rescale "
-        'them, or compute in double precision: set_backend(..., dtype="float64"). '
-        f"Received: up to {np.abs(original[lost]).max():.3g}"
+        f"{name} must fit in {backend.float_name}, whose largest number is {np.finfo(host.dtype).max:.3g}. Rescale the "
+        'values, or compute in double precision with set_backend(..., dtype="float64"). '
+        f"Received: values up to {np.abs(original[lost]).max():.3g}"
     )
 
 
 def split(data: dict[str, Array], share: float) -> tuple[dict, dict]:
-    """The first samples, and the last `share` of them."""
+    """Split the data into the first samples and the last `share` of them."""
     n = data["x"].shape[0]
     kept = math.floor(n - share_of(n, share))
     if not 0 < kept < n:
-        raise ValueError(f"validation_split must leave samples on both sides. Received: {share} of {n} samples")
+        raise ValueError(
+            f"validation_split must leave samples for training and for validation. Received: {share} of {n} samples"
+        )
     parts = (slice(0, kept), slice(kept, n))
     first, last = ({name: values[part, ...] for name, values in data.items()} for part in parts)
     return first, last

@@ -1,4 +1,4 @@
-"""What `fit`, `evaluate` and `predict` show while they run."""
+"""The progress display of `fit`, `evaluate` and `predict`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import time
 from statistics import fmean
 from typing import Any
 
-DELAY = 0.2  # seconds: what is done sooner shows its line alone
-FORMS = (  # the first that fits in the terminal is shown; the bar takes what the rest leaves
+DELAY = 0.2  # seconds before the bar appears; shorter runs print only their line
+FORMS = (  # the display uses the first form that fits in the terminal; the bar fills the remaining columns
     "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
     "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
     "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
@@ -21,13 +21,13 @@ SHORTEST_BAR = 4
 
 
 class Progress:
-    """A bar while it runs and then a line with the time and every value; usable in a ``with`` statement.
+    """A context manager that shows a progress bar, and then a line with the time and all values.
 
     Parameters
     ----------
     verbose : {"auto", 0, 1, 2}
-        0 is silent, 2 writes the line alone, 1 and "auto" draw the bar too, where a terminal shows it. In a notebook the values
-        stand in the bar, as tqdm draws it there, and there is no line.
+        0 is silent, 2 prints only the line, and 1 and "auto" also draw the bar if the output is a terminal. In a notebook,
+        tqdm's widget shows the values, and no line follows.
     """
 
     def __init__(self, verbose: str | int):
@@ -42,7 +42,7 @@ class Progress:
         self.close()
 
     def start(self, title: str, steps: int) -> None:
-        """So many steps begin."""
+        """Begin a run of this many steps."""
         if self.verbose:
             self.title, self.begin = title, time.perf_counter()
         if self.verbose == 1:
@@ -53,13 +53,13 @@ class Progress:
                 self.bar = _bar()(total=steps, desc=title, unit="step", delay=DELAY)
 
     def update(self, steps: int, values: dict[str, Any] | None = None) -> None:
-        """Some steps are done, with these values so far."""
+        """Report that more steps are done, with the values so far."""
         if self.bar is not None:
             self.bar.set_postfix_str(", ".join(_formatted(values or {})), refresh=False)
             self.bar.update(steps)
 
     def end(self, values: dict[str, Any] | None = None) -> None:
-        """All steps are done, with these values."""
+        """Report that all steps are done, with the final values."""
         if self.bar is not None and self.rich is not None:
             self.update(0, values)
             self.bar.refresh()
@@ -71,13 +71,13 @@ class Progress:
         self.close()
 
     def close(self) -> None:
-        """Leave an unfinished bar as it stands."""
+        """Stop drawing; an unfinished bar remains on the screen."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
     def _line(self, values: list[str], columns: int) -> str:
-        """One line; in a terminal of fewer columns the validation values begin another."""
+        """The final line; if the terminal is too narrow, the validation values begin a second line."""
         first = [self.title, f"{time.perf_counter() - self.begin:.1f}s"]
         line = " ".join(first + values)
         if not columns or len(line) <= columns:
@@ -94,52 +94,52 @@ class Progress:
 
 
 def check_verbose(verbose: Any) -> None:
-    """Raise an error unless it is one of Keras' values."""
+    """Raise ValueError unless `verbose` is one of Keras' values."""
     if verbose not in ("auto", 0, 1, 2):
         raise ValueError(f'verbose must be "auto", 0, 1 or 2. Received: verbose={verbose!r}')
 
 
 def _formatted(values: dict[str, Any]) -> list[str]:
-    """``name=value`` each; of a list (of several networks, of classes) the mean, of a matrix nothing."""
+    """Each value as ``name=value``. A list, of networks or classes, shows its mean; a matrix is left out."""
     lists = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
     means = {name: fmean(value) for name, value in lists.items() if not isinstance(value[0], list)}
     return [f"{name}={v:.4f}" if v == 0 or 1e-3 <= abs(v) < 1e5 else f"{name}={v:.3e}" for name, v in means.items()]
 
 
 def _columns(stream: Any) -> int:
-    """The width of the terminal behind a stream; 0 if there is none."""
+    """The width of a stream's terminal, or 0 if the stream is not a terminal."""
     try:
         if not stream.isatty() or os.environ.get("TERM") == "dumb":
             return 0
         return os.get_terminal_size(stream.fileno()).columns or 80
-    except (AttributeError, OSError, ValueError):  # no stream, no file behind it, or a closed one
+    except (AttributeError, OSError, ValueError):  # the stream is None, has no file, or is closed
         return 0
 
 
 def _has_terminal() -> bool:
-    """The bar goes to stderr and the line to stdout, so both must be one."""
+    """Whether stderr, which shows the bar, and stdout, which shows the line, are both terminals."""
     return bool(_columns(sys.stderr) and _columns(sys.stdout))
 
 
 def _notebook_bar() -> Any:
-    """tqdm's widget, inside a notebook."""
+    """tqdm's widget in a notebook, else None."""
     if "IPython" not in sys.modules:
         return None
-    chosen = importlib.import_module("tqdm.auto").tqdm  # it brings asyncio, 25 ms
+    chosen = importlib.import_module("tqdm.auto").tqdm  # imports asyncio, which takes 25 ms
     return chosen if chosen.__module__ == "tqdm.auto" else None
 
 
 @functools.cache
 def _bar() -> Any:
-    """tqdm, whose line fits into the terminal however that is resized; imported when first shown, for it takes 30 ms."""
+    """tqdm with a line that always fits the terminal, even after a resize. Its import takes 30 ms, so it waits for a bar."""
     tqdm: Any = importlib.import_module("tqdm").tqdm
 
     class Bar(tqdm):
         def __str__(self) -> str:
-            columns = (_columns(self.fp) or 80) - 1  # in the last one some terminals begin a new line
+            columns = (_columns(self.fp) or 80) - 1  # some terminals wrap when the last column is used
             settings = self.format_dict | {"ncols": columns}
             values = (settings.pop("postfix") or "").split(", ")
-            fewer = [(FORMS[-1], count) for count in reversed(range(len(values)))]  # whole values go, from the last
+            fewer = [(FORMS[-1], count) for count in reversed(range(len(values)))]  # drop whole values, the last first
             for form, count in [*((form, len(values)) for form in FORMS), *fewer]:
                 settings["postfix"] = ", ".join(values[:count])
                 bare = self.format_meter(**settings | {"ncols": None, "bar_format": form.replace("{bar}", "")})
@@ -149,7 +149,7 @@ def _bar() -> Any:
 
         @staticmethod
         def status_printer(file: Any) -> Any:
-            """Fill the line with blanks, as far as it goes today."""
+            """Pad each line with blanks to the terminal's current width."""
 
             def write(text: str) -> None:
                 file.write("\r" + text.ljust((_columns(file) or 80) - 1))

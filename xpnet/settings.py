@@ -1,4 +1,4 @@
-"""The settings of a model and of `fit`, checked before anything is changed."""
+"""Checks of the settings of a model and of `fit`, made before anything changes."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from xpnet.metrics import Metric
 from xpnet.progress import check_verbose
 
 PASSING = ("Dropout", "Flatten", "Identity", "Reshape")  # layers that leave values what they are
-EVENTS_ELSEWHERE = {  # of Keras
+EVENTS_ELSEWHERE = {  # events of Keras -> what to write here
     "onbatchend": '"on_train_batch_end"',
-    "onbatchbegin": '"on_train_batch_end", which comes after each step',
-    "ontrainbatchbegin": '"on_train_batch_end", which comes after each step',
-    "ontestbegin": '"on_epoch_end": its logs hold the values of the validation',
-    "ontestend": '"on_epoch_end": its logs hold the values of the validation',
-    "ontestbatchbegin": '"on_epoch_end": its logs hold the values of the validation',
-    "ontestbatchend": '"on_epoch_end": its logs hold the values of the validation',
+    "onbatchbegin": '"on_train_batch_end", which is called after each step',
+    "ontrainbatchbegin": '"on_train_batch_end", which is called after each step',
+    "ontestbegin": '"on_epoch_end", whose logs hold the validation values',
+    "ontestend": '"on_epoch_end", whose logs hold the validation values',
+    "ontestbatchbegin": '"on_epoch_end", whose logs hold the validation values',
+    "ontestbatchend": '"on_epoch_end", whose logs hold the validation values',
 }
-_SAVE = "pickle.dump(model, file) keeps a model with all that training goes on from; get_weights and set_weights take arrays"
-_MODES = "fit trains, predict and evaluate do not: there is no mode to set"
-NOT_OF_MODEL = {  # attributes of Keras' and scikit-learn's models, and what there is instead
-    "compile": "Model(network, loss, optimizer, metrics) takes what compile takes",
-    "add": "the layers are a list: Model([Dense(10), ReLU(), ...], ...)",
-    "layers": "model.network.layers holds them",
-    "weights": "model.parameters holds them",
-    "trainable_variables": "model.parameters holds them",
-    "predict_proba": "predict gives probabilities",
-    "predict_on_batch": "predict does this, and batch_size is what it takes at once",
-    "test_on_batch": "evaluate does this",
-    "fit_generator": "fit takes arrays",
-    "partial_fit": "fit goes on where it was, and train_on_batch takes one step",
-    "score": "evaluate gives the loss and the metrics",
+_SAVE = "pickle.dump(model, file) saves a model and its training state; get_weights and set_weights exchange arrays"
+_MODES = "fit trains, and predict and evaluate do not, so a model has no mode to set"
+NOT_OF_MODEL = {  # attributes of Keras' and scikit-learn's models -> what to use here
+    "compile": "pass the same arguments to Model(network, loss, optimizer, metrics)",
+    "add": "pass the layers as a list, Model([Dense(10), ReLU(), ...], ...)",
+    "layers": "use model.network.layers",
+    "weights": "use model.parameters",
+    "trainable_variables": "use model.parameters",
+    "predict_proba": "predict returns probabilities",
+    "predict_on_batch": "use predict with batch_size",
+    "test_on_batch": "use evaluate",
+    "fit_generator": "fit accepts arrays",
+    "partial_fit": "fit continues from the current state, and train_on_batch takes one step",
+    "score": "evaluate returns the loss and the metrics",
     "save": _SAVE,
     "save_weights": _SAVE,
     "load_weights": _SAVE,
@@ -50,33 +50,33 @@ NOT_OF_MODEL = {  # attributes of Keras' and scikit-learn's models, and what the
     "load_state_dict": _SAVE,
     "train": _MODES,
     "eval": _MODES,
-    "forward": "predict gives probabilities or values, predict_logits the raw outputs",
-    "cuda": 'model.to("cupy"), or model.to("torch", device="cuda")',
-    "cpu": 'model.to("numpy")',
+    "forward": "predict returns probabilities or values, and predict_logits returns the raw outputs",
+    "cuda": 'use model.to("cupy"), or model.to("torch", device="cuda")',
+    "cpu": 'use model.to("numpy")',
     "count_params": "summary() shows them",
 }
-UNKNOWN_IN_FIT = {  # arguments of Keras' and PyTorch's users, and what there is instead
-    "steps_per_epoch": "an epoch is all samples; give fewer, or sample_with_replacement=True",
-    "validation_steps": "validation takes all of validation_data; give fewer",
-    "workers": "x and y are arrays, held on the device",
-    "use_multiprocessing": "x and y are arrays, held on the device",
-    "max_queue_size": "x and y are arrays, held on the device",
-    "optimizer": "Model(network, loss, optimizer) takes it",
-    "loss": "Model(network, loss, optimizer) takes it",
-    "metrics": "Model(network, loss, optimizer, metrics) takes them",
-    "learning_rate": "the optimizer has it: Model(network, loss, Adam(0.01))",
-    "lr": "the optimizer has it: Model(network, loss, Adam(0.01))",
-    "seed": "Model(..., seed=...) takes it",
+UNKNOWN_IN_FIT = {  # arguments of Keras and PyTorch -> what to use here
+    "steps_per_epoch": "an epoch uses all samples. Pass fewer, or sample_with_replacement=True",
+    "validation_steps": "validation uses all of validation_data. Pass fewer samples",
+    "workers": "x and y are arrays on the device",
+    "use_multiprocessing": "x and y are arrays on the device",
+    "max_queue_size": "x and y are arrays on the device",
+    "optimizer": "pass it to Model(network, loss, optimizer)",
+    "loss": "pass it to Model(network, loss, optimizer)",
+    "metrics": "pass them to Model(network, loss, optimizer, metrics)",
+    "learning_rate": "pass it to the optimizer, Model(network, loss, Adam(0.01))",
+    "lr": "pass it to the optimizer, Model(network, loss, Adam(0.01))",
+    "seed": "pass it to Model(..., seed=...)",
 }
 
 
 def check_shape(input_shape: Any) -> Shape:
-    """The shape of one sample as a tuple of Python integers; raises ValueError where it is none."""
+    """Return the shape of one sample as a tuple of Python integers; raise ValueError if it is invalid."""
     sizes = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
     if not sizes or not all(is_integer(n) and n >= 1 for n in sizes):
         raise ValueError(
-            "input_shape is the shape of one sample, a tuple of integers of at least 1; samples may have another length "
-            f"later, see Model. Received: input_shape={input_shape!r}"
+            "input_shape must be the shape of one sample, a tuple of integers of at least 1. Samples may have another length "
+            f"later; see Model. Received: input_shape={input_shape!r}"
         )
     return tuple(int(n) for n in sizes)
 
@@ -117,41 +117,41 @@ def _last(layer: Layer) -> Layer:
 
 
 def get_metrics(chosen: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metric, ...]:
-    """Metrics by name or as objects; raises ValueError where names are unknown, taken twice, or no names."""
+    """Return the metrics, given as names or objects; raise ValueError if a name is unknown, used twice, or invalid."""
     if isinstance(chosen, (str, Metric)):
-        raise ValueError(f'metrics is a list, such as ["accuracy"]. Received: metrics={chosen!r}')
+        raise ValueError(f'metrics must be a list, such as ["accuracy"]. Received: metrics={chosen!r}')
     found = tuple(metrics.get(metric, loss) for metric in chosen or ())
     for metric in found:
         if not hasattr(metric, "name"):
             raise ValueError(
-                "A metric has a name, its key in the history: write name: str = ... among its settings. "
-                f"Received: {type(metric).__name__} without"
+                "A metric needs a name, its key in the history. Add name: str = ... to its settings. "
+                f"Received: {type(metric).__name__} without a name"
             )
     names = [metric.name for metric in found]
     if len(set(names)) < len(names):
-        raise ValueError(f"Each metric may appear once. Received: {names}")
+        raise ValueError(f"Each metric must have a different name. Received: {names}")
     for name in names:
         taken = name in ("loss", "weight", "step") or name.startswith(("_", "val_")) or keyword.iskeyword(name)
         if taken or not name.isidentifier():
             raise ValueError(
-                'A metric\'s name is an identifier that does not begin with "_" or "val_", and not "loss", "weight" or "step". '
-                f"Received: {name!r}"
+                'A metric\'s name must be an identifier that does not begin with "_" or "val_" and is not a keyword, "loss", '
+                f'"weight" or "step". Received: {name!r}'
             )
     return found
 
 
 def check_seed(seed: Any) -> int | tuple[int, ...]:
-    """One seed or a tuple of them, as Python integers; raises ValueError for anything else."""
+    """Return one seed or a tuple of seeds as Python integers; raise ValueError for anything else."""
     several = not is_integer(seed) and np.ndim(seed) == 1
     seeds = tuple(seed) if several else (seed,)
     if not seeds or not all(is_integer(s) and s >= 0 for s in seeds):
-        raise ValueError(f"seed is an integer of at least 0, or a sequence of them. Received: seed={seed!r}")
+        raise ValueError(f"seed must be an integer of at least 0, or a sequence of them. Received: seed={seed!r}")
     seeds = tuple(int(s) for s in seeds)
     return seeds if several else seeds[0]
 
 
 def require_no_arguments(unknown: Mapping[str, Any], names: Mapping[str, inspect.Parameter]) -> None:
-    """Raise TypeError where `fit` was given arguments that it has not, with what there is instead."""
+    """Raise TypeError if `fit` received unknown arguments, and say what to use instead."""
     for name in unknown:
         known = f"fit has no argument {name}"
         if name in UNKNOWN_IN_FIT:
@@ -162,7 +162,7 @@ def require_no_arguments(unknown: Mapping[str, Any], names: Mapping[str, inspect
 
 @dataclass(frozen=True)
 class FitSettings:
-    """The settings of `fit` that are numbers and switches; see `Model.fit`. Raises ValueError where one is out of range."""
+    """The numbers and switches among the settings of `fit`; see `Model.fit`. Raises ValueError if one is out of range."""
 
     batch_size: int = 32
     epochs: int = 1
@@ -179,8 +179,8 @@ class FitSettings:
         require_positive(epochs=self.epochs)
         if not (is_integer(self.initial_epoch) and 0 <= self.initial_epoch < self.epochs):
             raise ValueError(
-                "epochs is the number of the epoch to stop before: 0 <= initial_epoch < epochs. "
-                f"Received: initial_epoch={self.initial_epoch!r}, epochs={self.epochs}"
+                "initial_epoch must be an integer with 0 <= initial_epoch < epochs, because training stops before the epoch "
+                f"with the number epochs. Received: initial_epoch={self.initial_epoch!r}, epochs={self.epochs}"
             )
         number("validation_split", self.validation_split, "[0, 1)")
         set_booleans(self, "shuffle", "sample_with_replacement")
@@ -188,7 +188,7 @@ class FitSettings:
         after = [freq] if is_integer(freq) else freq
         if not isinstance(after, Collection) or not all(is_integer(epoch) and epoch >= 1 for epoch in after):
             raise ValueError(
-                "validation_freq is a number of epochs or a list of epochs, counted from 1. "
+                "validation_freq must be a number of epochs or a list of epochs, counted from 1. "
                 f"Received: validation_freq={freq!r}"
             )
         if self.record_every is not None:
@@ -205,39 +205,39 @@ class FitSettings:
 
 
 def check_callbacks(callbacks: Any) -> list[Callback]:
-    """Callbacks as a list; raises TypeError where one is something else."""
+    """Return the callbacks as a list; raise TypeError if an entry is not a callback or has an unknown event."""
     chosen = list(callbacks) if isinstance(callbacks, Iterable) else [] if callbacks is None else [callbacks]
     for callback in chosen:
         if not isinstance(callback, Callback):
             remedy = f" Make an object of the class: {callback.__name__}(...)." if isinstance(callback, type) else ""
-            raise TypeError(f"callbacks is a list of xpnet.Callback objects.{remedy} Received: {callback!r}")
+            raise TypeError(f"callbacks must be a list of xpnet.Callback objects.{remedy} Received: {callback!r}")
         events = [name for name in dir(Callback) if name.startswith("on_")]
         for name in events:
             _require_arguments(callback, name)
         for name in dir(callback):
             if name.startswith("on_") and name not in events and callable(getattr(callback, name)):
-                rule = f"{type(callback).__name__}.{name} would never be called: fit has no such event, but"
+                rule = f"{type(callback).__name__}.{name} would never be called. The events of fit are"
                 raise TypeError(str(unknown_name(rule, name, events, EVENTS_ELSEWHERE)))
     return chosen
 
 
 def _require_arguments(callback: Callback, event: str) -> None:
-    """Raise TypeError where an event would be called with other arguments than its method takes."""
+    """Raise TypeError unless the callback's method accepts the arguments of the event."""
     expected = list(inspect.signature(getattr(Callback, event)).parameters)
     try:
         inspect.signature(getattr(callback, event)).bind(*expected[1:])
     except TypeError as error:
         raise TypeError(
-            f"{type(callback).__name__}.{event} is called with {', '.join(expected[1:]) or 'no arguments'}: write "
-            f"def {event}({', '.join(expected)}). Received: a method of other arguments ({error})"
+            f"{type(callback).__name__}.{event} must accept {', '.join(expected[1:]) or 'no arguments'}. Write "
+            f"def {event}({', '.join(expected)}). Received: a method with other arguments ({error})"
         ) from error
 
 
 def check_validation_data(validation_data: Any) -> tuple:
-    """``(x, y)`` or ``(x, y, sample_weight)``; raises ValueError for anything else."""
+    """Return ``(x, y)`` or ``(x, y, sample_weight)``; raise ValueError for anything else."""
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
         raise ValueError(
-            f"validation_data is (x, y) or (x, y, sample_weight). Received: a {type(validation_data).__name__}"
+            f"validation_data must be (x, y) or (x, y, sample_weight). Received: a {type(validation_data).__name__}"
             + (f" of {len(validation_data)}" if isinstance(validation_data, (tuple, list)) else "")
         )
     return tuple(validation_data)

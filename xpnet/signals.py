@@ -1,4 +1,4 @@
-"""Signals that wait: what training was told to stop by is heard between chunks of steps, where the model is whole."""
+"""Deferred signals: training stops only between chunks of steps, where the model is in a valid state."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SI
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C and SIGTERM back until the yielded function is called, which then raises KeyboardInterrupt.
+    """Defer Ctrl-C and SIGTERM until the yielded function is called, which then raises KeyboardInterrupt.
 
-    After SIGTERM the block is left so and the signal is delivered again, which ends the process. A second signal acts at
-    once. A signal for which the program has a handler of its own, or which it ignores, goes where it went; outside the
-    main thread Python delivers none.
+    SIGTERM leaves the block in the same way and is then delivered again, which ends the process. A second signal acts
+    immediately. A signal that the program handles or ignores is not touched. Outside the main thread, Python does not
+    deliver signals.
     """
     mine = [s for s, default in DEFAULTS.items() if signal.getsignal(s) is default]
     if threading.current_thread() is not threading.main_thread() or not mine:
@@ -43,7 +43,7 @@ def deferred_signals() -> Iterator[Callable[[], None]]:
         yield check
     finally:
         for s in mine:
-            if signal.getsignal(s) is handler:  # and not a callback's
+            if signal.getsignal(s) is handler:  # a callback may have installed its own
                 signal.signal(s, DEFAULTS[s])
         if signal.SIGTERM in caught:
             signal.raise_signal(signal.SIGTERM)
