@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.averages import Averages, bounded
-from xpnet.backend import Backend, quiet, to_numpy
+from xpnet.backend import Backend, quiet
 from xpnet.checks import require_batch_size
 from xpnet.layers.base import Shape
 from xpnet.metrics.base import BinnedMetric
@@ -56,7 +56,7 @@ def evaluate(
     """Loss and metrics over a data set, as Python numbers."""
     with Progress(verbose) as progress:
         started = list(run_batches(backend, function, state, data, batch_size, progress, multiplications))
-        home = [map_leaves(to_numpy, result) for _, result in started]  # all are started before one is read
+        home = backend.to_host([result for _, result in started])
         records = map_leaves(lambda *values: np.stack(values), *[record for record, _ in home])
         values = Averages(function.scores.metrics).add(records, [rows for rows, _ in started]).values()
         values |= _exact_values(function.scores.binned, [kept for _, kept in home])

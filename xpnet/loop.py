@@ -16,7 +16,7 @@ import numpy as np
 
 from xpnet import schedules
 from xpnet.averages import Averages
-from xpnet.backend import Backend, to_numpy
+from xpnet.backend import Backend
 from xpnet.callbacks import Callback, History
 from xpnet.checks import number
 from xpnet.divergence import AllFinite, Chunk, diagnose, first_non_finite
@@ -201,8 +201,7 @@ class Loop:
         with self.backend.limited_threads(multiplications):
             # scan reuses the memory it is given: with a copy the state stays whole until the chunk is done
             arrays, records = self.backend.scan(self.step, self.backend.copy(state.arrays), batches, self.plan.data)
-            finite = self.backend.call(self.all_finite, arrays)
-            records = map_leaves(to_numpy, records)
+            records, finite = self.backend.to_host((records, self.backend.call(self.all_finite, arrays)))
             self.step_seconds = (time.perf_counter() - begin) / len(rows)
             if not (finite and np.all(np.isfinite(records["loss"]))):
                 seen = first_non_finite(arrays) or "loss"

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import array_api_compat
 import numpy as np
 
-from xpnet.backend.conversion import real_numbers
+from xpnet.backend.conversion import real_numbers, to_numpy
 from xpnet.tree import Array, Tree, map_leaves
 
 T = TypeVar("T")
@@ -116,6 +116,10 @@ class Backend:
     def copy(self, tree: Tree) -> Tree:
         """New memory for every array of a tree."""
         return map_leaves(lambda x: self.namespace.asarray(x, copy=True), tree)
+
+    def to_host(self, tree: Tree) -> Tree:
+        """`to_numpy` of every array of a tree, in one transfer where transfers cost."""
+        return map_leaves(to_numpy, tree)
 
     def synchronize(self) -> None:
         """Wait until the device has done all it was asked to."""

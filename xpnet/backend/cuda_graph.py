@@ -2,9 +2,9 @@
 
 A graph repeats what was captured: the same kernels on the same addresses with the same numbers. Hence:
 
-- What a step reads and writes stays where it is: the state, the tables of what varies from step to step, the records. They
+- What a step reads and writes stays where it is: the state, the table of what varies from step to step, the records. They
   are filled before the first launch and copied out after the last.
-- What varies is looked up on the device. A counter there, which the step increments, picks the row of each table.
+- What varies is looked up on the device. A counter there, which the step increments, picks the row of the table.
 - Temporaries come from a pool that serves nothing else and gives no block back: all steps run one after another on one
   stream, so they may share it, and nobody else's array can ever be where a graph writes.
 - CuPy calls no cuBLAS while a stream captures. Inside a step arrays are therefore of a type of our own: a CuPy array whose
@@ -33,7 +33,7 @@ from xpnet.tree import Array, Tree, leaves, map_leaves
 
 WARM_UP = 2  # steps before the capture
 RECORDINGS = 16  # kept at once: the least recently used is dropped
-TABLE_BYTES = 4 << 20  # of one table; a longer scan refills it
+TABLE_BYTES = 4 << 20  # of the table; a longer scan refills it
 TABLE_ROWS = 4096
 CONCAT_LIMIT = 8  # CuPy joins more arrays by a kernel that reads their addresses from a table it uploads
 
@@ -100,11 +100,11 @@ class Recording:
     def __init__(self, cp: Any, stream: Any, array: type, step: Callable, state: Tree, batches: dict):
         self.cp, self.stream, self.step = cp, stream, step
         self.view = lambda tree: map_leaves(lambda x: x.view(type=array), tree)
-        row_bytes = max(values[:1].nbytes for values in batches.values())
-        self.rows = max(1, min(TABLE_ROWS, TABLE_BYTES // max(row_bytes, 1)))
-        self.tables = {
-            name: cp.empty((self.rows, *values.shape[1:]), dtype=values.dtype) for name, values in batches.items()
-        }
+        self.row: Any = np.dtype(
+            [(name, values.dtype, values.shape[1:]) for name, values in batches.items()], align=True
+        )
+        self.rows = max(1, min(TABLE_ROWS, TABLE_BYTES // max(self.row.itemsize, 1)))
+        self.table = cp.empty((self.rows, self.row.itemsize), dtype="uint8")
         self.state = map_leaves(lambda x: cp.empty(x.shape, dtype=x.dtype), state)
         self.counter = cp.zeros(1, dtype="int64")
         self.records: Tree = None
@@ -117,14 +117,16 @@ class Recording:
             old[...] = new
 
     def run(self, batches: dict[str, np.ndarray], data: dict[str, Array], scratch: Callable) -> None:
-        """As many steps as the batches have rows, which must fit into the tables.
+        """As many steps as the batches have rows, which must fit into the table.
 
         `data` must lie where it lay at the first run; `scratch` allocates temporaries.
         """
+        table = np.zeros(steps_in(batches), self.row)
         for name, values in batches.items():
-            self.tables[name][: len(values)].set(values)
+            table[name] = values
+        self.table[: len(table)].set(table.view("uint8").reshape(len(table), -1))
         self.counter.fill(0)
-        for _ in range(steps_in(batches)):
+        for _ in range(len(table)):
             if self.graph is None and self.runs < WARM_UP:
                 self.once(data, scratch)
                 self.runs += 1
@@ -137,7 +139,11 @@ class Recording:
         """One step: look up its row, compute, write record and state back, count."""
         take, outside = self.cp.take, self.cp.cuda.get_allocator()
         with self.cp.cuda.using_allocator(scratch):
-            batch = {name: take(table, self.counter, axis=0)[0] for name, table in self.tables.items()}
+            row = take(self.table, self.counter, axis=0)[0]
+            batch = {
+                name: row[start : start + part.itemsize].view(part.base).reshape(part.shape)
+                for name, (part, start) in self.row.fields.items()
+            }
             index = batch.pop("index", None)
             batch |= data if index is None else {name: take(values, index, axis=0) for name, values in data.items()}
             state, record = self.step(self.view(self.state), self.view(batch))

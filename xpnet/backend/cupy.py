@@ -18,7 +18,7 @@ from xpnet.backend.elementwise import in_one_go
 from xpnet.backend.indexing import sliding_windows
 from xpnet.backend.namespaces import Namespace
 from xpnet.errors import BackendNotAvailableError, install_command
-from xpnet.tree import Array, Tree
+from xpnet.tree import Array, Tree, from_leaves, leaves
 
 NO_DRIVER, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
 
@@ -85,6 +85,15 @@ class CupyBackend(Backend):
     def copy(self, tree: Tree) -> Tree:
         with self.device:
             return super().copy(tree)
+
+    def to_host(self, tree: Tree) -> Tree:
+        arrays = leaves(tree)
+        with self.device:
+            packed = cupy.concatenate(
+                [x.ravel().view("uint8") for x in arrays]
+            ).get()  # each copy would wait for the device
+        parts = np.split(packed, np.cumsum([x.nbytes for x in arrays])[:-1])
+        return from_leaves(tree, [part.view(x.dtype).reshape(x.shape) for part, x in zip(parts, arrays, strict=True)])
 
     def synchronize(self) -> None:
         self.device.synchronize()
