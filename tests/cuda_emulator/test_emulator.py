@@ -310,4 +310,8 @@ def test_copies_and_waits_are_counted():
 
     assert counted(lambda: x.set(host)) == {"uploads": 1, "upload_bytes": 80}
     assert counted(lambda: x.get()) == {"downloads": 1, "download_bytes": 80, "waits": 1}
+    assert counted(lambda: cp.asarray(host)) == {
+        "uploads": 1,
+        "upload_bytes": 80,
+    }  # CuPy asks for an event, and goes on
     assert counted(cp.cuda.get_current_stream().synchronize) == {"waits": 1}

@@ -4,7 +4,7 @@
 #include <time.h>
 #include <algorithm>
 
-struct Mark { bool done = false; timespec time{}; };  // one record of an event
+struct Mark { bool done = false, asked = false; timespec time{}; };  // one record of an event
 struct Event {
   unsigned flags = 0;
   std::shared_ptr<Mark> mark;
@@ -139,7 +139,7 @@ FK_API cudaError_t cudaStreamDestroy(cudaStream_t h) {
   return cudaSuccess;
 }
 FK_API cudaError_t cudaStreamSynchronize(cudaStream_t h) { LOCK; counts.waits++; return done(synchronize(find(h))); }
-FK_API cudaError_t cudaStreamQuery(cudaStream_t h) { LOCK; counts.waits++; return done(synchronize(find(h))); }
+FK_API cudaError_t cudaStreamQuery(cudaStream_t h) { LOCK; return done(synchronize(find(h))); }
 FK_API cudaError_t cudaDeviceSynchronize() {
   LOCK;
   for (Stream* s : streams) if (s->capture && s->device == device) return done(refuse(s, 900));
@@ -190,15 +190,22 @@ FK_API cudaError_t cudaStreamWaitEvent(cudaStream_t h, cudaEvent_t handle, unsig
   return cudaSuccess;
 }
 static int event_wait(Event* e) {
-  counts.waits++;
   if (!events.count(e)) return 400;
   if (e->mark && !e->capture) reach(e->from, e->mark);
   if (!e->capture || e->capture->ended) return 0;
   e->capture->invalid = true;
   return 907;
 }
-FK_API cudaError_t cudaEventQuery(cudaEvent_t e) { LOCK; return done(event_wait((Event*)e)); }
-FK_API cudaError_t cudaEventSynchronize(cudaEvent_t e) { LOCK; return done(event_wait((Event*)e)); }
+FK_API cudaError_t cudaEventQuery(cudaEvent_t handle) {
+  LOCK;
+  Event* e = (Event*)handle;
+  if (LAZY && events.count(e) && e->mark && !e->capture && !e->mark->done && !e->mark->asked) {
+    e->mark->asked = true;  // whoever asks again gets what he waits for
+    return cudaErrorNotReady;
+  }
+  return done(event_wait(e));
+}
+FK_API cudaError_t cudaEventSynchronize(cudaEvent_t e) { LOCK; counts.waits++; return done(event_wait((Event*)e)); }
 FK_API cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t a, cudaEvent_t b) {
   LOCK;
   Event *x = (Event*)a, *y = (Event*)b;
