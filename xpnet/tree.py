@@ -38,7 +38,20 @@ def named_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Array]]:
 
 def leaves(tree: Tree) -> list[Array]:
     """Return all leaves."""
-    return [leaf for _, leaf in named_leaves(tree)]
+    found: list[Array] = []
+    _collect(tree, found)
+    return found
+
+
+def _collect(tree: Tree, found: list[Array]) -> None:
+    if isinstance(tree, dict):
+        for key in sorted(tree):
+            _collect(tree[key], found)
+    elif isinstance(tree, (tuple, list)):
+        for branch in tree:
+            _collect(branch, found)
+    else:
+        found.append(tree)
 
 
 def from_leaves(like: Tree, values: Iterable[Array]) -> Tree:
