@@ -263,3 +263,13 @@ def test_float64_on_jax_turns_on_x64():
     done = run("-c", code)
 
     assert done.stdout.strip() == "float64"
+
+
+@pytest.mark.parametrize("name", ["uint16", "uint32", "uint64"])
+def test_torch_tensors_of_wide_unsigned_integers_become_signed(name):
+    """A property of one library, so no `xp` fixture."""
+    torch = pytest.importorskip("torch")
+    x = make_backend("torch").asarray(torch.tensor([1, 40_000], dtype=getattr(torch, name)))
+
+    assert x.tolist() == [1, 40_000]
+    assert int(x.max()) == 40_000

@@ -31,17 +31,26 @@ xp = Namespace(array_api_compat.torch, maximum=maximum, minimum=minimum, sliding
 _namespaces[torch.Tensor] = xp
 
 
+UNSIGNED = (
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+)  # PyTorch has few functions for them; they become signed, and wider
+
+
 class TorchBackend(Backend):
     def owns(self, x: Any) -> bool:
         return isinstance(x, torch.Tensor)
 
     def _from_numpy(self, x: np.ndarray) -> torch.Tensor:
-        if x.dtype.kind == "u" and x.dtype.itemsize > 1:  # torch has these types, but few functions for them
+        if x.dtype.kind == "u" and x.dtype.itemsize > 1:
             x = _signed(x)
         shared = torch.from_numpy if x.flags.writeable else torch.tensor  # a tensor cannot be read-only
         return shared(x).to(self.device)
 
     def asarray(self, x: Any, dtype: Any = None) -> torch.Tensor:
+        if isinstance(x, torch.Tensor) and x.dtype in UNSIGNED:
+            x = _signed(x.cpu().numpy())
         x = super().asarray(x, dtype)
         return x.detach() if x.requires_grad else x
 

@@ -64,8 +64,7 @@ class Embedding(Layer):
         xp, rule = namespace(x), f"Embedding takes integer tokens in 0 .. {self.input_dim - 1}."
         if not xp.isdtype(x.dtype, "integral"):
             raise ValueError(f"{rule} Convert them by x.astype(int). Received: tokens of dtype {x.dtype}")
-        tokens = x if xp.isdtype(x.dtype, "signed integer") else xp.astype(x, xp.float32)  # torch: no minimum of uint16
-        lowest, highest = int(xp.min(tokens)), int(xp.max(tokens))
+        lowest, highest = int(xp.min(x)), int(xp.max(x))
         if lowest < 0 or highest >= self.input_dim:
             raise ValueError(
                 f"{rule} Renumber them (np.unique(x, return_inverse=True)) or make input_dim larger. "
@@ -74,7 +73,7 @@ class Embedding(Layer):
 
     def forward(self, params, x):
         xp = namespace(params["weight"])
-        tokens = xp.astype(xp.reshape(x, (-1,)), xp.int32)  # torch takes no rows by uint8
+        tokens = xp.astype(xp.reshape(x, (-1,)), xp.int32)
         y = xp.take(params["weight"], tokens, axis=0)
         if self.padding_idx is not None:
             known = xp.astype(tokens != self.padding_idx, y.dtype)[:, None]
@@ -84,9 +83,8 @@ class Embedding(Layer):
             rows = xp.reshape(dy, (-1, self.output_dim))
             if self.padding_idx is not None:
                 rows = rows * known
-            sum_rows = (
-                sum_by_one_hot if self.input_dim <= 256 or not tokens.shape[0] else sum_by_token
-            )  # the faster on NumPy
+            few = self.input_dim <= 256 or not tokens.shape[0]
+            sum_rows = sum_by_one_hot if few else sum_by_token
             return None, {"weight": sum_rows(tokens, rows, self.input_dim)}
 
         return xp.reshape(y, (*x.shape, self.output_dim)), backward

@@ -72,7 +72,7 @@ class ClassLoss(Loss):
                 f"{'; -100 is for samples without a label' * (mark != 'y')}. Received: labels of dtype {y.dtype}"
                 f"{', some of them NaN or infinite' * missing}"
             )
-        labels = xp.astype(y, dtype)  # torch has no minimum of uint16
+        labels = xp.astype(y, dtype)
         counts = labels != (math.nan if self.ignore_index is None else self.ignore_index)  # nothing equals NaN
         if not bool(xp.all(counts)):
             weight = xp.astype(counts, dtype) if weight is None else xp.where(counts, weight, 0.0)
