@@ -67,17 +67,17 @@ def test_read_idx_sees_through_gzip_whatever_the_name(tmp_path):
     [
         (b"", "expected an IDX file"),
         (b"\0\0", "expected an IDX file"),
-        (b"<!DOCTYPE html>", "found b'<!DOCTYP'"),
+        (b"<!DOCTYPE html>", "Received: b'<!DOCTYP'"),
         (b"\0\0\x07\x01\0\0\0\x01\0", "expected an IDX file"),  # no such type
         (b"\0\0\x08\x03\0\0\0\x01", "expected an IDX file"),  # three axes, one length
         (b"\0\0\x08\x21" + bytes(4 * 33), "at most 32"),  # NumPy 2.0 has 64 axes, others have 32
-        (b"\0\0\x08\x01\0\0\0\x05abc", "expected 13 bytes .* found 11"),
-        (b"\0\0\x08\x01\0\0\0\x05abcdefg", "expected 13 bytes .* found more"),
+        (b"\0\0\x08\x01\0\0\0\x05abc", "expected 13 bytes .* Received: 11"),
+        (b"\0\0\x08\x01\0\0\0\x05abcdefg", "expected 13 bytes .* Received: more"),
         (gzip.compress(bytes(1000), mtime=0)[:-9], "expected an IDX file"),
         (gzip.compress(idx_bytes(np.zeros(9)), mtime=0)[:-9], "expected a complete gzip file"),
         (gzip.compress(idx_bytes(np.zeros(9)), mtime=0)[:-1] + b"\1", "expected a complete gzip file"),  # wrong length
         (b"\x1f\x8b" + bytes(50), "expected a complete gzip file"),
-        (b"PK\x03\x04" + bytes(50), "found a zip archive. Unpack it"),
+        (b"PK\x03\x04" + bytes(50), "Unpack the archive .* Received: a zip archive"),
     ],
 )
 def test_read_idx_says_what_is_wrong_with_a_file(tmp_path, content, found):
@@ -93,7 +93,7 @@ def test_read_idx_refuses_a_header_that_promises_too_much_before_memory_is_taken
     path = tmp_path / "huge"
     path.write_bytes(bytes([0, 0, 0x0E, len(shape)]) + struct.pack(f">{len(shape)}I", *shape))
 
-    with pytest.raises(DatasetError, match=r"huge: expected at most 1,073,741,824 bytes, .* pass max_bytes=\d+"):
+    with pytest.raises(DatasetError, match=r"huge: expected at most 1,073,741,824 bytes.* pass max_bytes=\d+"):
         datasets.read_idx(path)
 
 
@@ -133,7 +133,7 @@ READERS = [datasets.read_idx, datasets.label_first_csv]
 def test_a_pipe_without_a_writer_is_refused_at_once(tmp_path, read):
     os.mkfifo(tmp_path / "pipe")
 
-    with pytest.raises(DatasetError, match="pipe: expected a regular file, found a pipe"):
+    with pytest.raises(DatasetError, match=r"pipe: expected a regular file.* Received: a pipe"):
         read(tmp_path / "pipe")
 
 
@@ -162,7 +162,7 @@ def test_a_device_is_refused(read):
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("name", ["nowhere", ".", "zero\0byte"])
 def test_a_path_that_cannot_be_read_is_named(tmp_path, read, name):
-    with pytest.raises(DatasetError, match="cannot be read"):
+    with pytest.raises(DatasetError, match="expected a readable file"):
         read(tmp_path / name)
 
 
@@ -293,53 +293,62 @@ def test_delimiter_may_be_any_character(csv):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"line 1: expected cells between .* found none .* no rows"),
-        ("\n\n \n", r"line 3: expected cells between .* found none"),
-        ("label,pixel0\n", r"line 1: expected rows of labels and values, found none"),
-        ("<html>\n", r"line 1: expected cells between .* found none"),
-        ("label;a,b\n1;2,3\n", r"line 1: .* found a comma and a semicolon .* delimiter=';', and write decimal points"),
-        ("0,1,2\n5,9,8\n", r"line 1: .* numbers that count the columns.* header=True .* header=False"),
+        ("", r"line 1: expected cells separated by .* no rows. Received: no delimiter"),
+        ("\n\n \n", r"line 3: expected cells separated by .* Received: no delimiter"),
+        ("label,pixel0\n", r"line 1: expected rows of labels and values.* Received: no row"),
+        ("<html>\n", r"line 1: expected cells separated by .* Received: no delimiter"),
+        (
+            "label;a,b\n1;2,3\n",
+            r"line 1: .* delimiter=';', and write decimal points.* Received: a comma and a semicolon",
+        ),
+        ("0,1,2\n5,9,8\n", r"line 1: .* header=True .* header=False.* Received: numbers that count the columns"),
         ("1,2,3\n5,9,8\n", r"line 1: .* numbers that count the columns"),
         ("label,0,1\n5,9,8\n", r"line 1: .* numbers that count the columns"),
         (",0,1\n0,5,9\n", r"line 1: .* numbers that count the columns"),
-        ("5,x,9\n3,6,5\n", r"line 1: .* found neither \('x'.* header=True"),
-        ("5,x,y\n3,6,5\n", r"line 1: .* found neither \('x'"),
-        ("?,?,?\n3,6,5\n", r"line 1: .* found neither \('\?'"),
-        ("5,9,\n3,6,\n", r"line 1: .* found neither \(''"),
-        (",label,a\n0,5,9\n1,3,6\n", r"line 1: .* found '' for the first.* index_column=0 .* label_column=0"),
-        ("Unnamed: 0,label,a\n0,5,9\n", r"line 1: .* found 'Unnamed: 0' for the first"),
-        ("id,label,a\n9,5,9\n", r"line 1: .* found 'id' there and 'label' elsewhere. Pass label_column='label'"),
-        ("id,a\n0,9\n1,6\n", r"expected labels in column 0, found numbers that count the rows. Pass index_column=0"),
-        ("1,9\n2,6\n", r"expected labels in column 0, found numbers that count the rows"),
-        ("x,9,7\n3,6,5\n", r"line 1: expected labels that are all .* 'x', and '3' in line 2.* header=True"),
-        ("label,a\n3,6\n\nx,9\n", r"line 4: expected labels that are all numbers or all names, found 'x'"),
-        ("label,a,b\n3,6,5\n,7,8\n", r"line 3: expected a label, found an empty cell"),
-        ("1.5,2,4\n", r"line 1: expected labels that are whole numbers from 0 to 255, found '1.5'"),
-        ("-1,2,3\n4,5,6\n", r"line 1: expected labels that are whole numbers .* Number the classes from 0"),
-        ("260,1,2\n", r"line 1: expected labels .* found '260'.* dtype='float32'"),
-        ("nan,1,2\n", r"line 1: expected labels .* found 'nan'"),
-        ("label,a,b\n1,2,3\n1,2\n", r"line 3: expected 3 cells as in the first row, found 2"),
-        ("label,a,b\n\n1,2,3,4\n", r"line 3: expected 3 cells as in the first row, found 4"),
-        ("label,a,b\n1,2,3,\n", r"line 2: expected 3 cells as in the first row, found 4"),
-        ("# by hand\nlabel,a\n1,2\n", r"line 1: expected cells between"),
-        ("5,1,256\n", r"line 1: expected whole numbers from 0 to 255, found '256' in column 2. Pass dtype='float32'"),
-        ("5,-1,0\n", r"line 1: .* found '-1'"),
-        ("5,0.5,1.0\n", r"line 1: .* found '0.5' in column 1. Pass dtype='float32'"),
-        ("5,nan,0\n", r"line 1: .* found 'nan'"),
-        ("a,b,c\n5,9,\n", r"line 2: .* found '' in column 2. Fill in the missing value"),
-        ("y,2019,2020\n5,9,8\n3,6,5\n", r"line 1: expected names or values, found 'y' and numbers.* header=True"),
-        ("kind,20,30\na,9,8\na,6,5\n", r"line 1: .* found 'kind', a label that no other row has, .* header=True"),
-        ("label,a,\n5,9,\n3,6,\n", r"line 1: expected a name for each column, found none for the last"),
-        ("a;b;c\n5;0,5;1\n", r"line 2: .* found '0,5' in column 1. A decimal comma is not read"),
-        ("a,b,c\n5,1_0,1\n", r"line 2: .* found '1_0'"),
-        ("a,b,c\n5,１,1\n", r"line 2: .* found '１'"),
-        ('label,a\n1,"2\n3,4\n', r"line 3: expected cells whose quotes match"),
-        ('label,a\n1,"2"3\n', r"line 2: expected cells whose quotes match"),
-        ("label,a\n1,\0\n", r"line 2: expected lines of text, found a zero byte"),
+        ("5,x,9\n3,6,5\n", r"line 1: .* header=True.* Received: 'x'"),
+        ("5,x,y\n3,6,5\n", r"line 1: .* Received: 'x'"),
+        ("?,?,?\n3,6,5\n", r"line 1: .* Received: '\?'"),
+        ("5,9,\n3,6,\n", r"line 1: .* Received: ''"),
+        (",label,a\n0,5,9\n1,3,6\n", r"line 1: .* index_column=0 .* label_column=0.* Received: '' for the first"),
+        ("Unnamed: 0,label,a\n0,5,9\n", r"line 1: .* Received: 'Unnamed: 0' for the first"),
+        (
+            "id,label,a\n9,5,9\n",
+            r"line 1: .* Pass label_column='label'.* Received: 'id' there and 'label' in another column",
+        ),
+        (
+            "id,a\n0,9\n1,6\n",
+            r"expected labels in column 0. Pass index_column=0.* Received: numbers that count the rows",
+        ),
+        ("1,9\n2,6\n", r"expected labels in column 0.* Received: numbers that count the rows"),
+        ("x,9,7\n3,6,5\n", r"line 1: expected labels that are all .* header=True.* Received: 'x', and '3' in line 2"),
+        ("label,a\n3,6\n\nx,9\n", r"line 4: expected labels that are all numbers or all names.* Received: 'x'"),
+        ("label,a,b\n3,6,5\n,7,8\n", r"line 3: expected a label.* Received: an empty cell"),
+        ("1.5,2,4\n", r"line 1: expected labels that are integers from 0 to 255.* Received: '1.5'"),
+        ("-1,2,3\n4,5,6\n", r"line 1: expected labels that are integers .* Number the classes from 0"),
+        ("260,1,2\n", r"line 1: expected labels .* dtype='float32'.* Received: '260'"),
+        ("nan,1,2\n", r"line 1: expected labels .* Received: 'nan'"),
+        ("label,a,b\n1,2,3\n1,2\n", r"line 3: expected 3 cells, as in the first row.* Received: 2 cells"),
+        ("label,a,b\n\n1,2,3,4\n", r"line 3: expected 3 cells, as in the first row.* Received: 4 cells"),
+        ("label,a,b\n1,2,3,\n", r"line 2: expected 3 cells, as in the first row.* Received: 4 cells"),
+        ("# by hand\nlabel,a\n1,2\n", r"line 1: expected cells separated by"),
+        ("5,1,256\n", r"line 1: expected integers from 0 to 255. Pass dtype='float32'.* Received: '256' in column 2"),
+        ("5,-1,0\n", r"line 1: .* Received: '-1'"),
+        ("5,0.5,1.0\n", r"line 1: .* Pass dtype='float32'.* Received: '0.5' in column 1"),
+        ("5,nan,0\n", r"line 1: .* Received: 'nan'"),
+        ("a,b,c\n5,9,\n", r"line 2: .* Fill in the missing value.* Received: '' in column 2"),
+        ("y,2019,2020\n5,9,8\n3,6,5\n", r"line 1: expected names or values.* header=True.* Received: 'y' and numbers"),
+        ("kind,20,30\na,9,8\na,6,5\n", r"line 1: .* header=True.* Received: 'kind', a label that no other row has"),
+        ("label,a,\n5,9,\n3,6,\n", r"line 1: expected a name for each column.* Received: no name for the last"),
+        ("a;b;c\n5;0,5;1\n", r"line 2: .* Write a decimal point instead of a comma. Received: '0,5' in column 1"),
+        ("a,b,c\n5,1_0,1\n", r"line 2: .* Received: '1_0'"),
+        ("a,b,c\n5,１,1\n", r"line 2: .* Received: '１'"),
+        ('label,a\n1,"2\n3,4\n', r"line 3: expected cells with matching quotes"),
+        ('label,a\n1,"2"3\n', r"line 2: expected cells with matching quotes"),
+        ("label,a\n1,\0\n", r"line 2: expected lines of text.* Received: a zero byte"),
         (b"label,a\n\xff\xfe,1\n", r"expected text in UTF-8"),
-        ("label,a\n5,1\n".encode("utf-16-le"), r"line 1: expected lines of text, found a zero byte"),
+        ("label,a\n5,1\n".encode("utf-16-le"), r"line 1: expected lines of text.* Received: a zero byte"),
         (codecs.BOM_UTF16_LE + b"l\0,\0\n", r"expected text in UTF-8"),
-        (b"BZh91AY&SY", r"found a bzip2 archive"),
+        (b"BZh91AY&SY", r"Received: a bzip2 archive"),
         (gzip.compress(b"label,a\n5,1\n" * 99, mtime=0)[:-9], r"expected a complete gzip file"),
     ],
 )
@@ -353,21 +362,21 @@ def test_label_first_csv_refuses_what_it_would_have_to_guess(csv, text, message)
     [
         ("label,a\n5,1e39\n", {"dtype": "float32"}, "line 2: expected finite float32 numbers"),
         ("label,a\n\n5,nan\n", {"dtype": "float64"}, "line 3: expected finite float64 numbers"),
-        ("label,a\n5,1_0\n", {"dtype": "float64"}, "line 2: expected numbers, found '1_0'"),
-        ("label,a\n70000,1\n", {"dtype": "float64"}, "from 0 to 65,535, found '70000'"),
-        ("label,a\n5,1\n", {"label_column": "kind"}, "line 1: expected one column called 'kind', found the names"),
-        ("label,a\n5,1\n", {"label_column": 2}, "line 1: expected a column 2, found 2 columns"),
+        ("label,a\n5,1_0\n", {"dtype": "float64"}, "line 2: expected numbers.* Received: '1_0'"),
+        ("label,a\n70000,1\n", {"dtype": "float64"}, "from 0 to 65,535.* Received: '70000'"),
+        ("label,a\n5,1\n", {"label_column": "kind"}, "line 1: expected one column named 'kind'.* Received: the names"),
+        ("label,a\n5,1\n", {"label_column": 2}, "line 1: expected a column 2.* Received: 2 columns"),
         ("label,a\n5,1\n", {"delimiter": ";"}, "line 1: expected at least two columns"),
-        ("label,a\n5,1\n", {"header": False}, "line 1: expected whole numbers from 0 to 255, found 'a'"),
+        ("label,a\n5,1\n", {"header": False}, "line 1: expected integers from 0 to 255.* Received: 'a'"),
         (
             "label,a\n5,1\n",
             {"label_column": 0, "index_column": "label"},
-            "line 1: expected two columns, found 0 for both",
+            "line 1: expected two columns.* Received: column 0 for both",
         ),
-        ("a,b,kind\n1,2,x\n3,4,y\n", {"dtype": "float32"}, "found 'x' in column 2. .* label_column=2"),
-        ("1.5,2,x\n3,4,y\n", {"dtype": "float32"}, "line 1: .* found neither .'x'.* label_column=2"),
-        ("label,a\n5,1e39\n", {"dtype": "float32"}, "dtype='float64' holds larger ones"),
-        (",label\n0,5\n", {"label_column": "label"}, "found '' for the first"),
+        ("a,b,kind\n1,2,x\n3,4,y\n", {"dtype": "float32"}, "label_column=2 .* Received: 'x' in column 2"),
+        ("1.5,2,x\n3,4,y\n", {"dtype": "float32"}, "line 1: .* label_column=2.* Received: 'x'"),
+        ("label,a\n5,1e39\n", {"dtype": "float32"}, "pass dtype='float64' for larger numbers"),
+        (",label\n0,5\n", {"label_column": "label"}, "Received: '' for the first"),
         ("label,a\n5,1\n", {"max_bytes": 11}, "expected at most 11 bytes of text"),
     ],
 )
@@ -456,7 +465,10 @@ def test_a_new_file_has_the_permissions_of_the_umask(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no /dev/null on this system")
 def test_a_device_is_never_replaced():
-    with pytest.raises(FileExistsError, match="/dev/null exists and is no regular file"), replacing(Path("/dev/null")):
+    with (
+        pytest.raises(FileExistsError, match="/dev/null exists and is not a regular file"),
+        replacing(Path("/dev/null")),
+    ):
         pass
 
 

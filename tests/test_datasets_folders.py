@@ -150,7 +150,7 @@ def test_what_is_no_image_of_a_label_changes_no_label_and_is_named_in_a_warning(
         (tmp_path / stray).parent.mkdir(exist_ok=True)
         (tmp_path / "image.png").rename(tmp_path / stray)
 
-    with pytest.warns(UserWarning, match=f"left out because .*{stray.split('/')[0]}"):
+    with pytest.warns(UserWarning, match=f"left out, because .*{stray.split('/')[0]}"):
         x, y = datasets.image_folder(tmp_path)
 
     assert dict(zip(x[:, 0, 0].tolist(), y.tolist(), strict=True)) == {10: 2, 20: 10}
@@ -167,11 +167,11 @@ def test_a_part_beside_train_and_test_is_named_in_a_warning(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["1", "01"], "folders '01' and '1' are the same label"),
-        (["1", "\uff11"], "folders '1' and '\uff11' are the same label"),
+        (["1", "01"], "Received: '01' and '1', which are the same label"),
+        (["1", "\uff11"], "Received: '1' and '\uff11', which are the same label"),
         (["caf\u00e9", "cafe\u0301"], "are the same label"),
-        (["1" * 25, "2"], "expected labels up to 65,535, found the folder '1{25}'.*'id1{25}'"),
-        (["2", "10", "notes"], "folder '10' would be label 0, because 'notes' beside it is no number"),
+        (["1" * 25, "2"], "expected labels up to 65,535.*'id1{25}'.* Received: the folder '1{25}'"),
+        (["2", "10", "notes"], "Received: 'notes' and '10', which would be label 0"),
     ],
 )
 def test_names_that_do_not_say_which_label_are_refused(tmp_path, names, message):
@@ -186,7 +186,7 @@ def test_one_label_under_two_names_in_two_parts_is_refused(tmp_path):
     save(tmp_path / "Train" / "01" / "1.png", gray(0))
     save(tmp_path / "Test" / "1" / "1.png", gray(0))
 
-    with pytest.raises(DatasetError, match="folders '01' and '1' are the same label"):
+    with pytest.raises(DatasetError, match="Received: '01' and '1', which are the same label"):
         datasets.image_folder(tmp_path)
 
 
@@ -206,12 +206,12 @@ def test_image_folder_without_images_says_what_it_looks_for(tmp_path, folders):
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
 
-    with pytest.raises(DatasetError, match=r"expected images LABEL/IMAGE.* found none"):
+    with pytest.raises(DatasetError, match=r"expected images LABEL/IMAGE.* Received: a folder without"):
         datasets.image_folder(tmp_path)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(DatasetError, match="nowhere: cannot be read"):
+    with pytest.raises(DatasetError, match="nowhere: expected a readable file"):
         datasets.image_folder(tmp_path / "nowhere")
 
 
@@ -221,7 +221,7 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
     (tmp_path / "1").symlink_to("0")
     (tmp_path / "2").symlink_to(tmp_path)
 
-    with pytest.warns(UserWarning, match="left out because .*: 2"):
+    with pytest.warns(UserWarning, match="left out, because .*: 2"):
         read = datasets.image_folder(tmp_path)
 
     assert read.y.tolist() == [0, 1]
@@ -231,8 +231,8 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: path.symlink_to("nowhere"), "cannot be read"),
-        (lambda path: path.symlink_to(path), "cannot be read"),
+        (lambda path: path.symlink_to("nowhere"), "expected a readable file"),
+        (lambda path: path.symlink_to(path), "expected a readable file"),
         (os.mkfifo, "expected a regular file"),
     ],
     ids=["broken link", "link to itself", "pipe"],
@@ -322,7 +322,7 @@ def test_more_than_8_bits_a_channel_are_refused_by_name(tmp_path, name, content)
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / name).write_bytes(content)
 
-    with pytest.raises(DatasetError, match=rf"{name}: expected 8 bits a channel, found more .* scale them to 0 to 255"):
+    with pytest.raises(DatasetError, match=rf"{name}: expected 8 bits per channel.* Scale the values to 0 to 255"):
         datasets.image_folder(tmp_path)
 
 
@@ -330,7 +330,7 @@ def test_more_than_8_bits_a_channel_are_refused_by_name(tmp_path, name, content)
 def test_tiff_of_wide_numbers_is_refused_by_name(tmp_path, dtype):
     save(tmp_path / "0" / "deep.tif", Image.fromarray(np.zeros((2, 2), dtype)))
 
-    with pytest.raises(DatasetError, match=r"deep.tif: expected 8 bits a channel, found more"):
+    with pytest.raises(DatasetError, match=r"deep.tif: expected 8 bits per channel.* Received: more bits"):
         datasets.image_folder(tmp_path)
 
 
@@ -357,7 +357,7 @@ def test_image_folder_names_two_images_of_two_sizes(tmp_path):
     save(tmp_path / "0" / "1.png", gray(0))
     save(tmp_path / "1" / "odd.png", gray(0, (2, 3)))
 
-    with pytest.raises(DatasetError, match=r"odd.png: expected \(2, 2\) pixels .* as in .*1.png, found \(2, 3\)"):
+    with pytest.raises(DatasetError, match=r"odd.png: expected \(2, 2\) pixels .* as in .*1.png.* Received: \(2, 3\)"):
         datasets.image_folder(tmp_path)
 
 
@@ -371,7 +371,7 @@ def test_image_folder_names_a_damaged_image(tmp_path, damage):
     save(path, np.random.default_rng(0).integers(256, size=(28, 28), dtype=np.uint8))
     path.write_bytes(damage(path.read_bytes()))
 
-    with pytest.raises(DatasetError, match=r"bad.png: expected a whole image"):
+    with pytest.raises(DatasetError, match=r"bad.png: expected a complete image"):
         datasets.image_folder(tmp_path)
 
 
@@ -381,7 +381,9 @@ def test_a_large_image_is_refused_by_its_header(tmp_path, width, height):
     (tmp_path / "0" / "bomb.png").write_bytes(png(width, height, 1, 0, bytes(5_000_000)))
 
     tracemalloc.start()
-    with pytest.raises(DatasetError, match=r"bomb.png: expected (an image of at most 16,777,216 pixels|a whole image)"):
+    with pytest.raises(
+        DatasetError, match=r"bomb.png: expected (an image of at most 16,777,216 pixels|a complete image)"
+    ):
         datasets.image_folder(tmp_path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -393,9 +395,9 @@ def test_the_limits_can_be_moved(tmp_path):
     save(tmp_path / "0" / "1.png", gray(0, (3, 4)))
     save(tmp_path / "0" / "2.png", gray(0, (3, 4)))
 
-    with pytest.raises(DatasetError, match=r"found 4 x 3. .* pass max_pixels=12"):
+    with pytest.raises(DatasetError, match=r"pass max_pixels=12. Received: 4 x 3"):
         datasets.image_folder(tmp_path, max_pixels=11)
-    with pytest.raises(DatasetError, match=r"found 2 of \(3, 4\).* pass max_bytes=24"):
+    with pytest.raises(DatasetError, match=r"pass max_bytes=24. Received: 2 images, this one of shape \(3, 4\)"):
         datasets.image_folder(tmp_path, max_bytes=23)
 
     assert datasets.image_folder(tmp_path, max_pixels=12, max_bytes=24).x.shape == (2, 3, 4)
@@ -428,7 +430,7 @@ def test_a_damaged_image_is_read_or_refused_and_nothing_else(tmp_path, suffix):
 def test_write_image_folder_leaves_an_older_one_alone(arrays, tmp_path):
     (tmp_path / "Test").mkdir()
 
-    with pytest.raises(FileExistsError, match="Test exists already"):
+    with pytest.raises(FileExistsError, match="Test already exists"):
         datasets.write_image_folder(tmp_path, *arrays)
 
     assert [path.name for path in tmp_path.iterdir()] == ["Test"]
@@ -438,7 +440,9 @@ def test_write_image_folder_leaves_an_older_one_alone(arrays, tmp_path):
 def test_write_image_folder_leaves_nothing_when_it_fails(arrays, tmp_path, spoil):
     train, (x, y) = arrays
 
-    with pytest.raises(ValueError, match=r"labels whole numbers .* Received: images .*\(3, 28, 28\), labels .*\(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"labels must be integers .* Received: images .*\(3, 28, 28\), labels .*\(3,\)"
+    ):
         datasets.write_image_folder(tmp_path / "images", train, spoil(x, y.astype(np.int64)))
 
     assert list((tmp_path / "images").iterdir()) == []

@@ -168,13 +168,15 @@ def test_a_list_of_values_is_no_curve(rng):
         model = Model([Dense(2)], "softmax_cross_entropy", metrics=[Recall(None), "confusion_matrix"], seed=seed)
         history = model.fit(x, y, epochs=2, verbose=0)
         for name in ("recall", "confusion_matrix"):
-            with pytest.raises(ValueError, match=f"A curve is of one number, and {name} is a list of them"):
+            with pytest.raises(
+                ValueError, match=f"A curve needs one number at each point, but each value of {name} is a list"
+            ):
                 plotting.learning_curves(history, name)
     plotting.learning_curves({"first": [value[0] for value in history.history["recall"]]}, "first")
 
 
 def test_the_name_of_validation_values_is_refused(history):
-    with pytest.raises(ValueError, match=r'The name of a metric is without "val_": both curves are drawn'):
+    with pytest.raises(ValueError, match=r'metric must not begin with "val_", because both curves are drawn'):
         plotting.learning_curves(history, "val_loss")
 
 
@@ -189,14 +191,14 @@ def test_validation_values_stand_at_the_epochs_that_were_validated():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"metric": "recall"}, r"holds loss, accuracy; .*metrics=.*metric='recall'"),
+        ({"metric": "recall"}, r"holds loss, accuracy. .*metrics=.*metric='recall'"),
         ({"metric": "val_loss"}, r"metric='val_loss'"),
         ({"metric": "accuracy", "per": "iteration"}, r"record_every"),
         ({"per": "step"}, r'"epoch", "iteration". Received: per='),
         ({"smooth": 4}, r"smooth must be an integer from 1 .* 3. Received: smooth=4"),
         ({"smooth": 0}, r"smooth=0"),
-        ({"history": {str(i): History() for i in range(8)}}, r"up to 7 histories.*Received: 8"),
-        ({"history": {"loss": [1.0, 2.0], "val_loss": [1.0]}}, r"draw the History.*2 values of 'loss' and 1"),
+        ({"history": {str(i): History() for i in range(8)}}, r"at most 7 histories.*Received: 8"),
+        ({"history": {"loss": [1.0, 2.0], "val_loss": [1.0]}}, r"Plot the History.*2 values of 'loss' and 1"),
         ({"history": {}}, r"holds nothing"),
     ],
 )
@@ -207,7 +209,7 @@ def test_learning_curves_refuse_what_they_cannot_draw(history, arguments, messag
 
 
 def test_learning_curves_refuse_what_is_no_history():
-    with pytest.raises(TypeError, match=r"what fit returns.*Received: \[1"):
+    with pytest.raises(TypeError, match=r"the History that fit returns.*Received: \[1"):
         plotting.learning_curves([1.0, 2.0])
 
 
@@ -258,7 +260,7 @@ def test_image_grid_refuses_other_shapes(shape):
 
 @pytest.mark.parametrize("name", ["titles", "title_colors"])
 def test_image_grid_wants_one_title_and_color_each(images, name):
-    with pytest.raises(ValueError, match=f"{name} must hold one entry for each of 7. Received: 2"):
+    with pytest.raises(ValueError, match=f"{name} must hold 7 entries, one for each. Received: 2"):
         plotting.image_grid(images, **{name: ["red", "blue"]})
 
 
@@ -332,7 +334,7 @@ def test_confusion_matrix_names_the_labels_that_occur():
         ([0, 1], [0, 1, 1], r"shapes \(2,\) and \(3,\)"),
         ([[0, 1]], [[0, 1]], r"argmax"),
         ([], [], r"shape \(n,\)"),
-        ([0, 2], [0, 0], r"With 2 class_names the labels must be 0 to 1.*Received: labels \[0 2\]"),
+        ([0, 2], [0, 0], r"With 2 class_names, the labels must be 0 to 1.*Received: labels \[0 2\]"),
     ],
 )
 def test_confusion_matrix_refuses_other_labels(y_true, y_pred, message):
@@ -526,10 +528,10 @@ def test_labels_as_objects_are_what_they_hold(labels):
 
 @pytest.mark.parametrize("labels", [[0.0, np.nan, 1.0], [None, 1, 0]])
 def test_a_missing_label_is_called_so(labels):
-    with pytest.raises(ValueError, match=r"y_true must hold a label for every sample. Leave out samples without one"):
+    with pytest.raises(ValueError, match=r"y_true must hold a label for every sample. Remove samples without a label"):
         plotting.confusion_matrix(np.array(labels), np.array([0, 1, 1]))
 
 
 def test_text_and_numbers_are_not_compared():
-    with pytest.raises(ValueError, match="must be labels of one kind, numbers or text"):
+    with pytest.raises(ValueError, match="must both be numbers or both be text"):
         plotting.confusion_matrix(np.array(["0", "1"]), np.array([0, 1]))

@@ -1,8 +1,8 @@
-"""Data to learn from: the MNIST family, scikit-learn's digits, readers and writers for files of your own.
+"""Data sets: the MNIST family, scikit-learn's digits, and readers and writers for your own files.
 
-Every set comes as ``(x_train, y_train), (x_test, y_test)``: NumPy arrays on the host, unscaled images
-``uint8 (n, height, width)`` and labels ``uint8 (n,)``. A damaged or wrong file is a
-:class:`xpnet.errors.DatasetError`, and so is a set that is found nowhere.
+Every named set is returned as ``(x_train, y_train), (x_test, y_test)``, NumPy arrays on the host: unscaled images
+``uint8 (n, height, width)`` and labels ``uint8 (n,)``. A damaged, wrong or missing file raises
+:class:`xpnet.errors.DatasetError`.
 """
 
 from xpnet.datasets.folders import image_folder

@@ -1,4 +1,4 @@
-"""One file over https, within limits of time and size."""
+"""Download of a file over https, within limits of time and size."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-GRACE = 30.0  # seconds that a mirror has in any case
-SLOWEST = 20_000.0  # bytes a second: what it must send from then on, on average
+GRACE = 30.0  # seconds that every mirror gets
+SLOWEST = 20_000.0  # bytes per second that a mirror must average after that
 
 
 class UntrustedError(Exception):
-    """An address that anyone on the way could answer in place of its owner."""
+    """An address whose answer anyone on the network path could forge."""
 
 
 class SlowError(Exception):
-    """A mirror that sends less than it must."""
+    """A mirror sends less than `SLOWEST`."""
 
 
 class SecureRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect only where the address itself would be trusted."""
+    """Follows a redirect only to an address that `check_address` accepts."""
 
     def http_error_302(self, req, fp, code, msg, headers):
         try:
@@ -44,10 +44,10 @@ class SecureRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def check_address(url: str) -> None:
-    """Take https only; http is as good where nobody is on the way, on this machine itself."""
+    """Accept only https, or http on this machine, where no network path is involved."""
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
-        raise UntrustedError(f"expected an https address, found {url[:200]!r}")
+        raise UntrustedError(f"expected an https address. Received: {url[:200]!r}")
 
 
 def is_loopback(host: str) -> bool:
@@ -58,10 +58,10 @@ def is_loopback(host: str) -> bool:
 
 
 def download(url: str, largest: int) -> bytearray:
-    """The body of a response; an error if it is longer than ``largest`` bytes, incomplete or too slow.
+    """Return the body of a response; raise an error if it exceeds ``largest`` bytes, is incomplete, or is too slow.
 
-    A thread of its own receives it, because nothing else bounds the time of all steps on the way: looking the name up,
-    connecting, proxies, redirects, and headers or a body that trickle.
+    A separate thread receives it, because only that bounds the time of every step: the name lookup, the connection,
+    proxies, redirects, and headers or a body that arrive slowly.
     """
     body = bytearray()
     stop = threading.Event()
@@ -99,7 +99,7 @@ def is_terminal() -> bool:
 
 
 def receive(url: str, largest: int, body: bytearray, stop: threading.Event) -> None:
-    """Append a response to the body, until someone says stop."""
+    """Append a response to the body until `stop` is set."""
     check_address(url)
     request = urllib.request.Request(url, headers={"User-Agent": "xpnet"})
     with urllib.request.build_opener(SecureRedirects).open(request, timeout=GRACE) as response:
@@ -108,13 +108,13 @@ def receive(url: str, largest: int, body: bytearray, stop: threading.Event) -> N
         while not stop.is_set() and max(expected, len(body)) <= largest and (block := response.read1(2**16)):
             body += block
         if max(expected, len(body)) > largest:
-            raise http.client.HTTPException(f"expected at most {largest:,} bytes, found more")
+            raise http.client.HTTPException(f"expected at most {largest:,} bytes. Received: more")
         if len(body) < expected:
             raise http.client.IncompleteRead(bytes(0), expected - len(body))
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Whether the same request may succeed later."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code in (408, 429) or error.code >= 500
     if isinstance(error, urllib.error.URLError):

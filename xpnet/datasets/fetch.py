@@ -1,4 +1,4 @@
-"""Finding the four files of an IDX data set, on disk or at a mirror, and checking their content."""
+"""Finds the four files of an IDX data set, on disk or on a mirror, and checks their content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-LARGEST = 2**26  # bytes, plain or packed: a good deal more than any file of the sets
+LARGEST = 2**26  # bytes, plain or compressed: well above any file of the sets
 WAITS = (0.0, 1.0, 5.0)  # seconds before each round of the mirrors
 
 
@@ -38,14 +38,14 @@ class IdxSet:
     Attributes
     ----------
     name : str
-        Also the name of its folder, in a data folder and in the cache.
+        The name of the set and of its folder, both in a data folder and in the cache.
     mirrors : tuple of str
-        Where ``FILE.gz`` is served: https addresses that end in ``/``, the best first.
+        The https addresses that serve ``FILE.gz``, best first. Each ends in ``/``.
     checksums : mapping
-        For each of ``FILES``, ``"algorithm:digest"`` of its *uncompressed* content: whether the file is
-        compressed, and by whom, does not matter.
+        For each of ``FILES``, ``"algorithm:digest"`` of its *uncompressed* content. It does not matter whether or how the
+        file is compressed.
     archives : mapping
-        For some of ``FILES``, the SHA-256 of ``FILE.gz`` as published. A download must have it too.
+        For some of ``FILES``, the published SHA-256 of ``FILE.gz``, which a download must match too.
     """
 
     name: str
@@ -55,21 +55,21 @@ class IdxSet:
 
 
 def load(dataset: IdxSet, data_dir: StrPath | None, download: bool) -> tuple[Split, Split]:
-    """``(x_train, y_train), (x_test, y_test)``: each file from the first folder that has it, or a mirror."""
+    """Return ``(x_train, y_train), (x_test, y_test)``, each file from the first folder that has it, or from a mirror."""
     folders = data_folders(dataset.name, data_dir)
     arrays = {file: array for file in FILES if (array := find(dataset, file, folders, download)) is not None}
     missing = [file for file in FILES if file not in arrays]
     if missing:
         searched = f"{dataset.name}: found no {', '.join(missing)} (plain or .gz) in\n{listed(folders)}"
         if not download:
-            raise DatasetError(f"{searched}\nPut them there, or set XPNET_DATA, or allow the download.")
+            raise DatasetError(f"{searched}\nPut them there, set XPNET_DATA, or allow the download.")
         arrays |= fetch(dataset, missing, searched)
     x_train, y_train, x_test, y_test = (arrays[file] for file in FILES)
     return (x_train, y_train), (x_test, y_test)
 
 
 def find(dataset: IdxSet, file: str, folders: Sequence[Path], download: bool) -> np.ndarray | None:
-    """The array in the first of the folders that has the file; a damaged one in the cache counts as none."""
+    """Read the array from the first folder that has the file. If downloads are allowed, skip a damaged file in the cache."""
     for path in (folder / name for folder in folders for name in (file, f"{file}.gz")):
         if os.path.isfile(path):
             try:
@@ -78,12 +78,12 @@ def find(dataset: IdxSet, file: str, folders: Sequence[Path], download: bool) ->
             except DatasetError as error:
                 if path.parent != cache_folder(dataset.name) or not download:
                     raise
-                logger.warning("%s\nIt is in the cache, so it is downloaded again.", error)
+                logger.warning("%s\nThe file is in the cache, so it is downloaded again.", error)
     return None
 
 
 def data_folders(name: str, data_dir: StrPath | None) -> list[Path]:
-    """The folders that may hold the set, in order: below ``data_dir``, below ``$XPNET_DATA``, the cache."""
+    """The folders to search, in order: below ``data_dir``, below ``$XPNET_DATA``, the cache."""
     folders = []
     for root in (data_dir, os.environ.get("XPNET_DATA")):
         if root:
@@ -94,32 +94,32 @@ def data_folders(name: str, data_dir: StrPath | None) -> list[Path]:
 
 
 def cache_folder(name: str) -> Path | None:
-    """Where downloads are kept: ``$XDG_CACHE_HOME/xpnet/NAME``, by default ``~/.cache/xpnet/NAME``, if there is a home."""
+    """The folder for downloads, ``$XDG_CACHE_HOME/xpnet/NAME`` or ``~/.cache/xpnet/NAME``; None without a home."""
     root = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
     return root / "xpnet" / name if root.is_absolute() else None
 
 
 def verified(stream: BinaryIO, checksum: str, origin: object) -> bytearray:
-    """The content of an IDX file, if it has the checksum; ``origin`` names it in the error."""
+    """Return the content of an IDX file if its checksum is correct; ``origin`` names it in the error."""
     content = idx_content(stream, origin, LARGEST)
     algorithm, expected = checksum.split(":")
     found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
     if found != expected:
         raise DatasetError(
-            f"{origin}: expected uncompressed content with {algorithm} {expected}, found {found} "
-            f"({len(content):,} bytes). The file is damaged: replace it; or it belongs to another data set: "
-            "give each set a folder of its own, named after it."
+            f"{origin}: expected uncompressed content with {algorithm} {expected}. If the file is damaged, replace it. If "
+            "it belongs to another data set, give each set its own folder, named after the set. "
+            f"Received: {found} ({len(content):,} bytes)"
         )
     return content
 
 
 def fetch(dataset: IdxSet, files: Sequence[str], searched: str) -> dict[str, np.ndarray]:
-    """Download the files, and keep them in the cache.
+    """Download the files and keep them in the cache.
 
-    Where a mirror fails, the next one carries on; a mirror whose failure may pass is tried again after all others.
+    If a mirror fails, the next one continues. A mirror with a temporary failure is tried again after all others.
     """
     arrays: dict[str, np.ndarray] = {}
-    failures: dict[str, None] = {}  # in order, and each once
+    failures: dict[str, None] = {}  # an ordered set
     mirrors = list(dataset.mirrors)
     for wait in WAITS:
         if mirrors:
@@ -129,7 +129,7 @@ def fetch(dataset: IdxSet, files: Sequence[str], searched: str) -> dict[str, np.
                 url = f"{mirror}{file}.gz"
                 try:
                     content = fetch_file(dataset, file, url)
-                except Exception as error:  # whatever is wrong with one mirror, the next may be right
+                except Exception as error:  # the next mirror may work, whatever failed here
                     text = str(error) if isinstance(error, DatasetError) else f"{url}: {error or type(error).__name__}"
                     failures[text] = None
                     if not may_pass(error):
@@ -141,26 +141,26 @@ def fetch(dataset: IdxSet, files: Sequence[str], searched: str) -> dict[str, np.
                 return arrays
     raise DatasetError(
         f"{searched}\nand could not download them:\n{listed(list(failures))}\n"
-        "Check the connection, or put the files into a folder above, or set XPNET_DATA to their folder."
+        "Check the connection, put the files into one of the folders above, or set XPNET_DATA to their folder."
     )
 
 
 def fetch_file(dataset: IdxSet, file: str, url: str) -> bytearray:
-    """The content of one file from one mirror, if it is the right one."""
+    """Download a file from a mirror, and return its content if it is correct."""
     logger.info("downloading %s", url)
     body = download(url, LARGEST)
     expected = dataset.archives.get(file)
     if expected and (found := hashlib.sha256(body).hexdigest()) != expected:
-        raise DatasetError(f"{url}: expected a file with sha256 {expected}, found {found} ({len(body):,} bytes).")
+        raise DatasetError(f"{url}: expected a file with sha256 {expected}. Received: {found} ({len(body):,} bytes)")
     with errors_named(url):
         return verified(unpacked(io.BytesIO(body), url), dataset.checksums[file], url)
 
 
 def keep(content: bytes | bytearray, folder: Path | None, file: str) -> None:
-    """Write to the cache; where that is impossible (no home, a read-only one, a full disk), say so and go on."""
+    """Write to the cache. If that fails, for example on a full disk, log a warning and continue."""
     try:
         if folder is None:
-            raise OSError("no home directory; XDG_CACHE_HOME may name another")
+            raise OSError("no home directory; set XDG_CACHE_HOME")
         with replacing(folder / file) as cached:
             cached.write(content)
     except OSError as error:

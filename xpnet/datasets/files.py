@@ -1,7 +1,7 @@
-"""What all readers and writers share: one way to open a file, one to replace it, and one form of labeled data.
+"""Shared code of the readers and writers: opening a file, replacing a file, and labeled data.
 
-Whatever goes wrong while a file is read is a :class:`DatasetError` that names the file. Nothing is read from a
-pipe or a device, which may never end, and nothing is read past a limit that was stated before.
+Every error while a file is read is a :class:`DatasetError` that names the file. The readers refuse pipes and devices,
+which may never end, and they never read past a stated limit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Split = tuple[np.ndarray, np.ndarray]  # images (or rows of values) and their la
 StrPath = str | os.PathLike[str]
 
 GZIP_MAGIC = b"\x1f\x8b"
-MAX_BYTES = 2**30  # 1 GiB: what a reader takes from one source unless it is told otherwise
+MAX_BYTES = 2**30  # 1 GiB: the default limit of a reader
 MAX_LABEL = 2**16 - 1
 LONGEST_LINE = 2**24
 ARCHIVES = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstandard"}
@@ -39,14 +39,14 @@ class Pair(NamedTuple):
 
 
 class Labeled(Pair):
-    """A pair ``x, y`` that also knows what its labels are called: ``class_names[label]``.
+    """A pair ``x, y`` with the names of its labels, ``class_names[label]``.
 
     Attributes
     ----------
     x, y : ndarray
-        The data, one row or image per label, and the labels ``(n,)``.
+        The data, one row or image for each label, and the labels ``(n,)``.
     class_names : tuple of str
-        The name of each label from 0 on.
+        The name of each label, from 0 up.
     """
 
     class_names: tuple[str, ...]
@@ -58,72 +58,75 @@ class Labeled(Pair):
 
 
 def label_type(largest: int) -> np.dtype:
-    """The smallest unsigned type that holds labels up to the largest: uint8 or uint16."""
+    """The smallest unsigned type for labels up to `largest`: uint8 or uint16."""
     return np.dtype(np.uint8 if largest < 256 else np.uint16)
 
 
 @contextmanager
 def opened(path: StrPath) -> Iterator[BinaryIO]:
-    """Yield a regular file as it is; whatever goes wrong inside is a DatasetError."""
+    """Yield an open regular file; an error inside becomes a DatasetError."""
     with errors_named(path), open(path, "rb", opener=without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DatasetError(
-                f"{path}: expected a regular file, found a pipe, a socket or a device, which may never end. "
-                "Save its content to a file and read that."
+                f"{path}: expected a regular file. Save the content to a file and read that. Received: a pipe, a socket or a "
+                "device, which may never end"
             )
         yield file
 
 
 @contextmanager
 def reading(path: StrPath) -> Iterator[BinaryIO]:
-    """Yield the uncompressed content of a regular file; whatever goes wrong inside is a DatasetError."""
+    """Yield the uncompressed content of a regular file; an error inside becomes a DatasetError."""
     with opened(path) as file:
         yield unpacked(file, path)
 
 
 @contextmanager
 def errors_named(origin: object) -> Iterator[None]:
-    """Turn an error of reading into a DatasetError that names where the content came from, and the remedy."""
+    """Turn a read error into a DatasetError that names the origin of the content and the remedy."""
     try:
         yield
     except DatasetError:
         raise
     except UnicodeError as error:
         raise DatasetError(
-            f"{origin}: expected text in UTF-8, or in UTF-16 with a byte order mark, found other bytes ({error}). "
-            "Save the file as UTF-8."
+            f"{origin}: expected text in UTF-8, or in UTF-16 with a byte order mark. Save the file as UTF-8. Received: other "
+            f"bytes ({error})"
         ) from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DatasetError(
-            f"{origin}: expected a complete gzip file, found one that does not unpack ({error}). "
-            "The file is damaged; replace it."
+            f"{origin}: expected a complete gzip file. Replace the file, which is damaged. Received: a file that cannot be "
+            f"decompressed ({error})"
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
-        raise DatasetError(f"{origin}: cannot be read ({error}). Check the path and its permissions.") from error
+        raise DatasetError(
+            f"{origin}: expected a readable file. Check the path and its permissions. Received: {error}"
+        ) from error
 
 
 def without_waiting(path: str, flags: int) -> int:
-    """Open without waiting for the other end of a pipe."""
+    """Open without blocking until the other end of a pipe is open."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def unpacked(file: BinaryIO, origin: object) -> BinaryIO:
-    """A stream of what is inside, if the stream is gzip, else the stream; ``origin`` names it in an error.
+    """Return the decompressed stream if the stream is gzip, else the stream itself; ``origin`` names it in errors.
 
-    The first bytes decide, not the name of the file: some servers and browsers unpack on the way.
+    The first bytes decide, not the file name, because some servers and browsers decompress a file in transit.
     """
     start = file.read(6)
     file.seek(0)
     for magic, kind in ARCHIVES.items():
         if start.startswith(magic):
             raise DatasetError(
-                f"{origin}: expected a plain or gzip file, found a {kind} archive. Unpack it and read the file inside."
+                f"{origin}: expected a plain or gzip file. Unpack the archive and read the file inside. Received: a {kind} "
+                "archive"
             )
     return gzip.GzipFile(fileobj=file) if start.startswith(GZIP_MAGIC) else file  # type: ignore[return-value]
 
 
 def lines(stream: BinaryIO, origin: object, max_bytes: int) -> Iterator[str]:
-    """The lines of a text, with their ends, as long as the text keeps to the limits."""
+    """Yield the lines of a text with their line ends; raise DatasetError if the text exceeds a limit."""
     start = stream.read(2)
     stream.seek(0)
     encoding = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
@@ -134,14 +137,14 @@ def lines(stream: BinaryIO, origin: object, max_bytes: int) -> Iterator[str]:
             return
         if len(line) == LONGEST_LINE or "\0" in line:
             raise DatasetError(
-                f"{origin}, line {number}: expected lines of text, found a zero byte or a line of {LONGEST_LINE:,} "
-                "characters. Check that it is a CSV file, in UTF-8 or in UTF-16 with a byte order mark."
+                f"{origin}, line {number}: expected lines of text. Check that the file is CSV, in UTF-8 or in UTF-16 with a "
+                f"byte order mark. Received: a zero byte or a line of {LONGEST_LINE:,} characters"
             )
         yield line
 
 
 class Bounded(io.RawIOBase):
-    """A stream that refuses to go on past a number of bytes."""
+    """A stream that raises DatasetError after `max_bytes`."""
 
     def __init__(self, stream: BinaryIO, origin: object, max_bytes: int):
         self.stream, self.origin, self.max_bytes, self.left = stream, origin, max_bytes, max_bytes
@@ -154,8 +157,8 @@ class Bounded(io.RawIOBase):
         self.left -= len(block)
         if self.left < 0:
             raise DatasetError(
-                f"{self.origin}: expected at most {self.max_bytes:,} bytes of text, found more. "
-                "If that is right, pass a larger max_bytes."
+                f"{self.origin}: expected at most {self.max_bytes:,} bytes of text. If the file is correct, pass a larger "
+                "max_bytes. Received: more"
             )
         buffer[: len(block)] = block
         return len(block)
@@ -163,15 +166,15 @@ class Bounded(io.RawIOBase):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file that takes the name ``path`` only once all is on disk: nobody ever reads half of it.
+    """Yield a new file that is renamed to ``path`` once it is complete on disk, so that nobody reads a partial file.
 
-    Each writer has a temporary name of its own, so any number of processes may write one ``path`` at once. A file
-    that is replaced passes its permissions on, and a symbolic link stays: the file that it points to is replaced.
+    Each writer uses a unique temporary name, so any number of processes may write the same ``path`` at once. The new file
+    keeps the permissions of the old one. If ``path`` is a symbolic link, the file that it points to is replaced.
     """
     path = path.resolve()
     mode = path.stat().st_mode if path.exists() else None
     if mode is not None and not stat.S_ISREG(mode):
-        raise FileExistsError(f"{path} exists and is no regular file. Choose another name.")
+        raise FileExistsError(f"{path} exists and is not a regular file. Choose another name.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name[:200]}.{uuid.uuid4().hex}.part")
     try:

@@ -16,19 +16,19 @@ from xpnet.errors import DatasetError
 
 DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MAX_AXES = 32
-BLOCK = 2**20  # memory grows with what has arrived, not with what a header promises
+BLOCK = 2**20  # memory grows with the bytes received, not with the size in the header
 
 
 def read_idx(path: StrPath, max_bytes: int = MAX_BYTES) -> np.ndarray:
-    """Read an IDX file, plain or gzip, into an array of its shape and type.
+    """Read an IDX file, plain or gzip, into an array of the shape and type that it states.
 
     Parameters
     ----------
     path : path-like
         Such as ``train-images-idx3-ubyte`` or ``train-images-idx3-ubyte.gz``.
     max_bytes : int, default 2**30
-        The largest array, in bytes, that is read. The header says how large it is, so a larger one is refused
-        before it takes memory, and a compressed file is unpacked only as far as its header promises.
+        The largest array to read, in bytes. The header states the size, so a larger array is refused before it takes
+        memory, and a compressed file is decompressed only up to that size.
 
     Returns
     -------
@@ -38,14 +38,14 @@ def read_idx(path: StrPath, max_bytes: int = MAX_BYTES) -> np.ndarray:
     Raises
     ------
     DatasetError
-        If the file cannot be read, is no IDX file, holds less or more than its header says, or is too large.
+        The file cannot be read, is not an IDX file, has another length than its header states, or is too large.
     """
     with reading(path) as stream:
         return idx_array(idx_content(stream, path, max_bytes))
 
 
 def idx_content(stream: BinaryIO, origin: object, max_bytes: int = MAX_BYTES) -> bytearray:
-    """All bytes of an IDX file, as many as its header promises; ``origin`` names the file in an error."""
+    """Return the bytes of an IDX file, whose length must match its header; ``origin`` names the file in errors."""
     content = bytearray(stream.read(4))
     axes = content[3] if len(content) == 4 else 0
     content += stream.read(4 * axes)
@@ -53,14 +53,14 @@ def idx_content(stream: BinaryIO, origin: object, max_bytes: int = MAX_BYTES) ->
     if len(content) < start or content[:2] != b"\0\0" or content[2] not in DTYPES or axes > MAX_AXES:
         raise DatasetError(
             f"{origin}: expected an IDX file, which begins with two zero bytes, a type code, the number of axes "
-            f"(at most {MAX_AXES}) and their lengths; found {bytes(content[:8])!r}. Replace the file."
+            f"(at most {MAX_AXES}) and their lengths. Replace the file. Received: {bytes(content[:8])!r}"
         )
     dtype, shape = idx_type(content)
-    size = math.prod(length or 1 for length in shape) * dtype.itemsize  # NumPy has no array of shape (0, 2**40)
+    size = math.prod(length or 1 for length in shape) * dtype.itemsize  # NumPy refuses an array of shape (0, 2**40)
     if size > max_bytes:
         raise DatasetError(
-            f"{origin}: expected at most {max_bytes:,} bytes, found an IDX header for shape {shape} and type "
-            f"{dtype.name}, {size:,} bytes. If that is right, pass max_bytes={size}."
+            f"{origin}: expected at most {max_bytes:,} bytes. If the file is correct, pass max_bytes={size}. "
+            f"Received: an IDX header for shape {shape} and type {dtype.name}, {size:,} bytes"
         )
     expected = start + math.prod(shape) * dtype.itemsize
     while len(content) <= expected and (block := stream.read(min(BLOCK, expected + 1 - len(content)))):
@@ -68,8 +68,8 @@ def idx_content(stream: BinaryIO, origin: object, max_bytes: int = MAX_BYTES) ->
     if len(content) != expected:
         found = f"{len(content):,}" if len(content) < expected else "more"
         raise DatasetError(
-            f"{origin}: expected {expected:,} bytes for an IDX file of shape {shape} and type {dtype.name}, "
-            f"found {found}. The file is damaged; replace it."
+            f"{origin}: expected {expected:,} bytes for an IDX file of shape {shape} and type {dtype.name}. "
+            f"Replace the file, which is damaged. Received: {found}"
         )
     return content
 
@@ -79,7 +79,7 @@ def idx_type(content: bytearray) -> tuple[np.dtype, tuple[int, ...]]:
 
 
 def idx_array(content: bytearray) -> np.ndarray:
-    """The array in the content of an IDX file, in the same memory."""
+    """Return the array in the content of an IDX file, without a copy where the byte order allows it."""
     dtype, shape = idx_type(content)
     values = np.frombuffer(content, dtype, offset=4 + 4 * len(shape)).reshape(shape)
     native = dtype.newbyteorder("=")

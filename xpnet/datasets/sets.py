@@ -1,4 +1,4 @@
-"""The sets with a name: MNIST, its drop-in replacements, and scikit-learn's small digits."""
+"""The named data sets: MNIST, its drop-in replacements, and scikit-learn's small digits."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ FASHION_MNIST = IdxSet(
 KMNIST = IdxSet(
     name="kmnist",
     mirrors=(
-        # a copy, at a state that has the IDX files; first, because the makers' server is often out of reach
+        # a pinned copy with the IDX files; first, because the authors' server is often unreachable
         "https://huggingface.co/datasets/tanganke/kmnist/resolve/53810959241e8f35890445245170c8cec0672f81/raw/",
         "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
     ),
-    checksums={  # nobody publishes SHA-256 of the unpacked files
+    checksums={  # the SHA-256 of the uncompressed files is not published
         "train-images-idx3-ubyte": "md5:92be26ec9822e900ac425d0a0aa84ced",
         "train-labels-idx1-ubyte": "md5:949e75301f8813e0dc5800dcc320fc52",
         "t10k-images-idx3-ubyte": "md5:bf305b8cd328700fbc17f5acbc2856d2",
@@ -60,19 +60,19 @@ KMNIST = IdxSet(
 
 
 def mnist(data_dir: StrPath | None = None, download: bool = True) -> tuple[Split, Split]:
-    """MNIST: handwritten digits, 60,000 to learn from and 10,000 to test on, 28x28 pixels.
+    """MNIST: handwritten digits, 60,000 for training and 10,000 for testing, 28x28 pixels.
 
-    Each of the four files is taken, plain or ``.gz``, from the first of these that has it: ``data_dir``,
-    ``$XPNET_DATA`` (in both, the folder ``mnist`` below it, then the folder itself), the cache
-    (``~/.cache/xpnet/mnist``), a public mirror. Its content must have the right checksum. What was downloaded
-    is kept in the cache; a file that is damaged there is downloaded again, and a warning says so.
+    Each of the four files, plain or ``.gz``, comes from the first of these places that has it: ``data_dir``,
+    ``$XPNET_DATA``, the cache (``~/.cache/xpnet/mnist``), a public mirror. In the first two, the folder ``mnist`` is
+    searched before the folder itself. The checksum of the content must be correct. Downloads are kept in the cache. A
+    damaged file in the cache is downloaded again, with a warning.
 
     Parameters
     ----------
     data_dir : path-like, optional
-        A folder to look in first.
-    download : bool
-        Whether to download what is found in no folder.
+        A folder to search first.
+    download : bool, default True
+        Whether to download files that no folder has.
 
     Returns
     -------
@@ -82,26 +82,26 @@ def mnist(data_dir: StrPath | None = None, download: bool = True) -> tuple[Split
     Raises
     ------
     DatasetError
-        If a file is damaged or not the expected one, or is found nowhere; the message lists every place and error.
+        A file is damaged, is not the expected file, or is not found. The message lists every place and error.
     """
     return load(MNIST, data_dir, download)
 
 
 def fashion_mnist(data_dir: StrPath | None = None, download: bool = True) -> tuple[Split, Split]:
-    """Fashion-MNIST: ten kinds of clothing, in the form of MNIST; all else as for :func:`mnist`."""
+    """Fashion-MNIST: ten kinds of clothing. Arguments, shapes, search order and errors are those of :func:`mnist`."""
     return load(FASHION_MNIST, data_dir, download)
 
 
 def kmnist(data_dir: StrPath | None = None, download: bool = True) -> tuple[Split, Split]:
-    """Kuzushiji-MNIST: ten cursive Japanese letters, in the form of MNIST; all else as for :func:`mnist`."""
+    """Kuzushiji-MNIST: ten cursive Japanese characters. Arguments, shapes, search order and errors are those of :func:`mnist`."""
     return load(KMNIST, data_dir, download)
 
 
 def digits() -> tuple[Split, Split]:
     """The 1,797 handwritten digits that come with scikit-learn, 8x8 pixels.
 
-    The split is always the same: shuffled once, the first 1,500 to learn from, the other 297 to test on.
-    Needs the extra ``sklearn``.
+    The split is always the same: after one fixed shuffle, the first 1,500 are for training and the other 297 for testing.
+    This function needs the extra ``sklearn``.
 
     Returns
     -------
@@ -109,6 +109,6 @@ def digits() -> tuple[Split, Split]:
         Images ``(n, 8, 8)`` with values 0 to **16**, and labels ``(n,)`` with values 0 to 9.
     """
     bunch = optional_import("sklearn.datasets", "sklearn").load_digits()
-    order = np.random.RandomState(0).permutation(len(bunch.target))  # a stream that NumPy never changes
+    order = np.random.RandomState(0).permutation(len(bunch.target))  # NumPy guarantees that this stream never changes
     x, y = bunch.images[order].astype(np.uint8), bunch.target[order].astype(np.uint8)
     return (x[:1500], y[:1500]), (x[1500:], y[1500:])

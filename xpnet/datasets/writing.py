@@ -1,4 +1,4 @@
-"""Writers of what :func:`label_first_csv` and :func:`image_folder` read."""
+"""Writers of the files that :func:`label_first_csv` and :func:`image_folder` read."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from xpnet.errors import optional_import
 
 
 def write_label_first_csv(path: StrPath, x: np.ndarray, y: np.ndarray) -> None:
-    """Write what :func:`label_first_csv` reads, with a header line ``label,pixel0,pixel1,...``.
+    """Write a file that :func:`label_first_csv` reads, with the header line ``label,pixel0,pixel1,...``.
 
     Parameters
     ----------
     path : path-like
-        The file; one that exists is replaced, once all is written.
+        The file. An existing file is replaced once the new one is complete.
     x : ndarray
         Images or rows of pixels, ``uint8 (n, ...)``.
     y : ndarray
@@ -26,8 +26,8 @@ def write_label_first_csv(path: StrPath, x: np.ndarray, y: np.ndarray) -> None:
     x, y = np.asarray(x), np.asarray(y)
     if x.dtype != np.uint8 or y.shape != x.shape[:1] or not np.all(np.isin(y, np.arange(256))) or not x.size:
         raise ValueError(
-            "Pixels must be uint8 (n, ...), at least one, and labels whole numbers from 0 to 255 (n,). "
-            f"Received: pixels {x.dtype} {x.shape}, labels {y.dtype} {y.shape}."
+            "Pixels must be uint8 (n, ...), at least one, and labels must be integers from 0 to 255 (n,). "
+            f"Received: pixels {x.dtype} {x.shape}, labels {y.dtype} {y.shape}"
         )
     table = np.column_stack([y.astype(np.uint8), x.reshape(len(x), -1)])
     header = ["label", *(f"pixel{place}" for place in range(table.shape[1] - 1))]
@@ -39,22 +39,23 @@ def write_label_first_csv(path: StrPath, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def write_image_folder(path: StrPath, train: Split, test: Split) -> None:
-    """Write what :func:`image_folder` reads: ``Train/LABEL/000000.png`` and ``Test/LABEL/000000.png``.
+    """Write a folder that :func:`image_folder` reads: ``Train/LABEL/000000.png`` and ``Test/LABEL/000000.png``.
 
-    The number is the place of the image in its array. Neither folder appears before both are complete.
+    The number is the index of the image in its array. Both folders appear only once both are complete. This function needs
+    the extra ``data``.
 
     Parameters
     ----------
     path : path-like
-        A folder without ``Train`` and ``Test``; it is made if need be.
+        A folder without ``Train`` and ``Test``. It is created if necessary.
     train, test : (images, labels)
-        Images ``uint8 (n, height, width)`` or ``(n, height, width, 3)`` and labels ``(n,)``, whole numbers from 0 to 65,535.
+        Images ``uint8 (n, height, width)`` or ``(n, height, width, 3)`` and labels ``(n,)``, integers from 0 to 65,535.
     """
     path = Path(path)
     splits = {"Train": train, "Test": test}
     for name in splits:
         if (path / name).exists():
-            raise FileExistsError(f"{path / name} exists already. Delete it, or choose another folder.")
+            raise FileExistsError(f"{path / name} already exists. Delete it, or choose another folder.")
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path, prefix=".") as temporary:
         for name, (x, y) in splits.items():
@@ -64,12 +65,12 @@ def write_image_folder(path: StrPath, train: Split, test: Split) -> None:
 
 
 def write_labels(path: Path, x: np.ndarray, y: np.ndarray) -> None:
-    """``LABEL/000000.png`` for each image."""
+    """Write ``LABEL/000000.png`` for each image."""
     whole = y.shape == x.shape[:1] and y.dtype.kind in "iu" and np.all((y >= 0) & (y <= MAX_LABEL))
     if x.dtype != np.uint8 or not (x.ndim == 3 or x.shape[3:] == (3,)) or not x.size or not whole:
         raise ValueError(
-            "Images must be uint8 (n, height, width) or (n, height, width, 3), at least one, and labels whole numbers "
-            f"from 0 to {MAX_LABEL} (n,). Received: images {x.dtype} {x.shape}, labels {y.dtype} {y.shape}."
+            "Images must be uint8 (n, height, width) or (n, height, width, 3), at least one, and labels must be integers "
+            f"from 0 to {MAX_LABEL} (n,). Received: images {x.dtype} {x.shape}, labels {y.dtype} {y.shape}"
         )
     image_module = optional_import("PIL.Image", "data")
     for label in np.unique(y).tolist():

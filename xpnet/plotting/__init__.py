@@ -1,9 +1,9 @@
-"""Pictures of training and of what was learned, with matplotlib (the extra ``plot``).
+"""Plots of training and of what a network learned, with matplotlib (the extra ``plot``).
 
-A function with one panel draws on `ax` and returns it; one with several fills `figure`, which may be a subfigure of a page,
-and returns it. Without either it makes a new figure. Nothing is shown, so no screen is needed. Arrays may be of any library.
-Colors are those of M. Okabe and K. Ito, which color-blind readers can tell apart; text and background are those of
-matplotlib's style, light or dark (``plt.style.use("dark_background")``).
+A function with one panel draws on `ax` and returns it. A function with several panels fills `figure`, which may be a
+subfigure, and returns it. By default, each function creates a new figure. The functions do not show the figure, so they need
+no screen. Arrays may belong to any array library. The colors are the palette of M. Okabe and K. Ito, which color-blind
+readers can tell apart. Text and background follow matplotlib's style, light or dark (``plt.style.use("dark_background")``).
 """
 
 from xpnet.plotting.curves import learning_curves

@@ -16,16 +16,16 @@ from xpnet.plotting.figures import BLUE, COLORS, VERMILLION, one_panel, text_col
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LINES: dict[str, tuple[dict, dict]] = {  # of training and validation
+LINES: dict[str, tuple[dict, dict]] = {  # the styles of the training and validation curves
     "epoch": (
         {"linestyle": "--", "linewidth": 1.4, "zorder": 2.5},
         {"linewidth": 1.8},
-    ),  # dashes over the line that they meet
+    ),  # the dashed line lies on top, so that both show where they meet
     "iteration": ({"linewidth": 0.9}, {"linewidth": 1.5}),
 }
-MARKERS = "os^DvPX"  # of several histories, one for each color
-STEEP = 100  # a linear axis gives half of the values less than a hundredth of its height
-SPIKE = 15  # the same behind the first tenth of a history, where nothing is steep
+MARKERS = "os^DvPX"  # one for each color, for several histories
+STEEP = 100  # maximum / median: on a linear axis, half of the values would use less than a hundredth of the height
+SPIKE = 15  # the limit after the first tenth of a history, where the steep descent is over
 
 
 def learning_curves(
@@ -36,31 +36,33 @@ def learning_curves(
     smooth: int = 1,
     labels: tuple[str, str] | None = None,
 ) -> Axes:
-    """A metric of the training data and, where recorded, of the validation data, against epochs or iterations.
+    """Plot a metric of the training data, and of the validation data if recorded, against epochs or iterations.
 
-    Of K networks trained at once, the mean in a band of ± one standard error. The axis is logarithmic where the largest value
-    exceeds 100 times the median of a history, or 15 times after the first tenth of it: one spike would flatten all else.
-    ``ax.set_yscale("linear")`` undoes it.
+    For K networks trained at once, it plots the mean and a band of ± one standard error. The axis is logarithmic if the
+    largest value exceeds 100 times the median of a history, or 15 times the median after the first tenth of the history,
+    because one spike would flatten everything else. ``ax.set_yscale("linear")`` undoes this.
 
     Parameters
     ----------
     history : History, dict of lists such as `History.history`, or dict of name -> history
-        Several histories are drawn over each other, each in its color and with its marker.
+        Several histories are drawn in one plot, each with its own color and marker.
     metric : str, default "loss"
         A name in the history, without ``"val_"``.
     ax : matplotlib.axes.Axes, optional
+        The axes to draw on.
     per : {"epoch", "iteration"}, default "epoch"
-        "iteration" draws what ``fit(record_every=k)`` recorded.
+        "iteration" plots the values that ``fit(record_every=k)`` recorded.
     smooth : int, default 1
-        Draw the training curve as the mean of so many neighboring points, over the points themselves, which turn pale.
+        The number of neighboring points to average for the training curve. The points themselves are drawn in a pale color.
     labels : (str, str), optional
-        Names of the two curves; ("training", "validation"), or ("mini-batch", "validation") per iteration.
+        The names of the two curves. The default is ("training", "validation"), or ("mini-batch", "validation") for
+        iterations.
 
     Raises
     ------
     ValueError
-        The history does not hold the metric, or not per epoch or iteration as asked, or holds a list of values, such as one for
-        each class; `smooth` exceeds its points.
+        The history does not hold the metric for epochs or iterations; a value is a list, such as one number for each class;
+        or `smooth` exceeds the number of points.
     """
     require_choice("per", per, "epoch", "iteration")
     histories = _named_histories(history)
@@ -71,7 +73,7 @@ def learning_curves(
     several = "" not in histories
     crowded = several or max(len(x) for (x, _), *_ in series) > 500
     if per == "iteration" and smooth == 1 and crowded and any(len(one) > 1 for one in series):
-        train_style = train_style | {"alpha": 0.5}  # the validation curve lies over it
+        train_style = train_style | {"alpha": 0.5}  # keeps the validation curve visible
     for i, ((train, *validation), means) in enumerate(zip(series, smoothed, strict=True)):
         color, validation_color = (COLORS[i], COLORS[i]) if several else (BLUE, VERMILLION)
         marker = _marker(i, len(series), len((validation or [means])[0][0])) if several else {}
@@ -89,26 +91,28 @@ def learning_curves(
 
 
 def _named_histories(history: Any) -> dict[str, Any]:
-    """Histories by name; a single one has the name ""."""
+    """Return histories by name; a single history has the name ""."""
     if isinstance(history, Mapping) and history and all(isinstance(h, History | Mapping) for h in history.values()):
         if len(history) > len(COLORS):
             raise ValueError(
-                f"One plot holds up to {len(COLORS)} histories; draw them on several. Received: {len(history)}"
+                f"A plot can hold at most {len(COLORS)} histories. Draw several plots. Received: {len(history)}"
             )
         return {str(name): one for name, one in history.items()}
     if isinstance(history, History | Mapping):
         return {"": history}
-    raise TypeError(f"history must be what fit returns, its dict of lists, or a dict of those. Received: {history!r}")
+    raise TypeError(
+        f"history must be the History that fit returns, its dict of lists, or a dict of those. Received: {history!r}"
+    )
 
 
 def _series(history: History | Mapping, metric: str, per: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of the training and, where recorded, the validation data: positions from 1 on, and values of shape (n,) or (n, K)."""
+    """Return positions, from 1, and values (n,) or (n, K) of the training data, and of the validation data if recorded."""
     if not isinstance(history, History):
         table, positions = history, history.get("step")
         if (positions is None) != (per == "epoch"):
             raise ValueError(
-                'With per="epoch" a dict is History.history, with per="iteration" History.iterations, which has a "step". '
-                f"Received: per={per!r} and a dict of {', '.join(history)}"
+                'history as a dict must be History.history for per="epoch", and History.iterations, which has a "step", for '
+                f'per="iteration". Received: per={per!r} and a dict of {", ".join(history)}'
             )
     elif per == "epoch":
         table, positions = history.history, history.epoch
@@ -116,14 +120,19 @@ def _series(history: History | Mapping, metric: str, per: str) -> list[tuple[np.
         table, positions = history.iterations, history.iterations.get("step")
     names = [name for name in table if name != "step" and not name.startswith("val_")]
     if metric not in names and metric.startswith("val_"):
-        raise ValueError(f'The name of a metric is without "val_": both curves are drawn. Received: metric={metric!r}')
+        raise ValueError(
+            f'metric must not begin with "val_", because both curves are drawn. Received: metric={metric!r}'
+        )
     if metric not in names:
         remedy = "fit(record_every=1) records iterations" if per == "iteration" else "Model(metrics=[...]) records more"
-        raise ValueError(f"The history holds {', '.join(names) or 'nothing'}; {remedy}. Received: metric={metric!r}")
+        raise ValueError(
+            f"metric must be in the history, which holds {', '.join(names) or 'nothing'}. {remedy}. "
+            f"Received: metric={metric!r}"
+        )
     train, validation = table[metric], table.get(f"val_{metric}")
     if "loss" in table and np.ndim(train[:1]) != np.ndim(table["loss"][:1]):
         raise ValueError(
-            f"A curve is of one number, and {metric} is a list of them, such as one for each class. Draw one of these: "
+            f"A curve needs one number at each point, but each value of {metric} is a list. Plot one entry of the lists: "
             f'learning_curves({{"first": [value[0] for value in history.history["{metric}"]]}}, "first"). '
             f"Received: values of shape {np.shape(train[0])}"
         )
@@ -133,14 +142,14 @@ def _series(history: History | Mapping, metric: str, per: str) -> list[tuple[np.
     at = x if len(validation) == len(x) else np.asarray(getattr(history, "validation_epoch", []))
     if len(validation) != len(at):
         raise ValueError(
-            "The epochs of the validation values are unknown: draw the History that fit returns, not its dict. Received: "
+            "A dict does not hold the epochs of the validation values. Plot the History that fit returns. Received: "
             f"{len(train)} values of {metric!r} and {len(validation)} of 'val_{metric}'"
         )
     return [(x + 1, np.asarray(train)), (at + 1, np.asarray(validation))]
 
 
 def _running_mean(x: np.ndarray, values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means over `width` neighbors, at the means of their positions."""
+    """Return the means of `width` neighbors, at the means of their positions."""
     if not (is_integer(width) and 1 <= width <= len(x)):
         raise ValueError(
             f"smooth must be an integer from 1 to the number of points, {len(x)}. Received: smooth={width!r}"
@@ -150,7 +159,7 @@ def _running_mean(x: np.ndarray, values: np.ndarray, width: int) -> tuple[np.nda
 
 
 def _curve(ax: Axes, x: np.ndarray, values: np.ndarray, /, **style: Any) -> None:
-    """A line; of values (n, K) their mean, and a band of ± one standard error."""
+    """Draw a line. For values (n, K), draw their mean and a band of ± one standard error."""
     if values.ndim == 2:
         k = values.shape[1]
         mean = values.mean(axis=1)
@@ -162,19 +171,19 @@ def _curve(ax: Axes, x: np.ndarray, values: np.ndarray, /, **style: Any) -> None
 
 
 def _marker(i: int, count: int, points: int) -> dict[str, Any]:
-    """Of the i-th of `count` curves: its marker at about eight points, between those of the others, which may lie below it."""
+    """The marker of the i-th of `count` curves, at about eight points. The points of different curves do not coincide."""
     step = max(1, points // 8)
     return {"marker": MARKERS[i], "markevery": (i * step // count, step), "markersize": 5}
 
 
 def _scale(ax: Axes, histories: list[np.ndarray]) -> None:
-    """A logarithmic axis where a linear one would show little but a spike; linear around 0 if there are values below it."""
+    """Set a logarithmic axis if a linear one would show little but a spike; values <= 0 get a linear part around 0."""
     sizes = [np.abs(values[np.isfinite(values) & (values != 0)]) for values in histories]
     sizes = [size for size in sizes if len(size)]
     if not sizes:
         return
     median = min(float(np.median(size)) for size in sizes)
-    behind_start = [size[-(-len(size) // 10) :] for size in sizes]  # a loss begins high, which is no spike
+    behind_start = [size[-(-len(size) // 10) :] for size in sizes]  # a high loss at the start is not a spike
     later = max((float(size.max()) for size in behind_start if len(size)), default=0.0)
     if later > SPIKE * median or max(float(size.max()) for size in sizes) > STEEP * median:
         if all(np.all(~(values <= 0)) for values in histories):
@@ -184,13 +193,13 @@ def _scale(ax: Axes, histories: list[np.ndarray]) -> None:
 
 
 def _legend(ax: Axes, histories: list[str], curves: tuple[str, ...], styles: tuple[dict, dict]) -> None:
-    """Samples: of several histories their colors and markers, and of each kind of curve its line."""
+    """Add a legend with the colors and markers of several histories, and the line style of each kind of curve."""
     for name, color, marker in zip(histories, COLORS, MARKERS, strict=False):
         ax.plot([], [], color=color, linewidth=4, marker=marker, markersize=7, label=name)
     colors = (text_color(),) * 2 if histories else (BLUE, VERMILLION)
     for name, color, style in zip(curves, colors, styles, strict=False):
         ax.plot([], [], color=color, label=name, **style)
-    many = len(histories) + len(curves) > 4  # they would cover the curves
+    many = len(histories) + len(curves) > 4  # a legend inside the plot would cover the curves
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if many else {}
     ax.legend(framealpha=0.8, edgecolor="none", **place)
 
@@ -198,7 +207,7 @@ def _legend(ax: Axes, histories: list[str], curves: tuple[str, ...], styles: tup
 def _label_curves(ax: Axes, metric: str, per: str) -> None:
     ticker = optional_import("matplotlib.ticker", "plot")
     ax.set(xlabel=per.capitalize(), ylabel=metric.replace("_", " ").capitalize())
-    long = ax.get_xlim()[1] >= 10_000  # labels of six letters need room
+    long = ax.get_xlim()[1] >= 10_000  # labels of six characters need space
     locator = ticker.MaxNLocator(5 if long else "auto", steps=(1, 2, 5, 10), integer=True, min_n_ticks=1)
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter("{x:,.0f}")

@@ -1,4 +1,4 @@
-"""What all pictures share: colors, figures and axes."""
+"""Shared code of the plots: colors, figures and axes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 BLUE, VERMILLION, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
-COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", GRAY)  # each shows on white and on black
+COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", GRAY)  # all visible on white and on black
 
 
 def text_color() -> str:
-    """Black, or light where matplotlib's style is a dark one."""
+    """The text color of matplotlib's style: black, or light in a dark style."""
     return optional_import("matplotlib", "plot").rcParams["text.color"]
 
 
@@ -31,23 +31,25 @@ def new_figure(figure: Figure | SubFigure | None, width: float, height: float) -
 
 
 def tidy(ax: Axes, grid: Literal["x", "y", "both"]) -> None:
-    """A light grid behind the data, and no frame above and on the right."""
+    """Draw a light grid behind the data, and remove the frame at the top and on the right."""
     ax.grid(True, axis=grid, color=GRAY, alpha=0.3, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
 
 
 def names_of_classes(class_names: Any) -> list[str]:
-    """The names of classes 0, 1, 2, ... in this order, of a sequence or a dict from label to name."""
+    """Return the names of classes 0, 1, 2, ... from a sequence or a dict of label -> name."""
     if isinstance(class_names, Mapping):
         if set(class_names) != set(range(len(class_names))):
-            raise ValueError(f"class_names as a dict has the keys 0, 1, 2, ... Received: {list(class_names)}")
+            raise ValueError(f"class_names as a dict must have the keys 0, 1, 2, ... Received: {list(class_names)}")
         class_names = [class_names[label] for label in range(len(class_names))]
     if isinstance(class_names, Set):
-        raise ValueError(f"class_names are in the order of the classes, and a set has none. Received: {class_names!r}")
+        raise ValueError(
+            f"class_names must follow the order of the classes, but a set has no order. Received: {class_names!r}"
+        )
     return [str(name) for name in class_names]
 
 
 def require_one_each(name: str, values: Sequence, count: int) -> None:
     if len(values) != count:
-        raise ValueError(f"{name} must hold one entry for each of {count}. Received: {len(values)}")
+        raise ValueError(f"{name} must hold {count} entries, one for each. Received: {len(values)}")

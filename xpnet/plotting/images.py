@@ -1,4 +1,4 @@
-"""Images: weights, samples, and samples beside their predictions."""
+"""Images of weights, of samples, and of samples beside their predictions."""
 
 from __future__ import annotations
 
@@ -35,30 +35,31 @@ def weight_images(
     titles: Sequence[Any] | None = None,
     figure: Figure | SubFigure | None = None,
 ) -> Figure | SubFigure:
-    """What each unit of a layer looks for: its weights as an image, all on one color scale; white is 0.
+    """Plot the weights of each unit as an image, which shows what the unit responds to. All share a color scale; white is 0.
 
     Parameters
     ----------
     weights : array of shape (pixels, units)
-        Such as ``model.parameters[0]["weight"]`` of a network that begins with `Dense`.
+        For example ``model.parameters[0]["weight"]`` of a network that begins with `Dense`.
     shape : (int, int), default (28, 28)
         Height and width, with height · width = pixels.
     columns : int, default 5
         Images in a row.
     titles : sequence, optional
-        One for each unit; for ten digits ``range(10)``.
+        One title for each unit, such as ``range(10)`` for ten digits.
     figure : matplotlib Figure or SubFigure, optional
+        The figure to fill.
 
     Raises
     ------
     ValueError
-        `weights` does not fit `shape`; the titles are not one for each unit.
+        `weights` does not fit `shape`, or the number of titles is wrong.
     """
     weights = to_numpy(weights)
     if weights.ndim != 2 or weights.shape[0] != math.prod(shape) or 0 in weights.shape:
         raise ValueError(
             f"weights must have shape ({math.prod(shape)}, units) for images of shape {tuple(shape)}. Set shape=(height, "
-            f"width); of several networks give one, weights[k]. Received: weights of shape {weights.shape}"
+            f"width). For several networks, pass one of them, weights[k]. Received: weights of shape {weights.shape}"
         )
     limit = np.abs(weights).max()
     figure, axes = _image_axes(figure, weights.shape[1], columns, titles, extra_width=0.8)
@@ -76,35 +77,39 @@ def image_grid(
     title_colors: Sequence[Any] | None = None,
     cmap: str = "gray_r",
 ) -> Figure | SubFigure:
-    """Images in rows and columns, on one scale of gray or, outside 0 to 1, of floating-point colors.
+    """Plot images in rows and columns.
+
+    Gray images share one scale. Floating-point color images with values outside [0, 1] are scaled together to that range.
 
     Parameters
     ----------
     images : array of shape (n, height, width), (n, height, width, 1) or (n, height, width, 3)
     titles : sequence, optional
-        One for each image, such as the label, or "7, not 1" for a mistake.
+        One title for each image, such as the label, or "7, not 1" for a mistake.
     columns : int, default 5
         Images in a row.
     figure : matplotlib Figure or SubFigure, optional
+        The figure to fill.
     title_colors : sequence of colors, optional
-        One for each title.
+        One color for each title.
     cmap : str, default "gray_r"
-        Dark where the value is large: ink, as in MNIST. "gray" shows photographs as they are.
+        matplotlib's color map for gray images. "gray_r" draws large values dark, like ink, which suits MNIST. "gray" suits
+        photographs.
 
     Raises
     ------
     ValueError
-        `images` is not of these shapes; titles or colors are not one for each image.
+        `images` does not have one of these shapes, or the number of titles or colors is wrong.
     """
     images = to_numpy(images)
     if images.ndim not in (3, 4) or 0 in images.shape or images.shape[3:] not in ((), (1,), (3,)):
         raise ValueError(
-            f"images must have shape (n, height, width), with 1 or 3 channels behind. Reshape rows of pixels, such as "
-            f"x.reshape(-1, 28, 28). Received: images of shape {images.shape}"
+            f"images must have shape (n, height, width), optionally followed by 1 or 3 channels. Reshape rows of pixels, "
+            f"such as x.reshape(-1, 28, 28). Received: images of shape {images.shape}"
         )
     figure, axes = _image_axes(figure, len(images), columns, titles)
     if images.shape[3:] == (3,) and images.dtype.kind == "f" and (images.min() < 0 or images.max() > 1):
-        images = (images - images.min()) / (np.ptp(images) or 1.0)  # matplotlib scales gray alone
+        images = (images - images.min()) / (np.ptp(images) or 1.0)  # matplotlib scales only gray images
     for ax, image in zip(axes, images, strict=True):
         ax.imshow(image, cmap=cmap, vmin=images.min(), vmax=images.max())
     if title_colors is not None:
@@ -122,7 +127,7 @@ def prediction_bars(
     class_names: Sequence[Any] | None = None,
     cmap: str = "gray_r",
 ) -> Figure | SubFigure:
-    """An image beside the probability that the network gives each class, titled CORRECT or INCORRECT.
+    """Plot an image beside the predicted probability of each class, with the title CORRECT or INCORRECT.
 
     Parameters
     ----------
@@ -130,23 +135,24 @@ def prediction_bars(
     probabilities : array of shape (classes,)
         One row of ``model.predict``.
     label : int, optional
-        The true class. Its bar is green, that of a wrong prediction vermillion.
+        The true class. Its bar is green, and the bar of a wrong prediction is vermillion.
     figure : matplotlib Figure or SubFigure, optional
+        The figure to fill.
     class_names : sequence or dict of label -> name, optional
-        One for each class; 0, 1, 2, ... if not given.
+        One name for each class. The default is 0, 1, 2, ...
     cmap : str, default "gray_r"
         As in `image_grid`.
 
     Raises
     ------
     ValueError
-        `probabilities` is not one row of them; the names do not fit; `label` is no class.
+        `probabilities` is not one row of probabilities, the number of names is wrong, or `label` is not a class.
     """
     p = to_numpy(probabilities)
     if p.ndim != 1 or len(p) < 2 or not (np.all(p >= 0) and np.all(p <= 1)):
         raise ValueError(
-            "probabilities must be one number in [0, 1] for each of two classes or more. Give one row of predict; "
-            f"of a single sigmoid output p give (1 - p, p). Received: probabilities {p!r}"
+            "probabilities must be one number in [0, 1] for each of at least two classes. Pass one row of predict, or "
+            f"(1 - p, p) for a single sigmoid output p. Received: probabilities {p!r}"
         )
     names = names_of_classes(range(len(p)) if class_names is None else class_names)
     require_one_each("class_names", names, len(p))
@@ -175,14 +181,14 @@ def prediction_bars(
 def _image_axes(
     figure: Figure | SubFigure | None, count: int, columns: int, titles: Sequence[Any] | None, extra_width: float = 0.0
 ) -> tuple[Any, list[Axes]]:
-    """One bare square for each image, with its title."""
+    """Return one set of axes for each image, without frame and ticks, with its title."""
     if titles is not None:
         require_one_each("titles", titles, count)
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     lines = [str(title).splitlines() for title in (() if titles is None else titles)]
     longest = max((len(line) for title in lines for line in title), default=0)
-    width = max(min(1.15, 8 / columns), 0.085 * longest)  # in inches: a letter of a title takes about 0.08
+    width = max(min(1.15, 8 / columns), 0.085 * longest)  # in inches; a character of a title takes about 0.08
     height = min(width, 1.15) + 0.2 * max(map(len, lines), default=0)
     figure = new_figure(figure, width * columns + extra_width, height * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)

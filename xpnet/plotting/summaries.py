@@ -1,4 +1,4 @@
-"""Many predictions, and many activations, in one picture."""
+"""Plots that summarize many predictions, or the activations of all layers."""
 
 from __future__ import annotations
 
@@ -21,41 +21,42 @@ if TYPE_CHECKING:
 def confusion_matrix(
     y_true: Array, y_pred: Array, ax: Axes | None = None, class_names: Sequence[Any] | None = None
 ) -> Axes:
-    """How often each true class (row) was taken for each class (column), with scikit-learn's display.
+    """Plot how often each true class (row) was predicted as each class (column), with scikit-learn's display.
 
-    The shade follows the square root of the count, so that mistakes show beside thousands of correct predictions.
+    The shade follows the square root of the count, so that mistakes are visible beside thousands of correct predictions.
 
     Parameters
     ----------
     y_true, y_pred : arrays of shape (n,)
-        Labels, and ``model.predict_classes(x)``.
+        True labels, and predicted labels such as ``model.predict_classes(x)``.
     ax : matplotlib.axes.Axes, optional
+        The axes to draw on.
     class_names : sequence or dict of label -> name, optional
-        Names of the classes 0, 1, 2, ...; the labels that occur if not given.
+        Names of the classes 0, 1, 2, ... The default is the labels that occur.
 
     Raises
     ------
     ValueError
-        The labels are not of one shape (n,) and one kind, missing, or not among `class_names`.
+        The labels do not have the same shape (n,) and the same kind, a label is missing, or a label has no name.
     """
     metrics, colors = optional_import("sklearn.metrics", "sklearn"), optional_import("matplotlib.colors", "plot")
     y_true, y_pred = _labels("y_true", y_true), _labels("y_pred", y_pred)
     if y_true.ndim != 1 or y_true.shape != y_pred.shape or not len(y_true):
         raise ValueError(
-            "y_true and y_pred must be labels of shape (n,). Make labels of one-hot rows with y.argmax(axis=1). Received: "
+            "y_true and y_pred must be labels of the same shape (n,). Convert one-hot rows with y.argmax(axis=1). Received: "
             f"shapes {y_true.shape} and {y_pred.shape}"
         )
     if (y_true.dtype.kind in "US") != (y_pred.dtype.kind in "US"):
         raise ValueError(
-            "y_true and y_pred must be labels of one kind, numbers or text. Name the classes of numbers by class_names. "
+            "y_true and y_pred must both be numbers or both be text. Use numbers, and name the classes with class_names. "
             f"Received: dtypes {y_true.dtype} and {y_pred.dtype}"
         )
     classes = np.unique([y_true, y_pred]) if class_names is None else np.arange(len(class_names))
     names = names_of_classes(classes if class_names is None else class_names)
     if not np.all(np.isin([y_true, y_pred], classes)):
         raise ValueError(
-            f"With {len(names)} class_names the labels must be 0 to {len(names) - 1}. Name every class, or leave class_names "
-            f"out. Received: labels {np.unique([y_true, y_pred])}"
+            f"With {len(names)} class_names, the labels must be 0 to {len(names) - 1}. Name every class, or omit class_names. "
+            f"Received: labels {np.unique([y_true, y_pred])}"
         )
     side = 1.2 + max(1.6, 0.46 * len(names))
     ax = one_panel(ax, side, side)
@@ -74,13 +75,13 @@ def confusion_matrix(
 
 
 def _labels(name: str, y: Array) -> np.ndarray:
-    """Labels on the host; integers or text held as objects become what they are."""
+    """Return labels on the host; an object array becomes an array of integers or text."""
     labels = to_numpy(y)
     if labels.dtype.kind == "O":
         labels = np.array(labels.tolist())
     if labels.dtype.kind not in "fiubUS" or (labels.dtype.kind == "f" and np.any(np.isnan(labels))):
         raise ValueError(
-            f"{name} must hold a label for every sample. Leave out samples without one (NaN, None). Received: {y!r:.200}"
+            f"{name} must hold a label for every sample. Remove samples without a label (NaN, None). Received: {y!r:.200}"
         )
     return labels
 
@@ -88,15 +89,17 @@ def _labels(name: str, y: Array) -> np.ndarray:
 def layer_statistics(
     statistics: Sequence[Mapping[str, Any]], figure: Figure | SubFigure | None = None
 ) -> Figure | SubFigure:
-    """Activations and gradients layer by layer: do they vanish, explode, saturate or die on their way?
+    """Plot activations and gradients layer by layer, which shows whether they vanish, explode, saturate or die.
 
-    Beside each layer stands its share of exact zeros. Where layers differ much in size, the scale is logarithmic away from 0.
+    The percentage beside each layer is its fraction of exact zeros. If the sizes of the layers differ greatly, the scale is
+    logarithmic away from 0.
 
     Parameters
     ----------
     statistics : list of dict
-        What `xpnet.inspection.layer_statistics` returns.
+        The result of `xpnet.inspection.layer_statistics`.
     figure : matplotlib Figure or SubFigure, optional
+        The figure to fill.
     """
     names = [layer["layer"] for layer in statistics]
     figure = new_figure(figure, 7.4, 1.5 + 0.34 * len(names))
@@ -109,7 +112,7 @@ def layer_statistics(
 
 
 def _quantile_panel(ax: Axes, layers: list[Mapping[str, Any]]) -> None:
-    """One row for each layer's quantiles and mean, and its share of zeros beside it."""
+    """Draw a row for each layer with its quantiles, its mean, and its fraction of zeros."""
     rows = range(len(layers))
     low, q1, median, q3, high = np.array([layer["quantiles"] for layer in layers]).T
     ax.hlines(rows, low, high, color=BLUE, linewidth=1.2, label="5–95 %")
@@ -130,7 +133,7 @@ def _quantile_panel(ax: Axes, layers: list[Mapping[str, Any]]) -> None:
 
 
 def _log_scale(ax: Axes, smallest: float, largest: float) -> None:
-    """Logarithmic on both sides of 0, with room for five labels."""
+    """Set a scale that is logarithmic on both sides of 0, with space for five labels."""
     first, last = math.floor(math.log10(smallest)), math.floor(math.log10(largest))
     ax.set_xscale("symlog", linthresh=10.0**first, linscale=max(1.0, (last - first) / 2))
     ax.set_xticks([-(10.0**last), -(10.0**first), 0.0, 10.0**first, 10.0**last])
