@@ -58,6 +58,8 @@ def make(name, dtype="float32"):
         return make_backend("cupy", dtype=dtype, graphs=True)
     if name == "cupy-second":  # a device that is not the current one
         return make_backend("cupy", device=1, dtype=dtype)
+    if name == "jax-second":  # with XLA_FLAGS=--xla_force_host_platform_device_count=2 one of the CPU
+        return make_backend("jax", device="cpu:1", dtype=dtype)
     return make_backend(name, dtype=dtype)
 
 

@@ -1,11 +1,12 @@
-"""Two lints that hold every training step to the rules of a CUDA graph, on machines without a GPU.
+"""Three lints that hold every training step to the rules of a CUDA graph, on machines without a GPU.
 
 A step that is captured must not read a value on the host, branch on one, make a shape from one, or assign to elements.
 `jax.jit` refuses all of that while it traces; array-api-strict, with a guard, refuses to give out a value and to make an
-array on another device. Both run here over every layer, loss, optimizer and metric that exists, and over mistakes made on
-purpose.
+array on another device; PyTorch's device "meta" has no values and mixes with no other. All run here over every layer, loss,
+optimizer and metric that exists, and over mistakes made on purpose.
 """
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -61,6 +62,7 @@ from xpnet.metrics.classification import BinaryAccuracy, LabelMetric
 from xpnet.metrics.regression import Regression
 from xpnet.optimizers import Adagrad, AdamW, Optimizer, RMSprop
 from xpnet.random import step_keys
+from xpnet.tree import leaves, map_leaves
 
 ROW, SEQUENCE, IMAGE = (6,), (5, 4), (6, 6, 2)  # one sample
 STEPS, BATCH = 4, 3
@@ -163,7 +165,17 @@ def strict_lint(make_case):
         case.scan()
 
 
-LINTS = pytest.mark.parametrize("lint", [jax_lint, strict_lint])
+def torch_lint(make_case):
+    """Run a chunk of steps on PyTorch's device of shapes without values, which mixes with no other: all must stay there."""
+    torch = pytest.importorskip("torch")
+    case = make_case(make("torch"))
+    case.state, case.data = map_leaves(lambda x: x.to("meta"), (case.state, case.data))
+    case.backend = dataclasses.replace(case.backend, device=torch.device("meta"))
+
+    assert {x.device.type for x in leaves(case.scan())} == {"meta"}
+
+
+LINTS = pytest.mark.parametrize("lint", [jax_lint, strict_lint, torch_lint])
 
 
 @LINTS
@@ -264,30 +276,35 @@ def counts(xp, x):
     return x * (1.0 + xp.nonzero(x > 0)[0].shape[0])
 
 
-MISTAKES = {  # a layer, and whether (jax, strict) must see what is wrong with it
-    "reads a number": (lambda xp, x: x / float(xp.max(x)), (True, True)),
-    "reads an integer": (lambda xp, x: x * int(xp.argmax(x)), (True, True)),
-    "branches on a value": (lambda xp, x: -x if xp.any(x > 0) else x, (True, True)),
-    "takes by a mask": (lambda xp, x: x * xp.sum(x[x > 0]), (True, True)),
-    "makes a shape from values": (counts, (True, True)),
-    "calls NumPy": (lambda xp, x: xp.asarray(np.maximum(np.asarray(x), 0)), (True, True)),
-    "assigns elements": (assigns, (True, False)),  # allowed in the standard
-    "forgets the device": (lambda xp, x: x + xp.zeros(x.shape[-1:], dtype=x.dtype), (False, True)),  # JAX puts it right
-    "none": (lambda xp, x: x + xp.zeros_like(x), (False, False)),
+MISTAKES = {  # a layer, and whether (jax, strict, torch) must see what is wrong with it
+    "reads a number": (lambda xp, x: x / float(xp.max(x)), (True, True, True)),
+    "reads an integer": (lambda xp, x: x * int(xp.argmax(x)), (True, True, True)),
+    "branches on a value": (lambda xp, x: -x if xp.any(x > 0) else x, (True, True, True)),
+    "takes by a mask": (lambda xp, x: x * xp.sum(x[x > 0]), (True, True, True)),
+    "makes a shape from values": (counts, (True, True, True)),
+    "calls NumPy": (lambda xp, x: xp.asarray(np.maximum(np.asarray(x), 0)), (True, True, True)),
+    "assigns elements": (assigns, (True, False, False)),  # allowed in the standard
+    "forgets the device": (
+        lambda xp, x: x + xp.zeros(x.shape[-1:], dtype=x.dtype),
+        (False, True, True),
+    ),  # JAX puts it right
+    "none": (lambda xp, x: x + xp.zeros_like(x), (False, False, False)),
 }
 
 
-@pytest.mark.parametrize("position", [0, 1], ids=["jax", "strict"])
+@pytest.mark.parametrize("position", range(3), ids=["jax", "strict", "torch"])
 @pytest.mark.parametrize("name", MISTAKES)
 def test_the_lints_see_mistakes(name, position):
-    lint = (jax_lint, strict_lint)[position]
+    lint = (jax_lint, strict_lint, torch_lint)[position]
     function, seen = MISTAKES[name]
 
     def case(backend):
         return Case(backend, [Dense(3), Mistake(function)], ROW)
 
     if seen[position]:
-        with pytest.raises(Exception, match=r"(?i)concret|trac|host|boolean|data.dependent|device|immutable|assign"):
+        with pytest.raises(
+            Exception, match=r"(?i)concret|trac|host|boolean|data.dependent|device|immutable|assign|meta"
+        ):
             lint(case)
     else:
         lint(case)

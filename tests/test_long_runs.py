@@ -154,7 +154,15 @@ def test_an_error_inside_a_step(call, xp):
     assert_as_on_numpy(scenario, xp)
 
 
-def test_ctrl_c_inside_a_chunk_waits_for_its_end(xp):
+@pytest.fixture
+def listening():
+    """Ctrl-C as Python handles it in a terminal: a process in the background may have been started to ignore it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def test_ctrl_c_inside_a_chunk_waits_for_its_end(xp, listening):
     def interrupts(step):
         if step == 5:
             signal.raise_signal(signal.SIGINT)

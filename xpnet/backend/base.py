@@ -85,8 +85,8 @@ class Backend:
         """Bring `x` to this backend's device.
 
         An array of this library is used where it is when device and type are right already; anything else goes through
-        host memory. Floating point becomes the backend's default float type unless `dtype` says otherwise; integers and
-        booleans keep their type.
+        host memory, except that CuPy shares what another library has in CUDA memory. Floating point becomes the backend's
+        default float type unless `dtype` says otherwise; integers and booleans keep their type.
         """
         xp = self.namespace
         if not self.owns(x):

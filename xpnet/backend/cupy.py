@@ -21,6 +21,7 @@ from xpnet.errors import BackendNotAvailableError, install_command
 from xpnet.tree import Array, Tree, from_leaves, leaves
 
 NO_DRIVER, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
+CUDA = 2  # kDLCUDA, DLPack's number of the kind of device
 
 
 def sign(x: Array, /) -> Array:
@@ -77,7 +78,7 @@ class CupyBackend(Backend):
 
     def asarray(self, x: Any, dtype: Any = None) -> cupy.ndarray:
         with self.device:
-            return super().asarray(x, dtype)
+            return super().asarray(_where_it_lies(x), dtype)
 
     def _from_numpy(self, x: np.ndarray) -> cupy.ndarray:
         return cupy.asarray(x)
@@ -114,6 +115,15 @@ class CupyBackend(Backend):
     def scan_eagerly(self, step, state, batches, data):
         with self.device:
             return super().scan_eagerly(step, state, batches, data)
+
+
+def _where_it_lies(x: Any) -> Any:
+    """Another library's array in CUDA memory as CuPy's, with the same memory; whatever else `x` is, `x`."""
+    if array_api_compat.is_torch_array(x):
+        x = x.detach()  # else it refuses
+    if getattr(x, "__dlpack_device__", lambda: (None,))()[0] == CUDA:
+        return cupy.from_dlpack(x)
+    return cupy.asarray(x) if hasattr(x, "__cuda_array_interface__") else x
 
 
 @functools.cache

@@ -1,0 +1,203 @@
+"""What goes between host and CUDA device, counted on the emulated one: uploads, downloads, bytes and waits.
+
+A GPU does not count, so the tests that count are skipped there. Chunks of steps are as long as the epoch: how long they are
+otherwise depends on the clock.
+"""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from xpnet import SGD, BackendNotAvailableError, Model, loop
+from xpnet.backend import make_backend, to_numpy
+from xpnet.callbacks import Callback
+from xpnet.layers import Dense, Dropout, ReLU
+
+STEPS, BATCH, FEATURES = 600, 4, 8  # as many steps as an epoch of MNIST in batches of 100
+ROWS = STEPS * BATCH
+X = np.random.default_rng(0).normal(size=(ROWS, FEATURES)).astype("float32")
+Y = np.random.default_rng(1).integers(0, 3, ROWS)
+DATA = X.nbytes + Y.nbytes
+# x finite; a label to ignore (truth values, 1 byte each), the lowest and the highest label (4 each)
+CHECKS, CHECKED = 4, 10
+RECORD, FLAG = 8, 1  # loss and accuracy of a step; whether a chunk's end is finite
+
+
+@pytest.fixture(params=[False, True], ids=["eager", "graphs"])
+def backend(request):
+    try:
+        return make_backend("cupy", graphs=request.param)
+    except BackendNotAvailableError as error:
+        pytest.skip(str(error).partition(".")[0])
+
+
+@pytest.fixture
+def counted(backend):
+    """A function that calls one and says what was counted meanwhile."""
+    fakecuda = pytest.importorskip("fakecuda", reason="a GPU does not count")
+    device = importlib.import_module("cupy").cuda.Device()
+
+    def count(work):
+        device.synchronize()
+        before = fakecuda.counts()
+        work()
+        waits = fakecuda.counts()["waits"]
+        device.synchronize()  # what waits on a lazy stream is counted when it runs
+        after = fakecuda.counts() | {"waits": waits}
+        return {name: after[name] - before[name] for name in COUNTED}
+
+    return count
+
+
+COUNTED = ("uploads", "upload_bytes", "downloads", "download_bytes", "waits")
+
+
+@pytest.fixture
+def model(backend, monkeypatch):
+    monkeypatch.setattr(loop.Loop, "_chunk_length", lambda self, steps: 1 if self.every_step else steps)
+    layers = [Dense(6), ReLU(), Dropout(0.1), Dense(3)]
+    model = Model(layers, "softmax_cross_entropy", SGD(0.1), ["accuracy"], backend=backend)
+    return model.fit(X[:40], Y[:40], batch_size=BATCH, verbose=0) and model
+
+
+def tables(backend, chunks, steps):
+    """Uploads, and their bytes: row numbers and a key of each step; the rate too where a graph looks it up, all in one table.
+
+    Eagerly CuPy joins the records of more than eight steps by a kernel that reads their addresses from a table.
+    """
+    numbers, key, rate, address = 8 * BATCH, 8, 4, 8
+    if backend.graphs:
+        row = -(-(numbers + key + rate) // 8) * 8
+        return chunks, row * steps
+    joined = 2 if steps > 8 * chunks else 0
+    return (2 + joined) * chunks, (numbers + key + joined * address) * steps
+
+
+def test_fit(model, backend, counted):
+    """The data go up once. Each chunk of steps: its tables up, its records and one truth value home. A step: nothing."""
+    epochs = 2
+    uploads, upload_bytes = tables(backend, epochs, epochs * STEPS)
+
+    assert counted(lambda: model.fit(X, Y, batch_size=BATCH, epochs=epochs, verbose=0)) == {
+        "uploads": 2 + uploads,
+        "upload_bytes": DATA + upload_bytes,
+        "downloads": CHECKS + epochs,
+        "download_bytes": CHECKED + epochs * (STEPS * RECORD + FLAG),
+        "waits": CHECKS + epochs,
+    }
+
+
+def test_a_callback_after_each_step(model, backend, counted):
+    """Then a chunk is a step."""
+    n = 10
+    uploads, upload_bytes = tables(backend, n, n)
+    x, y = X[: n * BATCH], Y[: n * BATCH]
+
+    class Listens(Callback):
+        def on_train_batch_end(self, step, logs):
+            pass
+
+    assert counted(lambda: model.fit(x, y, batch_size=BATCH, verbose=0, callbacks=[Listens()])) == {
+        "uploads": 2 + uploads,
+        "upload_bytes": x.nbytes + y.nbytes + upload_bytes,
+        "downloads": CHECKS + n,
+        "download_bytes": CHECKED + n * (RECORD + FLAG),
+        "waits": CHECKS + n,
+    }
+
+
+def test_validation(model, backend, counted):
+    """The data go up once for all epochs; all batches of 512 come home in one download an epoch."""
+    x, y, validation = X[:80], Y[:80], (X[:600], Y[:600])
+    plain = counted(lambda: model.fit(x, y, batch_size=BATCH, epochs=3, verbose=0))
+    both = counted(lambda: model.fit(x, y, batch_size=BATCH, epochs=3, verbose=0, validation_data=validation))
+
+    assert {name: both[name] - plain[name] for name in COUNTED} == {
+        "uploads": 2,
+        "upload_bytes": 600 * (4 * FEATURES + 8),
+        "downloads": CHECKS + 3,
+        "download_bytes": CHECKED + 3 * 2 * RECORD,
+        "waits": CHECKS + 3,
+    }
+
+
+def test_evaluate(model, counted):
+    """Two batches, which a copy each joins without a table."""
+    assert counted(lambda: model.evaluate(X[:600], Y[:600])) == {
+        "uploads": 2,
+        "upload_bytes": 600 * (4 * FEATURES + 8),
+        "downloads": CHECKS + 1,
+        "download_bytes": CHECKED + 2 * RECORD,
+        "waits": CHECKS + 1,
+    }
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_logits", "predict_classes"])
+def test_predict(method, model, counted):
+    """The answer stays on the device; whether x is finite is read."""
+    assert counted(lambda: getattr(model, method)(X)) == {
+        "uploads": 1, "upload_bytes": X.nbytes, "downloads": 1, "download_bytes": 1, "waits": 1,
+    }  # fmt: skip
+
+
+def test_data_that_are_there_do_not_move(model, backend, counted):
+    x, y = backend.asarray(X[:600]), backend.asarray(Y[:600])
+    found = counted(lambda: model.evaluate(x, y))
+
+    assert found["uploads"] == found["upload_bytes"] == 0
+
+
+# ---------------------------------------------------------------------- arrays of another library
+
+
+class Foreign:
+    """An array of a library that xpnet does not know, in CUDA memory, as it shows itself."""
+
+    def __init__(self, x, *names):
+        self.owner, self.shape = x, x.shape
+        vars(self).update({name: getattr(x, name) for name in names})
+
+    def __getattr__(self, name):
+        raise AttributeError(name)
+
+
+class ByDlpack(Foreign):
+    def __init__(self, x):
+        super().__init__(x, "__dlpack__", "__dlpack_device__")
+
+
+class ByInterface(Foreign):
+    def __init__(self, x):
+        super().__init__(x, "__cuda_array_interface__")
+
+
+@pytest.mark.parametrize("kind", [ByDlpack, ByInterface])
+@pytest.mark.parametrize(
+    "values", [X, Y, X[:, 0] > 0, X[:, ::2], X[:0]], ids=["float", "int", "bool", "strided", "empty"]
+)
+def test_arrays_of_another_library_come_in_where_they_lie(kind, values, backend, counted):
+    ours = importlib.import_module("cupy").asarray(values)
+    taken = []
+    found = counted(lambda: taken.append(backend.asarray(kind(ours))))
+    (taken,) = taken
+
+    assert not any(found[name] for name in COUNTED[:-1])  # CuPy may wait for who wrote it
+    assert backend.owns(taken)
+    assert (taken.data.ptr, taken.strides, taken.dtype) == (ours.data.ptr, ours.strides, ours.dtype)
+    np.testing.assert_array_equal(to_numpy(taken), values)
+
+
+@pytest.mark.parametrize("kind", [ByDlpack, ByInterface])
+def test_a_model_trains_on_arrays_of_another_library(kind, model, backend, counted):
+    x, y = (kind(backend.asarray(values)) for values in (X, Y))
+    found = counted(lambda: model.fit(x, y, batch_size=BATCH, verbose=0))
+
+    assert found["upload_bytes"] == tables(backend, 1, STEPS)[1]
+
+
+def test_arrays_go_out_where_they_lie(model):
+    cupy = importlib.import_module("cupy")
+    answer = model.predict(X)
+
+    assert {x.data.ptr for x in (cupy.from_dlpack(answer), cupy.asarray(ByInterface(answer)))} == {answer.data.ptr}
