@@ -49,7 +49,7 @@ numbers and drop the same units, so their differences are paired."""
 class ReportDropout(Layer):
     """y = x · mask,   one mask for the whole batch, nothing divided by `keep`"""
 
-    random = True
+    needs_key = True
 
     keep: float
 

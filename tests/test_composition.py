@@ -35,7 +35,7 @@ def kind(layer):
 
 
 def needs_key(layer):
-    return KEY if layer.random else None
+    return KEY if layer.needs_key else None
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=kind)
@@ -83,7 +83,7 @@ def test_parallel_gives_a_tuple(xp, rng):
     layer = Parallel([Dense(2), Tanh()])
     params, shape, _ = build(layer, (3,))
     params, x = map_leaves(xp.asarray, params), xp.asarray(rng.normal(size=(4, 3)))
-    (a, b), backward = layer.forward(params, x)
+    (a, b), backward, _ = layer.forward(params, x)
     dx, grads = backward((a, b))
 
     assert shape == ((2,), (3,))
@@ -113,7 +113,7 @@ def test_time_distributed_shares_the_layer_s_parameters():
 def test_branches_draw_for_themselves(xp):
     x, key = xp.asarray(np.ones((20, 20))), xp.asarray(KEY)
 
-    y, _ = Concatenate([Dropout(0.5), Dropout(0.5)]).forward(({}, {}), x, key=key)
+    y, *_ = Concatenate([Dropout(0.5), Dropout(0.5)]).forward(({}, {}), x, key=key)
 
     first, second = (Dropout(0.5).forward({}, x, key=fold_in(key, i))[0] for i in range(2))
     np.testing.assert_array_equal(to_numpy(y), np.concatenate([to_numpy(first), to_numpy(second)], axis=1))
@@ -146,7 +146,7 @@ def test_without_dx(xp, rng):
     """As a first layer: no branch computes dx."""
     layer = Residual(Dense(3), shortcut=Dense(3))
     params, x = map_leaves(xp.asarray, build(layer, (2,))[0]), xp.asarray(rng.normal(size=(4, 2)))
-    y, backward = layer.forward(params, x)
+    y, backward, _ = layer.forward(params, x)
 
     assert backward(y, need_dx=False)[0] is None
     identity = Residual(Sequential([Tanh()]))
@@ -164,7 +164,7 @@ def test_no_dx_below_the_first_parameters(xp, rng):
 
     network = Sequential([Sequential([Flatten()]), Residual(Identity()), Asking(3), Tanh(), Asking(2)])
     params, x = map_leaves(xp.asarray, network.init(rng, (4,))[0]), xp.asarray(rng.normal(size=(2, 4)))
-    y, backward = network.forward(params, x)
+    y, backward, _ = network.forward(params, x)
     backward(y, need_dx=False)
 
     assert asked == [True, False]
@@ -175,7 +175,7 @@ def test_no_dx_below_the_first_parameters(xp, rng):
 )
 def test_tokens_have_no_gradient(layer, xp):
     tokens = xp.asarray(np.array([[[0, 2, 1], [1, 1, 0]]]))
-    y, backward = layer.forward(map_leaves(xp.asarray, build(layer, tokens.shape[1:])[0]), tokens)
+    y, backward, _ = layer.forward(map_leaves(xp.asarray, build(layer, tokens.shape[1:])[0]), tokens)
 
     assert layer.integer_input
     assert backward(y)[0] is None
@@ -256,7 +256,7 @@ def test_a_forgotten_key_and_forgotten_statistics_are_named(xp, rng):
     x = xp.asarray(np.ones((2, 3)))
     for network in (Sequential([Dense(4), Dropout(0.5)]), Residual(Dropout(0.5))):
         params = map_leaves(xp.asarray, network.init(rng, (3,))[0])
-        with pytest.raises(TypeError, match=r"given no key. Pass key="):
+        with pytest.raises(TypeError, match=r"needs a key. Pass key="):
             network.forward(params, x)
 
     network = Sequential([BatchNormalization()])

@@ -114,10 +114,10 @@ def test_padding_is_skipped_by_a_recurrent_layer(xp, rng):
     between = Bidirectional(GRU(3, mask_value=0.0, return_sequences=True))
     network = Sequential([Embedding(5, 3, padding_idx=0), between, ReLU(), LSTM(4, mask_value=0.0)])
     params = map_leaves(xp.asarray, network.init(rng, (6,))[0])
-    short, _ = network.forward(params, xp.asarray(np.array([[1, 2, 3]])))
+    short, *_ = network.forward(params, xp.asarray(np.array([[1, 2, 3]])))
 
     for tokens in ([1, 2, 3, 0, 0, 0], [0, 1, 2, 0, 3]):
-        y, _ = network.forward(params, xp.asarray(np.array([tokens])))
+        y, *_ = network.forward(params, xp.asarray(np.array([tokens])))
         np.testing.assert_allclose(to_numpy(y), to_numpy(short), rtol=1e-5)
         np.testing.assert_allclose(
             to_numpy(network(params, xp.asarray(np.array([tokens])))), to_numpy(short), rtol=1e-5
@@ -128,10 +128,10 @@ def test_padding_is_skipped_by_a_recurrent_layer(xp, rng):
 def test_tokens_of_any_integer_type_in_a_network(dtype, xp, rng):
     """In a Sequential the Embedding's missing dx is what the first layer need not give."""
     network = Sequential([Embedding(5, 3), Flatten(), Dense(2)])
-    params, shape = network.init(rng, (4,))
+    params, shape, _ = network.init(rng, (4,))
     x = xp.asarray(np.asarray([[0, 1, 1, 4], [4, 4, 2, 0]], dtype=np.int32).astype(dtype))
 
-    y, backward = network.forward(map_leaves(xp.asarray, params), x)
+    y, backward, _ = network.forward(map_leaves(xp.asarray, params), x)
     dx, grads = backward(y, need_dx=False)
 
     assert network.integer_input
@@ -189,7 +189,7 @@ def test_under_jit(rng):
     params, x = build(network, (4,))[0], rng.integers(300, size=(2, 4)).astype(np.int32)
 
     def step(params, x):
-        y, backward = network.forward(params, x)
+        y, backward, _ = network.forward(params, x)
         return y, backward(y, need_dx=False)[1]
 
     y, grads = jax.jit(step)(*map_leaves(make_backend("jax").asarray, (params, x)))

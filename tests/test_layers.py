@@ -79,7 +79,7 @@ def test_reshape_gradient(xp64, rng):
 @pytest.mark.parametrize("layer", [*ACTIVATIONS, Dense(3), network(), Reshape((1, 4))], ids=repr)
 def test_float32_agrees_with_numpy(layer, xp, rng):
     x = rng.normal(size=(3, 4))
-    key = KEY if layer.random else None
+    key = KEY if layer.needs_key else None
     expected = check_layer(layer, make_backend("numpy", dtype="float32"), x, key=key, wide=False)
     got = check_layer(layer, xp, x, key=key, wide=False)
 
@@ -143,7 +143,7 @@ def test_first_layer_spares_its_input_gradient(xp, rng):
 
     net = Sequential([Untouchable(), Dense(2), ReLU(), Dense(1)])
     params, _, _ = build(net, (3,))
-    y, backward = net.forward(map_leaves(xp.asarray, params), xp.asarray(rng.normal(size=(4, 3))))
+    y, backward, _ = net.forward(map_leaves(xp.asarray, params), xp.asarray(rng.normal(size=(4, 3))))
 
     dx, grads = backward(y, need_dx=False)
 
@@ -158,11 +158,11 @@ def test_k_networks_on_a_leading_axis(xp, rng):
     x, dy = xp.asarray(rng.normal(size=(5, 3))), rng.normal(size=(3, 5, 2))
 
     together = map_leaves(lambda *p: xp.asarray(np.stack(p)), *sets)
-    y, backward = net.forward(together, x)
+    y, backward, _ = net.forward(together, x)
     _, grads = backward(xp.asarray(dy))
 
     for k, params in enumerate(sets):
-        one_y, one_backward = net.forward(map_leaves(xp.asarray, params), x)
+        one_y, one_backward, _ = net.forward(map_leaves(xp.asarray, params), x)
         _, one_grads = one_backward(xp.asarray(dy[k]))
         np.testing.assert_allclose(to_numpy(y)[k], to_numpy(one_y), rtol=1e-5, atol=1e-6)
         for g, one in zip(leaves(grads), leaves(one_grads), strict=True):

@@ -31,7 +31,7 @@ def name(layer):
 
 def run(layer, xp, params, x, dy):
     """-> y, dx, gradients, all on the host."""
-    y, backward = layer.forward(map_leaves(xp.asarray, params), xp.asarray(x))
+    y, backward, *_ = layer.forward(map_leaves(xp.asarray, params), xp.asarray(x))
     dx, grads = backward(xp.asarray(dy))
     return map_leaves(to_numpy, (y, dx, grads))
 
@@ -241,7 +241,7 @@ def test_under_jit(layer, rng):
     x[0, 2:] = 0
 
     def step(params, x):
-        y, backward = layer.forward(params, x)
+        y, backward, *_ = layer.forward(params, x)
         return y, backward(y), layer(params, x)
 
     got = jax.jit(step)(*map_leaves(make_backend("jax").asarray, (params, x)))

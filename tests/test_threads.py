@@ -152,4 +152,4 @@ def test_the_setting_is_pickled_and_shown():
 def test_multiplications_are_counted_from_shapes(network, shape, expected):
     model = Model(network, "softmax_cross_entropy", backend="numpy").build(shape)
 
-    assert model.multiplications[shape] == expected
+    assert model.measured[shape].multiplications == expected

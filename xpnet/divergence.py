@@ -4,15 +4,16 @@ watched."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 from xpnet.backend import Backend, namespace
 from xpnet.errors import DivergenceError
 from xpnet.layers.base import Layer
-from xpnet.layers.sequential import Sequential, inside
-from xpnet.tree import Array, Tree, named_leaves
+from xpnet.layers.mapping import map_layers
+from xpnet.layers.observed import Observed
+from xpnet.tree import Array, Tree, leaves, named_leaves
 
 REMEDY = (
     "Lower the learning rate (it was {:g}), clip gradients (global_clipnorm=1.0 in the optimizer), scale x and y and look "
@@ -88,9 +89,10 @@ def diagnose(backend: Backend, chunk: Chunk, finite: dict[str, Tree]) -> tuple[d
             first, part, f"at step {first}: {part} was not finite before it, for a callback or the program has set it",
             "The model has the last state that training left", "Set finite values; set_weights checks them.",
         )  # fmt: skip
-    places: list[str] = []
+    watch = Watch()
     usual: set[str] = set()  # where infinity does no harm, as in the logits of a class that is ruled out
-    watched = chunk.step.with_network(watch(chunk.step.inference.network, places))
+    network = chunk.step.inference.network
+    watched = chunk.step.with_network(map_layers(network, lambda path, layer: Observed(layer, path, watch)))
     rates = chunk.batches["learning_rate"]
     for i, rate in enumerate(rates):
         before, number = state, first + i
@@ -98,14 +100,14 @@ def diagnose(backend: Backend, chunk: Chunk, finite: dict[str, Tree]) -> tuple[d
         state, record = backend.scan_eagerly(watched, backend.copy(state), one_step, chunk.data)
         part = first_non_finite(state)
         if part or not _is_finite(record["loss"]):
-            unusual = [place for place in places if place not in usual]
+            unusual = [place for place in watch.places if place not in usual]
             where = unusual[0] if unusual else f"{part} after the update" if part else "loss"
             return before, number, _error(
                 number, where, f"at step {number}: {where} is not finite", "The model is as it was before that step",
                 REMEDY.format(rate),
             )  # fmt: skip
-        usual.update(places)
-        places.clear()
+        usual.update(watch.places)
+        watch.places.clear()
     return chunk.state, first, _error(
         first, chunk.seen, f"in the {len(rates)} steps from step {first}: {chunk.seen} was not finite in the end, and was "
         "finite when these steps were run again one by one, not compiled. Rounding may decide it, or a layer that is no pure "
@@ -117,54 +119,29 @@ def _error(step: int, where: str, what: str, model: str, remedy: str) -> Diverge
     return DivergenceError(f"Training diverged {what}. {model}. {remedy}", step, where)
 
 
-@dataclass(frozen=True)
-class Watched(Layer):
-    """A layer that notes every non-finite output and gradient of the layer inside."""
+class Watch:
+    """Notes where an output or a gradient is not finite, in the order of the computation."""
 
-    layer: Layer
-    name: str
-    places: list[str] = field(compare=False)
+    def __init__(self) -> None:
+        self.places: list[str] = []
 
-    @property
-    def random(self):
-        return self.layer.random
+    def outputs(self, path, layer, x, result):
+        self._note(f"{_name(path, layer)} output", result[0])
 
-    @property
-    def running(self):
-        return self.layer.running
-
-    @property
-    def integer_input(self):
-        return self.layer.integer_input
-
-    def forward(self, params, x, **extra):
-        y, layer_backward, *statistics = self.layer.forward(params, x, **extra)
-        self._note(f"{self.name} output", y)
-
-        def backward(dy, need_dx=True):
-            dx, grads = layer_backward(dy, need_dx)
-            position = self.name.partition(" ")[0]
-            for leaf_name, grad in named_leaves(grads):
-                self._note(f"{position}.{leaf_name} gradient", grad)
-            if dx is not None:
-                self._note(f"{self.name} input gradient", dx)
-            return dx, grads
-
-        return y, backward, *statistics
+    def gradients(self, path, layer, params, x, need_dx, result):
+        dx, grads = result
+        for leaf_name, grad in named_leaves(grads, path):
+            self._note(f"{leaf_name} gradient", grad)
+        if dx is not None:
+            self._note(f"{_name(path, layer)} input gradient", dx)
 
     def _note(self, place: str, x: Array) -> None:
-        if not _is_finite(x):
+        if not all(_is_finite(part) for part in leaves(x)):  # several, of `Parallel`
             self.places.append(place)
 
 
-def watch(network: Layer, places: list[str], prefix: str = "") -> Layer:
-    """`network` with every layer watched, in sequences and branches too."""
-    watched = [watch(layer, places, f"{prefix}.{i}".lstrip(".")) for i, layer in enumerate(inside(network))]
-    if isinstance(network, Sequential):
-        return Sequential(watched)
-    if watched:
-        network = replace(network, branches=tuple(watched))  # type: ignore[type-var]
-    return Watched(network, f"{prefix or 'network'} {type(network).__name__}", places)
+def _name(path: str, layer: Layer) -> str:
+    return f"{path or 'network'} {type(layer).__name__}"
 
 
 def _is_finite(x: Array) -> bool:

@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from xpnet.checks import require, set_numbers, unknown_name
+from xpnet.random import ShapesOnly
 
 
 @dataclass(frozen=True)
@@ -261,6 +262,11 @@ def get(initializer):
         return values
 
     return checked
+
+
+def draw(initializer, rng, shape, **fans):
+    """A parameter from an initializer or its name."""
+    return np.zeros(shape) if isinstance(rng, ShapesOnly) else get(initializer)(rng, shape, **fans)
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:

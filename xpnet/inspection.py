@@ -9,32 +9,35 @@ import numpy as np
 
 from xpnet.backend import in_scope, to_numpy
 from xpnet.layers import base
-from xpnet.layers.base import Layer, Shape
-from xpnet.layers.sequential import Sequential, inside
-from xpnet.random import fold_in, host_rng, step_keys
-from xpnet.tree import Array, leaves
+from xpnet.layers.base import Shape
+from xpnet.layers.parameters import frozen_paths
+from xpnet.layers.sequential import Sequential
+from xpnet.layers.shapes import walk_shapes
+from xpnet.random import ShapesOnly, fold_in, step_keys
+from xpnet.tree import Array, Tree, leaves, subtree
 
 
 def summary(network: Sequential, input_shape: Shape) -> str:
     """A table: each layer, the shape of its output for one sample, its number of parameters, and below it the layers inside."""
-    inner, total, _ = _rows(network, "", input_shape)
-    rows = [("", "layer", "output shape", "parameters"), ("", "input", str(input_shape), ""), *inner]
+    params, _, _ = base.init(network, ShapesOnly(), input_shape)
+    shared = dict(network.links)
+    rows = [("", "layer", "output shape", "parameters"), ("", "input", str(input_shape), "")]
+    for path, layer, _, shape, _ in walk_shapes(network, input_shape):
+        if not path or any(path.startswith(f"{later}.") for later in shared):
+            continue
+        parameters = f"shared with {shared[path]}" if path in shared else f"{_count(subtree(params, path)):,}"
+        rows.append((path, type(layer).__name__, str(shape), parameters))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip() for a, b, c, d in rows]
     lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([*lines, f"{total:,} parameters in all"])
+    fixed = sum(_count(subtree(params, path)) for path in frozen_paths(network))
+    return "\n".join(
+        [*lines, f"{_count(params):,} parameters in all" + (f", {fixed:,} of them frozen" if fixed else "")]
+    )
 
 
-def _rows(container: Layer, prefix: str, shape: Shape) -> tuple[list[tuple], int, Shape]:
-    """Rows of the layers inside a container, the number of its parameters, and the shape of its output."""
-    params, output_shape, _ = base.init(container, host_rng(0, "weights"), shape)
-    rows = []
-    for i, layer in enumerate(inside(container)):
-        name = f"{prefix}{i}"
-        inner, count, layer_shape = _rows(layer, f"{name}.", shape)
-        rows += [(name, type(layer).__name__, str(layer_shape), f"{count:,}"), *inner]
-        shape = layer_shape if isinstance(container, Sequential) else shape  # branches all take the same
-    return rows, sum(math.prod(p.shape) for p in leaves(params)), output_shape
+def _count(params: Tree) -> int:
+    return sum(math.prod(p.shape) for p in leaves(params))
 
 
 @in_scope
@@ -58,9 +61,10 @@ def layer_statistics(model: Any, x: Any, y: Any) -> list[dict[str, Any]]:
     state, data = model.built_state(), model.prepare(x, y)
     y, backwards, rows = model.training_step.inference.floating(data["x"]), [], []
     key = model.backend.asarray(step_keys(model.seeds[0], np.array([model.step]))[0])
-    for i, (layer, params) in enumerate(zip(model.network.layers, state["params"], strict=True)):
-        statistics = state["statistics"] and state["statistics"][i]
-        y, backward, _ = base.forward(layer, params, y, fold_in(key, i) if layer.random else None, statistics)
+    params, statistics = (model.network.filled(state[name]) for name in ("params", "statistics"))
+    for i, layer in enumerate(model.network.layers):
+        layer_key = fold_in(key, i) if layer.needs_key else None
+        y, backward, _ = base.forward(layer, params[i], y, layer_key, statistics[i])
         backwards.append(backward)
         rows.append({"layer": f"{i}.{type(layer).__name__}", "activation": _describe(y)})
     _, dy = model.loss(data["y"], y)

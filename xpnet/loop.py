@@ -23,6 +23,7 @@ from xpnet.divergence import AllFinite, Chunk, diagnose, first_non_finite
 from xpnet.errors import DivergenceError
 from xpnet.evaluation import evaluate, prefixed
 from xpnet.layers.base import Layer, Shape
+from xpnet.layers.shapes import Measured
 from xpnet.progress import Progress
 from xpnet.random import host_rng, step_keys
 from xpnet.settings import FitSettings
@@ -49,8 +50,7 @@ class Plan:
         ``"x"``, ``"y"`` and, with weights, ``"weight"``, on the device.
     rows : array of int
         The rows of `data` that take part.
-    multiplications : mapping from a sample's shape to int
-        Of one sample's forward pass.
+    measured : mapping from a sample's shape to Measured
     keep : callable
         Returns the function that equal functions share, so that a backend compiles it once.
     """
@@ -63,7 +63,7 @@ class Plan:
     data: dict[str, Array]
     validation: dict[str, Array] | None
     rows: np.ndarray
-    multiplications: Mapping[Shape, int]
+    measured: Mapping[Shape, Measured]
     keep: Callable[[Any], Any]
 
     @property
@@ -149,7 +149,7 @@ class Loop:
     def begin_epoch(self) -> None:
         """Take the optimizer, which a callback may have set, into the training step."""
         state = self.state
-        state.match_optimizer()
+        state.match_optimizer(self.plan.network)
         self.rate = schedules.get(state.optimizer.learning_rate)
         self.step = self._step()
         self.epoch_start = state.step - state.position
@@ -162,7 +162,7 @@ class Loop:
         plan = self.plan
         function = plan.keep(Evaluation(Inference(plan.network, self.backend.dtype), plan.scores))
         assert plan.validation is not None
-        multiplications = plan.multiplications[tuple(plan.validation["x"].shape[1:])]
+        multiplications = plan.measured[tuple(plan.validation["x"].shape[1:])].multiplications
         size = self.settings.validation_batch_size
         logs = evaluate(self.backend, function, self.state.arrays, plan.validation, size, 0, multiplications)
         return prefixed("val_", logs)
@@ -194,9 +194,9 @@ class Loop:
         batches = {"learning_rate": self._learning_rates(numbers)}
         if self.gathers:
             batches["index"] = rows
-        if self.network.random:
+        if self.network.needs_key:
             batches["key"] = step_keys(self.seed, numbers)
-        multiplications = rows.shape[1] * self.plan.multiplications[tuple(self.plan.data["x"].shape[1:])]
+        multiplications = rows.shape[1] * self.plan.measured[tuple(self.plan.data["x"].shape[1:])].multiplications
         begin = time.perf_counter()
         with self.backend.limited_threads(multiplications):
             # scan reuses the memory it is given: with a copy the state stays whole until the chunk is done

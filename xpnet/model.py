@@ -16,7 +16,11 @@ from xpnet.callbacks import Callback, History
 from xpnet.evaluation import evaluate, in_target_form, named_values, run_batches
 from xpnet.layers import base, contracts
 from xpnet.layers.base import Layer, Shape
+from xpnet.layers.frozen import Frozen
+from xpnet.layers.mapping import swap_layers
+from xpnet.layers.parameters import trainable
 from xpnet.layers.sequential import Sequential
+from xpnet.layers.shapes import Measured, measure, measure_alike
 from xpnet.loop import Loop, Plan
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
@@ -26,7 +30,7 @@ from xpnet.random import host_rng
 from xpnet.settings import FitSettings
 from xpnet.state import TrainingState
 from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
-from xpnet.tree import Array, Tree, leaves, map_leaves, named_leaves
+from xpnet.tree import Array, Tree, graft, leaves, map_leaves
 from xpnet.weights import in_keras_order, with_weights
 from xpnet.workshop import Workshop, alone
 
@@ -113,8 +117,7 @@ class Model:
         self.optimizer = optimizer
         settings.require_fitting_end(self.network, self.loss)
         self.input_shape: Any = None
-        self.output_shapes: dict[Shape, Shape] = {}
-        self.multiplications: dict[Shape, int] = {}  # of the forward pass of one sample of that shape
+        self.measured: dict[Shape, Measured] = {}  # for samples of that shape
         self.checked: Layer = self.network  # the same network with checks of custom layers
         self.validates = False
 
@@ -209,25 +212,18 @@ class Model:
         """
         self.workshop.require_idle("build")
         shape = settings.check_shape(input_shape)
-        drawn = [base.init_counted(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
-        params, output_shape, statistics, multiplications = drawn[0]
+        drawn = [base.init(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
+        params, output_shape, statistics = drawn[0]
         base.require_one_output(output_shape)
-        contracts.require_distinct(self.network, params, statistics)
         if self._batch_axis:
-            if self.network.running or self.network.batch_first or not len(shape) == len(output_shape) == 1:
-                raise ValueError(
-                    "Several seeds train dense networks at once: rows of features in, rows out, no running statistics and no "
-                    "layer that changes the axes. Train others one seed at a time. Received: samples of shape "
-                    f"{shape}, outputs of shape {output_shape}, {self!r}"
-                )
+            settings.require_rows(self.network, shape, output_shape)
             params = map_leaves(lambda *values: np.stack(values), *(params for params, *_ in drawn))
         params = map_leaves(lambda p: np.asarray(p, dtype=self.backend.float_name), params)
         params, statistics = (_moved_copy(self.backend, tree) for tree in (params, statistics))
-        optimizer = self.optimizer.init(params) if leaves(params) else {}
-        self.state = {"params": params, "optimizer": optimizer, "statistics": statistics}
-        self.input_shape, self.output_shapes = shape, {shape: output_shape}
+        self.state = {"params": params, "optimizer": {}, "statistics": statistics}
+        self.training_state.begin_optimizer(self.network)
+        self.input_shape, self.measured = shape, {shape: measure(self.network, shape)}
         self.target_shape = None
-        self.multiplications = {shape: multiplications}
         self.checked = contracts.checked(self.network, shape)
         self.step = self.epoch = 0
         return self
@@ -240,6 +236,30 @@ class Model:
         state = None if self.state is None else _moved_copy(target, self.state)
         self.backend, self.state = target, state
         return self
+
+    @alone
+    def freeze(self, *paths: str) -> None:
+        """Make layers `Frozen`, with all that is inside: ``model.freeze("0", "2.1")``, paths as in `summary`.
+
+        A layer that stands at several places is frozen at all of them.
+        """
+        self.workshop.require_idle("freeze")
+        self._swap({id(layer): Frozen(layer) for layer in settings.layers_at(self.network, paths)})
+
+    @alone
+    def unfreeze(self, *paths: str) -> None:
+        """Let the frozen layers at these paths train again; without paths, all. The optimizer's memory of them begins anew."""
+        self.workshop.require_idle("unfreeze")
+        layers = settings.layers_at(self.network, paths) if paths else [layer for _, layer in base.walk(self.network)]
+        self._swap({id(layer): layer.layer for layer in layers if isinstance(layer, Frozen)})
+
+    def _swap(self, layers: dict[int, Layer]) -> None:
+        self.network = self.checked = swap_layers(self.network, layers)
+        if self.state is not None:
+            memory = self.state["optimizer"]
+            self.training_state.begin_optimizer(self.network)
+            self.state = self.state | {"optimizer": graft(self.state["optimizer"], memory)}
+            self.checked = contracts.checked(self.network, self.input_shape)
 
     def summary(self, input_shape: Shape | None = None) -> None:
         """Print each layer with its output shape and number of parameters."""
@@ -369,7 +389,7 @@ class Model:
         elif chosen.validation_split:
             data, validation = inputs.split(data, chosen.validation_split)
         if class_weight is not None:
-            output_shape = built.output_shapes[tuple(x.shape[1:])]
+            output_shape = built.measured[tuple(x.shape[1:])].output_shape
             data = inputs.weigh_classes(self.backend, self.loss, output_shape, data, class_weight)
         inputs.require_weight(data)
         kept = data["x"].shape[0]
@@ -379,10 +399,10 @@ class Model:
                 inputs.require_weight(validation)
                 if validation_data is None:
                     inputs.require_finite(self.backend, validation, given, slice(kept, None))
-        if not leaves(built.parameters):
+        if not leaves(trainable(self.network, built.parameters)):
             raise ValueError(f"The network has no parameters to train. Add a layer such as Dense. Received: {self!r}")
-        self.state, self.input_shape, self.output_shapes = built.state, built.input_shape, built.output_shapes
-        self.multiplications, self.checked = built.multiplications, built.checked
+        self.state, self.checked = built.state, built.checked
+        self.input_shape, self.measured = built.input_shape, built.measured
         self.target_shape = tuple(np.shape(y)[1:])
         return Plan(
             backend=self.backend,
@@ -393,7 +413,7 @@ class Model:
             data=data,
             validation=validation,
             rows=inputs.counted_rows(data),
-            multiplications=self.multiplications,
+            measured=self.measured,
             keep=self._keep,
         )
 
@@ -427,7 +447,7 @@ class Model:
     def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None, verbose: str | int = 0) -> dict:
         """`evaluate` on data from `prepare`; a dict."""
         function = self._keep(Evaluation(self._inference, self._scores))
-        multiplications = self.multiplications[tuple(data["x"].shape[1:])]
+        multiplications = self.measured[tuple(data["x"].shape[1:])].multiplications
         return evaluate(self.backend, function, self.built_state(), data, batch_size, verbose, multiplications)
 
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
@@ -435,8 +455,7 @@ class Model:
         state, function = self.built_state(), self._keep(self._inference)
         given, x = x, inputs.prepare_x(self.backend, x)
         inputs.require_finite(self.backend, {"x": x}, given)
-        self._accept(x)
-        multiplications = self.multiplications[tuple(x.shape[1:])]
+        multiplications = self._accept(x).multiplications
         with Progress(verbose) as progress:
             batches = run_batches(self.backend, function, state, {"x": x}, batch_size, progress, multiplications)
             outputs = [z for _, z in batches]
@@ -490,43 +509,24 @@ class Model:
         return data
 
     def _prepared(self, x: Array, y: Any, sample_weight: Any) -> dict[str, Array]:
-        output_shape = self._accept(x)
+        output_shape = self._accept(x).output_shape
         data = inputs.prepare_targets(self.backend, self.loss, output_shape, x, y, sample_weight)
         for metric in self.metrics:
             metric.check(*self.loss.row_shapes(tuple(data["y"].shape), output_shape))
         return data
 
-    def _accept(self, x: Array) -> Shape:
-        """Check that the network takes these samples -> the shape of their outputs."""
-        output_shape = self._output_shape(tuple(x.shape[1:]))
+    def _accept(self, x: Array) -> Measured:
+        """Check that the network takes these samples -> their output shape and multiplications."""
+        shape = tuple(x.shape[1:])
+        if shape not in self.measured:
+            self.measured[shape] = measure_alike(self.network, shape, self.input_shape)
         self.network.check_input(x)
-        return output_shape
-
-    def _output_shape(self, shape: Shape) -> Shape:
-        """Of samples of this shape; another than the model was built for must lead to parameters of the same shapes."""
-        if shape not in self.output_shapes:
-            rule = f"The model takes samples of shape {self.input_shape}, and others that need no other parameters."
-            try:
-                params, output_shape, statistics, multiplications = base.init_counted(
-                    self.network, host_rng(self.seeds[0], "weights"), shape
-                )
-            except ValueError as error:
-                raise ValueError(f"{rule} {error}") from error
-            state = self.built_state()
-            ours, theirs = [state["params"], state["statistics"]], [params, statistics]
-            if _form(ours) != _form(theirs) or len(shape) != len(self.input_shape):
-                raise ValueError(f"{rule} Build a new model for these. Received: samples of shape {shape}")
-            self.output_shapes[shape], self.multiplications[shape] = output_shape, multiplications
-        return self.output_shapes[shape]
+        return self.measured[shape]
 
     def built_state(self) -> dict[str, Tree]:
         if self.state is None:
             raise RuntimeError("The model has no parameters yet: call fit(x, y) or build(input_shape) first.")
         return self.state
-
-
-def _form(tree: Tree) -> list[tuple]:
-    return [(name, tuple(leaf.shape)) for name, leaf in named_leaves(tree)]
 
 
 def _moved_copy(backend: Backend, tree: Tree) -> Tree:

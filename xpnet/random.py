@@ -28,6 +28,16 @@ def host_rng(seed: int, purpose: str, *position: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(_seed_sequence(seed, purpose, *position)))
 
 
+class ShapesOnly(np.random.Generator):
+    """A generator for measuring a network: with it, `xpnet.initializers.draw` returns zeros and draws nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(np.random.Philox(0))
+
+    def spawn(self, n_children: int) -> list:
+        return [self] * n_children
+
+
 def step_keys(seed: int, steps: np.ndarray | range) -> np.ndarray:
     """Return the random key of each training step: int32 of shape (steps, 2), on the host."""
     words = _seed_sequence(seed, "dropout").generate_state(2).view(np.int32)

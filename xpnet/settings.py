@@ -13,13 +13,16 @@ import numpy as np
 from xpnet import losses, metrics
 from xpnet.callbacks import Callback
 from xpnet.checks import is_integer, number, require_batch_size, require_positive, set_booleans, unknown_name
-from xpnet.layers.base import Layer, Shape
+from xpnet.layers import base
+from xpnet.layers.base import Container, Layer, Shape
+from xpnet.layers.dropout import Dropout
+from xpnet.layers.reshaping import Flatten, Identity, Reshape
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.progress import check_verbose
 
-PASSING = ("Dropout", "Flatten", "Identity", "Reshape")  # layers that leave values what they are
+PASSING = (Dropout, Flatten, Identity, Reshape)  # layers that leave values what they are
 EVENTS_ELSEWHERE = {  # events of Keras -> what to write here
     "onbatchend": '"on_train_batch_end"',
     "onbatchbegin": '"on_train_batch_end", which is called after each step',
@@ -83,15 +86,15 @@ def check_shape(input_shape: Any) -> Shape:
 
 def require_fitting_end(network: Sequential, loss: Loss) -> None:
     """Raise ValueError where the network ends in the activation that its loss has in it, or lacks the one that it wants."""
-    layer, loss = _last(network), loss.row_loss
-    last = type(layer).__name__
-    if last == loss.built_in:
+    ends, loss = _ends(network), loss.row_loss
+    last = type(ends[0]).__name__
+    if all(type(end).__name__ == loss.built_in for end in ends):
         raise ValueError(
             f"{type(loss).__name__} has {last} in it: leave that layer out, or take a loss of probabilities "
             '("categorical_cross_entropy", BinaryCrossEntropy(from_logits=False)). predict applies it by itself. '
             f"Received: a network that ends in {last}"
         )
-    if loss.of_probabilities and hasattr(layer, "activation"):  # a linear layer, which could have one and has none
+    if loss.of_probabilities and all(hasattr(end, "activation") for end in ends):  # could have one, and have none
         raise ValueError(
             f"{loss!r} wants probabilities: end the network with Softmax() or Sigmoid(), or take a loss of logits "
             '("softmax_cross_entropy", "binary_cross_entropy"), which has the activation in it. '
@@ -101,19 +104,33 @@ def require_fitting_end(network: Sequential, loss: Loss) -> None:
 
 def get_loss(loss: str | Loss, network: Sequential) -> Loss:
     """The loss of that name; Keras' names, of losses of probabilities, behind an activation that makes them."""
-    end = type(_last(network)).__name__
-    if end == "Softmax" and loss in ("categorical_crossentropy", "sparse_categorical_crossentropy"):
+    ends = {type(end).__name__ for end in _ends(network)}
+    if ends == {"Softmax"} and loss in ("categorical_crossentropy", "sparse_categorical_crossentropy"):
         return losses.categorical_cross_entropy
-    if end in ("Softmax", "Sigmoid") and loss == "binary_crossentropy":
+    if ends in ({"Softmax"}, {"Sigmoid"}) and loss == "binary_crossentropy":
         return losses.BinaryCrossEntropy(from_logits=False)
     return losses.get(loss)
 
 
-def _last(layer: Layer) -> Layer:
+def _ends(layer: Layer) -> list[Layer]:
+    """The layers whose outputs, perhaps joined, are the layer's; those that pass values on are looked through."""
     if isinstance(layer, Sequential):
-        ends = [part for part in layer.layers if type(part).__name__ not in PASSING]
-        return _last(ends[-1]) if ends else layer
-    return _last(layer.layer) if hasattr(layer, "layer") else layer  # of TimeDistributed
+        last = next((inner for inner in reversed(layer.layers) if not isinstance(inner, PASSING)), None)
+        return [layer] if last is None else _ends(last)
+    exits = layer.exits if isinstance(layer, Container) else []
+    return [end for inner in exits for end in _ends(inner)] or [layer]
+
+
+def layers_at(network: Sequential, paths: Sequence[str]) -> list[Layer]:
+    """The layers at these paths, with their wrappers; ValueError for a path at which none stands."""
+    places: dict[str, Layer] = {}
+    for path, layer in base.walk(network):
+        places.setdefault(path, layer)
+    del places[""]
+    for path in paths:
+        if path not in places:
+            raise unknown_name("The layers of this network stand at", path, places)
+    return [places[path] for path in paths]
 
 
 def get_metrics(chosen: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metric, ...]:
@@ -148,6 +165,17 @@ def check_seed(seed: Any) -> int | tuple[int, ...]:
         raise ValueError(f"seed must be an integer of at least 0, or a sequence of them. Received: seed={seed!r}")
     seeds = tuple(int(s) for s in seeds)
     return seeds if several else seeds[0]
+
+
+def require_rows(network: Sequential, input_shape: Shape, output_shape: Shape) -> None:
+    """Raise ValueError unless several sets of parameters can be trained at once, on an axis in front of them."""
+    counts_axes = network.has_statistics or network.needs_leading_batch
+    if counts_axes or not len(input_shape) == len(output_shape) == 1:
+        raise ValueError(
+            "Several seeds train dense networks at once: rows of features in, rows out, no running statistics and no "
+            "layer that changes the axes. Train others one seed at a time. Received: samples of shape "
+            f"{input_shape}, outputs of shape {output_shape}, {network!r:.200}"
+        )
 
 
 def require_no_arguments(unknown: Mapping[str, Any], names: Mapping[str, inspect.Parameter]) -> None:

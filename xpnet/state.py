@@ -8,9 +8,10 @@ import numpy as np
 
 from xpnet.averages import Averages
 from xpnet.callbacks import History
-from xpnet.layers.base import Shape
+from xpnet.layers.base import Layer, Shape
+from xpnet.layers.parameters import trainable
 from xpnet.optimizers import Optimizer
-from xpnet.tree import Tree
+from xpnet.tree import Tree, leaves
 
 
 @dataclass
@@ -52,10 +53,15 @@ class TrainingState:
     history: History = field(default_factory=History)
     stop_training: bool = False
 
-    def match_optimizer(self) -> None:
+    def match_optimizer(self, network: Layer) -> None:
         """Give the optimizer a new state where the present one belongs to another kind of optimizer."""
         if self.optimizer.init(np.zeros(1)).keys() != self.arrays["optimizer"].keys():  # named for what they hold
-            self.arrays = self.arrays | {"optimizer": self.optimizer.init(self.arrays["params"])}
+            self.begin_optimizer(network)
+
+    def begin_optimizer(self, network: Layer) -> None:
+        """Give the optimizer a new state, for the parameters that train."""
+        params = trainable(network, self.arrays["params"])
+        self.arrays = self.arrays | {"optimizer": self.optimizer.init(params) if leaves(params) else {}}
 
     def begin_run(self) -> None:
         """Start at the beginning of an epoch, with an empty history."""

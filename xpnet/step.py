@@ -15,7 +15,7 @@ from xpnet.layers.base import Layer
 from xpnet.losses import Loss
 from xpnet.metrics.base import BinnedMetric, Metric
 from xpnet.optimizers import Optimizer
-from xpnet.tree import Array, Tree
+from xpnet.tree import Array, Tree, graft, prune
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,10 @@ class TrainingStep:
 
     def update(self, state: dict[str, Tree], grads: Tree, statistics: Tree, learning_rate: Array) -> dict[str, Tree]:
         """The state after the optimizer's step; `state` and `grads` may be overwritten."""
-        params, optimizer = self.optimizer.update(state["params"], grads, state["optimizer"], learning_rate)
+        params, has_frozen = state["params"], self.inference.network.has_frozen
+        trained = prune(params, grads) if has_frozen else params
+        trained, optimizer = self.optimizer.update(trained, grads, state["optimizer"], learning_rate)
+        params = graft(params, trained) if has_frozen else trained
         return {"params": params, "optimizer": optimizer, "statistics": statistics}
 
 

@@ -33,7 +33,12 @@ def named_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Array]]:
         yield prefix, tree
         return
     for key, branch in branches:
-        yield from named_leaves(branch, f"{prefix}.{key}" if prefix else str(key))
+        yield from named_leaves(branch, join(prefix, str(key)))
+
+
+def join(path: str, name: str) -> str:
+    """The path of what is called `name` at `path`; either may be empty."""
+    return f"{path}.{name}" if path and name else path or name
 
 
 def leaves(tree: Tree) -> list[Array]:
@@ -64,3 +69,41 @@ def map_to_trees(function: Callable, tree: Tree, *others: Tree) -> tuple[Tree, .
     """Like `map_leaves` for a function that returns several values -> one tree for each value."""
     results = [function(*group) for group in zip(*map(leaves, (tree, *others)), strict=True)]
     return tuple(from_leaves(tree, values) for values in zip(*results, strict=True))
+
+
+def subtree(tree: Tree, path: str) -> Tree:
+    """What stands at a path, such as ``"0.weight"``; an empty dict where the tree ends before."""
+    for key in path.split(".") if path else ():
+        tree = tree.get(key, {}) if isinstance(tree, dict) else tree[int(key)]
+    return tree
+
+
+def with_subtree(tree: Tree, path: str, new: Tree) -> Tree:
+    """A tree with `new` at a path; the same tree where it ends before."""
+    if not path:
+        return new
+    key, _, rest = path.partition(".")
+    if isinstance(tree, dict):
+        return tree | {key: with_subtree(tree[key], rest, new)} if key in tree else tree
+    i = int(key)
+    return (*tree[:i], with_subtree(tree[i], rest, new), *tree[i + 1 :])
+
+
+def prune(tree: Tree, like: Tree) -> Tree:
+    """The part of a tree that stands where `like` has leaves; `like` has an empty dict in place of the rest."""
+    if isinstance(like, dict):
+        return {key: prune(tree[key], branch) for key, branch in like.items()}
+    if isinstance(like, (tuple, list)):
+        return tuple(prune(branch, other) for branch, other in zip(tree, like, strict=True))
+    return tree
+
+
+def graft(tree: Tree, new: Tree) -> Tree:
+    """The tree with the leaves of `new` where it has any; where it has none, an empty dict stands in `new`."""
+    if isinstance(tree, dict):
+        return {key: graft(branch, new[key]) if key in new else branch for key, branch in tree.items()}
+    if isinstance(new, dict):
+        return tree
+    if isinstance(tree, (tuple, list)):
+        return tuple(graft(branch, other) for branch, other in zip(tree, new, strict=True))
+    return new

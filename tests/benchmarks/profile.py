@@ -22,7 +22,8 @@ from tests.benchmarks import ours
 from tests.benchmarks.cases import CASES, LEARNING_RATE, floor_step, read_data, write_data
 from tests.benchmarks.report import table
 from xpnet.backend import to_numpy
-from xpnet.layers import Layer, Sequential
+from xpnet.layers import Sequential
+from xpnet.layers.base import Wrapper
 from xpnet.step import TrainingStep
 from xpnet.tree import map_leaves
 
@@ -48,20 +49,15 @@ class Clock:
 
 
 @dataclass(frozen=True, eq=False)
-class Timed(Layer):
+class Timed(Wrapper):
     """A layer whose passes are timed."""
 
-    layer: Layer
     name: str
     clock: Clock
 
-    random = property(lambda self: self.layer.random)
-    running = property(lambda self: self.layer.running)
-    integer_input = property(lambda self: self.layer.integer_input)
-
     def forward(self, params, x, **extra):
         y, backward, *more = self.clock.timed(f"{self.name} forward", self.layer.forward)(params, x, **extra)
-        return y, self.clock.timed(f"{self.name} backward", backward), *more
+        return y, self.clock.timed(f"{self.name} backward", backward), *(more or [None])
 
 
 class Proxy:

@@ -21,12 +21,13 @@ if TYPE_CHECKING:  # what follows below, for editors and type checkers
     )
     from xpnet.layers.attention import MultiHeadAttention, TransformerBlock
     from xpnet.layers.augmentation import RandomCrop, RandomFlip, RandomRotation, RandomShift
-    from xpnet.layers.base import Layer
+    from xpnet.layers.base import Container, Layer
     from xpnet.layers.composition import Add, Concatenate, Parallel, Residual, TimeDistributed
     from xpnet.layers.convolution import Conv1D, Conv2D, Conv2DTranspose
     from xpnet.layers.dense import Dense
     from xpnet.layers.dropout import Dropout
     from xpnet.layers.embedding import Embedding, PositionEmbedding
+    from xpnet.layers.frozen import Frozen
     from xpnet.layers.noise import GaussianNoise, SpatialDropout1D, SpatialDropout2D
     from xpnet.layers.normalization import BatchNormalization, GroupNormalization, LayerNormalization, RMSNormalization
     from xpnet.layers.pooling import (
@@ -62,12 +63,13 @@ MODULES = {
     ],
     "attention": ["MultiHeadAttention", "TransformerBlock"],
     "augmentation": ["RandomCrop", "RandomFlip", "RandomRotation", "RandomShift"],
-    "base": ["Layer"],
+    "base": ["Container", "Layer"],
     "composition": ["Add", "Concatenate", "Parallel", "Residual", "TimeDistributed"],
     "convolution": ["Conv1D", "Conv2D", "Conv2DTranspose"],
     "dense": ["Dense"],
     "dropout": ["Dropout"],
     "embedding": ["Embedding", "PositionEmbedding"],
+    "frozen": ["Frozen"],
     "noise": ["GaussianNoise", "SpatialDropout1D", "SpatialDropout2D"],
     "normalization": ["BatchNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization"],
     "pooling": [
@@ -103,6 +105,7 @@ __all__ = [
     "Bidirectional",
     "ChannelsLast",
     "Concatenate",
+    "Container",
     "Conv1D",
     "Conv2D",
     "Conv2DTranspose",
@@ -110,6 +113,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "Frozen",
     "GaussianNoise",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",

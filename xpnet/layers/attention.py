@@ -64,7 +64,7 @@ class MultiHeadAttention(Layer):
             set_counts(self, "key_dim")
         initializers.get(self.weight_initializer)
 
-    def init(self, rng, input_shape):
+    def output_shape(self, input_shape):
         if len(input_shape) != 2:
             raise ValueError(
                 "MultiHeadAttention takes sequences: an input of shape (batch, time, d). Put Embedding or Reshape((time, d)) "
@@ -73,14 +73,20 @@ class MultiHeadAttention(Layer):
         d = input_shape[1]
         if self.key_dim is None and d % self.heads:
             raise ValueError(f"The width d must be a multiple of heads={self.heads}, or give key_dim. Received: d={d}")
+        return input_shape
+
+    def init(self, rng, input_shape):
+        output_shape, d = self.output_shape(input_shape), input_shape[-1]
         width = self.heads * (self.key_dim or d // self.heads)
-        draw, zeros = initializers.get(self.weight_initializer), initializers.Zeros()
+        draw, zeros = initializers.draw, initializers.Zeros()
         return {
-            "weight": draw(rng, (d, 3 * width), fan_in=d, fan_out=width),  # q, k and v are three layers
+            "weight": draw(
+                self.weight_initializer, rng, (d, 3 * width), fan_in=d, fan_out=width
+            ),  # q, k and v are three layers
             "bias": zeros(rng, (1, 3 * width)),
-            "output_weight": draw(rng, (width, d)),
+            "output_weight": draw(self.weight_initializer, rng, (width, d)),
             "output_bias": zeros(rng, (1, d)),
-        }, input_shape
+        }, output_shape
 
     def forward(self, params, x):
         xp = namespace(x)

@@ -26,11 +26,11 @@ from xpnet.random import uniform_bits
 class _Augmentation(Layer):
     """A random layer on images that is the identity at inference."""
 
-    random = True
+    needs_key = True
 
-    def init(self, rng, input_shape):
+    def output_shape(self, input_shape):
         require_image(self, input_shape)
-        return {}, input_shape
+        return input_shape
 
     def __call__(self, params, x):
         return x
@@ -64,11 +64,11 @@ class RandomShift(_Augmentation):
             rule = f"{name} must be a number of pixels, an integer from 0, or a share of the image, a float in [0, 1)"
             require(fits, rule, f"{name}={value!r}")
 
-    def init(self, rng, input_shape):
-        super().init(rng, input_shape)
+    def output_shape(self, input_shape):
+        super().output_shape(input_shape)
         inside = all(self._reach(r, n) < n for r, n in zip((self.height, self.width), input_shape, strict=False))
         require(inside, "A shift must be smaller than the image", f"{self} of samples of shape {input_shape}")
-        return {}, input_shape
+        return input_shape
 
     def forward(self, params, x, *, key):
         h, w = x.shape[1:3]
@@ -113,15 +113,15 @@ class RandomCrop(_Augmentation):
     def __post_init__(self):
         set_counts(self, "height", "width")
 
-    def init(self, rng, input_shape):
-        super().init(rng, input_shape)
+    def output_shape(self, input_shape):
+        super().output_shape(input_shape)
         h, w, channels = input_shape
         if h < self.height or w < self.width:
             raise ValueError(
                 f"A crop of {self.height} x {self.width} does not fit into images of {h} x {w}. "
                 f"Put ZeroPadding2D before it. Received: samples of shape {input_shape}"
             )
-        return {}, (self.height, self.width, channels)
+        return self.height, self.width, channels
 
     def forward(self, params, x, *, key):
         h, w = x.shape[1:3]

@@ -1,14 +1,20 @@
-"""The layer protocol: a layer is a frozen set of settings whose forward pass returns its own backward pass."""
+"""The layer protocol: a layer is a frozen set of settings whose forward pass returns its own backward pass.
+
+A layer that holds layers is a `Container`. `walk` visits all of them, and everything that looks into a network goes by it.
+"""
 
 from __future__ import annotations
 
-import math
-from contextvars import ContextVar
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
-from xpnet.tree import Array, Tree, leaves
+from xpnet.tree import Array, Tree, from_leaves, join, leaves, named_leaves
 
 Shape = tuple[int, ...]  # of one sample: the batch axis is left out
 
@@ -20,19 +26,21 @@ class Layer:
     out as the same tree. So it is thread-safe, it can be traced by a compiler, and one layer may appear in many
     networks.
 
-    Some kinds of layer need more, and say so in a class attribute:
+    Some layers need more, and say so in a class attribute:
 
-    - ``random = True`` (dropout): `forward` takes a keyword `key`, see `xpnet.random`;
-    - ``running = True`` (batch normalization): `init` returns its running statistics as a third value, `forward` and the
-      call take them as a keyword `statistics`, and `forward` returns the new ones as a third value;
+    - ``needs_key = True`` (dropout): `forward` takes a keyword `key`, see `xpnet.random`;
+    - ``has_statistics = True`` (batch normalization): `init` returns its running statistics as a third value, `forward` and
+      the call take them as a keyword `statistics`, and `forward` returns the new ones as a third value;
     - ``integer_input = True`` (embedding): x is integers, `check_input` looks at their values, `backward` gives None for dx;
-    - ``batch_first = True`` (reshaping): the batch must be the first axis, so no axis of parameter sets can come before it.
+    - ``needs_leading_batch = True`` (reshaping): the batch must be the first axis, so no axis of parameter sets can come
+      before it.
     """
 
-    random: ClassVar[bool] = False
-    running: ClassVar[bool] = False
-    integer_input: ClassVar[bool] = False  # is input used as integers (token numbers) and not made floating point?
-    batch_first: ClassVar[bool] = False  # must the batch be the first axis? Else parameter sets may have one before it
+    needs_key: ClassVar[bool] = False
+    has_statistics: ClassVar[bool] = False
+    integer_input: ClassVar[bool] = False
+    needs_leading_batch: ClassVar[bool] = False
+    has_frozen: ClassVar[bool] = False  # are there parameters that do not train?
 
     def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple:
         """Draw initial parameters.
@@ -49,7 +57,15 @@ class Layer:
         output_shape : tuple of int
             Of one sample.
         """
-        return {}, input_shape
+        known = type(self).output_shape is not Layer.output_shape
+        return {}, self.output_shape(input_shape) if known else input_shape
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The shape of one sample's output; ValueError where the layer cannot take such samples.
+
+        A layer that overrides `init` alone is asked by drawing its parameters. Override this too where they are many.
+        """
+        return self.init(np.random.default_rng(0), input_shape)[1]
 
     def forward(self, params: Tree, x: Array, **extra: Any) -> tuple:
         """The training pass.
@@ -69,24 +85,156 @@ class Layer:
     def check_input(self, x: Array) -> None:
         """Raise ValueError unless the layer takes these values; called once for a data set, when the layer comes first."""
 
+    def frozen(self) -> Layer:
+        """The layer that computes in this one's place where its parameters do not train, see `xpnet.layers.Frozen`."""
+        return self
+
     def __call__(self, params: Tree, x: Array) -> Array:
         """Inference: the output alone, no activation kept."""
         return self.forward(params, x)[0]
 
 
+class Container(Layer):
+    """A layer that holds layers.
+
+    Parameters, statistics and gradients are trees of the form of `children`, with each child's tree in its place: a tuple for a
+    tuple of layers, a dict for a dict of layers, the child's own tree for a single layer. So `children` also names the layers:
+    the path of a layer, such as ``"2.0"``, is where its parameters stand.
+
+    A container of one's own is a frozen dataclass with layers among its fields; it defines `output_shape` and `forward`, which
+    calls each child by `xpnet.layers.base.forward`. Override `input_shapes` where not every child takes the container's input.
+    """
+
+    @property
+    def children(self) -> Tree:
+        """The layers inside, a tree. By default a dict of the fields that are layers."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in values.items() if isinstance(value, Layer)}
+
+    def with_children(self, children: Tree) -> Container:
+        """The same container of other layers, a tree of the same form."""
+        return replace(self, **children)  # type: ignore[type-var]
+
+    @property
+    def entrances(self) -> list[Layer]:
+        """The children that take the container's own input."""
+        return leaves(self.children)
+
+    @property
+    def exits(self) -> list[Layer]:
+        """The children whose outputs are the container's output, perhaps joined; empty if it is computed from them."""
+        return []
+
+    # What a container needs is what its layers need; said once, for the training step asks often
+
+    @cached_property
+    def needs_key(self) -> bool:  # type: ignore[override]
+        return any(child.needs_key for child in leaves(self.children))
+
+    @cached_property
+    def has_statistics(self) -> bool:  # type: ignore[override]
+        return any(child.has_statistics for child in leaves(self.children))
+
+    @cached_property
+    def integer_input(self) -> bool:  # type: ignore[override]
+        return any(child.integer_input for child in self.entrances)
+
+    @cached_property
+    def needs_leading_batch(self) -> bool:  # type: ignore[override]
+        return any(child.needs_leading_batch for child in leaves(self.children))
+
+    @cached_property
+    def has_frozen(self) -> bool:  # type: ignore[override]
+        return any(child.has_frozen for child in leaves(self.children))
+
+    def check_input(self, x: Array) -> None:
+        for child in self.entrances:
+            child.check_input(x)
+
+    @abstractmethod
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The shape of one sample's output; ValueError where a child cannot take such samples, with the child's place."""
+        raise NotImplementedError
+
+    def input_shapes(self, input_shape: Shape) -> list[Shape]:
+        """What each child takes, in the order of ``leaves(children)``; by default the container's own input."""
+        return [input_shape] * len(leaves(self.children))
+
+    def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:
+        """Parameters, output shape and statistics; each child draws from a generator of its own."""
+        output_shape, named = self.output_shape(input_shape), list(named_leaves(self.children))
+        params, statistics = [], []
+        for (name, child), child_rng, shape in zip(
+            named, rng.spawn(len(named)), self.input_shapes(input_shape), strict=True
+        ):
+            with self.place_of(name, child):
+                child_params, _, child_statistics = init(child, child_rng, shape)
+            params.append(child_params)
+            statistics.append(child_statistics)
+        return from_leaves(self.children, params), output_shape, from_leaves(self.children, statistics)
+
+    @contextmanager
+    def place_of(self, name: Any, child: Layer) -> Iterator[None]:
+        """Errors inside begin with the child's place."""
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"{self.child_kind} {name}, {type(child).__name__}: {error}") from error
+
+    child_kind: ClassVar[str] = "Layer"
+    freezes: ClassVar[bool] = False  # does what is inside keep its parameters?
+
+
+@dataclass(frozen=True)
+class Wrapper(Container):
+    """A container of one layer, which stands at the container's own place: its parameters and statistics are the layer's."""
+
+    layer: Layer
+
+    @property
+    def children(self):
+        return self.layer
+
+    def with_children(self, children):
+        return replace(self, layer=children)
+
+    @property
+    def exits(self):
+        return [self.layer]
+
+    def init(self, rng, input_shape):
+        output_shape, (shape,) = self.output_shape(input_shape), self.input_shapes(input_shape)
+        params, _, statistics = init(self.layer, rng, shape)
+        return params, output_shape, statistics
+
+    def output_shape(self, input_shape):
+        return output_shape(self.layer, input_shape)
+
+    def __call__(self, params, x, *, statistics=None):
+        return infer(self.layer, params, x, statistics)
+
+
+def walk(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
+    """(path, layer) of a layer and of all that it holds, outer before inner."""
+    yield path, layer
+    if isinstance(layer, Container):
+        for name, child in named_leaves(layer.children):
+            yield from walk(child, join(path, name))
+
+
 def forward(layer: Layer, params: Tree, x: Array, key: Array | None, statistics: Tree) -> tuple:
     """`layer.forward` with just what the layer declares -> output, backward, new statistics."""
-    if layer.running:
+    if layer.has_statistics:
         _require_statistics(layer, statistics)
-        extra: dict[str, Any] = {"key": key} if layer.random else {}
+        extra: dict[str, Any] = {"key": key} if layer.needs_key else {}
         return layer.forward(params, x, statistics=statistics, **extra)
-    y, backward = layer.forward(params, x, key=key) if layer.random else layer.forward(params, x)
-    return y, backward, statistics
+    result = layer.forward(params, x, key=key) if layer.needs_key else layer.forward(params, x)
+    return result[0], result[1], statistics
 
 
 def infer(layer: Layer, params: Tree, x: Array, statistics: Tree) -> Array:
     """``layer(params, x)``, with the running statistics if the layer has any."""
-    if layer.running:
+    if layer.has_statistics:
         _require_statistics(layer, statistics)
         return layer(params, x, statistics=statistics)  # type: ignore[call-arg]
     return layer(params, x)
@@ -102,43 +250,42 @@ def _require_statistics(layer: Layer, statistics: Tree) -> None:
 
 def init(layer: Layer, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:
     """`layer.init` -> parameters, output shape, statistics (an empty tree if the layer has none)."""
-    if getattr(layer, "activation", None) is not None:
-        raise ValueError("A layer with activation=... stands for two layers: put it into a Sequential.")
+    require_one_layer(layer)
     require_one_output(input_shape)
     result = layer.init(rng, input_shape)
     if not (isinstance(result, tuple) and len(result) in (2, 3) and isinstance(result[1], (tuple, list))):
         raise TypeError(
-            f"{type(layer).__name__}: init must return parameters, output_shape and, with running = True, statistics; "
+            f"{type(layer).__name__}: init must return parameters, output_shape and, with has_statistics = True, statistics; "
             f"output_shape is a tuple, without the batch. Received: {result!r:.200}"
         )
-    params, output_shape, *statistics = result
-    if (records := _initialized.get()) is not None:
-        records.append((layer, params, input_shape, output_shape))
-    return params, output_shape, statistics[0] if statistics else {}
+    return (*result, {}) if len(result) == 2 else result
 
 
-_initialized: ContextVar[list | None] = ContextVar("xpnet_initialized", default=None)
+def output_shape(layer: Layer, input_shape: Shape) -> Shape:
+    """`layer.output_shape`, of a layer that can stand in a network."""
+    require_one_layer(layer)
+    require_one_output(input_shape)
+    if type(layer).output_shape is Layer.output_shape:  # which asks `init`
+        return tuple(init(layer, np.random.default_rng(0), input_shape)[1])
+    return layer.output_shape(input_shape)
 
 
-def init_counted(layer: Layer, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree, int]:
-    """`init`, and about how many multiplications the matrix products of one sample's forward pass take.
+def require_one_layer(layer: Layer) -> None:
+    """Raise if the layer has an activation, which is a layer of its own."""
+    if getattr(layer, "activation", None) is not None:
+        _refuse()
 
-    Each weight is counted once for each position of its layer's input or output, whichever has more: times of a sequence, pixels
-    of an image. Products of two activations, as in attention, are left out.
-    """
-    records: list[tuple[Layer, Tree, Shape, Shape]] = []
-    token = _initialized.set(records)
-    try:
-        result = init(layer, rng, input_shape)
-    finally:
-        _initialized.reset(token)
-    counts: dict[int, int] = {}
-    for inner, params, before, after in records:  # inner layers come before those that hold them
-        weights = [p for p in leaves(params) if np.ndim(p) > 1 and p.size > p.shape[-1] and id(p) not in counts]
-        if weights and not inner.integer_input:
-            positions = max(math.prod(before[:-1]), math.prod(after[:-1]))
-            counts |= {id(p): positions * p.size for p in weights}
-    return *result, sum(counts.values())
+
+def compute_in_container(layer: Layer) -> None:
+    """Let a layer that has an activation refuse to compute by itself, for that would be without the activation."""
+    if layer.activation is not None:  # type: ignore[attr-defined]
+        vars(layer)["forward"] = _refuse  # found before the method of the class; a step pays nothing for it
+
+
+def _refuse(*arguments: Any, **extra: Any) -> None:
+    raise ValueError(
+        "A layer with activation=... stands for two layers, and computes inside a container: put it into a Sequential([...])."
+    )
 
 
 def require_one_output(*shapes: Shape) -> None:

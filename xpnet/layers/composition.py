@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cached_property, reduce
+from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import accumulate, pairwise
 from operator import add
 
 from xpnet.backend import namespace
 from xpnet.checks import is_integer, require
 from xpnet.layers import base
-from xpnet.layers.base import Layer
+from xpnet.layers.base import Container, Layer, Wrapper
 from xpnet.layers.reshaping import Identity
 from xpnet.layers.sequential import Sequential
 from xpnet.random import fold_in
 
 
 @dataclass(frozen=True)
-class _Branches(Layer):
+class _Branches(Container):
     """Applies every branch to the same input and joins their outputs."""
 
     branches: tuple[Layer, ...]
@@ -26,7 +26,7 @@ class _Branches(Layer):
     def __post_init__(self):
         if isinstance(self.branches, (Layer, str)) or not isinstance(self.branches, Iterable):
             raise TypeError(f"{type(self).__name__} takes a list of branches. Received: {self.branches!r}")
-        object.__setattr__(self, "branches", tuple(_one_layer(branch) for branch in self.branches))
+        object.__setattr__(self, "branches", tuple(one_layer(branch) for branch in self.branches))
         if not self.branches:
             raise ValueError(f"{type(self).__name__} takes at least one branch. Received: branches=()")
 
@@ -38,48 +38,35 @@ class _Branches(Layer):
         """The joined output, and the function from its gradient dy to the branches' gradients."""
         raise NotImplementedError
 
-    @cached_property
-    def random(self):
-        return any(branch.random for branch in self.branches)
+    child_kind = "Branch"
 
-    @cached_property
-    def running(self):
-        return any(branch.running for branch in self.branches)
+    @property
+    def children(self):
+        return self.branches
 
-    @cached_property
-    def integer_input(self):
-        return any(branch.integer_input for branch in self.branches)
+    def with_children(self, children):
+        return replace(self, branches=children)
 
-    @cached_property
-    def batch_first(self):
-        return any(branch.batch_first for branch in self.branches)
+    @property
+    def exits(self):
+        return list(self.branches)
 
-    def check_input(self, x):
-        for branch in self.branches:
-            branch.check_input(x)
-
-    def init(self, rng, input_shape):
+    def output_shape(self, input_shape):
         if self.integer_input and not all(branch.integer_input for branch in self.branches):
             raise ValueError(
                 "Either all branches take integers or none. Put Embedding before the branches. "
                 f"Received: {', '.join(type(branch).__name__ for branch in self.branches)}"
             )
-        params, shapes, statistics = [], [], []
-        for i, (branch, branch_rng) in enumerate(zip(self.branches, rng.spawn(len(self.branches)), strict=True)):
-            try:
-                branch_params, shape, branch_statistics = base.init(branch, branch_rng, input_shape)
-            except ValueError as error:
-                raise ValueError(f"Branch {i}, {type(branch).__name__}: {error}") from error
-            params.append(branch_params)
-            shapes.append(shape)
-            statistics.append(branch_statistics)
-        shape = self._join_shapes(shapes)
-        return (tuple(params), shape, tuple(statistics)) if self.running else (tuple(params), shape)
+        shapes = []
+        for i, branch in enumerate(self.branches):
+            with self.place_of(i, branch):
+                shapes.append(base.output_shape(branch, input_shape))
+        return self._join_shapes(shapes)
 
     def forward(self, params, x, *, key=None, statistics=None):
         ys, backwards, new_statistics = [], [], []
         for i, branch in enumerate(self.branches):
-            branch_key = fold_in(key, i) if branch.random else None
+            branch_key = fold_in(key, i) if branch.needs_key else None
             y, branch_backward, new = base.forward(branch, params[i], x, branch_key, statistics and statistics[i])
             ys.append(y)
             backwards.append(branch_backward)
@@ -91,7 +78,7 @@ class _Branches(Layer):
             dxs, grads = zip(*pairs, strict=True)
             return (reduce(add, dxs) if need_dx and not self.integer_input else None), grads
 
-        return (y, backward, tuple(new_statistics)) if self.running else (y, backward)
+        return y, backward, tuple(new_statistics)
 
     def __call__(self, params, x, *, statistics=None):
         ys = [base.infer(f, params[i], x, statistics and statistics[i]) for i, f in enumerate(self.branches)]
@@ -187,7 +174,7 @@ class Concatenate(_Branches):
         `axis` is the batch; the branches' outputs differ in another axis, or lack this one.
     """
 
-    batch_first = True  # type: ignore[assignment]
+    needs_leading_batch = True  # type: ignore[assignment]
 
     axis: int = -1
 
@@ -221,7 +208,7 @@ class Concatenate(_Branches):
 
 
 @dataclass(frozen=True)
-class TimeDistributed(Layer):
+class TimeDistributed(Wrapper):
     """yₜ = f(xₜ) at every position t, with the same parameters,   dxₜ = f'ᵀ dyₜ,   gradients summed over t
 
     x: (batch, time, …), y: (batch, time, …): the batch and time axes are merged, the layer sees (batch · time, …). The
@@ -237,37 +224,23 @@ class TimeDistributed(Layer):
         A sample has no time axis, or nothing behind it.
     """
 
-    layer: Layer
+    needs_leading_batch = True  # type: ignore[assignment]
 
     def __post_init__(self):
-        object.__setattr__(self, "layer", _one_layer(self.layer))
+        object.__setattr__(self, "layer", one_layer(self.layer))
 
-    batch_first = True
-
-    @cached_property
-    def random(self):
-        return self.layer.random
-
-    @cached_property
-    def running(self):
-        return self.layer.running
-
-    @cached_property
-    def integer_input(self):
-        return self.layer.integer_input
-
-    def check_input(self, x):
-        self.layer.check_input(x)
-
-    def init(self, rng, input_shape):
+    def output_shape(self, input_shape):
         if len(input_shape) < 2:
             raise ValueError(
                 "TimeDistributed takes samples of shape (time, …), at least two axes. "
                 f"Received: samples of shape {input_shape}"
             )
-        params, shape, *statistics = self.layer.init(rng, input_shape[1:])
+        shape = base.output_shape(self.layer, input_shape[1:])
         base.require_one_output(shape)
-        return params, (input_shape[0], *shape), *statistics
+        return input_shape[0], *shape
+
+    def input_shapes(self, input_shape):
+        return [input_shape[1:]]
 
     def forward(self, params, x, *, key=None, statistics=None):
         y, layer_backward, new_statistics = base.forward(self.layer, params, _merge(x), key, statistics)
@@ -277,7 +250,7 @@ class TimeDistributed(Layer):
             dx, grads = layer_backward(_merge(dy), need_dx)
             return (None if dx is None else _split(dx, x)), grads
 
-        return (y, backward, new_statistics) if self.running else (y, backward)
+        return y, backward, new_statistics
 
     def __call__(self, params, x, *, statistics=None):
         return _split(base.infer(self.layer, params, _merge(x), statistics), x)
@@ -291,7 +264,7 @@ def _split(y, x):
     return namespace(y).reshape(y, (*x.shape[:2], *y.shape[1:]))
 
 
-def _one_layer(layer: Layer) -> Layer:
+def one_layer(layer: Layer) -> Layer:
     """`layer`, or the `Sequential` it stands for if it has an ``activation=``."""
     if not isinstance(layer, Layer):
         raise TypeError(f"A branch is one layer; put several into Sequential([...]). Received: {layer!r}")

@@ -10,7 +10,7 @@ from typing import ClassVar
 from xpnet import initializers
 from xpnet.backend import device, namespace
 from xpnet.checks import is_integer, require, set_booleans, set_counts
-from xpnet.layers.base import Layer
+from xpnet.layers.base import Layer, compute_in_container
 from xpnet.layers.windows import PerAxis, Window, col2im, crop, im2col, pad, per_axis, require_image
 from xpnet.tree import Array
 
@@ -44,8 +44,9 @@ class _Kernel(Layer):
         if self.filters % self.groups:
             raise ValueError(f"filters must be a multiple of groups={self.groups}. Received: filters={self.filters}")
         initializers.get(self.weight_initializer), initializers.get(self.bias_initializer)
+        compute_in_container(self)
 
-    def init(self, rng, input_shape):
+    def output_shape(self, input_shape):
         require_image(self, input_shape, self.rank)
         *sizes, channels = input_shape
         if channels % self.groups:
@@ -60,14 +61,18 @@ class _Kernel(Layer):
                 f"{error}. {name} takes filters, then kernel_size, and no channels of its input, which come with the data: for "
                 f"{self.kernel_size[0]} filters write {name}({self.kernel_size[0]}, {self.strides[0]})"
             ) from error
-        weight_channels, output_sizes = self._shapes(channels, windows)
+        return (*self._shapes(channels, windows)[1], self.filters)
+
+    def init(self, rng, input_shape):
+        output_shape, (*sizes, channels) = self.output_shape(input_shape), input_shape
+        weight_channels, _ = self._shapes(channels, self._windows(sizes))
         weight_shape = (*self.kernel_size, *weight_channels)
-        taps, draw = math.prod(self.kernel_size), initializers.get(self.weight_initializer)
+        taps = math.prod(self.kernel_size)
         fans = {"fan_in": taps * channels // self.groups, "fan_out": taps * self.filters}
-        params = {"weight": draw(rng, weight_shape, **fans)}
+        params = {"weight": initializers.draw(self.weight_initializer, rng, weight_shape, **fans)}
         if self.use_bias:
-            params["bias"] = initializers.get(self.bias_initializer)(rng, (1, self.filters))
-        return params, (*output_sizes, self.filters)
+            params["bias"] = initializers.draw(self.bias_initializer, rng, (1, self.filters))
+        return params, output_shape
 
     @abstractmethod
     def _windows(self, sizes) -> list[Window]:

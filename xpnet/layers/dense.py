@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from xpnet import initializers
 from xpnet.backend import namespace
 from xpnet.checks import require_no_input_size, set_booleans, set_counts
-from xpnet.layers.base import Layer
+from xpnet.layers.base import Layer, compute_in_container
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,22 @@ class Dense(Layer):
         require_no_input_size("Dense", "activation", self.activation, f"Dense({self.activation})")
         set_booleans(self, "use_bias")
         initializers.get(self.weight_initializer), initializers.get(self.bias_initializer)
+        compute_in_container(self)
 
-    def init(self, rng, input_shape):
+    def output_shape(self, input_shape):
         if len(input_shape) != 1:
             raise ValueError(
                 "Dense takes one row of features for each sample. Put Flatten() before it, or TimeDistributed(Dense(...)) "
                 f"to apply it at every position. Received: samples of shape {input_shape}"
             )
-        params = {"weight": initializers.get(self.weight_initializer)(rng, (*input_shape, self.units))}
+        return (self.units,)
+
+    def init(self, rng, input_shape):
+        output_shape = self.output_shape(input_shape)
+        params = {"weight": initializers.draw(self.weight_initializer, rng, (*input_shape, self.units))}
         if self.use_bias:
-            params["bias"] = initializers.get(self.bias_initializer)(rng, (1, self.units))
-        return params, (self.units,)
+            params["bias"] = initializers.draw(self.bias_initializer, rng, (1, self.units))
+        return params, output_shape
 
     def forward(self, params, x):
         W, b = params["weight"], params.get("bias")

@@ -27,7 +27,7 @@ class Dropout(Layer):
         `rate` is not in [0, 1).
     """
 
-    random = True
+    needs_key = True
 
     rate: float
 

@@ -41,7 +41,7 @@ class Embedding(Layer):
         JAX compute on.)
     """
 
-    batch_first = True
+    needs_leading_batch = True
     integer_input = True
 
     input_dim: int
@@ -56,9 +56,12 @@ class Embedding(Layer):
             is_token = is_integer(self.padding_idx) and 0 <= self.padding_idx < self.input_dim
             require(is_token, f"padding_idx must be in 0 .. {self.input_dim - 1}", f"padding_idx={self.padding_idx!r}")
 
+    def output_shape(self, input_shape):
+        return (*input_shape, self.output_dim)
+
     def init(self, rng, input_shape):
-        weight = initializers.get(self.weight_initializer)(rng, (self.input_dim, self.output_dim))
-        return {"weight": weight}, (*input_shape, self.output_dim)
+        weight = initializers.draw(self.weight_initializer, rng, (self.input_dim, self.output_dim))
+        return {"weight": weight}, self.output_shape(input_shape)
 
     def check_input(self, x):
         xp, rule = namespace(x), f"Embedding takes integer tokens in 0 .. {self.input_dim - 1}."
@@ -115,14 +118,18 @@ class PositionEmbedding(Layer):
         set_counts(self, "max_length")
         initializers.get(self.weight_initializer)
 
-    def init(self, rng, input_shape):
+    def output_shape(self, input_shape):
         if len(input_shape) != 2 or input_shape[0] > self.max_length:
             raise ValueError(
                 f"PositionEmbedding takes sequences of shape (batch, time, d), time <= max_length={self.max_length}. Put "
                 f"Embedding before it, or raise max_length. Received: samples of shape {input_shape}"
             )
-        weight = initializers.get(self.weight_initializer)(rng, (self.max_length, input_shape[1]))
-        return {"weight": weight}, input_shape
+        return input_shape
+
+    def init(self, rng, input_shape):
+        output_shape = self.output_shape(input_shape)
+        weight = initializers.draw(self.weight_initializer, rng, (self.max_length, input_shape[1]))
+        return {"weight": weight}, output_shape
 
     def forward(self, params, x):
         xp = namespace(x)

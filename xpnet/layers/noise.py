@@ -31,7 +31,7 @@ class GaussianNoise(Layer):
         `stddev` is negative or not finite.
     """
 
-    random = True
+    needs_key = True
 
     stddev: float
 
@@ -52,9 +52,9 @@ class GaussianNoise(Layer):
 class _SpatialDropout(Dropout):
     rank: ClassVar[int]  # the axes of a sample, without its channels
 
-    def init(self, rng, input_shape):
+    def output_shape(self, input_shape):
         require_image(self, input_shape, self.rank)
-        return {}, input_shape
+        return input_shape
 
     def forward(self, params, x, *, key):
         one_position = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])

@@ -16,7 +16,23 @@ from xpnet.layers.base import Layer
 
 
 @dataclass(frozen=True)
-class BatchNormalization(Layer):
+class _Normalization(Layer):
+    """A layer with one γ and one β for each channel."""
+
+    def output_shape(self, input_shape):
+        if not input_shape:
+            raise ValueError(
+                "Normalization takes samples whose last axis is the channels. Received: samples of shape ()"
+            )
+        return input_shape
+
+    def init(self, rng, input_shape):
+        row = (1, self.output_shape(input_shape)[-1])
+        return {"scale": Ones()(rng, row), "offset": Zeros()(rng, row)}, input_shape
+
+
+@dataclass(frozen=True)
+class BatchNormalization(_Normalization):
     """y = γ x̂ + β,   x̂ = (x - μ) / σ,   μ = mean x,   σ² = mean (x - μ)² + ε,   means over all axes but the last
 
     dβ = Σ dy,   dγ = Σ dy x̂,   dx = γ/σ (dy - dβ/n - x̂ dγ/n),   n numbers in each mean
@@ -46,7 +62,7 @@ class BatchNormalization(Layer):
         `momentum` or `epsilon` is out of range, `center` or `scale` not True or False.
     """
 
-    running = True
+    has_statistics = True
 
     momentum: float = 0.99
     epsilon: float = 1e-3
@@ -60,7 +76,7 @@ class BatchNormalization(Layer):
         set_booleans(self, "center", "scale")
 
     def init(self, rng, input_shape):
-        row = (1, _channels(input_shape))
+        row = (1, self.output_shape(input_shape)[-1])
         params = {"scale": Ones()(rng, row)} if self.scale else {}
         if self.center:
             params["offset"] = Zeros()(rng, row)
@@ -90,6 +106,9 @@ class BatchNormalization(Layer):
         batch = {"mean": mean, "variance": variance}
         return y, backward, {name: old + (1 - self.momentum) * (batch[name] - old) for name, old in statistics.items()}
 
+    def frozen(self):
+        return _FrozenBatchNormalization(self)
+
     def __call__(self, params, x, *, statistics):
         y = x - _spread(statistics["mean"], x)  # first, or digits are lost where μ is large
         y *= _spread((statistics["variance"] + self.epsilon) ** -0.5 * params.get("scale", 1.0), x)
@@ -99,7 +118,20 @@ class BatchNormalization(Layer):
 
 
 @dataclass(frozen=True)
-class LayerNormalization(Layer):
+class _FrozenBatchNormalization(Layer):
+    """y = γ (x - μ) / σ + β,   dx = γ/σ dy:   μ and σ are the running statistics, so x does not move them"""
+
+    has_statistics = True
+    layer: BatchNormalization
+
+    def forward(self, params, x, *, statistics):
+        slope = (statistics["variance"] + self.layer.epsilon) ** -0.5 * params.get("scale", 1.0)
+        y = self.layer(params, x, statistics=statistics)
+        return y, lambda dy, need_dx=True: (dy * _spread(slope, dy), {}), statistics
+
+
+@dataclass(frozen=True)
+class LayerNormalization(_Normalization):
     """y = γ x̂ + β,   x̂ = (x - μ) / σ,   μ = mean x,   σ² = mean (x - μ)² + ε,   means over the last axis
 
     dx = (dx̂ - mean dx̂ - x̂ mean(dx̂ x̂)) / σ,   dx̂ = γ dy,   dβ = Σ dy,   dγ = Σ dy x̂   (sums over all other axes)
@@ -126,15 +158,12 @@ class LayerNormalization(Layer):
         require_no_input_size(type(self).__name__, "epsilon", self.epsilon, f"{type(self).__name__}()")
         set_numbers(self, "(0, inf)", "epsilon")
 
-    def init(self, rng, input_shape):
-        return _scale_and_offset(rng, _channels(input_shape)), input_shape
-
     def forward(self, params, x):
         return _affine(params, *_standardize(x, self.epsilon))
 
 
 @dataclass(frozen=True)
-class GroupNormalization(Layer):
+class GroupNormalization(_Normalization):
     """y = γ x̂ + β,   x̂ = (x - μ) / σ with one μ and σ for each sample and group of neighboring channels
 
     Forward and backward are those of `LayerNormalization`, the numbers of a group taken as its last axis: (batch, …, c)
@@ -156,7 +185,7 @@ class GroupNormalization(Layer):
         `groups` does not divide the number of channels.
     """
 
-    batch_first = True
+    needs_leading_batch = True
 
     groups: int
     epsilon: float = 1e-3
@@ -166,17 +195,16 @@ class GroupNormalization(Layer):
         require_no_input_size("GroupNormalization", "epsilon", self.epsilon, f"GroupNormalization({self.groups})")
         set_numbers(self, "(0, inf)", "epsilon")
 
-    def init(self, rng, input_shape):
-        channels = _channels(input_shape)
+    def output_shape(self, input_shape):
+        channels = super().output_shape(input_shape)[-1]
         if channels % self.groups:
             raise ValueError(f"groups must divide the number of channels, {channels}. Received: groups={self.groups}")
-        return _scale_and_offset(rng, channels), input_shape
+        return input_shape
 
     def forward(self, params, x):
         normalized, backward = _standardize(self._regroup(x), self.epsilon)
-        return _affine(
-            params, self._ungroup(normalized, x.shape), lambda dy: self._ungroup(backward(self._regroup(dy)), x.shape)
-        )
+        ungroup = self._ungroup
+        return _affine(params, ungroup(normalized, x.shape), lambda dy: ungroup(backward(self._regroup(dy)), x.shape))
 
     def _regroup(self, x):
         xp = namespace(x)
@@ -192,7 +220,7 @@ class GroupNormalization(Layer):
 
 
 @dataclass(frozen=True)
-class RMSNormalization(Layer):
+class RMSNormalization(_Normalization):
     """y = γ x̂,   x̂ = x / r,   r² = mean x² + ε,   mean over the last axis
 
     dγ = Σ dy x̂   (over all axes but the last),   dx = (dx̂ - x̂ mean(dx̂ x̂)) / r,   dx̂ = γ dy
@@ -219,7 +247,7 @@ class RMSNormalization(Layer):
         set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, rng, input_shape):
-        return {"scale": Ones()(rng, (1, _channels(input_shape)))}, input_shape
+        return {"scale": Ones()(rng, (1, self.output_shape(input_shape)[-1]))}, input_shape
 
     def forward(self, params, x):
         return _affine(params, *_divide_by_rms(x, self.epsilon))
@@ -280,13 +308,3 @@ def _channel_sums(x, row):
 def _spread(row, x):
     """`row` repeated to the shape of a sample of x: operators then have long inner loops, 3 times faster on NumPy."""
     return namespace(row).tile(row, (*x.shape[row.ndim - 1 : -1], 1))
-
-
-def _scale_and_offset(rng, channels):
-    return {"scale": Ones()(rng, (1, channels)), "offset": Zeros()(rng, (1, channels))}
-
-
-def _channels(input_shape):
-    if not input_shape:
-        raise ValueError("Normalization takes samples whose last axis is the channels. Received: samples of shape ()")
-    return input_shape[-1]

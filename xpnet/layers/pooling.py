@@ -30,9 +30,9 @@ class _Pooling(Layer):
         object.__setattr__(self, "strides", per_axis("strides", strides, self.rank))
         require_choice("padding", self.padding, "valid", "same")
 
-    def init(self, rng, input_shape):
+    def output_shape(self, input_shape):
         require_image(self, input_shape, self.rank)
-        return {}, (*(window.count for window in self._windows(input_shape[:-1])), input_shape[-1])
+        return (*(window.count for window in self._windows(input_shape[:-1])), input_shape[-1])
 
     def _windows(self, sizes):
         settings = zip(sizes, self.pool_size, self.strides, strict=True)
@@ -146,9 +146,9 @@ class _GlobalPooling(Layer):
 
     rank: ClassVar[int] = 2
 
-    def init(self, rng, input_shape):
+    def output_shape(self, input_shape):
         require_image(self, input_shape, self.rank)
-        return {}, input_shape[-1:]
+        return input_shape[-1:]
 
 
 @dataclass(frozen=True)
@@ -248,10 +248,10 @@ class ZeroPadding2D(Layer):
         require(pairs, rule, f"padding={self.padding!r}")
         object.__setattr__(self, "padding", sides)
 
-    def init(self, rng, input_shape):
+    def output_shape(self, input_shape):
         require_image(self, input_shape)
         height, width = self._windows(input_shape)
-        return {}, (height.padded, width.padded, input_shape[-1])
+        return (height.padded, width.padded, input_shape[-1])
 
     def _windows(self, sizes):
         return [Window(size, 1, 1, 1, *side) for size, side in zip(sizes, self.padding, strict=False)]
@@ -283,10 +283,10 @@ class UpSampling2D(Layer):
     def __post_init__(self):
         object.__setattr__(self, "size", per_axis("size", self.size, 2))
 
-    def init(self, rng, input_shape):
+    def output_shape(self, input_shape):
         require_image(self, input_shape)
         height, width, channels = input_shape
-        return {}, (height * self.size[0], width * self.size[1], channels)
+        return (height * self.size[0], width * self.size[1], channels)
 
     def forward(self, params, x):
         windows = [Window(n * s, s, s) for n, s in zip(x.shape[1:-1], self.size, strict=True)]

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
 from xpnet.checks import require_choice, require_no_input_size, set_booleans, set_counts, set_numbers
-from xpnet.layers.base import Layer
+from xpnet.layers import base
+from xpnet.layers.base import Container, Layer
+from xpnet.layers.mapping import innermost
 from xpnet.special import sigmoid
 from xpnet.tree import Array, Tree
 
@@ -90,20 +93,23 @@ class Recurrent(Layer):
         for initializer in (self.weight_initializer, self.recurrent_initializer, self.bias_initializer):
             initializers.get(initializer)
 
-    def init(self, rng, input_shape):
+    def output_shape(self, input_shape):
         if len(input_shape) != 2:
             raise ValueError(
                 f"{type(self).__name__} takes sequences: an input of shape (batch, time, features). Put Reshape((time, "
                 f"features)) before it, or Embedding for tokens. Received: samples of shape {input_shape}"
             )
-        time, features = input_shape
+        return (input_shape[0], self.units) if self.return_sequences else (self.units,)
+
+    def init(self, rng, input_shape):
+        output_shape, (_, features) = self.output_shape(input_shape), input_shape
         width = len(self._shut) * self.units
         params = {
-            "weight": initializers.get(self.weight_initializer)(rng, (features, width)),
-            "recurrent_weight": initializers.get(self.recurrent_initializer)(rng, (self.units, width)),
-            "bias": initializers.get(self.bias_initializer)(rng, (1, width)),
+            "weight": initializers.draw(self.weight_initializer, rng, (features, width)),
+            "recurrent_weight": initializers.draw(self.recurrent_initializer, rng, (self.units, width)),
+            "bias": initializers.draw(self.bias_initializer, rng, (1, width)),
         }
-        return params, ((time, self.units) if self.return_sequences else (self.units,))
+        return params, output_shape
 
     def _step(self, params: Tree, u: Array, *state: Array) -> tuple:
         """One step -> the new state (a tuple) and its ``backward(*dstate) -> du, dv, the old state's gradient``."""
@@ -297,7 +303,7 @@ class GRU(Recurrent):
 
     def init(self, rng, input_shape):
         params, output_shape = super().init(rng, input_shape)
-        params["recurrent_bias"] = initializers.get(self.bias_initializer)(rng, params["bias"].shape)
+        params["recurrent_bias"] = initializers.draw(self.bias_initializer, rng, params["bias"].shape)
         return params, output_shape
 
     def _step(self, params, u, h_before):
@@ -325,7 +331,7 @@ class GRU(Recurrent):
 
 
 @dataclass(frozen=True)
-class Bidirectional(Layer):
+class Bidirectional(Container):
     """y = concatenate(f(x), f'(x backwards in time)) or their sum:   each output sees what came before and what follows
 
     f' is the same layer with parameters of its own. With ``return_sequences=True`` its outputs are turned back, so that step
@@ -337,51 +343,80 @@ class Bidirectional(Layer):
     ----------
     layer : SimpleRNN, LSTM or GRU
     merge : {"concatenate", "add"}, default "concatenate"
+    backward_layer : SimpleRNN, LSTM or GRU, optional
+        f'; by default a copy of `layer`.
 
     Raises
     ------
     ValueError
-        `layer` is not recurrent, `merge` is not known; a sum would give masked steps another value than `mask_value`.
+        A layer is not recurrent, the two differ in `units` or `return_sequences`, `merge` is not known; a sum would give masked
+        steps another value than `mask_value`.
     """
 
-    layer: Recurrent
+    layer: Layer
     merge: Literal["concatenate", "add"] = "concatenate"
+    backward_layer: Layer | None = None
 
     def __post_init__(self):
-        if not isinstance(self.layer, Recurrent):
-            raise ValueError(f"layer must be recurrent: SimpleRNN, LSTM or GRU. Received: {self.layer!r}")
+        if self.backward_layer is None:
+            object.__setattr__(self, "backward_layer", deepcopy(self.layer))
+        both: Any = [innermost(layer) for layer in self.children.values()]
+        for layer in both:
+            if not isinstance(layer, Recurrent):
+                raise ValueError(f"layer must be recurrent: SimpleRNN, LSTM or GRU. Received: {layer!r}")
+        first = both[0]
         require_choice("merge", self.merge, "concatenate", "add")
-        if self.merge == "add" and self.layer.return_sequences and self.layer.mask_value:
-            raise ValueError(f"A sum keeps no mask_value but 0.0: concatenate. Received: {self.layer.mask_value=}")
+        if any(layer.units != first.units or layer.return_sequences != first.return_sequences for layer in both):
+            raise ValueError(f"Both layers must have the same units and return_sequences. Received: {both}")
+        if self.merge == "add" and first.return_sequences and first.mask_value:
+            raise ValueError(f"A sum keeps no mask_value but 0.0: concatenate. Received: mask_value={first.mask_value}")
+
+    @property
+    def children(self):
+        return {"forwards": self.layer, "backwards": self.backward_layer}
+
+    def with_children(self, children):
+        return replace(self, layer=children["forwards"], backward_layer=children["backwards"])
+
+    def output_shape(self, input_shape):
+        *time, units = base.output_shape(self.layer, input_shape)
+        return (*time, 2 * units if self.merge == "concatenate" else units)
 
     def init(self, rng, input_shape):
-        forwards, output_shape = self.layer.init(rng, input_shape)
-        backwards, _ = self.layer.init(rng, input_shape)
-        if self.merge == "concatenate":
-            output_shape = (*output_shape[:-1], 2 * self.layer.units)
-        return {"forwards": forwards, "backwards": backwards}, output_shape
+        output_shape, params, statistics = self.output_shape(input_shape), {}, {}
+        for name in ("forwards", "backwards"):
+            params[name], _, statistics[name] = base.init(self.children[name], rng, input_shape)
+        return params, output_shape, statistics
 
-    def forward(self, params, x):
+    def forward(self, params, x, *, key=None, statistics=None):
         xp = namespace(x)
-        y, backward = self.layer.forward(params["forwards"], x)
-        flipped, flipped_backward = self.layer.forward(params["backwards"], xp.flip(x, axis=1))
+        passes = []
+        for name, z in (("forwards", x), ("backwards", xp.flip(x, axis=1))):
+            layer_statistics = statistics and statistics[name]
+            passes.append(base.forward(self.children[name], params[name], z, key, layer_statistics))
+        (y, backward, new), (flipped, flipped_backward, new_flipped) = passes
 
         def both_backward(dy, need_dx=True):
-            n = self.layer.units
+            n = y.shape[-1]
             d, d_flipped = (dy, dy) if self.merge == "add" else (dy[..., :n], dy[..., n:])
             dx, grads = backward(d, need_dx)
-            dx_flipped, grads_flipped = flipped_backward(self._turn(d_flipped), need_dx)
+            dx_flipped, grads_flipped = flipped_backward(_turn(d_flipped), need_dx)
             dx = dx + xp.flip(dx_flipped, axis=1) if need_dx else None
             return dx, {"forwards": grads, "backwards": grads_flipped}
 
-        return self._merge(y, self._turn(flipped)), both_backward
+        return self._merge(y, _turn(flipped)), both_backward, {"forwards": new, "backwards": new_flipped}
 
-    def __call__(self, params, x):
-        flipped = self.layer(params["backwards"], namespace(x).flip(x, axis=1))
-        return self._merge(self.layer(params["forwards"], x), self._turn(flipped))
-
-    def _turn(self, y):
-        return namespace(y).flip(y, axis=1) if self.layer.return_sequences else y
+    def __call__(self, params, x, *, statistics=None):
+        y, flipped = (
+            base.infer(self.children[name], params[name], z, statistics and statistics[name])
+            for name, z in (("forwards", x), ("backwards", namespace(x).flip(x, axis=1)))
+        )
+        return self._merge(y, _turn(flipped))
 
     def _merge(self, y, z):
         return y + z if self.merge == "add" else namespace(y).concat([y, z], axis=-1)
+
+
+def _turn(y):
+    """A sequence of outputs backwards in time; a single output stays."""
+    return namespace(y).flip(y, axis=1) if y.ndim == 3 else y

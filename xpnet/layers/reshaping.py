@@ -63,7 +63,7 @@ class Reshape(Layer):
         The shape does not hold as many elements as a sample has.
     """
 
-    batch_first = True
+    needs_leading_batch = True
 
     shape: tuple[int, ...]
 
@@ -73,21 +73,21 @@ class Reshape(Layer):
         require(sizes, "shape must be a tuple of positive sizes, at most one of them -1", f"shape={self.shape!r}")
         object.__setattr__(self, "shape", shape)
 
-    def init(self, rng, input_shape):
-        output_shape, count = self._output_shape(input_shape), math.prod(input_shape)
-        if math.prod(output_shape) != count:
+    def output_shape(self, input_shape):
+        shape, count = self._fitted(input_shape), math.prod(input_shape)
+        if math.prod(shape) != count:
             raise ValueError(
                 f"A sample of shape {input_shape} has {count} elements; {self.shape} holds another number."
             )
-        return {}, output_shape
+        return shape
 
-    def _output_shape(self, input_shape):
+    def _fitted(self, input_shape):
         known = math.prod(n for n in self.shape if n != -1)
         return tuple(math.prod(input_shape) // known if n == -1 else n for n in self.shape)
 
     def forward(self, params, x):
         reshape = namespace(x).reshape
-        y = reshape(x, (x.shape[0], *self._output_shape(x.shape[1:])))
+        y = reshape(x, (x.shape[0], *self._fitted(x.shape[1:])))
         return y, lambda dy, need_dx=True: (reshape(dy, x.shape), {})
 
 
@@ -106,8 +106,8 @@ class ChannelsLast(Layer):
     (batch, height, width, channels).
     """
 
-    def init(self, rng, input_shape):
-        return {}, (*input_shape[1:], input_shape[0])
+    def output_shape(self, input_shape):
+        return (*input_shape[1:], input_shape[0])
 
     def forward(self, params, x):
         moveaxis = namespace(x).moveaxis

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
-from xpnet.layers import base
+from xpnet.layers import base, parameters
 from xpnet.layers.activations import Activation
-from xpnet.layers.base import Layer
+from xpnet.layers.base import Container, Layer
 from xpnet.random import fold_in
 from xpnet.tree import leaves
 
 
 @dataclass(frozen=True)
-class Sequential(Layer):
+class Sequential(Container):
     """y = fₙ(… f₂(f₁(x))),   dx = f₁'ᵀ(f₂'ᵀ(… fₙ'ᵀ dy)): each backward takes the gradient that the next layer returned.
 
-    Parameters are the tuple of the layers' parameters. A `Sequential` is a layer, so it nests. A layer object with parameters
-    may stand in a network once, since each place has parameters of its own; one without, such as a `ReLU` or `Dropout`, as
-    often as wanted (each place draws its own mask). `Model.build` looks at this.
+    Parameters are the tuple of the layers' parameters. A `Sequential` is a layer, so it nests.
+
+    A layer object that stands in the network more than once has one set of parameters, whose gradient is the sum over its
+    places ("tied weights"). The places may lie in different containers. The first holds the parameters; the trees of the others
+    are empty. Running statistics are shared likewise, and move once a step, to the mean of what the places saw. Without
+    parameters, as in `ReLU` or `Dropout`, there is nothing to share; each `Dropout` draws its own mask.
 
     Parameters
     ----------
@@ -30,75 +32,93 @@ class Sequential(Layer):
     ------
     TypeError
         Anything but one list of layers is given.
+    ValueError
+        One layer object is frozen at one place and not at another; its places need parameters of different shapes.
     """
 
     layers: tuple[Layer, ...]
+    links: tuple[tuple[str, str], ...] = field(init=False, repr=False)  # (later, first) places of a shared layer
 
     def __init__(self, layers: Iterable[Layer], *others: Layer):
         if others or isinstance(layers, Layer) or not isinstance(layers, Iterable):
             received = "several arguments" if others else repr(layers)
             raise TypeError(f"Layers come in one list: Sequential([Dense(10), ReLU()]). Received: {received}")
         object.__setattr__(self, "layers", tuple(part for layer in layers for part in _split_activation(layer)))
+        object.__setattr__(self, "links", parameters.links(self))
 
-    @cached_property
-    def random(self):
-        return any(layer.random for layer in self.layers)
+    @property
+    def children(self):
+        return self.layers
 
-    @cached_property
-    def running(self):
-        return any(layer.running for layer in self.layers)
+    def with_children(self, children):
+        return type(self)(children)
 
-    @cached_property
-    def integer_input(self):
-        return bool(self.layers) and self.layers[0].integer_input
+    @property
+    def entrances(self):
+        return list(self.layers[:1])
 
-    @cached_property
-    def batch_first(self):
-        return any(layer.batch_first for layer in self.layers)
+    @property
+    def exits(self):
+        return list(self.layers[-1:])
 
-    def init(self, rng, input_shape):
-        params, statistics, shape = [], [], input_shape
-        for i, (layer, layer_rng) in enumerate(zip(self.layers, rng.spawn(len(self.layers)), strict=True)):
-            try:
+    def output_shape(self, input_shape):
+        return self._shapes(input_shape)[-1]
+
+    def input_shapes(self, input_shape):
+        return self._shapes(input_shape)[:-1]
+
+    def _shapes(self, input_shape):
+        """Of the input and of what each layer makes of it."""
+        shapes = [input_shape]
+        for i, layer in enumerate(self.layers):
+            with self.place_of(i, layer):
                 if layer.integer_input and i > 0:
                     raise ValueError("It takes integers, which the first layer alone is given: put it first.")
-                layer_params, shape, layer_statistics = base.init(layer, layer_rng, shape)
-            except ValueError as error:
-                raise ValueError(f"Layer {i}, {type(layer).__name__}: {error}") from error
-            params.append(layer_params)
-            statistics.append(layer_statistics)
-        return (tuple(params), shape, tuple(statistics)) if self.running else (tuple(params), shape)
+                shapes.append(base.output_shape(layer, shapes[-1]))
+        return shapes
 
-    def check_input(self, x):
-        if self.layers:
-            self.layers[0].check_input(x)
+    def init(self, rng, input_shape):
+        params, shape, statistics = super().init(rng, input_shape)
+        parameters.require_one_form(self.links, params)
+        return parameters.empty(params, self.links), shape, parameters.empty(statistics, self.links)
 
     def forward(self, params, x, *, key=None, statistics=None):
+        if self.links:
+            params, statistics = self.filled(params), self.filled(statistics)
         y, backwards, new_statistics = x, [], []
         for i, layer in enumerate(self.layers):
-            layer_key = fold_in(key, i) if layer.random else None
+            layer_key = fold_in(key, i) if layer.needs_key else None
             y, layer_backward, new = base.forward(layer, params[i], y, layer_key, statistics and statistics[i])
             backwards.append(layer_backward)
             new_statistics.append(new)
 
         def backward(dy, need_dx=True):
-            grads = list(params)  # below the first layer with parameters the trees are empty: their own gradients
-            lowest = 0 if need_dx else next((i for i, tree in enumerate(params) if leaves(tree)), len(params))
+            grads = list(params)  # below the first layer that trains the trees are empty: their own gradients
+            lowest = 0 if need_dx else next((i for i, tree in enumerate(params) if self._trains(i, tree)), len(params))
             for i in reversed(range(lowest, len(params))):
                 dy, grads[i] = backwards[i](dy, need_dx or i > lowest)
-            return dy if need_dx else None, tuple(grads)
+            if self.has_frozen:
+                grads[:lowest] = [{} if leaves(tree) else tree for tree in grads[:lowest]]
+            summed = parameters.add(tuple(grads), self.links) if self.links else tuple(grads)
+            return dy if need_dx else None, summed
 
-        return (y, backward, tuple(new_statistics)) if self.running else (y, backward)
+        if self.links and self.has_statistics:
+            return y, backward, parameters.add(tuple(new_statistics), self.links, mean=True)
+        return y, backward, tuple(new_statistics)
 
     def __call__(self, params, x, *, statistics=None):
+        if self.links:
+            params, statistics = self.filled(params), self.filled(statistics)
         for i, layer in enumerate(self.layers):
             x = base.infer(layer, params[i], x, statistics and statistics[i])
         return x
 
+    def _trains(self, i, tree):
+        return leaves(parameters.trainable(self.layers[i], tree) if self.has_frozen else tree)
 
-def inside(layer: Layer) -> tuple[Layer, ...]:
-    """The layers of a `Sequential`, the branches of an `Add`; of any other layer nothing."""
-    return layer.layers if isinstance(layer, Sequential) else getattr(layer, "branches", ())
+    def filled(self, tree):
+        """A tree of parameters or statistics with those of shared layers at all of their places."""
+        return parameters.fill(tree, self.links) if tree else tree
 
 
 def _split_activation(layer: Layer) -> tuple[Layer, ...]:
@@ -108,8 +128,6 @@ def _split_activation(layer: Layer) -> tuple[Layer, ...]:
     activation = getattr(layer, "activation", None)
     if activation is None:
         return (layer,)
-    if "_parts" not in vars(
-        layer
-    ):  # once: an object that is used twice stays one, and is refused when a model is built
+    if "_parts" not in vars(layer):  # once: an object that is used twice stays one, and shares its parameters
         vars(layer)["_parts"] = replace(layer, activation=None), Activation(activation)  # type: ignore[type-var]
     return vars(layer)["_parts"]

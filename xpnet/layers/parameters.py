@@ -1,0 +1,98 @@
+"""Which parameters a network holds, and which of them train.
+
+A layer object that stands in a network more than once has one set of parameters (tied weights). A link is (later, first), two
+paths of one layer object. The first place holds the parameters; at the others the tree is empty. It is filled before the
+forward pass, and the gradients of all places are added after the backward pass.
+
+The parameters of a frozen layer stand in the tree like others; their gradients and what the optimizer keeps are empty trees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import add as plus
+
+from xpnet.layers.base import Container, Layer, walk
+from xpnet.tree import Tree, join, leaves, map_leaves, named_leaves, subtree, with_subtree
+
+Links = tuple[tuple[str, str], ...]
+
+
+def links(network: Layer) -> Links:
+    """Of all layers inside that may have parameters or statistics."""
+    return tuple(_links(network, "", {}, False))
+
+
+def _links(layer: Layer, path: str, first: dict[int, tuple[str, bool]], frozen: bool) -> Iterator[tuple[str, str]]:
+    if id(layer) in first:
+        first_path, first_frozen = first[id(layer)]
+        if frozen != first_frozen:
+            raise ValueError(
+                f"One layer object has one set of parameters, which trains or does not: freeze it at both places, or make two "
+                f"layers. Received: the same {type(layer).__name__} at {first_path} and {path}, frozen at "
+                f"{path if frozen else first_path} alone"
+            )
+        yield path, first_path
+    elif any(type(inner).init is not Layer.init for _, inner in walk(layer) if not isinstance(inner, Container)):
+        first[id(layer)] = path, frozen
+        if isinstance(layer, Container):
+            for name, child in named_leaves(layer.children):
+                yield from _links(child, join(path, name), first, frozen or layer.freezes)
+
+
+def require_one_form(links: Links, params: Tree) -> None:
+    """Raise ValueError where the places of one layer need parameters of different shapes."""
+    for later, first in links:
+        forms = [{name: leaf.shape for name, leaf in named_leaves(subtree(params, path))} for path in (first, later)]
+        if forms[1] and forms[0] != forms[1]:
+            raise ValueError(
+                f"Layers {first} and {later} are one layer object, with one set of parameters, so both must take inputs of one "
+                f"width. Make two layers where they are to differ. Received: parameters of shapes {forms[0]} and {forms[1]}"
+            )
+
+
+def empty(tree: Tree, links: Links) -> Tree:
+    """The tree without what stands at later places."""
+    for later, _ in links:
+        tree = with_subtree(tree, later, {})
+    return tree
+
+
+def fill(tree: Tree, links: Links) -> Tree:
+    """The tree with what stands at first places at the later places too."""
+    for later, first in links:
+        tree = with_subtree(tree, later, subtree(tree, first))
+    return tree
+
+
+def add(tree: Tree, links: Links, mean: bool = False) -> Tree:
+    """The tree with the sum, or the mean, over all places at the first, and nothing at the others."""
+    places = dict.fromkeys((first for _, first in links), 1)
+    for later, first in reversed(links):  # what stands inside a shared container is added last
+        if leaves(part := subtree(tree, later)):  # else a Sequential inside has done it
+            tree = with_subtree(tree, first, map_leaves(plus, subtree(tree, first), part))
+            places[first] += 1
+    for first, count in places.items() if mean else ():
+        tree = with_subtree(tree, first, map_leaves(lambda total: total / count, subtree(tree, first)))  # noqa: B023
+    return empty(tree, links)
+
+
+def frozen_paths(network: Layer) -> list[str]:
+    """Where the frozen layers of a network stand that hold parameters of their own; not those inside another."""
+    return list(_frozen_paths(network, "", {later for later, _ in getattr(network, "links", ())}))
+
+
+def _frozen_paths(layer: Layer, path: str, shared: set[str]) -> Iterator[str]:
+    if isinstance(layer, Container) and layer.freezes:
+        yield path
+    elif isinstance(layer, Container):
+        for name, child in named_leaves(layer.children):
+            if (place := join(path, name)) not in shared:
+                yield from _frozen_paths(child, place, shared)
+
+
+def trainable(network: Layer, params: Tree) -> Tree:
+    """The parameters that the optimizer sees: the tree is empty where a layer is frozen."""
+    for path in frozen_paths(network):
+        params = with_subtree(params, path, {})
+    return params
