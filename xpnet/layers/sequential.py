@@ -94,11 +94,11 @@ class Sequential(Container):
 
         def backward(dy, need_dx=True):
             grads = list(params)  # below the first layer that trains the trees are empty: their own gradients
-            lowest = 0 if need_dx else next((i for i, tree in enumerate(params) if self._trains(i, tree)), len(params))
+            if self.has_frozen:
+                grads = [parameters.trainable(layer, tree) for layer, tree in zip(self.layers, params, strict=True)]
+            lowest = 0 if need_dx else next((i for i, tree in enumerate(grads) if leaves(tree)), len(params))
             for i in reversed(range(lowest, len(params))):
                 dy, grads[i] = backwards[i](dy, need_dx or i > lowest)
-            if self.has_frozen:
-                grads[:lowest] = [{} if leaves(tree) else tree for tree in grads[:lowest]]
             summed = parameters.add(tuple(grads), self.links) if self.links else tuple(grads)
             return dy if need_dx else None, summed
 
@@ -112,9 +112,6 @@ class Sequential(Container):
         for i, layer in enumerate(self.layers):
             x = base.infer(layer, params[i], x, statistics and statistics[i])
         return x
-
-    def _trains(self, i, tree):
-        return leaves(parameters.trainable(self.layers[i], tree) if self.has_frozen else tree)
 
     def filled(self, tree):
         """A tree of parameters or statistics with those of shared layers at all of their places."""
