@@ -150,6 +150,7 @@ class Model:
     @optimizer.setter
     def optimizer(self, optimizer: str | Optimizer) -> None:
         chosen = optimizers.get(optimizer)
+        settings.require_paths(self.network, chosen)
         if self._batch_axis and (chosen.clipnorm or chosen.global_clipnorm):
             raise ValueError(
                 "clipnorm and global_clipnorm would take one norm of all networks. Use clipvalue, or one seed at a "

@@ -20,6 +20,7 @@ from xpnet.layers.reshaping import Flatten, Identity, Reshape
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
+from xpnet.optimizers import Optimizer
 from xpnet.progress import check_verbose
 
 PASSING = (Dropout, Flatten, Identity, Reshape)  # layers that leave values what they are
@@ -131,6 +132,14 @@ def layers_at(network: Sequential, paths: Sequence[str]) -> list[Layer]:
         if path not in places:
             raise unknown_name("The layers of this network stand at", path, places)
     return [places[path] for path in paths]
+
+
+def require_paths(network: Sequential, optimizer: Optimizer) -> None:
+    """Raise ValueError unless parameters stand at each path that the optimizer's settings name."""
+    layers_at(network, sorted(optimizer.paths))
+    for later, first in network.links:
+        if named := [path for path in optimizer.paths if f"{path}.".startswith(f"{later}.")]:
+            raise ValueError(f"The layer at {later} is the one at {first}: name that place. Received: {named[0]!r}")
 
 
 def get_metrics(chosen: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metric, ...]:

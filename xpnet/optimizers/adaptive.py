@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from xpnet.backend import device, namespace
 from xpnet.backend.elementwise import map_elements, map_elements_to_trees
 from xpnet.checks import set_numbers
-from xpnet.optimizers.base import Optimizer, zeros
+from xpnet.optimizers.base import Factor, Optimizer, zeros
 from xpnet.tree import leaves, map_leaves
 
 
@@ -104,7 +104,7 @@ class AdamW(Adam):
     """
 
     _: KW_ONLY
-    weight_decay: float = 0.004
+    weight_decay: Factor = 0.004
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import reduce
 
 from xpnet import schedules
 from xpnet.backend import namespace
 from xpnet.backend.elementwise import map_elements
-from xpnet.checks import set_numbers
+from xpnet.checks import number, set_numbers
 from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves, named_leaves
+
+Factor = float | Mapping[str, float] | tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,11 @@ class Optimizer(ABC):
     Parameters
     ----------
     learning_rate : float, Schedule or callable of the step, default 0.01
-    weight_decay : float, default 0.0
+    weight_decay : float or dict of path -> float, default 0.0
         Rate of the decoupled weight decay, multiplied by the learning rate.
-    l1, l2 : float, default 0.0
-        Factors of the penalties.
+    l1, l2 : float or dict of path -> float, default 0.0
+        Factors of the penalties. ``l2={"0": 1e-4, "2.1": 1e-3}`` holds for the layers at these paths, and all inside. Where
+        paths contain each other, the longest holds. Other layers have no penalty.
     clipvalue : float, optional
         Clip each element of a gradient to ±clipvalue.
     clipnorm : float, optional
@@ -49,16 +52,17 @@ class Optimizer(ABC):
 
     learning_rate: float | Callable[[int], float] = 0.01
     _: KW_ONLY
-    weight_decay: float = 0.0
-    l1: float = 0.0
-    l2: float = 0.0
+    weight_decay: Factor = 0.0
+    l1: Factor = 0.0
+    l2: Factor = 0.0
     clipvalue: float | None = None
     clipnorm: float | None = None
     global_clipnorm: float | None = None
 
     def __post_init__(self):
         schedules.get(self.learning_rate)
-        set_numbers(self, "[0, inf)", "weight_decay", "l1", "l2")
+        for name in ("weight_decay", "l1", "l2"):
+            object.__setattr__(self, name, _checked(name, getattr(self, name)))
         limits = [name for name in ("clipvalue", "clipnorm", "global_clipnorm") if getattr(self, name) is not None]
         set_numbers(self, "(0, inf)", *limits)
         if len(limits) > 1:
@@ -84,15 +88,28 @@ class Optimizer(ABC):
             grads = _map_weights(self._add_penalty, grads, params)
         grads = self._clip(grads)
         if self.weight_decay:
-            params = _map_weights(lambda W: W * (1.0 - learning_rate * self.weight_decay), params)
+            params = _map_weights(self._decay(learning_rate), params)
         return self.step(params, grads, state, learning_rate)
 
-    def _add_penalty(self, g, W):
-        if self.l2:
-            g += self.l2 * W
-        if self.l1:
-            g += self.l1 * namespace(W).sign(W)
+    @property
+    def paths(self) -> set[str]:
+        """The paths of layers that its settings name."""
+        factors = (self.weight_decay, self.l1, self.l2)
+        return {path for factor in factors if isinstance(factor, tuple) for path, _ in factor}
+
+    def _add_penalty(self, name, g, W):
+        if l2 := _factor(self.l2, name):
+            g += l2 * W
+        if l1 := _factor(self.l1, name):
+            g += l1 * namespace(W).sign(W)
         return g
+
+    def _decay(self, learning_rate):
+        def decay(name, W):
+            rate = _factor(self.weight_decay, name)
+            return W * (1.0 - learning_rate * rate) if rate else W
+
+        return decay
 
     def _clip(self, grads):
         if self.clipvalue is not None:
@@ -130,9 +147,24 @@ def _limit_norm(arrays, limit):
 
 
 def _map_weights(function, tree, *others):
-    """Apply `function` to the leaves whose name ends in "weight"; return the other leaves unchanged."""
+    """Apply ``function(name, leaf, ...)`` to the leaves whose name ends in "weight"; return the other leaves unchanged."""
     groups = zip(named_leaves(tree), *map(leaves, others), strict=True)
-    return from_leaves(tree, [function(a, *b) if name.endswith("weight") else a for (name, a), *b in groups])
+    return from_leaves(tree, [function(name, a, *b) if name.endswith("weight") else a for (name, a), *b in groups])
+
+
+def _checked(name, factor):
+    """A float, or a dict of path -> float as a tuple of pairs, which can be hashed."""
+    if not isinstance(factor, Mapping | tuple):
+        return number(name, factor, "[0, inf)")
+    return tuple(sorted((path, number(f"{name}[{path!r}]", value, "[0, inf)")) for path, value in dict(factor).items()))
+
+
+def _factor(factor, name):
+    """The factor of the parameter of this name: that of the longest path which leads to it."""
+    if not isinstance(factor, tuple):
+        return factor
+    paths = [(path, value) for path, value in factor if name.startswith(f"{path}.")]
+    return max(paths, key=lambda pair: len(pair[0]))[1] if paths else 0.0
 
 
 def zeros(params):
