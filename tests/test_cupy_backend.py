@@ -9,6 +9,9 @@ import gc
 import importlib
 import pickle
 import sys
+import threading
+import time
+from collections import OrderedDict
 from types import SimpleNamespace
 
 import numpy as np
@@ -459,6 +462,140 @@ def test_data_are_not_kept_alive(cupy):
     gc.collect()
 
     assert pool.used_bytes() == before - 2 * 512  # x and y, a block each
+
+
+def test_callers_on_two_streams(cupy):
+    """What one of them gets, the other's steps do not change, though neither stream waits for the other."""
+    case, plain = small_case(), Case(make_backend("cupy"), SMALL, ROW)
+    rates = [case.batches["learning_rate"] + i for i in range(2)]
+    expected = [
+        plain.backend.scan(
+            plain.step, plain.backend.copy(plain.state), plain.batches | {"learning_rate": rate}, plain.data
+        )
+        for rate in rates
+    ]
+    case.scan()
+    states, streams = (
+        [case.backend.copy(plain.state) for _ in rates],
+        [cupy.cuda.Stream(non_blocking=True) for _ in rates],
+    )
+    cupy.cuda.Device().synchronize()
+    results = []
+    for rate, state, stream in zip(rates, states, streams, strict=True):
+        with stream:
+            results.append(case.backend.scan(case.step, state, case.batches | {"learning_rate": rate}, case.data))
+    for stream in reversed(streams):
+        stream.synchronize()
+
+    assert_equal(results, expected)
+
+
+def test_others_use_the_default_stream_during_a_capture(cupy):
+    """It is not drawn into it: another thread may train another model."""
+    backend, made = make_backend("cupy", graphs=True), []
+
+    def step(state, batch):
+        if graph_scan().stream.is_capturing():
+            thread = threading.Thread(target=lambda: made.append(int((cupy.arange(4) * 2).sum())))
+            thread.start()
+            thread.join()
+        return state + batch["learning_rate"], {"loss": state}
+
+    x = backend.asarray(np.ones((2, 2)))
+    state, _ = backend.scan(step, x, {"index": np.zeros((4, 1), int), "learning_rate": np.ones(4)}, {"x": x})
+
+    assert made == [12]
+    np.testing.assert_array_equal(state.get(), 5)
+
+
+FORMS = {  # of state, row numbers, data: two that one step takes
+    "state": lambda x, i: [(x[0, :], i, x), (x[:, :2], i, x)],
+    "type of the state": lambda x, i: [(x, i, x), (x.astype("float64"), i, x)],
+    "type of the batch": lambda x, i: [(x, i, x), (x, i.astype("int32"), x)],
+    "shape of the data": lambda x, i: [(x, i, x), (x, i, x.reshape(9, 1))],
+    "strides of the data": lambda x, i: [(x, i, x), (x, i, x.T)],
+    "type of the data": lambda x, i: [(x, i, x), (x, i, x.view("int32"))],
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_each_form_has_a_graph_of_its_own(name, cupy):
+    """Also of one step on data at one address."""
+    backend, eager = make_backend("cupy", graphs=True), make_backend("cupy")
+
+    def step(state, batch):
+        x = batch["x"].astype(state.dtype)
+        return state + x[0, 0], {"loss": x[0, -1]}
+
+    x, index = backend.asarray(np.arange(9.0).reshape(3, 3)), np.array([[0], [1], [2], [1]])
+    for state, rows, values in FORMS[name](x, index):
+        arguments = step, state, {"index": rows}, {"x": values}
+        assert_equal(backend.scan(*arguments), eager.scan(*arguments))
+
+
+def test_two_threads_take_turns(cupy):
+    """A step has one set of addresses."""
+    backend, inside = make_backend("cupy", graphs=True), []
+
+    def step(state, batch):
+        inside.append(None)
+        time.sleep(0.05)
+        alone.append(len(inside) == 1)
+        inside.pop()
+        return state + batch["x"][0], {"loss": state}
+
+    x, alone, results = backend.asarray(np.ones((2, 2))), [], []
+    batches = {"index": np.zeros((2, 1), int)}
+    threads = [
+        threading.Thread(target=lambda: results.append(to_numpy(backend.scan(step, x, batches, {"x": x})[0])))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert all(alone)
+    np.testing.assert_array_equal(results, 3)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_rests_during_a_capture(enabled, cupy):
+    """A finalizer may call what CUDA forbids then. Afterwards it is as before."""
+    backend, seen = make_backend("cupy", graphs=True), []
+
+    def step(state, batch):
+        seen.append((graph_scan().stream.is_capturing(), gc.isenabled()))
+        return state, {"loss": state}
+
+    x = backend.asarray(np.ones((2, 2)))
+    was, _ = gc.isenabled(), gc.enable() if enabled else gc.disable()
+    try:
+        backend.scan(step, x, {"index": np.zeros((4, 1), int)}, {"x": x})
+        seen.append(gc.isenabled())
+    finally:
+        (gc.enable if was else gc.disable)()
+
+    assert seen == [(False, enabled)] * 2 + [(True, False), enabled]
+
+
+def test_a_graph_is_not_dropped_while_it_may_run(cupy, monkeypatch):
+    cases = [small_case(optimizer=SGD(0.1, momentum=m)) for m in (0.1, 0.2)]
+    monkeypatch.setattr(sys.modules["xpnet.backend.cuda_graph"], "RECORDINGS", 1)
+    cases[0].scan()
+    asked = []
+
+    class Recordings(OrderedDict):
+        def popitem(self, last=True):
+            asked.append("drop")
+            return super().popitem(last)
+
+    synchronize = cupy.cuda.Stream.synchronize
+    monkeypatch.setattr(cupy.cuda.Stream, "synchronize", lambda stream: (asked.append(stream.ptr), synchronize(stream)))
+    graph_scan().recordings = Recordings(graph_scan().recordings)
+    cases[1].scan()
+
+    assert asked == [graph_scan().stream.ptr, "drop"]
 
 
 def test_the_number_of_graphs_is_bounded(cupy, monkeypatch):

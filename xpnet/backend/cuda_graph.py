@@ -239,14 +239,22 @@ class GraphScan:
                     part = {name: values[start : start + recording.rows] for name, values in batches.items()}
                     with self.stream:
                         recording.run(part, data, self.pool.malloc)
-                        n = steps_in(part)
-                        parts.append(map_leaves(lambda table, n=n: table[:n].copy(), recording.records))
+                    n = steps_in(part)
+                    parts.append(self._copied(map_leaves(lambda table, n=n: table[:n], recording.records)))
+                state = self._copied(recording.state)
             finally:
                 outside.wait_event(self.stream.record())
-            state = map_leaves(lambda x: x.copy(), recording.state)
             if len(parts) == 1:
                 return state, parts[0]
             return state, map_leaves(lambda *values: self.cp.concatenate(values), *parts)
+
+    def _copied(self, tree: Tree) -> Tree:
+        """Copies made on our stream, before the next scan, in memory that the caller's stream allocates and may free."""
+        copies = map_leaves(self.cp.empty_like, tree)
+        with self.stream:
+            for copy, x in zip(leaves(copies), leaves(tree), strict=True):
+                copy[...] = x
+        return copies
 
     def _recording(self, step: Callable, state: Tree, batches: dict, data: dict) -> Recording:
         key = (
@@ -259,6 +267,7 @@ class GraphScan:
             if len(self.recordings) >= RECORDINGS:
                 self.stream.synchronize()  # a graph must not go while it runs
                 self.recordings.popitem(last=False)
-            self.recordings[key] = Recording(self.cp, self.stream, self.array, step, state, batches)
+            with self.stream:  # on which alone its memory is used, and goes to its successor
+                self.recordings[key] = Recording(self.cp, self.stream, self.array, step, state, batches)
         self.recordings.move_to_end(key)
         return self.recordings[key]
