@@ -1,4 +1,4 @@
-"""Files that an example will write, checked before anything is computed: ``parser.add_argument("--json", type=output_file)``."""
+"""Types for output files, which fail before anything is computed: ``parser.add_argument("--json", type=output_file)``."""
 
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -7,26 +7,28 @@ from xpnet.errors import optional_import
 
 
 def output_file(text):
-    """The path, if it can be written; its folder is made."""
+    """Return the path if it can be written, and create its folder."""
     path = Path(text)
     new = not path.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("ab").close()
     except OSError as error:
-        raise ArgumentTypeError(f"cannot write there: {error}") from error
+        raise ArgumentTypeError(f"cannot write the file: {error}") from error
     if new:
         path.unlink()
     return path
 
 
 def picture_file(text):
-    """The same, if matplotlib is installed and knows the kind of file."""
+    """Like `output_file`, and check that matplotlib is installed and supports the file type."""
     try:
         kinds = optional_import("matplotlib.figure", "plot").Figure().canvas.get_supported_filetypes()
     except ImportError as error:
         raise ArgumentTypeError(error) from error
     kind = Path(text).suffix.removeprefix(".").lower()
     if kind not in kinds:
-        raise ArgumentTypeError(f"end its name in one of {', '.join(f'.{kind}' for kind in kinds)}. Received: {text}")
+        raise ArgumentTypeError(
+            f"the name must end in one of {', '.join(f'.{kind}' for kind in kinds)}. Received: {text}"
+        )
     return output_file(text)

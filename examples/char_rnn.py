@@ -1,8 +1,8 @@
 """Predict the next character of Python's language reference: an LSTM and a Transformer block side by side.
 
-The text is the one that ``help("while")`` shows, 465,000 characters that come with Python (``pydoc_data.topics``). Both
-networks read 64 characters and name, at each of them, the one that follows. The loss over log 2 is the number of bits that a
-character costs: log2 of the alphabet for a network that knows nothing, about 5 for one that knows how frequent each is.
+The text, 465,000 characters, comes with Python (``pydoc_data.topics``); ``help("while")`` shows a part of it. Both networks read
+64 characters and predict the next character after each of them. The loss divided by log 2 is the number of bits per character:
+log2 of the alphabet's size for a network that knows nothing, and about 5 for one that knows the characters' frequencies.
 
     python examples/char_rnn.py
 """
@@ -43,7 +43,7 @@ def networks(alphabet):
 
 
 def read_text():
-    """The text as numbers of characters, and the characters; rare ones become "?"."""
+    """Return the text as character numbers, and the list of characters. Rare characters become "?"."""
     text = "\n\n".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
     found, counts = np.unique(list(text), return_counts=True)
     characters = sorted({"?", *found[counts >= 20]})
@@ -52,13 +52,13 @@ def read_text():
 
 
 def windows(tokens):
-    """Rows of LENGTH characters, and of the characters that follow each."""
+    """Return rows of LENGTH characters, and rows of the character that follows each of them."""
     n = (len(tokens) - 1) // LENGTH
     return tokens[: n * LENGTH].reshape(n, LENGTH), tokens[1 : n * LENGTH + 1].reshape(n, LENGTH)
 
 
 def write(model, tokens, characters, count, rng):
-    """Go on from `tokens`, drawing each next character from its predicted probability."""
+    """Continue the text after `tokens`, drawing each character from its predicted probabilities."""
     for _ in range(count):
         p = xpnet.to_numpy(model.predict(tokens[None, -LENGTH:]))[0, -1].astype(float)
         tokens = np.append(tokens, rng.choice(len(p), p=p / p.sum()))
@@ -78,7 +78,7 @@ def parse_arguments():
     parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write bits per character and seconds")
-    parser.add_argument("--quick", action="store_true", help="one epoch on a tenth of the text: a test, not a result")
+    parser.add_argument("--quick", action="store_true", help="one epoch on a tenth of the text, only for testing")
     return parser.parse_args()
 
 
@@ -92,7 +92,9 @@ def main():
     train, validation = windows(tokens[:split]), windows(tokens[split:])
     frequency = np.bincount(tokens[split:], minlength=len(characters)) / (len(tokens) - split)
     entropy = -sum(p * math.log2(p) for p in frequency if p)
-    print(f"{backend}: {len(tokens):,} characters, {len(characters)} different, {entropy:.2f} bits by frequency alone")
+    print(
+        f"{backend}: {len(tokens):,} characters, {len(characters)} different, {entropy:.2f} bits per character from frequencies"
+    )
 
     results = {}
     for name, layers in networks(len(characters)).items():

@@ -7,7 +7,7 @@ from xpnet import Adam, Model, Sequential, schedules
 from xpnet.layers import Dense, Dropout, Flatten, ReLU, Rescaling
 
 epochs, batch_size = 15, 128
-xpnet.set_backend("auto")  # CuPy if there is a GPU, else NumPy
+xpnet.set_backend("auto")  # CuPy on a GPU, else NumPy
 
 try:
     (x_train, y_train), (x_test, y_test) = xpnet.datasets.mnist()

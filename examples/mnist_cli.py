@@ -3,8 +3,8 @@
     python examples/mnist_cli.py
     python examples/mnist_cli.py --backend cupy --plot digits.png --json digits.json
 
-MNIST is taken from --data-dir, from $XPNET_DATA, from the cache, or downloaded. Without all of these ``--dataset auto`` trains
-on the 8x8 digits that come with scikit-learn, and says so.
+MNIST comes from --data-dir, $XPNET_DATA, the cache, or a download. If none of these works, ``--dataset auto`` trains on the 8x8
+digits that come with scikit-learn, and prints a notice.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def parse_arguments():
 
 
 def load(name, data_dir):
-    """The data set and its name."""
+    """Return the name of the data set and the data."""
     if name == "digits":
         return name, xpnet.datasets.digits()
     if name != "auto":
@@ -45,10 +45,8 @@ def load(name, data_dir):
     try:
         return "mnist", xpnet.datasets.mnist(data_dir)
     except xpnet.DatasetError as error:
-        print(f"MNIST is not to be had: {error}")
-        print(
-            "Training on scikit-learn's 8x8 digits instead. These are NOT MNIST, and their accuracy is another figure."
-        )
+        print(f"MNIST is not available: {error}")
+        print("Training on scikit-learn's 8x8 digits instead. These are NOT MNIST; do not compare the accuracies.")
         return "digits", xpnet.datasets.digits()
 
 

@@ -1,10 +1,10 @@
-"""Report A, "Jsneural" (J. L. Silva, Uppsala): softmax regression and a deep network on MNIST, run again.
+"""Reproduce report A, "Jsneural" (J. L. Silva, Uppsala): softmax regression and a deep network on MNIST.
 
     python examples/report_a_jsneural.py --out figures --json report_a.json
     python examples/report_a_jsneural.py --png-folder mnist_png --as-written
 
-The report counts *element-wise* accuracy, over all ten entries of a one-hot row: at an error rate e it is 1 - 2e/10, so
-that 0.990 means 95.0 % of the images. Both are printed. Its weights N(0, 0.01) are drawn here with standard deviation 0.01.
+The report uses *element-wise* accuracy, over all ten entries of a one-hot row. For an error rate e it is 1 - 2e/10, so 0.990
+means 95.0 % of the images. The script prints both. It draws the report's weights N(0, 0.01) with standard deviation 0.01.
 """
 
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ from xpnet.optimizers import Optimizer
 SMALL = Normal(0.01)  # N(0, 0.01) as in randn() * 0.01: a standard deviation, not a variance
 METRICS = ("accuracy", "elementwise_accuracy")
 BATCH_AND_TEST = ("mini-batch", "test set")
-COSTS = [1.647, 1.224, 1.039, 0.905, 0.875, 0.786, 0.685, 0.679, 0.762, 0.636]  # reported, of A2
+COSTS = [1.647, 1.224, 1.039, 0.905, 0.875, 0.786, 0.685, 0.679, 0.762, 0.636]  # reported for A2
 
 
 @dataclass(frozen=True)
 class AsWritten(Optimizer):
-    """W -= lr · 100/60,000 · dW,   b -= lr · db:   dW, a mean over the batch of 100, is taken for one over all 60,000 rows"""
+    """W -= lr · 100/60,000 · dW,   b -= lr · db:   turns dW, a mean over the batch of 100, into the report's sum / 60,000"""
 
     def init(self, params):
         return {}
 
     def step(self, params, grads, state, learning_rate):
-        (p,), (g,) = params, grads  # of the one layer
+        (p,), (g,) = params, grads  # of the only layer
         W = p["weight"] - learning_rate * (100 / 60_000) * g["weight"]
         b = p["bias"] - learning_rate * g["bias"]
         return ({"weight": W, "bias": b},), state
@@ -42,7 +42,7 @@ def main():
     parser = argument_parser(__doc__)
     parser.add_argument("--as-written", action="store_true", help="run A2 with the report's weight gradient as well")
     parser.add_argument("--png-folder", type=Path, metavar="DIR", help="read MNIST from DIR/Train/<digit>/*.png and "
-                        "DIR/Test; they are written first if DIR has none")  # fmt: skip
+                        "DIR/Test; write them first if DIR has none")  # fmt: skip
     parser.add_argument("--record-every", type=int, default=1, metavar="K", help="evaluate the test set every K "
                         "iterations; a divisor of 600 (default: 1, which takes most of the time)")  # fmt: skip
     args = parser.parse_args()
@@ -81,7 +81,7 @@ def label(x):
 
 
 def load(report):
-    """MNIST from its IDX files, or by way of a folder of PNG files, as the report has it."""
+    """Load MNIST from its IDX files, or from a folder of PNG files, as the report does."""
     folder = report.args.png_folder
     if folder is None:
         return mnist(report.args)
@@ -97,8 +97,8 @@ def load(report):
 def softmax_regression(report, train, test):
     report.heading("A2", "softmax regression 784-10, lr 0.8, batch 100, 10 epochs")
     print(
-        "The report divides the gradient of the weights, a sum over the batch of 100, by all 60,000 rows, that of the\n"
-        "bias by 100: its weights learn 600 times more slowly than its bias. --as-written runs that as well."
+        "The report divides the gradient of the weights, a sum over the batch of 100, by all 60,000 rows, and the gradient\n"
+        "of the bias by 100. Its weights learn 600 times more slowly than its bias. --as-written runs this version too."
     )
     optimizers = {"correct": SGD(0.8)}
     if report.args.as_written:
@@ -135,7 +135,7 @@ def softmax_regression(report, train, test):
 
 def deep_network(report, train, test):
     report.heading("A3", "784 - 100 sigmoid - 30 ReLU - 10 softmax, lr 0.3, batch 100, 150 epochs")
-    print("The report's listing runs 5 epochs; so many are evaluated on the test set every iteration.")
+    print("The report's listing runs 5 epochs. These are evaluated on the test set at every iteration.")
     milestones = {2: None, 4: None} if report.args.quick else {5: 0.952, 10: 0.965, 30: 0.975, 150: 0.977}
     listing, *_, last = milestones
 
@@ -157,8 +157,8 @@ def deep_network(report, train, test):
         values = [history[f"val_{metric}"][epochs - 1] for metric in METRICS]
         report.add("A3", f"test accuracy after {epochs} epochs", values[0], reference=reference)
         report.add("A3", f"test accuracy after {epochs} epochs, element-wise", values[1], reported)
-    report.add("A3", f"seconds of the first {listing} epochs, the test set every iteration", seconds, form=".1f")
-    report.add("A3", f"seconds of the epochs up to {last}, the test set every epoch", more_seconds, form=".1f")
+    report.add("A3", f"seconds for the first {listing} epochs, test set at every iteration", seconds, form=".1f")
+    report.add("A3", f"seconds for the epochs up to {last}, test set at every epoch", more_seconds, form=".1f")
     report.save_curves(first, "a3_iterations", "iteration", ("loss", *METRICS), BATCH_AND_TEST)
     report.save_curves(history, "a3_epochs", "epoch", ("loss", *METRICS), ("training", "test set"))
 

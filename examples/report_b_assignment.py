@@ -1,10 +1,10 @@
-"""Report B, hand-in assignment 1 (T. You, Uppsala): softmax regression and networks of two and four layers, run again.
+"""Reproduce report B, hand-in assignment 1 (T. You, Uppsala): softmax regression and networks of two and four layers.
 
     python examples/report_b_assignment.py --out figures --json report_b.json
     python examples/report_b_assignment.py --as-written
 
-The report writes the gradient of the logits as y·p - y; it is p - y. So in its softmax regression the outputs of the wrong
-classes are never pushed down: accuracy sticks below 90 % and the cost climbs. --as-written runs that as well.
+The report uses y·p - y as the gradient of the logits; the correct gradient is p - y. In its softmax regression, the outputs of
+wrong classes are therefore never lowered. The accuracy stalls below 90 %, and the cost rises. --as-written runs this version too.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ SMALL = Normal(0.01)  # the report has N(0, 0.01) to N(0, 0.02), as in randn() *
 
 @dataclass(frozen=True)
 class AsWritten(SoftmaxCrossEntropy):
-    """dz = y p - y,   in place of p - y"""
+    """dz = y p - y instead of p - y"""
 
     def elements(self, y, z):
         l, dz = super().elements(y, z)
@@ -37,10 +37,12 @@ class AsWritten(SoftmaxCrossEntropy):
 def main():
     parser = argument_parser(__doc__)
     parser.add_argument("--as-written", action="store_true", help="run B1 and B2 with the report's gradient as well")
-    parser.add_argument("--iterations", type=int, metavar="N", help="of B1 (default: 3000; the report: 3000 to 5000)")
+    parser.add_argument("--iterations", type=int, metavar="N", help="for B1 (default: 3000; the report: 3000 to 5000)")
     args = parser.parse_args()
     report = Report("B", args)
-    print("The report's gradient of the logits is y p - y in B1 and B2; here it is p - y, except in rows 'as written'.")
+    print(
+        "In B1 and B2, the report's gradient of the logits is y p - y. Only the rows 'as written' use it; others use p - y."
+    )
 
     (images, y_train), (test_images, y_test) = mnist(args)
     train, test = (rows(images), y_train), (rows(test_images), y_test)
@@ -57,7 +59,7 @@ def main():
 
 
 def network(*hidden, initializer=SMALL):
-    """Dense layers with ReLU between them, ten outputs."""
+    """Dense layers with ReLU between them, and ten outputs."""
     layers = []
     for units in hidden:
         layers += [Dense(units, weight_initializer=initializer), ReLU()]
@@ -101,7 +103,7 @@ def mini_batches(report, version, loss, batch_size, reported, train, test):
         model.fit, *train, batch_size=batch_size, epochs=epochs, verbose=0, sample_with_replacement=True,
         validation_data=test, validation_freq=epochs, record_every=5, callbacks=[PrintEvery(10)],
     )  # fmt: skip
-    means = {  # over the iterations recorded in each epoch
+    means = {  # of the iterations recorded in each epoch
         name: np.reshape(values, (epochs, -1)).mean(axis=1).tolist()
         for name, values in history.iterations.items() if name != "step"
     }  # fmt: skip
@@ -121,7 +123,7 @@ def file_name(*parts):
 
 
 def fit(model, report, train, test, record_every=None):
-    """B3 and B4 train alike: batches of 1,500, 50 epochs."""
+    """Train a network of B3 or B4: batches of 1,500, 50 epochs."""
     batch_size, epochs = (150, 3) if report.args.quick else (1500, 50)
     return timed(
         model.fit, *train, batch_size=batch_size, epochs=epochs, verbose=0, validation_data=test,
@@ -154,7 +156,7 @@ def four_layers(report, train, test):
                 at_chance = model if last[-1] < 0.2 else at_chance
             except DivergenceError as error:
                 last.append(f"diverged at step {error.step}, {error.layer}")
-            if model.history.epoch:  # none, if it diverged in the first
+            if model.history.epoch:  # empty if the model diverged in the first epoch
                 histories[f"seed {seed}"] = model.history
                 best.append(max(model.history.history["val_accuracy"]))
         row, figure = f"B4 {units}-{units}-{units}", f"test accuracy, seeds {seeds[0]} to {seeds[-1]}"
@@ -170,7 +172,7 @@ def four_layers(report, train, test):
 
 
 def divergence(report, train, test):
-    report.heading("B4 guard", "100 - 100 - 100 with He's initializer; the rate doubles until a run diverges")
+    report.heading("B4 guard", "100 - 100 - 100 with He's initializer; the learning rate doubles until a run diverges")
     layers = network(100, 100, 100, initializer="he_normal")
     for rate in (0.8, 1.6, 3.2, 6.4, 12.8, 25.6):
         model = classifier(report, layers, SGD(rate))
@@ -181,7 +183,7 @@ def divergence(report, train, test):
             print(f"  lr {rate}: {error}")
             finite = all(np.all(np.isfinite(xpnet.to_numpy(p))) for p in leaves(model.parameters))
             report.add("B4 guard", f"lr {rate}", f"stopped at step {error.step}: {error.layer}")
-            report.add("B4 guard", "are the parameters that it keeps finite?", "yes" if finite else "no")
+            report.add("B4 guard", "are the model's parameters finite?", "yes" if finite else "no")
             break
 
     for remedy, optimizer in {"lr 0.2": SGD(0.2), "lr 0.8, global_clipnorm 1": SGD(0.8, global_clipnorm=1.0)}.items():

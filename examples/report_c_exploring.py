@@ -1,11 +1,11 @@
-"""Report C again: "Exploring neural networks" (A. Rayamajhi, A. Regmi), four initializers compared.
+"""Reproduce report C, "Exploring neural networks" (A. Rayamajhi, A. Regmi), which compares four initializers.
 
     python examples/report_c_exploring.py --out figures --json report_c.json
     python examples/report_c_exploring.py --as-written
 
 784-100 tanh-10, dropout that keeps 0.9, full-batch gradient descent at 0.2, 100 epochs, data from a CSV file of 42,000 rows. The
-report trains each network once. Here each is trained from five seeds, all five at once, and also judged on the other 28,000
-images of MNIST.
+report trains each network once. The script trains each network with five seeds at once, and also evaluates it on the other
+28,000 images of MNIST.
 """
 
 import itertools
@@ -24,30 +24,30 @@ from xpnet.layers.base import Layer
 from xpnet.random import bernoulli
 
 SEEDS = 5
-T95 = 2.776  # 95 % of Student's t with SEEDS - 1 degrees of freedom lie within ± this
+T95 = 2.776  # Student's t with SEEDS - 1 degrees of freedom is within ± this with a probability of 95 %
 
-BOUNDS = {  # of the report's uniform distributions, and its train and test accuracy
+BOUNDS = {  # the bounds of the report's uniform distributions, and its train and test accuracy
     "random": (lambda n_in, n_out: 0.05, 0.8877, 0.9055),
     "LeCun": (lambda n_in, n_out: (1 / n_in) ** 0.5, 0.8889, 0.8930),
     "Xavier": (lambda n_in, n_out: (2 / (n_in + n_out)) ** 0.5, 0.8885, 0.8820),
     "He": (lambda n_in, n_out: (2 / n_in) ** 0.5, 0.88915, 0.8805),
 }
-CURVES = ("training", "test")  # training: with dropout, before each step
+CURVES = ("training", "test")  # the training values include dropout and are taken before each step
 STANDARD = ("lecun_uniform", "glorot_uniform", "he_uniform")
 
-NOTES = """What this report does differently:
-- Its bounds for LeCun, Xavier and He are the standard deviations that these authors ask for. A uniform distribution
-  with that deviation has bounds sqrt(3) times as wide; the second table has those.
-- Its dropout draws one mask a step, the same for all images, and does not divide by 0.9, so that inference sees sums
-  11 % larger than training did. Ours draws each element and divides. --as-written trains with theirs too.
+NOTES = """Differences in the report:
+- Its bounds for LeCun, Xavier and He are the standard deviations that these authors recommend. A uniform distribution
+  with this standard deviation has bounds sqrt(3) times as wide. The second table uses those.
+- Its dropout draws one mask for all images in each step and does not divide by 0.9, so inference sees sums 11 % larger
+  than training. xpnet draws each element and divides. --as-written also trains with the report's dropout.
 - It trains each network once and ranks the four by 2,000 test images, where one standard error is 0.7 points.
-"s.e." below is the standard error of the mean over five seeds. All four initializers of a seed scale the same random
+"s.e." below is the standard error of the mean over five seeds. For each seed, all four initializers scale the same random
 numbers and drop the same units, so their differences are paired."""
 
 
 @dataclass(frozen=True)
 class ReportDropout(Layer):
-    """y = x · mask,   one mask for the whole batch, nothing divided by `keep`"""
+    """y = x · mask,   with one mask for the whole batch and no division by `keep`"""
 
     needs_key = True
 
@@ -62,7 +62,7 @@ class ReportDropout(Layer):
 
 
 def uniform(bound):
-    """What makes a dense layer whose weights are uniform within ±bound(inputs, outputs)."""
+    """Return a function that creates a dense layer with uniform weights within ±bound(inputs, outputs)."""
 
     def dense(n_in, n_out):
         b = bound(n_in, n_out)
@@ -72,7 +72,7 @@ def uniform(bound):
 
 
 def load(args):
-    """The report's data: a CSV file of 42,000 rows, shuffled and split -> train, test, and the images left over."""
+    """Return the report's data, a shuffled CSV file of 42,000 rows, as train and test parts, and the remaining images."""
     (x_train, y_train), (x_test, y_test) = mnist(args)
     images, labels = np.concatenate([x_train, x_test]), np.concatenate([y_train, y_test])
     count, train = (2200, 2000) if args.quick else (42_000, 40_000)
@@ -89,7 +89,7 @@ def load(args):
 
 
 def train(report, name, dense, dropout, data):
-    """Train SEEDS networks at once -> the model, its history, the accuracy of each on each part of the data, seconds."""
+    """Train SEEDS networks at once -> the model, its history, all accuracies on each part of the data, the seconds."""
     (x_train, y_train), test, _ = data
     seeds = range(report.args.seed, report.args.seed + SEEDS)
     network = [dense(784, 100), Tanh(), dropout, dense(100, 10)]
@@ -104,7 +104,7 @@ def train(report, name, dense, dropout, data):
 
 
 def study(report, schemes, dropout, data, text=""):
-    """Train the networks of some schemes; rows for each -> histories, accuracies on unseen images, one model."""
+    """Train the networks of each scheme and add rows -> histories, accuracies on unseen images, the last model."""
     parts = (f"{len(data[0][0]):,} train", f"{len(data[1][0]):,} test", f"{len(data[2][0]):,} unseen")
     histories, unseen = {}, {}
     for name, (dense, *reported) in schemes.items():
@@ -117,12 +117,12 @@ def study(report, schemes, dropout, data, text=""):
 
 
 def mean_and_error(values):
-    """The mean over the seeds, and its standard error."""
+    """Return the mean over the seeds and its standard error."""
     return [float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)]
 
 
 def judge_ranking(report, unseen):
-    """Is each scheme better than the next in the report's ranking? Paired: a seed draws the same numbers for all four."""
+    """Test whether each scheme beats the next in the report's ranking, with paired differences for each seed."""
     names = list(BOUNDS)
     ranking = names[0]
     for better, worse in itertools.pairwise(names):
@@ -131,12 +131,12 @@ def judge_ranking(report, unseen):
         report.add("C", f"{better} - {worse}, paired, unseen, mean and s.e.", [mean, error], told, form="+.2%")
         ranking += f" {'>' if mean > T95 * error else '<' if mean < -T95 * error else '?'} {worse}"
     reported = " > ".join(names)
-    report.add("C", "ranking (?: the seeds do not tell)", ranking, reported)
-    print(f"  The report's ranking {'survives' if ranking == reported else 'does not survive'} {SEEDS} seeds.")
+    report.add("C", "ranking (?: not significant)", ranking, reported)
+    print(f"  The report's ranking {'holds' if ranking == reported else 'does not hold'} with {SEEDS} seeds.")
 
 
 def other_test_sets(report, model, test_size, unseen):
-    """One network on other test sets as small as the report's: what a ranking by one such set is up against."""
+    """Evaluate one network on other test sets of the report's size, which shows the noise of a ranking by one test set."""
     images, labels = unseen
     right = xpnet.to_numpy(model.predict_classes(images))[0] == labels
     sets = right[: len(right) // test_size * test_size].reshape(-1, test_size).mean(axis=1)

@@ -1,9 +1,9 @@
-"""Report E again: "Neural network from scratch" (S. Gandyer, slides), from four people to the ten digits.
+"""Reproduce report E, "Neural network from scratch" (S. Gandyer, slides), from four people to the ten digits.
 
     python examples/report_e_slides.py --out figures --json report_e.json
     python examples/report_e_slides.py --only E5 E6
 
-E1 tells two classes apart with five neurons; E2 and E3 find the zeros of MNIST; E4 to E6 read all ten digits.
+E1 separates two classes with five neurons, E2 and E3 detect the zeros of MNIST, and E4 to E6 classify all ten digits.
 """
 
 import numpy as np
@@ -18,9 +18,9 @@ from xpnet.plotting.figures import new_figure
 
 metrics = optional_import("sklearn.metrics", "sklearn")
 
-NOTES = """The mathematics of this report is right. Two of its conventions differ from the usual ones:
-- The rows of its confusion matrices are predictions; scikit-learn's (and our figures') rows are the truth.
-- Its momentum is a moving average, v = 0.9 v + 0.1 g, w -= lr v. The usual form is v = 0.9 v - lr g, w += v: the
+NOTES = """The mathematics of this report is correct. Two of its conventions are unusual:
+- The rows of its confusion matrices are predictions. In scikit-learn, and in our figures, the rows are the true classes.
+- Its momentum is a moving average, v = 0.9 v + 0.1 g, w -= lr v. The usual form, v = 0.9 v - lr g, w += v, follows the
   same path at a tenth of the learning rate."""
 
 
@@ -48,7 +48,7 @@ def four_people(report):
 
 
 def zero_or_not(report, name, text, layers, reported):
-    """E2 and E3: is it a zero? Gradient descent on all images."""
+    """E2 and E3: zero or not, by gradient descent on all images."""
     report.heading(name, text)
     (x_train, y_train), (x_test, y_test) = mnist(report.args)
     data = (rows(x_train), y_train == 0), (rows(x_test), y_test == 0)
@@ -64,7 +64,7 @@ def zero_or_not(report, name, text, layers, reported):
 
 
 def ten_digits(report):
-    """E4: all ten digits, gradient descent on all images."""
+    """E4: all ten digits, by gradient descent on all images."""
     report.heading("E4", "784-64 sigmoid-10, N(0, 1), all 60,000 images at once, lr 1, 2,000 iterations")
     (x_train, y_train), (x_test, y_test) = mnist(report.args)
     layers = [Dense(64, weight_initializer=Normal(1)), Sigmoid(), Dense(10, weight_initializer=Normal(1))]
@@ -104,7 +104,7 @@ def improved(report):
 
 
 def library_reference(report):
-    """E6: what the report did with a library, for comparison."""
+    """E6: the report's comparison with a library."""
     report.heading("E6", "784-64-64-10 ReLU, pixels/255 - 0.5, Adam, batch 32, 5 epochs")
     (x_train, y_train), (x_test, y_test) = mnist(report.args)
     layers = [Rescaling(1 / 255, -0.5), Flatten(), Dense(64), ReLU(), Dense(64), ReLU(), Dense(10)]
@@ -121,7 +121,7 @@ def library_reference(report):
 
 
 def gradient_descent(args, layers, loss, data):
-    """2,000 steps on all training images at lr 1, the test images after every 20th -> model, history, seconds."""
+    """Take 2,000 steps on all training images at lr 1, with test values at every 20th -> model, history, seconds."""
     (x_train, y_train), test = data
     model = Model(layers, loss, SGD(1.0), metrics=["accuracy"], seed=args.seed)
     iterations = 40 if args.quick else 2000
@@ -133,7 +133,7 @@ def gradient_descent(args, layers, loss, data):
 
 
 def add_digits(report, name, y_test, predicted):
-    """Precision, recall and F1 for each digit, and the confusion matrix."""
+    """Add precision, recall and F1 for each digit, and the confusion matrix."""
     scores = metrics.precision_recall_fscore_support(y_test, predicted, labels=range(10), zero_division=0)
     for score, values in zip(("precision", "recall", "F1"), scores, strict=False):
         report.add(name, f"{score} of 0 to 9", values.tolist(), form=".3f")
@@ -143,7 +143,7 @@ def add_digits(report, name, y_test, predicted):
 
 
 def save_page(report, name, history, per, labels, predicted, class_names=None):
-    """Learning curves beside the confusion matrix of the test images."""
+    """Save learning curves beside the confusion matrix of the test images."""
     figure = new_figure(None, *((11, 5.4) if class_names is None else (9, 3.6)))
     curves, matrix = figure.subplots(1, 2, width_ratios=(1, 1.05))
     plotting.learning_curves(history, "accuracy", ax=curves, per=per, labels=("training", "test"))

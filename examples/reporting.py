@@ -1,4 +1,4 @@
-"""What the report examples share: their arguments, MNIST, and the table of reported and measured figures.
+"""Shared code of the report examples: their arguments, MNIST, and the table of reported and measured figures.
 
 args = argument_parser(__doc__).parse_args()
 report = Report("A", args)                       # sets the backend
@@ -6,7 +6,7 @@ report = Report("A", args)                       # sets the backend
 report.heading("A2", "softmax regression")
 history, seconds = timed(model.fit, rows(x_train), y_train, verbose=2)
 report.add("A2", "test accuracy", accuracy, reported=0.91, seconds=seconds)
-report.save(figure, "a2_curves")                 # DIR/a2_curves.png, if there is --out DIR
+report.save(figure, "a2_curves")                 # writes DIR/a2_curves.png with --out DIR
 report.finish()                                  # prints the table, writes --json FILE
 """
 
@@ -25,28 +25,28 @@ import xpnet
 from xpnet import plotting
 from xpnet.errors import optional_import
 
-optional_import("matplotlib", "plot").use("agg")  # figures go to files: no screen is needed
+optional_import("matplotlib", "plot").use("agg")  # draws to files, without a screen
 plt = optional_import("matplotlib.pyplot", "plot")
 
 QUICK_TRAIN, QUICK_TEST = 3000, 500  # images that --quick keeps
 
 
 def argument_parser(doc):
-    """The arguments of every report example; a script adds its own to the parser."""
+    """Return a parser with the arguments of every report example. Each script adds its own arguments."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", default="numpy", help="numpy, cupy, torch, jax or auto (default: %(default)s)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where MNIST is; else $XPNET_DATA, the cache, a download")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of MNIST; else $XPNET_DATA, the cache, a download")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="DIR", help="save the figures there as PNG")
     parser.add_argument(
-        "--json", type=output_file, metavar="FILE", help="write every figure measured, beside the reported one"
+        "--json", type=output_file, metavar="FILE", help="write every measured figure beside the reported one"
     )
-    parser.add_argument("--quick", action="store_true", help="a few seconds on a few images: a test, not a result")
+    parser.add_argument("--quick", action="store_true", help="a few seconds on a few images, only for testing")
     return parser
 
 
 def mnist(args):
-    """MNIST as ``datasets.mnist`` gives it, ``(x_train, y_train), (x_test, y_test)``; with --quick its beginning."""
+    """Return MNIST as ``(x_train, y_train), (x_test, y_test)``; with --quick only the first images."""
     (x_train, y_train), (x_test, y_test) = xpnet.datasets.mnist(args.data_dir)
     if args.quick:
         return (x_train[:QUICK_TRAIN], y_train[:QUICK_TRAIN]), (x_test[:QUICK_TEST], y_test[:QUICK_TEST])
@@ -54,19 +54,19 @@ def mnist(args):
 
 
 def rows(images):
-    """One row of numbers from 0 to 1 for each image: float32 (n, pixels)."""
+    """Return one row of numbers from 0 to 1 for each image: float32 (n, pixels)."""
     return images.reshape(len(images), -1) / np.float32(255)
 
 
 def timed(function, *arguments, **settings):
-    """``function(...)`` and the seconds it took."""
+    """Return the result of ``function(...)`` and the seconds it took."""
     start = time.perf_counter()
     result = function(*arguments, **settings)
     return result, time.perf_counter() - start
 
 
 class PrintEvery(xpnet.Callback):
-    """A line after every so many epochs and after the first: where ``verbose=2`` would print thousands."""
+    """Print a line after the first epoch and then after every `epochs` epochs. ``verbose=2`` would print thousands."""
 
     def __init__(self, epochs):
         self.epochs = epochs
@@ -82,7 +82,7 @@ class PrintEvery(xpnet.Callback):
 
 @dataclass
 class Row:
-    """One figure: as measured here, as the report gives it, if it does, and as another program got it."""
+    """One figure: the measured value, the report's value, and another program's value, where known."""
 
     experiment: str
     figure: str
@@ -103,12 +103,12 @@ class Report:
     def __init__(self, name, args):
         self.name, self.args, self.rows = name, args, []
         self.backend = xpnet.set_backend(args.backend)
-        print(f"Report {name} on {self.backend}, seed {args.seed}{', quick: not a result' if args.quick else ''}")
+        print(f"Report {name} on {self.backend}, seed {args.seed}{', quick: only for testing' if args.quick else ''}")
         if args.out:
             args.out.mkdir(parents=True, exist_ok=True)
 
     def heading(self, experiment, text):
-        """Say what comes now."""
+        """Print a heading for an experiment."""
         print(f"\n== {experiment}: {text}", flush=True)
 
     def add(self, experiment, figure, measured, reported=None, seconds=None, form=".4f", reference=None):
@@ -117,26 +117,26 @@ class Report:
         Parameters
         ----------
         experiment, figure : str
-            Such as ``"A2"``, ``"test accuracy"``.
+            For example ``"A2"`` and ``"test accuracy"``.
         measured, reported : number, list of numbers, or str; reported may be None
         seconds : float, optional
-            That the training took.
+            The time of the training.
         form : str, default ".4f"
-            How numbers are printed; ``".2%"`` for shares.
+            The format of the numbers, such as ``".2%"``.
         reference : as `reported`
-            What a plain NumPy program without xpnet got in the same setting, if that is known.
+            The result of a plain NumPy program without xpnet in the same setting, if known.
         """
         self.rows.append(Row(experiment, figure, measured, reported, reference, seconds, form))
         if self.args.json:
-            self._write_json()  # at each row, so that a long run that is cut off leaves what it has
+            self._write_json()  # after each row, so that an interrupted run keeps its results
         beside = "" if reported is None else f" (reported: {format_value(reported, form)})"
         print(f"  {figure}: {format_value(measured, form)}{beside}", flush=True)
 
     def save(self, figure, name):
-        """Save a matplotlib figure (or the figure of axes) as DIR/name.png, if there is --out DIR, and close it.
+        """Save a matplotlib figure (or the figure of axes) as DIR/name.png if --out DIR is set, and close it.
 
-        In true color: a palette of 256 colors has too few for a color bar. Its white ground is not transparent, so that black
-        text can be read on a dark page.
+        The file is in true color, because a palette of 256 colors has too few for a color bar. The background is white, not
+        transparent, so that black text is readable on a dark page.
         """
         figure = getattr(figure, "figure", None) or figure
         if self.args.out:
@@ -145,14 +145,14 @@ class Report:
         plt.close(figure)
 
     def save_curves(self, history, name, per="epoch", metrics=("loss", "accuracy"), labels=None, smooth=1):
-        """Save `plotting.learning_curves` of some metrics, side by side; nothing is drawn without --out."""
+        """Save `plotting.learning_curves` of several metrics side by side if --out is set."""
         if self.args.out:
             figure = plt.figure(figsize=(5.2 * len(metrics), 3.4), dpi=150, layout="constrained")
             panels = figure.subplots(1, len(metrics), squeeze=False)[0]
             for ax, metric in zip(panels, metrics, strict=True):
                 plotting.learning_curves(history, metric, ax, per, smooth, labels)
             for ax in panels[:-1]:
-                ax.get_legend().remove()  # all panels have the same
+                ax.get_legend().remove()  # all panels have the same legend
             self.save(figure, name)
 
     def finish(self):
@@ -174,7 +174,7 @@ class Report:
 
 
 def format_value(value, form):
-    """A number in that format, a list with blanks between, words as they are, "" for None."""
+    """Format a number or a list of numbers. Text is unchanged, and None becomes ""."""
     if value is None or isinstance(value, str):
         return value or ""
     if np.ndim(value):
@@ -183,12 +183,12 @@ def format_value(value, form):
 
 
 def shortened(value, form):
-    """The same; of a list of more than five the first and the last."""
+    """Like `format_value`, but show only the first and last entries of a list with more than five."""
     if isinstance(value, list) and len(value) > 5:
         return f"{format_value(value[0], form)} ... {format_value(value[-1], form)}"
     return format_value(value, form)
 
 
 def _plain(value):
-    """NumPy's numbers and arrays as Python's, for JSON."""
+    """Convert NumPy numbers and arrays to Python objects for JSON."""
     return np.asarray(value).tolist()

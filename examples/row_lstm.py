@@ -1,4 +1,4 @@
-"""MNIST read row by row: an LSTM sees 28 rows of 28 pixels, one after the other, and then names the digit.
+"""Train an LSTM that reads MNIST row by row: it sees 28 rows of 28 pixels, one after the other, and then names the digit.
 
 python examples/row_lstm.py
 """
@@ -22,7 +22,7 @@ def parse_arguments():
     parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write settings, accuracy and seconds")
-    parser.add_argument("--quick", action="store_true", help="one epoch on 2,000 images: a test, not a result")
+    parser.add_argument("--quick", action="store_true", help="one epoch on 2,000 images, only for testing")
     return parser.parse_args()
 
 

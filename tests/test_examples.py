@@ -46,9 +46,9 @@ def test_mnist_cli_on_the_small_digits(backend, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--json", "{folder}"], "cannot write there"),
-        (["--json", "{folder}/file/report.json"], "cannot write there"),
-        (["--plot", "{folder}/plot.doc"], r"end its name in one of .*\.png.*Received: .*plot\.doc"),
+        (["--json", "{folder}"], "cannot write the file"),
+        (["--json", "{folder}/file/report.json"], "cannot write the file"),
+        (["--plot", "{folder}/plot.doc"], r"the name must end in one of .*\.png.*Received: .*plot\.doc"),
     ],
 )
 def test_a_file_that_cannot_be_written_is_refused_before_training(arguments, message, tmp_path):

@@ -72,7 +72,7 @@ def test_report_b(tmp_path):
     assert rows["B1 correct, lr 0.03", "test accuracy"]["measured"] > 0.6
     assert rows["B2 as written, batch 15", "test accuracy"]["reported"] == 0.8721
     assert rows["B3", "test accuracy"]["measured"] > 0.75
-    assert rows["B4 guard", "are the parameters that it keeps finite?"]["measured"] == "yes"
+    assert rows["B4 guard", "are the model's parameters finite?"]["measured"] == "yes"
     assert "y p - y" in printed
     assert "Training diverged at step" in printed
     for figure in ("b1_correct_lr_0.01_weights", "b1_as_written_curves", "b2_correct_15_epochs", "b3_iterations"):
