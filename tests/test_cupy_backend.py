@@ -483,8 +483,10 @@ def test_callers_on_two_streams(cupy):
     results = []
     for rate, state, stream in zip(rates, states, streams, strict=True):
         with stream:
-            results.append(case.backend.scan(case.step, state, case.batches | {"learning_rate": rate}, case.data))
-    for stream in reversed(streams):
+            both = case.backend.scan(case.step, state, case.batches | {"learning_rate": rate}, case.data)
+            results.append(map_leaves(lambda x: x * 1.0, both))  # computed later, and what it is computed from is freed
+            del both
+    for stream in (graph_scan().stream, *reversed(streams)):  # as far as each can go without the others
         stream.synchronize()
 
     assert_equal(results, expected)
@@ -683,6 +685,34 @@ def test_an_error_inside_a_capture_closes_it(cupy, monkeypatch, closes):
     assert gc.isenabled()
     np.testing.assert_array_equal(x.get(), 1)
     assert only_recording().graph is None
+
+
+def test_the_caller_waits_for_the_steps_before_an_error(log):
+    """They still read the state and the data, which the caller may free."""
+    backend = make_backend("cupy", graphs=True)
+    x = backend.asarray(np.ones((2, 2)))
+    batches = {"index": np.zeros((4, 1), int), "learning_rate": np.ones(4)}
+    with pytest.raises(RuntimeError, match="capturing"):
+        backend.scan(reads_a_value, x, batches, {"x": x})
+
+    assert log[-1] == ("wait_event", 0)
+
+
+def test_what_varies_lies_as_its_type_wants(cupy):
+    """A GPU refuses to read a number across its boundary."""
+    backend, places = make_backend("cupy", graphs=True), []
+
+    def step(state, batch):
+        places.extend(batch[name].data.ptr % batch[name].itemsize for name in ("narrow", "wide"))
+        return state + batch["wide"][0], {"loss": batch["narrow"]}
+
+    x = backend.asarray(np.zeros(2))
+    batches = {"narrow": np.ones((4, 1), "int8"), "wide": np.arange(4.0)[:, None]}
+    state, records = backend.scan(step, x, batches, {})
+
+    assert places == [0] * 6
+    np.testing.assert_array_equal(state.get(), 6)
+    np.testing.assert_array_equal(records["loss"].get(), 1)
 
 
 def test_an_invalid_capture_is_an_error(cupy, monkeypatch):
