@@ -25,8 +25,8 @@ from tests.test_graph_safety import LOSSES, METRICS, NETWORKS, OPTIMIZERS, ROW, 
 from xpnet import SGD, Adam, Model
 from xpnet.backend import cublas, make_backend, namespace, to_numpy
 from xpnet.backend.base import _namespaces
-from xpnet.backend.cuda_rules import FusedRules
-from xpnet.backend.elementwise import in_one_go, map_elements, map_elements_to_trees
+from xpnet.backend.cuda_kernels import CudaKernels
+from xpnet.backend.fusion import in_one_go, map_elements, map_elements_to_trees
 from xpnet.layers import Dense, Dropout, ReLU
 from xpnet.layers.normalization import BatchNormalization
 from xpnet.tree import leaves, map_leaves
@@ -792,7 +792,7 @@ def test_the_optimizers_kernel_gives_what_many_kernels_give_to_the_last_bit(opti
     results = train(backend)
     assert in_one_go[graph_scan().array if graphs else cupy.ndarray].kernels
     sys.modules["xpnet.backend.cupy"].graph_scan.cache_clear()
-    monkeypatch.setattr(FusedRules, "__call__", lambda self, rule, groups: [rule(*group) for group in groups])
+    monkeypatch.setattr(CudaKernels, "map", lambda self, rule, groups: [rule(*group) for group in groups])
 
     assert_equal(results, train(backend))
 

@@ -18,3 +18,17 @@ def test_all_that_a_step_launches_is_counted():
     assert found["products"] == 5
     assert found["nodes"] == found["kernels"] + 5
     assert found["temporaries"] > found["kernels"] / 2
+
+
+@pytest.mark.parametrize("graphs", [False, True], ids=["eager", "graphs"])
+@pytest.mark.parametrize(
+    ("case", "eager", "graph"),
+    [("W1", 9, 11), ("W2", 23, 25), ("CNN", 38, 40), ("LSTM", 129, 131)],
+    ids=lambda value: str(value),
+)
+def test_a_step_launches_no_more_than_it_did(case, eager, graph, graphs):
+    """Matrix products and copies count as kernels do. Adam needs one kernel more, for its corrections."""
+    limit = graph if graphs else eager
+
+    assert launches.count_step(CASES[case], "SGD", graphs)["nodes"] <= limit
+    assert launches.count_step(CASES[case], "Adam", graphs)["nodes"] <= limit + 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from xpnet.backend import namespace, quiet
+from xpnet.backend.fusion import formula
 from xpnet.tree import Array
 
 # Chebyshev coefficients of (1 + 2u) exp(u²) erfc(u) in s = (u - 3) / (u + 3), u >= 0, after M. Shepherd and J. Laframboise,
@@ -31,6 +32,7 @@ _ERF_IN_FLOAT32 = 7
 
 
 @quiet
+@formula
 def sigmoid(x: Array) -> Array:
     """1 / (1 + e⁻ˣ); where e⁻ˣ overflows, 0 is right."""
     y = namespace(x).exp(-x)
@@ -39,6 +41,7 @@ def sigmoid(x: Array) -> Array:
 
 
 @quiet
+@formula
 def sigmoid_and_exp(x: Array) -> tuple[Array, Array]:
     """σ(x) and e⁻ˣ, from which `complement` makes 1 - σ(x)."""
     e = namespace(x).exp(-x)
@@ -46,6 +49,7 @@ def sigmoid_and_exp(x: Array) -> tuple[Array, Array]:
 
 
 @quiet
+@formula
 def complement(e: Array) -> Array:
     """σ(-x) = 1 - σ(x) from e = e⁻ˣ as 1 / (1 + 1/e), e from 0 to ∞: the difference itself has no digits left for large x."""
     y = 1.0 / e
@@ -53,6 +57,7 @@ def complement(e: Array) -> Array:
     return 1.0 / y
 
 
+@formula
 def sigmoid_factors(x: Array) -> tuple[Array, Array, Array]:
     """a, b with a b = σ(x), and σ(-x): a product t a b keeps its digits where σ(x) alone is below the normal numbers."""
     xp = namespace(x)
@@ -61,6 +66,7 @@ def sigmoid_factors(x: Array) -> tuple[Array, Array, Array]:
     return a, a / total, c / total
 
 
+@formula
 def softplus(x: Array) -> Array:
     """log(1 + eˣ) = max(x, 0) + log(1 + e^-|x|), which cannot overflow."""
     xp = namespace(x)
@@ -68,6 +74,7 @@ def softplus(x: Array) -> Array:
 
 
 @quiet
+@formula
 def tanh_slope(x: Array) -> Array:
     """1 - tanh² x = 4e / (1 + e)²,   e = exp(-2 |x|)"""
     xp = namespace(x)
@@ -93,6 +100,7 @@ def below_maximum(x: Array, axis: int = -1) -> tuple[Array, Array]:
     return xp.where(is_top, 0.0, x - top), is_top
 
 
+@formula
 def softmax(x: Array) -> Array:
     """eˣ / Σ eˣ over the last axis.
 
@@ -105,6 +113,7 @@ def softmax(x: Array) -> Array:
     return y
 
 
+@formula
 def log_softmax(x: Array) -> Array:
     """x - log Σ eˣ over the last axis, infinities as in `softmax`.
 
@@ -118,6 +127,7 @@ def log_softmax(x: Array) -> Array:
     return y
 
 
+@formula
 def erf(x: Array) -> Array:
     """The error function 2/√π ∫₀ˣ exp(-t²) dt."""
     xp = namespace(x)
@@ -129,6 +139,7 @@ def erf(x: Array) -> Array:
     return xp.where(size < 1.0, small, xp.sign(x) * (1.0 - _erfcx(far) * xp.exp(-far * far)))
 
 
+@formula
 def normal_tail(x: Array) -> tuple[Array, Array]:
     """t, e with Φ(-x) = t e and density φ(x) = e / √2π, Φ the normal distribution, for x from 0 to 40.
 

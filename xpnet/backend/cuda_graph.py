@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backend.base import _namespaces
+from xpnet.backend.base import _namespaces, namespace
 from xpnet.backend.cublas import Gemm
-from xpnet.backend.cuda_rules import FusedRules
-from xpnet.backend.elementwise import in_one_go
+from xpnet.backend.cuda_kernels import CudaKernels, Keeper
+from xpnet.backend.fusion import fused, in_one_go
 from xpnet.backend.namespaces import Namespace
 from xpnet.tree import Array, Tree, leaves, map_leaves
 
@@ -35,7 +35,7 @@ WARM_UP = 2  # steps before the capture
 RECORDINGS = 16  # kept at once: the least recently used is dropped
 TABLE_BYTES = 4 << 20  # of the table; a longer scan refills it
 TABLE_ROWS = 4096
-CONCAT_LIMIT = 8  # CuPy joins more arrays by a kernel that reads their addresses from a table it uploads
+JOINED = 64  # arrays, by one kernel
 
 
 def make_array_type(cp: Any, xp: Any, gemm: Gemm) -> type:
@@ -61,16 +61,9 @@ def make_array_type(cp: Any, xp: Any, gemm: Gemm) -> type:
     def concat(arrays, /, *, axis=0):
         if axis is None:
             arrays, axis = [xp.reshape(x, (-1,)) for x in arrays], 0
-        if len(arrays) <= CONCAT_LIMIT:
-            return xp.concat(arrays, axis=axis)
-        shape = list(arrays[0].shape)
-        axis %= len(shape)
-        shape[axis] = sum(x.shape[axis] for x in arrays)
-        joined, start = xp.empty(tuple(shape), dtype=xp.result_type(*arrays)), 0
-        for x in arrays:
-            joined[(slice(None),) * axis + (slice(start, start + x.shape[axis]),)] = x
-            start += x.shape[axis]
-        return joined
+        while len(arrays) > JOINED:
+            arrays = [kernels.concat(arrays[i : i + JOINED], axis) for i in range(0, len(arrays), JOINED)]
+        return kernels.concat(arrays, axis)
 
     def stack(arrays, /, *, axis=0):
         axis %= arrays[0].ndim + 1
@@ -80,7 +73,7 @@ def make_array_type(cp: Any, xp: Any, gemm: Gemm) -> type:
         return convert(x1) @ x2
 
     _namespaces[CapturableArray] = Namespace(xp, convert, concat=concat, stack=stack, matmul=matmul)
-    in_one_go[CapturableArray] = FusedRules(cp, convert)
+    kernels = in_one_go[CapturableArray] = CudaKernels(cp, convert)
     return CapturableArray
 
 
@@ -105,8 +98,10 @@ class Recording:
         )
         self.rows = max(1, min(TABLE_ROWS, TABLE_BYTES // max(self.row.itemsize, 1)))
         self.table = cp.empty((self.rows, self.row.itemsize), dtype="uint8")
+        self.columns = {name: self._column(*field) for name, field in (self.row.fields or {}).items()}
         self.state = map_leaves(lambda x: cp.empty(x.shape, dtype=x.dtype), state)
         self.counter = cp.zeros(1, dtype="int64")
+        self.keep = Keeper(cp, self.counter)
         self.records: Tree = None
         self.runs = 0
         self.graph: Any = None
@@ -137,25 +132,45 @@ class Recording:
 
     def once(self, data: dict[str, Array], scratch: Callable) -> None:
         """One step: look up its row, compute, write record and state back, count."""
-        take, outside = self.cp.take, self.cp.cuda.get_allocator()
+        outside = self.cp.cuda.get_allocator()
         with self.cp.cuda.using_allocator(scratch):
-            row = take(self.table, self.counter, axis=0)[0]
-            batch = {
-                name: row[start : start + part.itemsize].view(part.base).reshape(part.shape)
-                for name, (part, start) in self.row.fields.items()
-            }
-            index = batch.pop("index", None)
-            batch |= data if index is None else {name: take(values, index, axis=0) for name, values in data.items()}
+            now, batch = self._look_up(data)
             state, record = self.step(self.view(self.state), self.view(batch))
             if self.records is None:
                 with self.cp.cuda.using_allocator(outside):
                     self.records = map_leaves(lambda x: self.cp.empty((self.rows, *x.shape), dtype=x.dtype), record)
-            for table, value in zip(leaves(self.records), leaves(record), strict=True):
-                table[self.counter] = value
-            self._store(state)
-            self.counter += 1
+            self.keep(
+                now,
+                list(zip(leaves(self.records), map(self._apart, leaves(record)), strict=True)),
+                self._changed(state),
+            )
 
-    def _store(self, state: Tree) -> None:
+    def _look_up(self, data: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """The number of this step, and its batch."""
+        gathered = data if "index" in self.columns else {}
+        names = [name for name in (*self.columns, *gathered) if name != "index"]
+
+        def rule(counter, *arrays):
+            take = namespace(counter).take
+            named = dict(zip((*self.columns, *gathered), arrays, strict=True))
+            rows = {name: take(named[name], counter, axis=0)[0] for name in self.columns}
+            rows |= {name: take(named[name], rows["index"], axis=0) for name in gathered}
+            return counter + 0, *[rows[name] for name in names]
+
+        now, *rows = fused(rule, self.counter, *self.columns.values(), *gathered.values())
+        return now, data | dict(zip(names, rows, strict=True))
+
+    def _column(self, part: np.dtype, start: int) -> Array:
+        """One field of the table's rows, a view."""
+        strides = self.row.itemsize, *np.empty(part.shape, part.base).strides
+        return self.cp.ndarray((self.rows, *part.shape), part.base, self.table.data + start, strides)
+
+    def _apart(self, x: Array) -> Array:
+        """`x`, copied if it lies where the state is written to."""
+        return x.copy() if any(self.cp.may_share_memory(x, old) for old in leaves(self.state)) else x
+
+    def _changed(self, state: Tree) -> list[tuple[Array, Array]]:
+        """What is to be copied to where: the leaves that were not updated in place."""
         old, changed = leaves(self.state), []
         for kept, new in zip(old, leaves(state), strict=True):
             if new.shape != kept.shape or new.dtype != kept.dtype:
@@ -164,10 +179,8 @@ class Recording:
                     f"{kept.dtype} {kept.shape}"
                 )
             if (new.data.ptr, new.strides) != (kept.data.ptr, kept.strides):  # else it was updated in place
-                shared = any(self.cp.may_share_memory(new, other) for other in old)  # two arrays that change places
-                changed.append((kept, new.copy() if shared else new))
-        for kept, new in changed:
-            kept[...] = new
+                changed.append((kept, self._apart(new)))  # two arrays may change places
+        return changed
 
     def capture(self, data: dict[str, Array], scratch: Callable) -> Any:
         """The graph of one step; nothing is computed."""

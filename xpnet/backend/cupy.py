@@ -12,9 +12,9 @@ import array_api_compat.cupy
 import cupy
 import numpy as np
 
-from xpnet.backend.base import Backend, _namespaces
-from xpnet.backend.cuda_rules import FusedRules
-from xpnet.backend.elementwise import in_one_go
+from xpnet.backend.base import Backend, _namespaces, namespace
+from xpnet.backend.cuda_kernels import COPIES, CudaKernels
+from xpnet.backend.fusion import fused, in_one_go
 from xpnet.backend.indexing import sliding_windows
 from xpnet.backend.namespaces import Namespace
 from xpnet.errors import BackendNotAvailableError, install_command
@@ -41,12 +41,26 @@ def vecdot(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
     return cupy.sum(x1 * x2, axis=axis)
 
 
+kernels = CudaKernels(cupy)
+
+
+def concat(arrays, /, *, axis=0):
+    if axis is None or not 1 < len(arrays) <= COPIES:
+        return array_api_compat.cupy.concat(arrays, axis=axis)  # type: ignore[attr-defined]
+    return kernels.concat(arrays, axis)
+
+
+def stack(arrays, /, *, axis=0):
+    axis %= arrays[0].ndim + 1
+    return concat([cupy.expand_dims(x, axis) for x in arrays], axis=axis)
+
+
 xp = Namespace(
-    array_api_compat.cupy, sign=sign, clip=clip, vecdot=vecdot,
+    array_api_compat.cupy, concat=concat, stack=stack, sign=sign, clip=clip, vecdot=vecdot,
     sliding_windows=functools.partial(sliding_windows, cupy.lib.stride_tricks.as_strided),
 )  # fmt: skip
 _namespaces[cupy.ndarray] = xp
-in_one_go[cupy.ndarray] = FusedRules(cupy)
+in_one_go[cupy.ndarray] = kernels
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,6 +115,15 @@ class CupyBackend(Backend):
 
     def gather(self, x: cupy.ndarray, index: cupy.ndarray) -> cupy.ndarray:
         return cupy.take(x, index, axis=0)
+
+    def rows(self, data, index):
+        if index is None:
+            return data
+
+        def rule(index, *arrays):
+            return tuple([namespace(x).take(x, index, axis=0) for x in arrays])
+
+        return dict(zip(data, fused(rule, index, *data.values()), strict=True))
 
     def call(self, function, *args):
         with self.device:

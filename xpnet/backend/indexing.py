@@ -1,4 +1,4 @@
-"""What array libraries do not do alike: write into a part of an array, and look at it through windows."""
+"""Parts of arrays: writing into them and looking through windows, which libraries do not do alike, and what an index says."""
 
 from __future__ import annotations
 
@@ -23,3 +23,39 @@ def sliding_windows(as_strided: Callable, x: Array, axis: int, size: int, stride
     before, step, after = x.strides[:axis], x.strides[axis], x.strides[axis + 1 :]
     shape = (*x.shape[:axis], places, *x.shape[axis + 1 :], size)
     return as_strided(x, shape, (*before, step * stride, *after, step * dilation))
+
+
+def index_codes(shape: tuple[int, ...], index: Any, counted: bool = False) -> tuple[str, list[int], tuple[int, ...]]:
+    """An index as a letter for each axis, with the sizes that it needs, and the shape of what it gives.
+
+    ``=`` is all of an axis, ``+`` from a start on, ``:`` from a start in steps, ``.`` one place, ``n`` a new axis.
+    With `counted` the sizes include the number of places.
+    """
+    index = index if isinstance(index, tuple) else (index,)
+    missing = len(shape) - sum(part is not None and part is not Ellipsis for part in index)
+    if Ellipsis in [part if part is None or part is Ellipsis else 0 for part in index]:
+        at = next(i for i, part in enumerate(index) if part is Ellipsis)
+        index = (*index[:at], *missing * (slice(None),), *index[at + 1 :])
+    else:
+        index = (*index, *missing * (slice(None),))
+    codes, sizes, result, axis = "", [], [], 0
+    for part in index:
+        if part is None:
+            codes += "n"
+            result.append(1)
+            continue
+        n = shape[axis]
+        axis += 1
+        if isinstance(part, int) and not isinstance(part, bool) and -n <= part < n:
+            codes += "."
+            sizes.append(part % n)
+            continue
+        if not isinstance(part, slice):
+            raise TypeError(f"an index of type {type(part).__name__}")
+        start, stop, step = part.indices(n)
+        count = len(range(start, stop, step))
+        result.append(count)
+        codes += "=" if (start, count) == (0, n) else "+" if step == 1 else ":"
+        sizes += {"=": [], "+": [start], ":": [start, step]}[codes[-1]]
+        sizes += [count] if counted and codes[-1] != "=" else []
+    return codes, sizes, tuple(result)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from xpnet import special
 from xpnet.backend import namespace
+from xpnet.backend.fusion import fused
 from xpnet.checks import require_choice, set_numbers, unknown_name
 from xpnet.layers.base import Layer
 from xpnet.layers.reshaping import Identity
@@ -25,15 +26,15 @@ class ReLU(Layer):
     """
 
     def forward(self, params, x):
-        xp = namespace(x)
-        y = xp.maximum(x, 0.0)
+        y = namespace(x).maximum(x, 0.0)
 
-        def backward(dy, need_dx=True):
-            dx = xp.astype(y > 0, dy.dtype)  # as a factor: a choice by a random mask is 15 times slower on NumPy
+        def gradient(dy, y):
+            # As a factor: a choice by a random mask is 15 times slower on NumPy
+            dx = namespace(y).astype(y > 0, dy.dtype)
             dx *= dy
-            return dx, {}
+            return dx
 
-        return y, backward
+        return y, lambda dy, need_dx=True: (fused(gradient, dy, y), {})
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,15 @@ class LeakyReLU(Layer):
         set_numbers(self, "(-inf, inf)", "negative_slope")
 
     def forward(self, params, x):
-        xp = namespace(x)
-        positive = xp.astype(x > 0, x.dtype)
-        slope = 1.0 - positive
-        slope *= self.negative_slope
-        slope += positive
-        return x * slope, lambda dy, need_dx=True: (dy * slope, {})
+        def value(x):
+            positive = namespace(x).astype(x > 0, x.dtype)
+            slope = 1.0 - positive
+            slope *= self.negative_slope
+            slope += positive
+            return x * slope, slope
+
+        y, slope = fused(value, x)
+        return y, lambda dy, need_dx=True: (dy * slope, {})
 
 
 @dataclass(frozen=True)
@@ -89,13 +93,17 @@ class ELU(Layer):
         set_numbers(self, "(-inf, inf)", "alpha")
 
     def forward(self, params, x):
-        xp = namespace(x)
-        negative = xp.minimum(x, 0.0)
+        def value(x):
+            xp = namespace(x)
+            negative = xp.minimum(x, 0.0)
+            return xp.maximum(x, 0.0) + self.alpha * xp.expm1(negative), negative
 
-        def backward(dy, need_dx=True):
-            return dy * xp.where(x > 0, 1.0, self.alpha * xp.exp(negative)), {}
+        def gradient(dy, x, negative):
+            xp = namespace(x)
+            return dy * xp.where(x > 0, 1.0, self.alpha * xp.exp(negative))
 
-        return xp.maximum(x, 0.0) + self.alpha * xp.expm1(negative), backward
+        y, negative = fused(value, x)
+        return y, lambda dy, need_dx=True: (fused(gradient, dy, x, negative), {})
 
 
 @dataclass(frozen=True)
@@ -140,29 +148,37 @@ class GELU(Layer):
 
 def _gelu(x):
     """y = max(x, 0) - |x| Φ(-|x|): the tail keeps its digits on both sides."""
-    xp = namespace(x)
-    size = xp.minimum(xp.abs(x), 40.0)  # Φ(-40) is 0
-    tail, e = special.normal_tail(size)
 
-    def backward(dy, need_dx=True):
-        positive = xp.astype(x >= 0, x.dtype)
+    def value(x):
+        xp = namespace(x)
+        size = xp.minimum(xp.abs(x), 40.0)  # Φ(-40) is 0
+        tail, e = special.normal_tail(size)
+        return xp.maximum(x, 0.0) - size * tail * e, size, tail, e
+
+    def gradient(dy, x, size, tail, e):
+        positive = namespace(x).astype(x >= 0, x.dtype)
         slope = (tail - size * math.sqrt(0.5 / math.pi)) * e  # of x < 0; 1 - slope of -x
-        return dy * (positive + slope * (1.0 - 2.0 * positive)), {}
+        return dy * (positive + slope * (1.0 - 2.0 * positive))
 
-    return xp.maximum(x, 0.0) - size * tail * e, backward
+    y, *parts = fused(value, x)
+    return y, lambda dy, need_dx=True: (fused(gradient, dy, x, *parts), {})
 
 
 def _gelu_tanh(x):
-    xp = namespace(x)
     c = math.sqrt(8 / math.pi)
-    near = xp.minimum(xp.maximum(x, -30.0), 30.0)  # further out σ(2u) is 0 or 1
-    square = near * near
-    a, b, complement = special.sigmoid_factors(c * (near + 0.044715 * near * square))
 
-    def backward(dy, need_dx=True):
-        return dy * ((1.0 + near * (c + 0.134145 * c * square) * complement) * a * b), {}
+    def value(x):
+        xp = namespace(x)
+        near = xp.minimum(xp.maximum(x, -30.0), 30.0)  # further out σ(2u) is 0 or 1
+        square = near * near
+        a, b, complement = special.sigmoid_factors(c * (near + 0.044715 * near * square))
+        return xp.maximum(x, -30.0) * a * b, near, square, a, b, complement
 
-    return xp.maximum(x, -30.0) * a * b, backward
+    def gradient(dy, near, square, a, b, complement):
+        return dy * ((1.0 + near * (c + 0.134145 * c * square) * complement) * a * b)
+
+    y, *parts = fused(value, x)
+    return y, lambda dy, need_dx=True: (fused(gradient, dy, *parts), {})
 
 
 @dataclass(frozen=True)
@@ -173,14 +189,17 @@ class SiLU(Layer):
     """
 
     def forward(self, params, x):
-        xp = namespace(x)
-        near = xp.minimum(xp.maximum(x, -1000.0), 1000.0)  # further out σ(x) is 0 or 1
-        a, b, complement = special.sigmoid_factors(near)
+        def value(x):
+            xp = namespace(x)
+            near = xp.minimum(xp.maximum(x, -1000.0), 1000.0)  # further out σ(x) is 0 or 1
+            a, b, complement = special.sigmoid_factors(near)
+            return xp.maximum(x, -1000.0) * a * b, near, a, b, complement
 
-        def backward(dy, need_dx=True):
-            return dy * ((1.0 + near * complement) * a * b), {}
+        def gradient(dy, near, a, b, complement):
+            return dy * ((1.0 + near * complement) * a * b)
 
-        return xp.maximum(x, -1000.0) * a * b, backward
+        y, *parts = fused(value, x)
+        return y, lambda dy, need_dx=True: (fused(gradient, dy, *parts), {})
 
 
 @dataclass(frozen=True)
@@ -191,7 +210,10 @@ class Softplus(Layer):
     """
 
     def forward(self, params, x):
-        return special.softplus(x), lambda dy, need_dx=True: (dy * special.sigmoid(x), {})
+        def gradient(dy, x):
+            return dy * special.sigmoid(x)
+
+        return special.softplus(x), lambda dy, need_dx=True: (fused(gradient, dy, x), {})
 
 
 @dataclass(frozen=True)
@@ -201,13 +223,13 @@ class Sigmoid(Layer):
     def forward(self, params, x):
         y, e = special.sigmoid_and_exp(x)
 
-        def backward(dy, need_dx=True):
+        def gradient(dy, y, e):
             dx = special.complement(e)
             dx *= y
             dx *= dy
-            return dx, {}
+            return dx
 
-        return y, backward
+        return y, lambda dy, need_dx=True: (fused(gradient, dy, y, e), {})
 
     def __call__(self, params, x):
         return special.sigmoid(x)
@@ -218,12 +240,12 @@ class Tanh(Layer):
     """y = tanh x,   dx = (1 - tanh² x) dy"""
 
     def forward(self, params, x):
-        def backward(dy, need_dx=True):
+        def gradient(dy, x):
             dx = special.tanh_slope(x)
             dx *= dy
-            return dx, {}
+            return dx
 
-        return namespace(x).tanh(x), backward
+        return namespace(x).tanh(x), lambda dy, need_dx=True: (fused(gradient, dy, x), {})
 
 
 @dataclass(frozen=True)
@@ -234,16 +256,16 @@ class Softmax(Layer):
     """
 
     def forward(self, params, x):
-        xp = namespace(x)
         y = special.softmax(x)
 
-        def backward(dy, need_dx=True):
+        def gradient(dy, y):
             # A number added to all dy changes nothing; with 0 at the largest y the sum is of small terms, and cancels none
+            xp = namespace(y)
             is_top = y == xp.max(y, axis=-1, keepdims=True)
             dy = dy - xp.max(xp.where(is_top, dy, -math.inf), axis=-1, keepdims=True)
-            return y * (dy - xp.sum(y * dy, axis=-1, keepdims=True)), {}
+            return y * (dy - xp.sum(y * dy, axis=-1, keepdims=True))
 
-        return y, backward
+        return y, lambda dy, need_dx=True: (fused(gradient, dy, y), {})
 
 
 @dataclass(frozen=True)
@@ -251,17 +273,17 @@ class LogSoftmax(Layer):
     """y = x - log Σ eˣ,   dx = dy - eʸ Σ dy   (sums over the last axis)"""
 
     def forward(self, params, x):
-        xp = namespace(x)
         y = special.log_softmax(x)
 
-        def backward(dy, need_dx=True):
+        def gradient(dy, y):
+            xp = namespace(y)
             p = xp.exp(y)
             most = p > 0.5  # one at most: there dx = (1 - p) dy - p · the other dy, without the difference
             others, other_dy = (xp.sum(xp.where(most, 0.0, v), axis=-1, keepdims=True) for v in (p, dy))
             total = xp.sum(dy, axis=-1, keepdims=True)
-            return xp.where(most, others * dy - p * other_dy, dy - p * total), {}
+            return xp.where(most, others * dy - p * other_dy, dy - p * total)
 
-        return y, backward
+        return y, lambda dy, need_dx=True: (fused(gradient, dy, y), {})
 
 
 _NAMES = {

@@ -9,6 +9,7 @@ from operator import add
 from typing import ClassVar
 
 from xpnet.backend import device, namespace
+from xpnet.backend.fusion import fused
 from xpnet.checks import is_integer, require, require_choice
 from xpnet.layers.base import Layer
 from xpnet.layers.windows import PerAxis, Window, crop, pad, per_axis, require_image
@@ -80,20 +81,21 @@ class MaxPooling2D(_Pooling):
     """
 
     def _along(self, x, axis, window):
-        xp = namespace(x)
-        parts = window.take(window.pad(x, axis, -math.inf), axis)
-        y = reduce(xp.maximum, parts)
+        def value(*parts):
+            return reduce(namespace(parts[0]).maximum, parts)
 
-        def backward(dy):
+        def gradient(dy, y, *parts):
             shares, rest = [], dy
             for part in parts[:-1]:
-                share = xp.astype(part == y, dy.dtype)
+                share = namespace(y).astype(part == y, dy.dtype)
                 share *= rest
                 rest = rest - share
                 shares.append(share)
             return window.crop(window.add([*shares, rest], axis), axis)
 
-        return y, backward
+        parts = window.take(window.pad(x, axis, -math.inf), axis)
+        y = fused(value, *parts)
+        return y, lambda dy: fused(gradient, dy, y, *parts)
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,10 @@ class AveragePooling2D(_Pooling):
         if window.padded > window.size:
             n = total(xp.ones((window.size, *(1,) * (-1 - axis)), dtype=x.dtype, device=device(x)))
 
-        def backward(dy):
+        def gradient(dy):
             return window.crop(window.add([dy / n] * window.kernel, axis), axis)
 
-        return total(x) / n, backward
+        return fused(lambda x: total(x) / n, x), lambda dy: fused(gradient, dy)
 
 
 @dataclass(frozen=True)
@@ -290,12 +292,15 @@ class UpSampling2D(Layer):
 
     def forward(self, params, x):
         windows = [Window(n * s, s, s) for n, s in zip(x.shape[1:-1], self.size, strict=True)]
-        for axis, window in ((-2, windows[1]), (-3, windows[0])):
-            x = window.add([x] * window.kernel, axis)
 
-        def backward(dy, need_dx=True):
+        def value(x):
+            for axis, window in ((-2, windows[1]), (-3, windows[0])):
+                x = window.add([x] * window.kernel, axis)
+            return x
+
+        def gradient(dy):
             for axis, window in ((-3, windows[0]), (-2, windows[1])):
                 dy = reduce(add, window.take(dy, axis))
-            return dy, {}
+            return dy
 
-        return x, backward
+        return fused(value, x), lambda dy, need_dx=True: (fused(gradient, dy), {})

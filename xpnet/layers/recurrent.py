@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
+from xpnet.backend.fusion import fused
 from xpnet.checks import require_choice, require_no_input_size, set_booleans, set_counts, set_numbers
 from xpnet.layers import base
 from xpnet.layers.base import Container, Layer
@@ -210,15 +211,21 @@ class SimpleRNN(Recurrent):
 
     def _step(self, params, u, h_before):
         R = params["recurrent_weight"]
-        z = h_before @ R
-        z += u
-        h = namespace(u).tanh(z)
 
-        def backward(dh):
+        def value(z, u):
+            z += u
+            return namespace(z).tanh(z)
+
+        def gradient(dh, h):
             dz = 1.0 - h * h
             dz *= dh
+            return dz
+
+        def backward(dh):
+            dz = fused(gradient, dh, h)
             return dz, dz, (dz @ R.mT,)
 
+        h = fused(value, h_before @ R, u)
         return (h,), backward
 
 
@@ -260,26 +267,32 @@ class LSTM(Recurrent):
         return params, output_shape
 
     def _step(self, params, u, h_before, c_before):
-        xp, n = namespace(u), self.units
-        R = params["recurrent_weight"]
-        z = h_before @ R
-        z += u
-        i_f, g, o = sigmoid(z[:, : 2 * n]), xp.tanh(z[:, 2 * n : 3 * n]), sigmoid(z[:, 3 * n :])
-        i, f = i_f[:, :n], i_f[:, n:]
-        written, kept = i * g, f * c_before
-        c = kept + written
-        tanh_c = xp.tanh(c)
-        h = o * tanh_c
+        n, R = self.units, params["recurrent_weight"]
 
-        def backward(dh, dc):
+        def value(z, u, c_before):
+            xp = namespace(z)
+            z += u
+            i_f, g, o = sigmoid(z[:, : 2 * n]), xp.tanh(z[:, 2 * n : 3 * n]), sigmoid(z[:, 3 * n :])
+            i, f = i_f[:, :n], i_f[:, n:]
+            written, kept = i * g, f * c_before
+            c = kept + written
+            tanh_c = xp.tanh(c)
+            return o * tanh_c, c, i, f, g, o, written, kept, tanh_c
+
+        def gradient(dh, dc, h, c_before, i, f, g, o, written, kept, tanh_c):
             dc = dc + dh * (o - h * tanh_c)
             dc_before = dc * f  # its use in dz_f keeps XLA from computing the chain of all dc anew at each step
-            dz = xp.concat(
+            dz = namespace(dh).concat(
                 [dc * (written - written * i), dc_before * (c_before - kept), dc * (i - written * g), dh * (h - h * o)],
                 axis=-1,
             )
+            return dz, dc_before
+
+        def backward(dh, dc):
+            dz, dc_before = fused(gradient, dh, dc, h, c_before, *gates)
             return dz, dz, (dz @ R.mT, dc_before)
 
+        h, c, *gates = fused(value, h_before @ R, u, c_before)
         return (h, c), backward
 
 
@@ -307,26 +320,31 @@ class GRU(Recurrent):
         return params, output_shape
 
     def _step(self, params, u, h_before):
-        xp, n = namespace(u), self.units
-        R = params["recurrent_weight"]
-        v = h_before @ R
-        v += params["recurrent_bias"]
-        z_r = sigmoid(u[:, : 2 * n] + v[:, : 2 * n])
-        z, r = z_r[:, :n], z_r[:, n:]
-        v_n = v[:, 2 * n :]
-        candidate = xp.tanh(u[:, 2 * n :] + r * v_n)
-        change = h_before - candidate
-        h = z * change
-        h += candidate
+        n, R = self.units, params["recurrent_weight"]
 
-        def backward(dh):
-            kept = dh * z
+        def value(v, b, u, h_before):
+            v += b
+            z_r = sigmoid(u[:, : 2 * n] + v[:, : 2 * n])
+            z, r = z_r[:, :n], z_r[:, n:]
+            v_n = v[:, 2 * n :]
+            candidate = namespace(u).tanh(u[:, 2 * n :] + r * v_n)
+            change = h_before - candidate
+            h = z * change
+            h += candidate
+            return h, z, r, v_n, candidate, change
+
+        def gradient(dh, z, r, v_n, candidate, change):
+            xp, kept = namespace(dh), dh * z
             du_n = (dh - kept) * (1.0 - candidate * candidate)
             dv_n = du_n * r
             du_z, du_r = kept * change * (1.0 - z), dv_n * v_n * (1.0 - r)
-            dv = xp.concat([du_z, du_r, dv_n], axis=-1)
-            return xp.concat([du_z, du_r, du_n], axis=-1), dv, (kept + dv @ R.mT,)
+            return xp.concat([du_z, du_r, du_n], axis=-1), xp.concat([du_z, du_r, dv_n], axis=-1), kept
 
+        def backward(dh):
+            du, dv, kept = fused(gradient, dh, *gates)
+            return du, dv, (kept + dv @ R.mT,)
+
+        h, *gates = fused(value, h_before @ R, params["recurrent_bias"], u, h_before)
         return (h,), backward
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xpnet.backend import device, namespace
+from xpnet.backend.fusion import fused
 from xpnet.backend.indexing import slice_add
 from xpnet.checks import count
 from xpnet.layers.base import Layer, Shape
@@ -109,9 +110,13 @@ def along(axis: int, part: slice) -> tuple:
 
 def pad(x: Array, windows: Sequence[Window]) -> Array:
     """Images (..., *sizes, channels) with zeros around them."""
-    for axis, window in enumerate(windows, -1 - len(windows)):
-        x = window.pad(x, axis)
-    return x
+
+    def padded(x):
+        for axis, window in enumerate(windows, -1 - len(windows)):
+            x = window.pad(x, axis)
+        return x
+
+    return x if all(window.padded == window.size for window in windows) else fused(padded, x)
 
 
 def crop(x: Array, windows: Sequence[Window]) -> Array:
@@ -149,11 +154,14 @@ def col2im(dy: Array, W: Array, windows: Sequence[Window]) -> Array:
             return xp.reshape(dy @ W.mT, (*groups, -1, *places, W.shape[-2]))
         return xp.reshape(W @ dy.mT, (*groups, W.shape[-2], -1, *places))
 
+    def add_up(*products):
+        dx = windows[0].add(products, axes[0])
+        for axis, window in zip(axes[1:], windows[1:], strict=True):
+            dx = window.add(_parts(dx, channel, window.kernel), axis)
+        return namespace(dx).moveaxis(dx, channel, -1)
+
     # dy @ W.mT by parts: each fits into the cache, and is added in longer runs than as a slice of the whole
-    dx = windows[0].add([product(part) for part in _parts(W, -2, windows[0].kernel)], axes[0])
-    for axis, window in zip(axes[1:], windows[1:], strict=True):
-        dx = window.add(_parts(dx, channel, window.kernel), axis)
-    return xp.moveaxis(dx, channel, -1)
+    return fused(add_up, *[product(part) for part in _parts(W, -2, windows[0].kernel)])
 
 
 def _parts(x: Array, axis: int, count: int) -> list[Array]:

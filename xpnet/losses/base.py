@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from xpnet.backend import namespace, quiet
+from xpnet.backend.fusion import fused
 from xpnet.checks import require
 from xpnet.tree import Array
 
@@ -52,27 +53,36 @@ class Loss(ABC):
         ValueError
             The shapes do not fit. Values are not looked at, for that would wait for the device: `check` does.
         """
-        xp = namespace(z)
+        if sample_weight is None:
+            l, dz = fused(self._mean, z, y)
+        else:
+            l, dz = fused(self._weighted_mean, z, y, *fused(_with_sum, namespace(z).astype(sample_weight, z.dtype)))
+        return namespace(z).sum(l, axis=(-2, -1)), dz
+
+    def _mean(self, z, y):
+        """The terms of the mean, and their derivatives."""
+        l, dz = self._checked_elements(z, y)
+        weight = 1 / max(l.shape[-2] * l.shape[-1], 1)
+        l *= weight  # both are ours: `elements` made them
+        dz *= weight
+        return l, dz
+
+    def _weighted_mean(self, z, y, w, total):
+        l, dz = self._checked_elements(z, y)
+        batch, units = l.shape[-2:]
+        require(w.shape == (batch,), f"sample_weight must have shape ({batch},)", tuple(w.shape))
+        xp, weight = namespace(z), (w / (units * total))[:, None]
+        counts = weight > 0  # a choice, not a factor: 0 times infinity or NaN is NaN
+        return xp.where(counts, l * weight, 0.0), xp.where(counts, dz * weight, 0.0)
+
+    def _checked_elements(self, z, y):
         parts = self.elements(self.targets(y, z), z)
         if not _are_elements(parts, z):
             raise ValueError(
                 f"{type(self).__name__}.elements must return a tuple of two new arrays: the losses, a row for each of z, and "
                 f"their derivatives by z, of its shape {tuple(z.shape)}. Received: {_form(parts, z)}"
             )
-        l, dz = parts
-        batch, units = l.shape[-2:]
-        if sample_weight is None:
-            weight = 1 / max(batch * units, 1)
-            l *= weight  # both are ours: `elements` made them
-            dz *= weight
-        else:
-            shape = tuple(sample_weight.shape)
-            require(shape == (batch,), f"sample_weight must have shape ({batch},)", shape)
-            w = xp.astype(sample_weight, z.dtype)
-            weight = (w / (units * xp.maximum(xp.sum(w), TINY)))[:, None]
-            counts = weight > 0  # a choice, not a factor: 0 times infinity or NaN is NaN
-            l, dz = xp.where(counts, l * weight, 0.0), xp.where(counts, dz * weight, 0.0)
-        return xp.sum(l, axis=(-2, -1)), dz
+        return parts
 
     @abstractmethod
     def elements(self, y: Array, z: Array) -> tuple[Array, Array]:
@@ -166,6 +176,12 @@ class Loss(ABC):
         fit = self.target_range[0] <= lowest and highest <= self.target_range[1]
         require(fit, rule + f"targets in {list(self.target_range)}. Rescale them or take another loss", values)
         return y, weight
+
+
+def _with_sum(w):
+    """Weights, and what to divide them by."""
+    xp = namespace(w)
+    return w, xp.maximum(xp.sum(w), TINY)
 
 
 def counted(y: Array, weight: Array | None) -> Array:

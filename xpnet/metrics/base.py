@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from functools import reduce
 
 from xpnet.backend import namespace
+from xpnet.backend.fusion import fused
 from xpnet.losses import Loss
 from xpnet.tree import Array
 
@@ -80,6 +81,9 @@ class Metric(ABC):
 
     def state(self, y: Array, z: Array, weight: Array | None = None) -> tuple[Array, ...]:
         """Return the merged terms of a batch. Override it to compute them without the terms of each sample."""
+        return fused(self._state, y, z) if weight is None else fused(self._state, y, z, weight)
+
+    def _state(self, y, z, weight=None):
         terms = self.terms(y, z)
         networks, batch = tuple(z.shape[:-2]), z.shape[-2]
         shapes = [getattr(term, "shape", None) for term in terms] if isinstance(terms, tuple) else []

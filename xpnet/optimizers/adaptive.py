@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
 from xpnet.backend import device, namespace
-from xpnet.backend.elementwise import map_elements, map_elements_to_trees
+from xpnet.backend.fusion import fused, map_elements, map_elements_to_trees
 from xpnet.checks import set_numbers
 from xpnet.optimizers.base import Factor, Optimizer, zeros
 from xpnet.tree import leaves, map_leaves
@@ -57,9 +57,10 @@ class Adam(Optimizer):
         return {"m": zeros(params), "v": zeros(params), "t": t}
 
     def step(self, params, grads, state, learning_rate):
-        t = state["t"] + 1
-        m_rate = learning_rate / _one_minus_power(self.beta_1, t)  # lr m̂ = m_rate m
-        v_scale = 1.0 / _one_minus_power(self.beta_2, t)
+        def corrections(t):
+            t = t + 1
+            m_rate = learning_rate / _one_minus_power(self.beta_1, t)  # lr m̂ = m_rate m
+            return t, m_rate, 1.0 / _one_minus_power(self.beta_2, t)
 
         def rule(p, g, m, v):
             m *= self.beta_1
@@ -72,6 +73,7 @@ class Adam(Optimizer):
             root += self.epsilon
             return p - m_rate * m / root, m, v
 
+        t, m_rate, v_scale = fused(corrections, state["t"])
         params, m, v = map_elements_to_trees(rule, params, grads, state["m"], state["v"])
         return params, {"m": m, "v": v, "t": t}
 

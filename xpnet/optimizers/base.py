@@ -9,7 +9,7 @@ from functools import reduce
 
 from xpnet import schedules
 from xpnet.backend import namespace
-from xpnet.backend.elementwise import map_elements
+from xpnet.backend.fusion import map_elements
 from xpnet.checks import number, set_numbers
 from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves, named_leaves
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xpnet.backend.elementwise import map_elements, map_elements_to_trees
+from xpnet.backend.fusion import map_elements, map_elements_to_trees
 from xpnet.checks import set_booleans, set_numbers
 from xpnet.optimizers.base import Optimizer, zeros
 

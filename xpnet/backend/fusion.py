@@ -1,14 +1,35 @@
-"""Rules that treat every element alike: a library may apply one to all the leaves of its trees at once."""
+"""Formulas that a library may compute in one go: one kernel on CuPy, elsewhere the operations they are written as.
+
+A rule is a function of arrays, written in the Array API as any other. It is pure, but for in-place operators: what it changes in
+place it must return, for where it is one kernel the array itself stays as it was.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from xpnet.tree import Tree, from_leaves, leaves, map_leaves, map_to_trees
 
-# A library's own way, by the type of its arrays: (rule, groups of leaves) -> the rule's result for each group
-in_one_go: dict[type, Callable[[Callable, list[tuple]], list]] = {}
+# A library's own way, by the type of its arrays: an object with the methods of `xpnet.backend.cuda_kernels.CudaKernels`
+in_one_go: dict[type, Any] = {}
+
+
+def fused(rule: Callable, *arrays: Any) -> Any:
+    """``rule(*arrays)``, an array or a tuple of arrays."""
+    kernels = in_one_go.get(type(arrays[0]))
+    return rule(*arrays) if kernels is None else kernels.apply(rule, arrays)
+
+
+def formula(rule: Callable) -> Callable:
+    """A function of arrays alone that is always called as a rule: a decorator."""
+
+    @functools.wraps(rule)
+    def apply(*arrays: Any) -> Any:
+        return fused(rule, *arrays)
+
+    return apply
 
 
 def map_elements(rule: Callable, tree: Tree, *others: Tree) -> Tree:
@@ -32,5 +53,5 @@ def _in_one_go(rule: Callable, *trees: Tree) -> list[Any] | None:
     if not in_one_go:  # no such library is in use: not a microsecond is spent here
         return None
     groups = list(zip(*map(leaves, trees), strict=True))
-    apply = in_one_go.get(type(groups[0][0])) if groups else None
-    return apply(rule, groups) if apply else None
+    kernels = in_one_go.get(type(groups[0][0])) if groups else None
+    return kernels.map(rule, groups) if kernels else None

@@ -1,0 +1,194 @@
+"""Formulas as single CUDA kernels: see `xpnet.backend.fusion` and `xpnet.backend.symbols`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from xpnet.backend import symbol_functions
+from xpnet.backend.cuda_plans import OPTIONS, THREADS, Plan
+from xpnet.backend.cuda_text import Writer
+from xpnet.backend.symbols import LARGEST, TYPES, Node, NotTraceable, Symbol, Trace, trace_rule
+from xpnet.tree import Array
+
+COPIES = 8  # of more arrays CuPy uploads the addresses when it joins them
+LEAVES = 40  # of one launch: a kernel takes at most 4 KB of arguments
+LONGEST = 1 << 16  # elements that one block of threads reduces: CuPy spreads more over the whole device
+
+
+class CudaKernels:
+    """Applies rules by kernels made for them.
+
+    Parameters
+    ----------
+    cp : module
+        CuPy.
+    convert : callable, optional
+        Of each array that is made anew.
+    """
+
+    def __init__(self, cp: Any, convert: Callable[[Array], Array] = lambda x: x):
+        self.cp, self.convert = cp, convert
+        self.plans: dict[tuple, Plan | NotTraceable] = {}
+        self.kernels: dict[tuple, Any] = {}
+
+    # ------------------------------------------------------------------ a rule of whole arrays
+
+    def apply(self, rule: Callable, arrays: tuple[Array, ...], otherwise: Callable | None = None) -> Any:
+        """``rule(*arrays)`` by one kernel; by `otherwise`, or the rule as it is, where that cannot be."""
+        trace = Trace()
+        try:
+            symbols = [Symbol(trace, trace.input(x)) for x in arrays]
+            results, several = trace_rule(rule, trace, symbols)
+            nodes = [x.node for x in results]
+            plan = self._plan(trace, nodes)
+        except NotTraceable:
+            return (otherwise or rule)(*arrays)
+        outputs = [self._empty(node.shape, node.dtype) for node in nodes]
+        plan.launch(trace, nodes, outputs)
+        return tuple(outputs) if several else outputs[0]
+
+    def concat(self, arrays: Sequence[Array], axis: int) -> Array:
+        """Arrays joined along an axis by one kernel, where CuPy takes one for each or uploads a table of their addresses."""
+
+        def by_copies(*arrays):
+            few = [self.cp.concatenate(arrays[i : i + COPIES], axis=axis) for i in range(0, len(arrays), COPIES)]
+            return self.convert(few[0] if len(few) == 1 else by_copies(*few))
+
+        return self.apply(lambda *arrays: symbol_functions.concat(arrays, axis=axis), tuple(arrays), by_copies)
+
+    def _plan(self, trace: Trace, nodes: list[Node]) -> Plan:
+        if sum(math.prod(node.shape) for node in nodes) > LARGEST or trace.longest > LONGEST:
+            raise NotTraceable("too much for one kernel")
+        key = (*trace.key, *[node.number for node in nodes])
+        plan = self.plans.get(key)
+        if plan is None:
+            try:
+                plan = Plan(self.cp, trace, nodes)
+            except NotTraceable as error:
+                plan = error
+            self.plans[key] = plan
+        if isinstance(plan, NotTraceable):
+            raise plan
+        plan.require_rows(nodes)
+        return plan
+
+    # ------------------------------------------------------------------ a rule of elements, for all leaves of trees
+
+    def map(self, rule: Callable, groups: list[tuple]) -> list:
+        """The rule's result for each group of leaves; the leaves are handed over."""
+        first = groups[0][0]
+        alike = all(x.dtype == first.dtype and x.shape == group[0].shape for group in groups for x in group)
+        if not alike or first.dtype.kind != "f":
+            return [rule(*group) for group in groups]
+        try:
+            trace = Trace(of_elements=True)
+            nodes = [trace.node("element", f"a{i}", (), (), first.dtype) for i in range(len(groups[0]))]
+            symbols = [Symbol(trace, node, home=i) for i, node in enumerate(nodes)]
+            results, several = trace_rule(rule, trace, symbols)
+            if any(x.dtype != first.dtype for x in results):
+                raise NotTraceable("results of another type")
+        except NotTraceable:
+            return [rule(*group) for group in groups]
+        parts = (groups[start : start + LEAVES] for start in range(0, len(groups), LEAVES))
+        return [result for part in parts for result in self._map(trace, results, several, first.dtype, part)]
+
+    def _map(self, trace: Trace, results: list[Symbol], several: bool, dtype: np.dtype, groups: list[tuple]) -> list:
+        groups = [tuple(map(self._contiguous, group)) for group in groups]
+        homes = [x.home for x in results]
+        if 0 not in homes[1:]:
+            homes[0] = 0  # parameters stay where they are: replay then has nothing to copy back
+        outputs = [
+            tuple(self._empty(group[0].shape, dtype) if i is None else group[i] for i in homes) for group in groups
+        ]
+        key = *trace.key, *(x.node.number for x in results), len(groups[0]), len(groups)
+        if key not in self.kernels:
+            source = rule_source(trace, results, len(groups[0]), len(groups), TYPES[dtype.name])
+            self.kernels[key] = self.cp.RawKernel(source, "rule", OPTIONS)
+        arguments = [*trace.numbers, *trace.arrays]
+        for group, output in zip(groups, outputs, strict=True):
+            arguments += [np.int64(group[0].size), *group, *output]
+        elements = sum(group[0].size for group in groups)
+        self.kernels[key]((max(1, -(-elements // THREADS)),), (THREADS,), tuple(arguments))
+        return outputs if several else [output[0] for output in outputs]
+
+    def _contiguous(self, x: Array) -> Array:
+        return x if x.flags.c_contiguous else self.convert(self.cp.ascontiguousarray(x))
+
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+        return self.convert(self.cp.empty(shape, dtype=dtype))
+
+
+class Keeper:
+    """Moves what a captured step leaves to where it stays, and counts the step: bookkeeping, one kernel for it all.
+
+    Parameters
+    ----------
+    cp : module
+        CuPy.
+    counter : array of one int64
+        Set to `now` + 1.
+    """
+
+    PAIRS = 150  # of one launch
+
+    def __init__(self, cp: Any, counter: Array):
+        self.cp, self.counter = cp, counter
+
+    def __call__(self, now: Array, rows: list[tuple[Array, Array]], whole: list[tuple[Array, Array]]) -> None:
+        """Copy arrays to row `now` of tables, ``(table, array)`` in `rows`, and over arrays of their own form, in `whole`."""
+        pairs = [(to, self.cp.ascontiguousarray(x), "*now * n{0} + i") for to, x in rows]
+        pairs += [(to, self.cp.ascontiguousarray(x), "i") for to, x in whole]
+        for start in range(0, max(len(pairs), 1), self.PAIRS):
+            self._launch(now, pairs[start : start + self.PAIRS])
+
+    def _launch(self, now: Array, pairs: list[tuple[Array, Array, str]]) -> None:
+        parameters, lines = ["const long long* now", "long long* counter"], []
+        for p, (_, x, place) in enumerate(pairs):
+            kind = {1: "char", 2: "short", 4: "int", 8: "long long"}[x.itemsize]
+            parameters.append(f"long long n{p}, const {kind}* from{p}, {kind}* to{p}")
+            lines.append(f"if (i < n{p}) to{p}[{place.format(p)}] = from{p}[i];")
+        source = f"""extern "C" __global__ void keep(
+    {("," + chr(10) + "    ").join(parameters)})
+{{
+    const long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    if (i == 0) *counter = *now + 1;
+    {(chr(10) + "    ").join(lines)}
+}}
+"""
+        arguments = [now, self.counter]
+        for to, x, _ in pairs:
+            arguments += [np.int64(x.size), x, to]
+        blocks = -(-max([x.size for _, x, _ in pairs] + [1]) // THREADS)
+        self.cp.RawKernel(source, "keep", OPTIONS)((blocks,), (THREADS,), tuple(arguments))
+
+
+def rule_source(trace: Trace, results: list[Symbol], arrays: int, count: int, T: str) -> str:
+    """CUDA text: the rule for every element of `count` groups of `arrays` arrays, results in as many arrays more."""
+    total = arrays + len(results)
+    pointers = [[f"{T}* p{leaf}_{i}" for i in range(total)] for leaf in range(count)]
+    writer = Writer(trace.shapes)
+    values = [writer.value(x.node, ()) for x in results]
+    parameters = [
+        *(f"const {TYPES[number.dtype.name]} c{i}" for i, number in enumerate(trace.numbers)),
+        *(f"const {TYPES[x.dtype.name]}* x{i}" for i, x in enumerate(trace.arrays)),
+        *(f"const long long n{leaf}, {', '.join(group)}" for leaf, group in enumerate(pointers)),
+    ]
+    choose = []
+    for leaf in range(count):
+        head = f"if (i < n{leaf})" if leaf == 0 else f"else if ((i -= n{leaf - 1}) < n{leaf})"
+        choose.append(f"{head} {{ {' '.join(f'at{i} = p{leaf}_{i};' for i in range(total))} }}")
+    body = [
+        "long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;",
+        f"{T} {', '.join(f'*at{i}' for i in range(total))};",
+        *choose,
+        "else return;",
+        *(f"const {T} a{i} = at{i}[i];" for i in range(arrays)),
+        *writer.blocks[0].lines,
+        *(f"at{arrays + i}[i] = {value};" for i, value in enumerate(values)),
+    ]
+    head = 'extern "C" __global__ void rule(\n    '
+    return head + ",\n    ".join(parameters) + ")\n{\n    " + "\n    ".join(body) + "\n}\n"

@@ -1,0 +1,297 @@
+"""Formulas as data: a rule is called with symbols in the place of arrays, and they note what is done to them.
+
+A symbol has the shape and type of the array that it stands for. It takes part in the same operators and Array API functions, so a
+rule need not know what it is given. What the rule does is kept in a `Trace`: nodes, each made of earlier ones. A library's module
+writes one kernel from it, see `xpnet.backend.cuda_kernels`. Whatever a kernel could not do raises `NotTraceable`, and the rule is
+then called with the arrays.
+
+Two traces with equal keys have the same kernel; shapes, strides, numbers and addresses are its arguments.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xpnet.backend.indexing import index_codes
+from xpnet.tree import Array
+
+BOOL = np.dtype(bool)
+TYPES = {
+    "float32": "float", "float64": "double", "bool": "bool", "int8": "signed char", "uint8": "unsigned char", "int16": "short",
+    "uint16": "unsigned short", "int32": "int", "uint32": "unsigned", "int64": "long long", "uint64": "unsigned long long",
+}  # fmt: skip
+LARGEST = 2**31 - 1  # kernels count elements in 32 bits
+current = threading.local()  # the trace of this thread
+
+
+class NotTraceable(Exception):
+    """The rule does something that is no formula for an element."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Node:
+    """One value of each element: `kind` says how it is made of its operands and of `sizes`, numbers in `Trace.sizes`."""
+
+    number: int
+    kind: str
+    detail: Any
+    operands: tuple[Node, ...]
+    sizes: range
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Trace:
+    """What a rule did. `arrays`, `numbers` and `sizes` are the arguments of its kernel.
+
+    Parameters
+    ----------
+    of_elements : bool
+        Whether symbols stand for single elements of arrays of any shape, so that nothing may be asked about other elements.
+    """
+
+    def __init__(self, of_elements: bool = False) -> None:
+        self.of_elements = of_elements
+        self.key: list = []
+        self.arrays: list[Array] = []
+        self._inputs: list[Node] = []  # of these
+        self.numbers: list[np.generic] = []
+        self.sizes: list[int] = []
+        self.shapes: dict[tuple[int, ...], int] = {}
+        self.nodes: dict[tuple, Node] = {}  # by what they are made of: what is done twice is one
+        self.longest = 1  # reduction, in elements
+
+    def node(
+        self,
+        kind: str,
+        detail: Any,
+        operands: tuple[Node, ...],
+        shape: tuple,
+        dtype: np.dtype,
+        sizes: Sequence[int] = (),
+    ) -> Node:
+        if self.of_elements and (shape or kind not in ("element", "input", "number", "apply", "broadcast")):
+            raise NotTraceable("an operation on more than one element")
+        if math.prod(shape) > LARGEST or 0 in shape or dtype.name not in TYPES:
+            raise NotTraceable(f"an array of shape {shape} and type {dtype}")
+        entry = kind, detail, tuple([x.number for x in operands]), self.shape_number(shape), dtype.char
+        known = self.nodes.get((entry, *sizes))
+        if known is not None:
+            return known
+        self.key.append(entry)
+        places = range(len(self.sizes), len(self.sizes) + len(sizes))
+        self.sizes += sizes
+        made = Node(len(self.nodes), kind, detail, operands, places, shape, dtype)
+        self.nodes[entry, *sizes] = made
+        return made
+
+    def shape_number(self, shape: tuple[int, ...]) -> int:
+        number = self.shapes.get(shape)
+        if number is None:
+            number = self.shapes[shape] = len(self.shapes)
+            self.key.append(tuple([n == 1 for n in shape]))
+        return number
+
+    def input(self, x: Array) -> Node:
+        """An array that the kernel reads; the same one twice is one input."""
+        for node, known in zip(self._inputs, self.arrays, strict=True):
+            if known is x:
+                return node
+        extent = sum((n - 1) * abs(stride) for n, stride in zip(x.shape, x.strides, strict=True))
+        if extent > LARGEST * x.itemsize:
+            raise NotTraceable("an array of more than 2^31 elements")
+        strides = [stride // x.itemsize for stride in x.strides]
+        detail = len(self.arrays), x.flags.c_contiguous, bool(strides) and strides[-1] == 1
+        made = self.node("input", detail, (), tuple(x.shape), x.dtype, strides)
+        self.arrays.append(x)
+        self._inputs.append(made)
+        return made
+
+    def operand(self, x: Any, dtype: np.dtype) -> Node:
+        """A symbol, an array or a number of Python as a node; numbers take the type of what they meet."""
+        if isinstance(x, Symbol):
+            if x.trace is not self:
+                raise NotTraceable("a symbol of another rule")
+            return x.node
+        if isinstance(x, (bool, int, float)):
+            if not fits(x, dtype):
+                raise NotTraceable(f"{x} in {dtype}")
+            self.numbers.append(dtype.type(x))
+            return self.node("number", len(self.numbers) - 1, (), (), dtype)
+        if hasattr(x, "data") and hasattr(x, "strides") and not isinstance(x, (np.ndarray, np.generic)):
+            return self.input(x)
+        raise NotTraceable(f"an operand of type {type(x).__name__}")
+
+    def apply(self, form: str, *operands: Any, dtype: np.dtype | None = None, kinds: str = "") -> Symbol:
+        """An operation on elements, as C++; `dtype` of the result where it is not that of the operands."""
+        types = [x.dtype for x in operands if hasattr(x, "dtype")]
+        common = types[0] if all(t == types[0] for t in types) else np.result_type(*types)
+        if kinds and common.kind not in kinds:
+            raise NotTraceable(f"{form} of {common}")
+        nodes = tuple([self.cast(self.operand(x, common), common) for x in operands])
+        shape = nodes[0].shape
+        if any(node.shape != shape for node in nodes):
+            shape = np.broadcast_shapes(*[node.shape for node in nodes])
+        return Symbol(self, self.node("apply", form, nodes, shape, dtype or common))
+
+    def cast(self, node: Node, dtype: np.dtype) -> Node:
+        if node.dtype == dtype:
+            return node
+        form = "({} != 0)" if dtype == BOOL else f"({TYPES.get(dtype.name)}){{}}"
+        return self.node("apply", form, (node,), node.shape, dtype)
+
+
+def fits(x: Any, dtype: np.dtype) -> bool:
+    """Whether a number of Python keeps the type of an array that it meets."""
+    return (
+        dtype.kind == "f" or (isinstance(x, int) and dtype.kind in "iu") or (isinstance(x, bool) and dtype.kind == "b")
+    )
+
+
+def _operator(form: str, kinds: str = "fiu", dtype: np.dtype | None = None) -> tuple[Callable, Callable, Callable]:
+    def forwards(self, other):
+        return self.trace.apply(form, self, other, dtype=dtype, kinds=kinds)
+
+    def swapped(self, other):
+        return self.trace.apply(form, other, self, dtype=dtype, kinds=kinds)
+
+    def in_place(self, other):
+        result = self.trace.apply(form, self, other, dtype=dtype, kinds=kinds).node
+        if (result.shape, result.dtype) != (self.shape, self.dtype):
+            raise NotTraceable("a change in place of an array's form")
+        self.memory[0] += 1
+        self._node, self.version = result, self.memory[0]  # seen by whoever else holds this symbol
+        return self
+
+    return forwards, swapped, in_place
+
+
+class Symbol:
+    """Stands for an array; `home` is the number of the argument in whose memory it is, if it is in any.
+
+    An array and its views share memory, and so do their symbols, which count the changes in place in `memory`. A
+    change reaches one symbol, and the others that share its memory may not be used any more.
+    """
+
+    __array_ufunc__ = None  # arrays leave operators to this class
+    __hash__ = None  # type: ignore[assignment]
+    device = None
+
+    def __init__(self, trace: Trace, node: Node, home: int | None = None, base: Symbol | None = None) -> None:
+        self.trace, self._node, self.home = trace, node, home
+        self.memory: list[int] = [0] if base is None else base.memory
+        self.version = self.memory[0]
+
+    @property
+    def node(self) -> Node:
+        if self.version != self.memory[0]:
+            raise NotTraceable("a change in place, seen through another view")
+        return self._node
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._node.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._node.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self._node.shape)
+
+    @property
+    def mT(self) -> Symbol:
+        axes = *range(self.ndim - 2), self.ndim - 1, self.ndim - 2
+        return view(self, "permute", axes, tuple([self.shape[axis] for axis in axes]))
+
+    @property
+    def at(self) -> _At:
+        """As of a JAX array: ``x.at[index].add(y)``."""
+        return _At(self)
+
+    __add__, __radd__, __iadd__ = _operator("{} + {}")
+    __sub__, __rsub__, __isub__ = _operator("{} - {}")
+    __mul__, __rmul__, __imul__ = _operator("{} * {}")
+    __truediv__, __rtruediv__, __itruediv__ = _operator("{} / {}", "f")
+    __pow__, __rpow__, __ipow__ = _operator("pow({}, {})", "f")
+    __and__, __rand__, __iand__ = _operator("{} & {}", "biu")
+    __or__, __ror__, __ior__ = _operator("{} | {}", "biu")
+    __xor__, __rxor__, __ixor__ = _operator("{} ^ {}", "biu")
+    __rshift__, __rrshift__, __irshift__ = _operator("{} >> {}", "iu")
+    __lt__, __gt__ = (_operator(f"{{}} {sign} {{}}", "bfiu", BOOL)[0] for sign in ("<", ">"))
+    __le__, __ge__ = (_operator(f"{{}} {sign} {{}}", "bfiu", BOOL)[0] for sign in ("<=", ">="))
+    __eq__, __ne__ = (_operator(f"{{}} {sign} {{}}", "bfiu", BOOL)[0] for sign in ("==", "!="))  # type: ignore[assignment]
+
+    def __neg__(self):
+        return self.trace.apply("-{}", self, kinds="f")
+
+    def __invert__(self):
+        return self.trace.apply("!{}" if self.dtype == BOOL else "~{}", self, kinds="biu")
+
+    def __getitem__(self, index):
+        codes, sizes, shape = index_codes(self.shape, index)
+        return view(self, "index", codes, shape, sizes)
+
+    def _refuse(self, *args):
+        raise NotTraceable("an operation that a kernel does not know")
+
+    __bool__ = __float__ = __int__ = __len__ = __iter__ = __index__ = __setitem__ = __matmul__ = __rmatmul__ = _refuse
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise NotTraceable(f"the attribute {name}")
+
+
+class _At:
+    """Of ``x.at[index].add(y)``."""
+
+    def __init__(self, x: Symbol, codes: str = "", sizes: Sequence[int] = (), shape: tuple = ()):
+        self.x, self.codes, self.sizes, self.shape = x, codes, sizes, shape
+
+    def __getitem__(self, index):
+        codes, sizes, shape = index_codes(self.x.shape, index, counted=True)
+        if not set(codes) <= set("=+:"):
+            raise NotTraceable("writing at an index that is no slice")
+        return _At(self.x, codes, sizes, shape)
+
+    def add(self, y: Any) -> Symbol:
+        x, trace = self.x.node, self.x.trace
+        part = trace.cast(trace.operand(y, x.dtype), x.dtype)
+        if part.shape != self.shape:
+            raise NotTraceable("a part of another shape")
+        return Symbol(trace, trace.node("add_at", self.codes, (x, part), x.shape, x.dtype, self.sizes))
+
+
+def view(x: Symbol, kind: str, detail: Any, shape: tuple[int, ...], sizes: Sequence[int] = ()) -> Symbol:
+    return Symbol(x.trace, x.trace.node(kind, detail, (x.node,), shape, x.dtype, sizes), base=x)
+
+
+def trace_rule(rule: Callable, trace: Trace, arguments: Sequence[Symbol]) -> tuple[list[Symbol], bool]:
+    """Call the rule with symbols -> its results, and whether they are a tuple.
+
+    Raises
+    ------
+    NotTraceable
+        The rule is no formula that a kernel could compute, or fails.
+    """
+    outer, current.trace = getattr(current, "trace", None), trace
+    try:
+        result = rule(*arguments)
+    except NotTraceable:
+        raise
+    except Exception as error:  # of a rule of somebody's own, say; if it is one of arrays too it comes again
+        raise NotTraceable(str(error)) from error
+    finally:
+        current.trace = outer
+    results = list(result) if isinstance(result, tuple) else [result]
+    if not results or not all(isinstance(x, Symbol) for x in results):
+        raise NotTraceable("a result that is no array")
+    return results, isinstance(result, tuple)
