@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 
-from xpnet import special
+from xpnet import functions
 from xpnet.backend import to_numpy
 from xpnet.layers.activations import (
     ELU,
@@ -160,7 +160,7 @@ def test_a_steep_leak_leaves_positive_numbers_alone(xp):
 def test_erf(xp):
     expected = [math.erf(v) for v in GRID.astype(float)]
 
-    assert_accurate(special.erf(xp.asarray(GRID)), expected)
+    assert_accurate(functions.erf(xp.asarray(GRID)), expected)
 
 
 ROWS = np.array(

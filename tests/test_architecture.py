@@ -11,7 +11,7 @@ PACKAGE = ROOT / "xpnet"
 LADDER = [  # each line may import itself and the lines above it
     {"checks", "errors", "lazy", "signals", "tree", "workshop"},
     {"backend"},
-    {"random", "special", "initializers", "schedules", "datasets"},
+    {"random", "functions", "initializers", "schedules", "datasets"},
     {"layers"},
     {"losses", "metrics", "optimizers"},
     {

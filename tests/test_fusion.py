@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from xpnet import special
+from xpnet import functions
 from xpnet.backend import device, namespace, to_numpy
 from xpnet.backend.fusion import fused, in_one_go
 from xpnet.layers.windows import Window
@@ -40,7 +40,7 @@ def gives_what_the_rule_gives(xp, rule, *host, tolerance=None, kernel=True):
 
 
 def halves(z):
-    s = special.sigmoid(z)
+    s = functions.sigmoid(z)
     return s[:, :3] * s[:, 3:], s[:, 1::2]
 
 
@@ -52,8 +52,8 @@ def changes_in_place(x, y):
 
 
 ELEMENTWISE = {
-    "sigmoid": (special.sigmoid, (7, 6)),
-    "error function": (special.erf, (7, 6)),
+    "sigmoid": (functions.sigmoid, (7, 6)),
+    "error function": (functions.erf, (7, 6)),
     "powers": (lambda x: (x * x + 1.0) ** -0.5 + x**2, (7, 6)),
     "broadcast": (lambda x, b: x * b + 1.0, (4, 7, 6), (1, 6)),
     "no axes": (lambda x, s: (x * s, s + 1.0), (7, 6), ()),
@@ -68,8 +68,8 @@ ELEMENTWISE = {
     "new": (lambda x: x + namespace(x).arange(6, dtype=x.dtype, device=device(x)) + namespace(x).zeros_like(x), (7, 6)),
 }  # fmt: skip
 WITH_SUMS = {
-    "softmax": (special.softmax, (7, 6)),
-    "of long rows": (special.log_softmax, (3, 1000)),
+    "softmax": (functions.softmax, (7, 6)),
+    "of long rows": (functions.log_softmax, (3, 1000)),
     "of columns": (lambda x: namespace(x).sum(x * x, axis=0, keepdims=True) + x, (50, 6)),
     "of all": (lambda x: namespace(x).mean(x), (50, 40)),
     "of rows, then of all": (lambda x: namespace(x).sum(namespace(x).max(x * x, axis=-1)), (100, 10)),
@@ -104,7 +104,7 @@ def test_special_values(xp):
             f.isfinite(x),
             f.max(x, axis=-1),
             f.argmax(x, axis=-1),
-            special.softmax(x),
+            functions.softmax(x),
         )
 
     gives_what_the_rule_gives(xp, rule, x, tolerance=1e-6)

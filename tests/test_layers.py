@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.layer_checks import build, check_layer
 from xpnet.backend import make_backend, to_numpy
+from xpnet.functions import erf
 from xpnet.layers import (
     ELU,
     GELU,
@@ -36,7 +37,6 @@ from xpnet.layers import (
     base,
 )
 from xpnet.random import step_keys
-from xpnet.special import erf
 from xpnet.tree import leaves, map_leaves, named_leaves
 
 ACTIVATIONS = [

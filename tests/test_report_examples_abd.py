@@ -9,7 +9,7 @@ import pytest
 
 import xpnet
 from tests.scripts import EXAMPLES, run
-from xpnet.special import softmax
+from xpnet.functions import softmax
 
 pytestmark = pytest.mark.slow
 

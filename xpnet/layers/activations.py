@@ -1,6 +1,6 @@
 """Activations: each is one formula and its derivative.
 
-Values and derivatives are accurate in relative error over all normal numbers, as `xpnet.special` has it: 1 - y, say, is never
+Values and derivatives are accurate in relative error over all normal numbers, as `xpnet.functions` has it: 1 - y, say, is never
 computed as a difference where y is near 1.
 """
 
@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from xpnet import special
+from xpnet import functions
 from xpnet.backend import namespace
 from xpnet.backend.fusion import fused
 from xpnet.checks import require_choice, set_numbers, unknown_name
@@ -152,7 +152,7 @@ def _gelu(x):
     def value(x):
         xp = namespace(x)
         size = xp.minimum(xp.abs(x), 40.0)  # Φ(-40) is 0
-        tail, e = special.normal_tail(size)
+        tail, e = functions.normal_tail(size)
         return xp.maximum(x, 0.0) - size * tail * e, size, tail, e
 
     def gradient(dy, x, size, tail, e):
@@ -171,7 +171,7 @@ def _gelu_tanh(x):
         xp = namespace(x)
         near = xp.minimum(xp.maximum(x, -30.0), 30.0)  # further out σ(2u) is 0 or 1
         square = near * near
-        a, b, complement = special.sigmoid_factors(c * (near + 0.044715 * near * square))
+        a, b, complement = functions.sigmoid_factors(c * (near + 0.044715 * near * square))
         return xp.maximum(x, -30.0) * a * b, near, square, a, b, complement
 
     def gradient(dy, near, square, a, b, complement):
@@ -192,7 +192,7 @@ class SiLU(Layer):
         def value(x):
             xp = namespace(x)
             near = xp.minimum(xp.maximum(x, -1000.0), 1000.0)  # further out σ(x) is 0 or 1
-            a, b, complement = special.sigmoid_factors(near)
+            a, b, complement = functions.sigmoid_factors(near)
             return xp.maximum(x, -1000.0) * a * b, near, a, b, complement
 
         def gradient(dy, near, a, b, complement):
@@ -211,9 +211,9 @@ class Softplus(Layer):
 
     def forward(self, params, x):
         def gradient(dy, x):
-            return dy * special.sigmoid(x)
+            return dy * functions.sigmoid(x)
 
-        return special.softplus(x), lambda dy, need_dx=True: (fused(gradient, dy, x), {})
+        return functions.softplus(x), lambda dy, need_dx=True: (fused(gradient, dy, x), {})
 
 
 @dataclass(frozen=True)
@@ -221,10 +221,10 @@ class Sigmoid(Layer):
     """y = σ(x) = 1 / (1 + e⁻ˣ),   dx = σ(x) σ(-x) dy"""
 
     def forward(self, params, x):
-        y, e = special.sigmoid_and_exp(x)
+        y, e = functions.sigmoid_and_exp(x)
 
         def gradient(dy, y, e):
-            dx = special.complement(e)
+            dx = functions.complement(e)
             dx *= y
             dx *= dy
             return dx
@@ -232,7 +232,7 @@ class Sigmoid(Layer):
         return y, lambda dy, need_dx=True: (fused(gradient, dy, y, e), {})
 
     def __call__(self, params, x):
-        return special.sigmoid(x)
+        return functions.sigmoid(x)
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class Tanh(Layer):
 
     def forward(self, params, x):
         def gradient(dy, x):
-            dx = special.tanh_slope(x)
+            dx = functions.tanh_slope(x)
             dx *= dy
             return dx
 
@@ -256,7 +256,7 @@ class Softmax(Layer):
     """
 
     def forward(self, params, x):
-        y = special.softmax(x)
+        y = functions.softmax(x)
 
         def gradient(dy, y):
             # A number added to all dy changes nothing; with 0 at the largest y the sum is of small terms, and cancels none
@@ -273,7 +273,7 @@ class LogSoftmax(Layer):
     """y = x - log Σ eˣ,   dx = dy - eʸ Σ dy   (sums over the last axis)"""
 
     def forward(self, params, x):
-        y = special.log_softmax(x)
+        y = functions.log_softmax(x)
 
         def gradient(dy, y):
             xp = namespace(y)

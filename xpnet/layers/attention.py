@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from xpnet import initializers
 from xpnet.backend import device, namespace
 from xpnet.checks import set_booleans, set_counts
+from xpnet.functions import softmax
 from xpnet.layers.activations import GELU
 from xpnet.layers.base import Layer
 from xpnet.layers.composition import Residual, TimeDistributed
@@ -15,7 +16,6 @@ from xpnet.layers.dense import Dense
 from xpnet.layers.dropout import Dropout
 from xpnet.layers.normalization import LayerNormalization
 from xpnet.layers.sequential import Sequential
-from xpnet.special import softmax
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from xpnet import initializers
 from xpnet.backend import device, namespace
 from xpnet.backend.fusion import fused
 from xpnet.checks import require_choice, require_no_input_size, set_booleans, set_counts, set_numbers
+from xpnet.functions import sigmoid
 from xpnet.layers import base
 from xpnet.layers.base import Container, Layer
 from xpnet.layers.mapping import innermost
-from xpnet.special import sigmoid
 from xpnet.tree import Array, Tree
 
 

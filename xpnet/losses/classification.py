@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from xpnet.backend import device, namespace
 from xpnet.checks import require, set_booleans, set_integers, set_numbers
+from xpnet.functions import below_maximum, sigmoid, softmax
 from xpnet.losses.base import EPSILON, REMEDY, Loss, counted, outputs_of
-from xpnet.special import below_maximum, sigmoid, softmax
 from xpnet.tree import Array
 
 
@@ -118,7 +118,7 @@ class SoftmaxCrossEntropy(ClassLoss):
 
     A logit of -∞ rules its class out: p = 0 there, and nothing for the loss of the other classes. A target that gives such a
     class any of its probability has the loss ∞; label smoothing gives some to every class. Logits of +∞ share the whole
-    probability, see `xpnet.special.softmax`.
+    probability, see `xpnet.functions.softmax`.
 
     Parameters
     ----------
