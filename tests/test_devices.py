@@ -17,6 +17,7 @@ import threading
 import numpy as np
 import pytest
 
+from tests.test_graph_safety import Case
 from xpnet import Adam, BackendNotAvailableError, Model
 from xpnet.backend import make_backend, to_numpy
 from xpnet.inspection import layer_statistics
@@ -99,6 +100,26 @@ def test_a_model_moves_between_devices(model):
     np.testing.assert_allclose(to_numpy(model.predict(X)), expected, rtol=1e-5, atol=1e-6)  # sums in float32
     model.to("cupy", device="cuda:1").fit(X, Y, verbose=0)
     assert devices(model) == {1}
+
+
+@pytest.mark.parametrize("graphs", [False, True], ids=["eager", "graphs"])
+def test_a_backend_computes_on_its_device(graphs):
+    """Whoever calls it: a model is not needed."""
+    backend = second_device(graphs)
+    with backend.scope():
+        case = Case(backend, DENSE, (6,))
+    arguments = case.step, case.state, case.batches, case.data
+    results = [
+        backend.asarray(X),
+        backend.copy(case.state),
+        backend.call(lambda x: x + 1.0, case.data["x"]),
+        backend.scan_eagerly(*arguments),
+        backend.scan(*arguments),
+    ]
+
+    assert {x.device.id for x in leaves(results)} == {1}
+    assert all(np.all(np.isfinite(x)) for x in leaves(backend.to_host(results)))
+    assert current_device() == 0
 
 
 def test_tokens_are_counted_on_the_second_device():

@@ -278,9 +278,8 @@ class GraphScan:
         )
         if key not in self.recordings:
             if len(self.recordings) >= RECORDINGS:
-                self.stream.synchronize()  # a graph must not go while it runs
+                self.stream.synchronize()  # neither a graph nor its memory may go while it runs
                 self.recordings.popitem(last=False)
-            with self.stream:  # on which alone its memory is used, and goes to its successor
-                self.recordings[key] = Recording(self.cp, self.stream, self.array, step, state, batches)
+            self.recordings[key] = Recording(self.cp, self.stream, self.array, step, state, batches)
         self.recordings.move_to_end(key)
         return self.recordings[key]
