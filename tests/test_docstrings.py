@@ -6,9 +6,9 @@ import re
 import pytest
 
 import xpnet
-from xpnet import callbacks, initializers, losses, metrics, optimizers, schedules
+from xpnet import callbacks, initializers, layers, losses, metrics, optimizers, schedules
 
-MODULES = (xpnet, losses, metrics, optimizers, schedules, initializers, callbacks)
+MODULES = (xpnet, layers, losses, metrics, optimizers, schedules, initializers, callbacks)
 CLASSES = {
     value
     for module in MODULES
