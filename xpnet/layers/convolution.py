@@ -162,7 +162,25 @@ class Conv1D(_Convolution):
     """y[t] = b + Σ_k x[s t + r k - p] W[k]   (strides s, dilation r, padding p)
 
     x: (batch, time, in), y: (batch, ⌊(time + 2p - r (k - 1) - 1) / s⌋ + 1, filters), W: (k, in / groups, filters),
-    b: (1, filters). Derivation, parameters and errors are those of `Conv2D` with one axis.
+    b: (1, filters). The derivation is that of `Conv2D` with one axis.
+
+    Parameters
+    ----------
+    filters : int
+        Channels of the output.
+    kernel_size : int
+        Length of the window.
+    strides, dilation_rate, groups : int, default 1
+        As in `Conv2D`.
+    padding : {"valid", "same"} or int, default "valid"
+        As in `Conv2D`.
+    activation, use_bias, weight_initializer, bias_initializer
+        As in `Conv2D`.
+
+    Raises
+    ------
+    ValueError
+        As in `Conv2D`; the input is not a sequence.
     """
 
     rank = 1

@@ -102,7 +102,21 @@ class MaxPooling2D(_Pooling):
 class MaxPooling1D(MaxPooling2D):
     """y = the maximum of each window,   dx = dy at its first maximum, else 0; where windows overlap, their sum
 
-    x: (batch, time, channels). Parameters and errors are those of `MaxPooling2D` with one axis.
+    x: (batch, time, channels).
+
+    Parameters
+    ----------
+    pool_size : int, default 2
+        Length of the window.
+    strides : int, optional
+        Distance between neighboring windows. The default is `pool_size`.
+    padding : {"valid", "same"}, default "valid"
+        As in `MaxPooling2D`.
+
+    Raises
+    ------
+    ValueError
+        A setting is invalid, or the input is not a sequence.
     """
 
     rank = 1
@@ -112,8 +126,21 @@ class MaxPooling1D(MaxPooling2D):
 class AveragePooling2D(_Pooling):
     """y = Σ_window x / n,   dx = Σ dy / n over the windows that a pixel is in   (n pixels in the window)
 
-    x: (batch, height, width, channels). Parameters and errors are those of `MaxPooling2D`; n counts the pixels of the
-    image, not what lies beyond its edge.
+    x: (batch, height, width, channels). n counts only pixels of the image, not positions beyond its edge.
+
+    Parameters
+    ----------
+    pool_size : int or (int, int), default 2
+        Height and width of the window.
+    strides : int or (int, int), optional
+        Distance between neighboring windows. The default is `pool_size`.
+    padding : {"valid", "same"}, default "valid"
+        As in `MaxPooling2D`.
+
+    Raises
+    ------
+    ValueError
+        A setting is invalid, or the input is not an image.
     """
 
     def _along(self, x, axis, window):
@@ -136,7 +163,21 @@ class AveragePooling2D(_Pooling):
 class AveragePooling1D(AveragePooling2D):
     """y = Σ_window x / n,   dx = Σ dy / n over the windows that a step is in   (n steps in the window)
 
-    x: (batch, time, channels). Parameters and errors are those of `AveragePooling2D` with one axis.
+    x: (batch, time, channels). n counts only steps of the sequence, not positions beyond its ends.
+
+    Parameters
+    ----------
+    pool_size : int, default 2
+        Length of the window.
+    strides : int, optional
+        Distance between neighboring windows. The default is `pool_size`.
+    padding : {"valid", "same"}, default "valid"
+        As in `MaxPooling2D`.
+
+    Raises
+    ------
+    ValueError
+        A setting is invalid, or the input is not a sequence.
     """
 
     rank = 1

@@ -204,7 +204,20 @@ class SimpleRNN(Recurrent):
     """hₜ = tanh(xₜ W + hₜ₋₁ R + b),   dzₜ = (1 - hₜ²) dhₜ,   dhₜ₋₁ = dzₜ Rᵀ
 
     W: (features, units), R: (units, units), b: (1, units). J. Elman, "Finding structure in time", Cognitive Science 14
-    (1990). Settings as in `xpnet.layers.recurrent.Recurrent`.
+    (1990).
+
+    Parameters
+    ----------
+    units : int
+        Width of the state.
+    return_sequences : bool, default False
+        Return the output of every step instead of the last one.
+    truncate : int, optional
+        Number of steps that gradients pass back through: see `xpnet.layers.recurrent.Recurrent`.
+    mask_value : float, optional
+        Skip steps whose features all equal this value: see `xpnet.layers.recurrent.Recurrent`.
+    weight_initializer, recurrent_initializer, bias_initializer : str or initializer
+        Default "glorot_uniform", "orthogonal" and "zeros".
     """
 
     _shut = (1e9,)  # tanh' = 0
@@ -244,11 +257,19 @@ class LSTM(Recurrent):
 
     Parameters
     ----------
+    units : int
+        Width of the state.
+    return_sequences : bool, default False
+        Return the output of every step instead of the last one.
+    truncate : int, optional
+        Number of steps that gradients pass back through: see `xpnet.layers.recurrent.Recurrent`.
+    mask_value : float, optional
+        Skip steps whose features all equal this value: see `xpnet.layers.recurrent.Recurrent`.
+    weight_initializer, recurrent_initializer, bias_initializer : str or initializer
+        Default "glorot_uniform", "orthogonal" and "zeros".
     unit_forget_bias : bool, default True
         Start with 1 as the bias of the forget gate, so that the cell remembers. R. Jozefowicz et al., "An empirical
         exploration of recurrent network architectures", ICML 2015.
-
-    Other settings as in `xpnet.layers.recurrent.Recurrent`.
     """
 
     _shut = (-1e9, 1e9, 0.0, -1e9)  # i = 0, f = 1: c stays; o = 0
@@ -309,7 +330,19 @@ class GRU(Recurrent):
     Gates stand in the order z, r, n, as in Keras (PyTorch: r, z, n): W: (features, 3 units), R: (units, 3 units), b and b', the
     ``"recurrent_bias"``: (1, 3 units). That r acts after the product with R is the form of cuDNN, of PyTorch and of Keras
     (``reset_after=True``). K. Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014.
-    Settings as in `xpnet.layers.recurrent.Recurrent`.
+
+    Parameters
+    ----------
+    units : int
+        Width of the state.
+    return_sequences : bool, default False
+        Return the output of every step instead of the last one.
+    truncate : int, optional
+        Number of steps that gradients pass back through: see `xpnet.layers.recurrent.Recurrent`.
+    mask_value : float, optional
+        Skip steps whose features all equal this value: see `xpnet.layers.recurrent.Recurrent`.
+    weight_initializer, recurrent_initializer, bias_initializer : str or initializer
+        Default "glorot_uniform", "orthogonal" and "zeros".
     """
 
     _shut = (1e9, 0.0, 0.0)  # z = 1
