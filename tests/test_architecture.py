@@ -41,7 +41,7 @@ LONG = {
     "layers/pooling",
     "layers/recurrent",
     "schedules",
-}  # up to 540 lines, much of it docstrings; others up to 310
+}  # up to 520 lines, much of it docstrings; others up to 310
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
 
@@ -94,7 +94,7 @@ print(sorted(optional & set(sys.modules)))
 def test_modules_are_short(module):
     lines = (PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()
 
-    assert len(lines) <= (540 if module in LONG else 310)
+    assert len(lines) <= (520 if module in LONG else 310)
 
 
 def test_names_that_wait_for_their_use_are_listed():

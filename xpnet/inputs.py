@@ -3,19 +3,99 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xpnet.backend import Backend, namespace, quiet, real_numbers, to_numpy
 from xpnet.checks import share_of
+from xpnet.layers import base
 from xpnet.layers.base import Shape
+from xpnet.layers.sequential import Sequential
+from xpnet.layers.shapes import Measured, measure, measure_alike
 from xpnet.losses import Loss
+from xpnet.metrics import Metric
 from xpnet.tree import Array
 
 HUGE = 1e15  # if the largest weight is above this, or below 1 / HUGE, only the ratios of weights are kept
+
+
+Data = dict[str, Array]  # "x", "y" and, with weights, "weight"
+
+
+@dataclass
+class Intake:
+    """Checks a model's data and moves them to its device. The model does not change.
+
+    Attributes
+    ----------
+    backend, network, loss, metrics
+        The model's.
+    input_shape : tuple of int, optional
+        The shape of the samples that the model was built for; None before.
+    measured : dict
+        For each shape of samples seen so far, what the network makes of it. Extended here.
+    """
+
+    backend: Backend
+    network: Sequential
+    loss: Loss
+    metrics: Sequence[Metric]
+    input_shape: Shape | None
+    measured: dict[Shape, Measured]
+
+    def accept(self, x: Array) -> Measured:
+        """Check that the network takes these samples."""
+        shape = tuple(x.shape[1:])
+        if shape not in self.measured:
+            known = self.input_shape
+            found = measure(self.network, shape) if known is None else measure_alike(self.network, shape, known)
+            base.require_one_output(found.output_shape)
+            self.measured[shape] = found
+        self.network.check_input(x)
+        return self.measured[shape]
+
+    def data(self, x: Any, y: Any, sample_weight: Any = None) -> Data:
+        """The data of an evaluation; they are not copied if they are on the device already."""
+        given, x = x, prepare_x(self.backend, x)
+        data = self._data(x, y, sample_weight)
+        require_finite(self.backend, data, given)
+        return data
+
+    def _data(self, x: Array, y: Any, sample_weight: Any) -> Data:
+        output_shape = self.accept(x).output_shape
+        data = prepare_targets(self.backend, self.loss, output_shape, x, y, sample_weight)
+        for metric in self.metrics:
+            metric.check(*self.loss.row_shapes(tuple(data["y"].shape), output_shape))
+        return data
+
+    def run(
+        self, x: Any, y: Any, sample_weight: Any, class_weight: Any, validation_data: Sequence | None, share: float
+    ) -> tuple[Data, Data | None]:
+        """The training and the validation data of `fit`."""
+        given, x = x, prepare_x(self.backend, x)
+        data, validation = self._data(x, y, sample_weight), None
+        self.input_shape = self.input_shape or tuple(x.shape[1:])
+        if validation_data is not None:
+            with part("validation_data"):
+                validation = self.data(*validation_data)
+                require_weight(validation)
+        elif share:
+            data, validation = split(data, share)
+        if class_weight is not None:
+            output_shape = self.measured[tuple(x.shape[1:])].output_shape
+            data = weigh_classes(self.backend, self.loss, output_shape, data, class_weight)
+        require_weight(data)
+        kept = data["x"].shape[0]
+        require_finite(self.backend, data, given, slice(kept))
+        if validation_data is None and validation is not None:
+            with part("validation_split"):
+                require_weight(validation)
+                require_finite(self.backend, validation, given, slice(kept, None))
+        return data, validation
 
 
 def prepare_x(backend: Backend, x: Any) -> Array:

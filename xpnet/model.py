@@ -20,7 +20,7 @@ from xpnet.layers.frozen import Frozen
 from xpnet.layers.mapping import swap_layers
 from xpnet.layers.parameters import trainable
 from xpnet.layers.sequential import Sequential
-from xpnet.layers.shapes import Measured, measure, measure_alike
+from xpnet.layers.shapes import Measured, measure
 from xpnet.loop import Loop, Plan
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
@@ -185,6 +185,13 @@ class Model:
     def _scores(self) -> Scores:
         return Scores(self.loss.checked, self.metrics)
 
+    @property
+    def _intake(self) -> inputs.Intake:
+        built = self.state is not None
+        return inputs.Intake(
+            self.backend, self.network, self.loss, self.metrics, self.input_shape, self.measured if built else {}
+        )
+
     def _keep(self, function: Any) -> Any:
         return self.workshop.keep(self.backend.name, function)
 
@@ -213,6 +220,11 @@ class Model:
         """
         self.workshop.require_idle("build")
         shape = settings.check_shape(input_shape)
+        self._begin(shape, self._drawn(shape), {shape: measure(self.network, shape)})
+        return self
+
+    def _drawn(self, shape: Shape) -> dict[str, Tree]:
+        """Initial parameters and statistics, on the device."""
         drawn = [base.init(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
         params, output_shape, statistics = drawn[0]
         base.require_one_output(output_shape)
@@ -221,13 +233,15 @@ class Model:
             params = map_leaves(lambda *values: np.stack(values), *(params for params, *_ in drawn))
         params = map_leaves(lambda p: np.asarray(p, dtype=self.backend.float_name), params)
         params, statistics = (_moved_copy(self.backend, tree) for tree in (params, statistics))
-        self.state = {"params": params, "optimizer": {}, "statistics": statistics}
+        return {"params": params, "optimizer": {}, "statistics": statistics}
+
+    def _begin(self, shape: Shape, arrays: dict[str, Tree], measured: dict[Shape, Measured]) -> None:
+        self.state = arrays
         self.training_state.begin_optimizer(self.network)
-        self.input_shape, self.measured = shape, {shape: measure(self.network, shape)}
+        self.input_shape, self.measured = shape, measured
         self.target_shape = None
         self.checked = contracts.checked(self.network, shape)
         self.step = self.epoch = 0
-        return self
 
     @alone
     def to(self, backend: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any) -> Model:
@@ -379,43 +393,30 @@ class Model:
     def _plan(
         self, x: Any, y: Any, sample_weight: Any, class_weight: Any, validation_data: Any, chosen: FitSettings
     ) -> Plan:
-        """Check the data of a run, build the model if need be, and put everything together. An error changes nothing."""
-        given, x = x, inputs.prepare_x(self.backend, x)
-        built = self if self.state is not None else copy.copy(self).build(x.shape[1:])  # kept once all is checked
-        data, validation = built._prepared(x, y, sample_weight), None
+        """Check everything that a run needs, and build the model if necessary. An error changes nothing."""
         if validation_data is not None:
             validation_data = settings.check_validation_data(validation_data)
-            with inputs.part("validation_data"):
-                validation = built.prepare(*validation_data)
-        elif chosen.validation_split:
-            data, validation = inputs.split(data, chosen.validation_split)
-        if class_weight is not None:
-            output_shape = built.measured[tuple(x.shape[1:])].output_shape
-            data = inputs.weigh_classes(self.backend, self.loss, output_shape, data, class_weight)
-        inputs.require_weight(data)
-        kept = data["x"].shape[0]
-        inputs.require_finite(self.backend, data, given, slice(kept))
-        if validation is not None:
-            with inputs.part("validation_split" if validation_data is None else "validation_data"):
-                inputs.require_weight(validation)
-                if validation_data is None:
-                    inputs.require_finite(self.backend, validation, given, slice(kept, None))
-        if not leaves(trainable(self.network, built.parameters)):
+        intake = self._intake
+        data, validation = intake.run(x, y, sample_weight, class_weight, validation_data, chosen.validation_split)
+        shape = tuple(data["x"].shape[1:])
+        arrays = self._drawn(shape) if self.state is None else self.state
+        if not leaves(trainable(self.network, arrays["params"])):
             raise ValueError(f"The network has no parameters to train. Add a layer such as Dense. Received: {self!r}")
-        self.state, self.checked = built.state, built.checked
-        self.input_shape, self.measured = built.input_shape, built.measured
+        if self.state is None:
+            self._begin(shape, arrays, intake.measured)
         self.target_shape = tuple(np.shape(y)[1:])
+        rows = inputs.counted_rows(data)
         return Plan(
-            backend=self.backend,
-            network=self.network,
-            checked=self.checked,
-            scores=self._scores,
-            settings=chosen,
-            data=data,
-            validation=validation,
-            rows=inputs.counted_rows(data),
-            measured=self.measured,
-            keep=self._keep,
+            self.backend,
+            self.network,
+            self.checked,
+            self._scores,
+            chosen,
+            data,
+            validation,
+            rows,
+            self.measured,
+            self._keep,
         )
 
     # ------------------------------------------------------------------ inference
@@ -438,25 +439,21 @@ class Model:
         named tuple, or dict with ``return_dict=True``
             ``loss, accuracy = model.evaluate(...)``, or ``model.evaluate(...).accuracy``.
         """
-        data = self.prepare(x, y, sample_weight)
+        state, data = self.built_state(), self._intake.data(x, y, sample_weight)
         inputs.require_weight(data)
         if self.target_shape is None:
             self.target_shape = tuple(np.shape(y)[1:])
-        logs = self.evaluate_prepared(data, batch_size, verbose)
-        return logs if return_dict else named_values(logs)
-
-    def evaluate_prepared(self, data: dict[str, Array], batch_size: int | None = None, verbose: str | int = 0) -> dict:
-        """`evaluate` on data from `prepare`; a dict."""
         function = self._keep(Evaluation(self._inference, self._scores))
         multiplications = self.measured[tuple(data["x"].shape[1:])].multiplications
-        return evaluate(self.backend, function, self.built_state(), data, batch_size, verbose, multiplications)
+        logs = evaluate(self.backend, function, state, data, batch_size, verbose, multiplications)
+        return logs if return_dict else named_values(logs)
 
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
         """The network's raw outputs for x, (n, ..., units), on the model's backend; a new array, also where layers pass x on."""
         state, function = self.built_state(), self._keep(self._inference)
         given, x = x, inputs.prepare_x(self.backend, x)
         inputs.require_finite(self.backend, {"x": x}, given)
-        multiplications = self._accept(x).multiplications
+        multiplications = self._intake.accept(x).multiplications
         with Progress(verbose) as progress:
             batches = run_batches(self.backend, function, state, {"x": x}, batch_size, progress, multiplications)
             outputs = [z for _, z in batches]
@@ -500,29 +497,10 @@ class Model:
         labels = self.loss.decide(self.predict_logits(x, batch_size, verbose))
         return in_target_form(labels, self.target_shape, self._batch_axis)
 
-    # ------------------------------------------------------------------ checks
-
     def prepare(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
-        """A data set, checked, on the backend -> ``{"x", "y"}`` and, with weights, ``"weight"``, not copied if there already."""
+        """Check a data set and move it to the device: ``{"x", "y"}`` and, with weights, ``"weight"``."""
         self.built_state()
-        data = self._prepared(inputs.prepare_x(self.backend, x), y, sample_weight)
-        inputs.require_finite(self.backend, data, x)
-        return data
-
-    def _prepared(self, x: Array, y: Any, sample_weight: Any) -> dict[str, Array]:
-        output_shape = self._accept(x).output_shape
-        data = inputs.prepare_targets(self.backend, self.loss, output_shape, x, y, sample_weight)
-        for metric in self.metrics:
-            metric.check(*self.loss.row_shapes(tuple(data["y"].shape), output_shape))
-        return data
-
-    def _accept(self, x: Array) -> Measured:
-        """Check that the network takes these samples -> their output shape and multiplications."""
-        shape = tuple(x.shape[1:])
-        if shape not in self.measured:
-            self.measured[shape] = measure_alike(self.network, shape, self.input_shape)
-        self.network.check_input(x)
-        return self.measured[shape]
+        return self._intake.data(x, y, sample_weight)
 
     def built_state(self) -> dict[str, Tree]:
         if self.state is None:
