@@ -520,8 +520,8 @@ def test_the_l1_penalty_by_path(xp):
 @pytest.mark.parametrize(
     ("l2", "message"),
     [
-        ({"00": 0.1}, 'The layers of this network stand at "0", "1".* Did you mean "0"'),
-        ({"2": 0.1}, "The layer at 2 is the one at 0: name that place. Received: '2'"),
+        ({"00": 0.1}, "The paths of this network's layers are .* Did you mean .0."),
+        ({"2": 0.1}, "The layer at 2 is the layer at 0; use that path. Received: '2'"),
         ({"0": -1.0}, r"l2\['0'\] must be a number in \[0, inf\)"),
     ],
     ids=["unknown", "shared", "negative"],

@@ -306,9 +306,9 @@ def test_losses_and_ends_of_networks_that_do_not_fit_are_refused():
         Model([Dense(3), Dense(3, activation="softmax" if loss.startswith("cat") else None)], loss)
     for layers, loss in (([Dense(3)], "categorical_cross_entropy"), ([Conv2D(3, 3), Flatten()], "categorical_cross_entropy"),
                          ([Dense(1)], BinaryCrossEntropy(from_logits=False))):  # fmt: skip
-        with pytest.raises(ValueError, match=r"wants probabilities: .*ends in (Dense|Conv2D)"):
+        with pytest.raises(ValueError, match=r"needs probabilities. .*ends in (Dense|Conv2D)"):
             Model(layers, loss)
-    with pytest.raises(ValueError, match="has Softmax in it"):
+    with pytest.raises(ValueError, match="includes Softmax"):
         Model([Dense(3), Softmax(), Dropout(0.1), Flatten()], "softmax_cross_entropy")
     for metrics, message in (([Named("class")], "identifier"), ([Named("_x")], "identifier"),
                              ([Named("val_x")], "identifier"), (Named("x"), "metrics must be a list")):  # fmt: skip

@@ -265,7 +265,7 @@ def get(initializer):
 
 
 def draw(initializer, rng, shape, **fans):
-    """A parameter from an initializer or its name."""
+    """Draw a parameter with an initializer or the name of one."""
     return np.zeros(shape) if isinstance(rng, ShapesOnly) else get(initializer)(rng, shape, **fans)
 
 

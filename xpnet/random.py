@@ -29,7 +29,7 @@ def host_rng(seed: int, purpose: str, *position: int) -> np.random.Generator:
 
 
 class ShapesOnly(np.random.Generator):
-    """A generator for measuring a network: with it, `xpnet.initializers.draw` returns zeros and draws nothing."""
+    """A generator for computing only shapes: with it, `xpnet.initializers.draw` returns zeros and draws nothing."""
 
     def __init__(self) -> None:
         super().__init__(np.random.Philox(0))

@@ -23,7 +23,7 @@ from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.progress import check_verbose
 
-PASSING = (Dropout, Flatten, Identity, Reshape)  # layers that leave values what they are
+PASSING = (Dropout, Flatten, Identity, Reshape)  # layers that do not change values at inference
 EVENTS_ELSEWHERE = {  # events of Keras -> what to write here
     "onbatchend": '"on_train_batch_end"',
     "onbatchbegin": '"on_train_batch_end", which is called after each step',
@@ -86,25 +86,25 @@ def check_shape(input_shape: Any) -> Shape:
 
 
 def require_fitting_end(network: Sequential, loss: Loss) -> None:
-    """Raise ValueError where the network ends in the activation that its loss has in it, or lacks the one that it wants."""
+    """Raise ValueError if the network ends in the activation that its loss includes, or lacks the one that it needs."""
     ends, loss = _ends(network), loss.row_loss
     last = type(ends[0]).__name__
     if all(type(end).__name__ == loss.built_in for end in ends):
         raise ValueError(
-            f"{type(loss).__name__} has {last} in it: leave that layer out, or take a loss of probabilities "
-            '("categorical_cross_entropy", BinaryCrossEntropy(from_logits=False)). predict applies it by itself. '
+            f"{type(loss).__name__} includes {last}, and predict applies it. Remove that layer, or use a loss of "
+            'probabilities ("categorical_cross_entropy", BinaryCrossEntropy(from_logits=False)). '
             f"Received: a network that ends in {last}"
         )
-    if loss.of_probabilities and all(hasattr(end, "activation") for end in ends):  # could have one, and have none
+    if loss.of_probabilities and all(hasattr(end, "activation") for end in ends):  # layers whose activation is not set
         raise ValueError(
-            f"{loss!r} wants probabilities: end the network with Softmax() or Sigmoid(), or take a loss of logits "
-            '("softmax_cross_entropy", "binary_cross_entropy"), which has the activation in it. '
+            f"{loss!r} needs probabilities. End the network with Softmax() or Sigmoid(), or use a loss of logits "
+            '("softmax_cross_entropy", "binary_cross_entropy"), which includes the activation. '
             f"Received: a network that ends in {last}"
         )
 
 
 def get_loss(loss: str | Loss, network: Sequential) -> Loss:
-    """The loss of that name; Keras' names, of losses of probabilities, behind an activation that makes them."""
+    """Return the loss with this name. After Softmax or Sigmoid, Keras' names mean its losses of probabilities."""
     ends = {type(end).__name__ for end in _ends(network)}
     if ends == {"Softmax"} and loss in ("categorical_crossentropy", "sparse_categorical_crossentropy"):
         return losses.categorical_cross_entropy
@@ -114,7 +114,7 @@ def get_loss(loss: str | Loss, network: Sequential) -> Loss:
 
 
 def _ends(layer: Layer) -> list[Layer]:
-    """The layers whose outputs, perhaps joined, are the layer's; those that pass values on are looked through."""
+    """The layers whose outputs form the output of `layer`, ignoring layers that only pass values on."""
     if isinstance(layer, Sequential):
         last = next((inner for inner in reversed(layer.layers) if not isinstance(inner, PASSING)), None)
         return [layer] if last is None else _ends(last)
@@ -123,23 +123,26 @@ def _ends(layer: Layer) -> list[Layer]:
 
 
 def layers_at(network: Sequential, paths: Sequence[str]) -> list[Layer]:
-    """The layers at these paths, with their wrappers; ValueError for a path at which none stands."""
+    """Return the layers at these paths, with their wrappers; raise ValueError for a path without a layer."""
     places: dict[str, Layer] = {}
     for path, layer in base.walk(network):
         places.setdefault(path, layer)
     del places[""]
     for path in paths:
         if path not in places:
-            raise unknown_name("The layers of this network stand at", path, places)
+            raise unknown_name("The paths of this network's layers are", path, places)
     return [places[path] for path in paths]
 
 
 def require_paths(network: Sequential, optimizer: Optimizer) -> None:
-    """Raise ValueError unless parameters stand at each path that the optimizer's settings name."""
+    """Raise ValueError unless each path in the optimizer's settings holds parameters."""
     layers_at(network, sorted(optimizer.paths))
     for later, first in network.links:
         if named := [path for path in optimizer.paths if f"{path}.".startswith(f"{later}.")]:
-            raise ValueError(f"The layer at {later} is the one at {first}: name that place. Received: {named[0]!r}")
+            raise ValueError(
+                f"A shared layer is named by its first path. The layer at {later} is the layer at {first}; use that path. "
+                f"Received: {named[0]!r}"
+            )
 
 
 def get_metrics(chosen: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metric, ...]:

@@ -37,7 +37,7 @@ def named_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Array]]:
 
 
 def join(path: str, name: str) -> str:
-    """The path of what is called `name` at `path`; either may be empty."""
+    """Join a path and a name; either may be empty."""
     return f"{path}.{name}" if path and name else path or name
 
 
@@ -72,14 +72,14 @@ def map_to_trees(function: Callable, tree: Tree, *others: Tree) -> tuple[Tree, .
 
 
 def subtree(tree: Tree, path: str) -> Tree:
-    """What stands at a path, such as ``"0.weight"``; an empty dict where the tree ends before."""
+    """Return the tree at a path such as ``"0.weight"``, or an empty dict if the tree does not reach it."""
     for key in path.split(".") if path else ():
         tree = tree.get(key, {}) if isinstance(tree, dict) else tree[int(key)]
     return tree
 
 
 def with_subtree(tree: Tree, path: str, new: Tree) -> Tree:
-    """A tree with `new` at a path; the same tree where it ends before."""
+    """Return the tree with `new` at a path, or the same tree if it does not reach the path."""
     if not path:
         return new
     key, _, rest = path.partition(".")
@@ -90,7 +90,7 @@ def with_subtree(tree: Tree, path: str, new: Tree) -> Tree:
 
 
 def prune(tree: Tree, like: Tree) -> Tree:
-    """The part of a tree that stands where `like` has leaves; `like` has an empty dict in place of the rest."""
+    """Return the part of a tree where `like` has leaves. Where `like` has an empty dict, that part is left out."""
     if isinstance(like, dict):
         return {key: prune(tree[key], branch) for key, branch in like.items()}
     if isinstance(like, (tuple, list)):
@@ -99,7 +99,7 @@ def prune(tree: Tree, like: Tree) -> Tree:
 
 
 def graft(tree: Tree, new: Tree) -> Tree:
-    """The tree with the leaves of `new` where it has any; where it has none, an empty dict stands in `new`."""
+    """Return the tree with the leaves of `new`. Where `new` has an empty dict, the tree keeps its own leaves."""
     if isinstance(tree, dict):
         return {key: graft(branch, new[key]) if key in new else branch for key, branch in tree.items()}
     if isinstance(new, dict):

@@ -30,7 +30,7 @@ class Adam(Optimizer):
         β₁ and β₂, the decay rates of the averages, in [0, 1).
     epsilon : float, default 1e-8
         ε, added outside the root as in PyTorch and Keras; the default is PyTorch's (Keras: 1e-7).
-    weight_decay, l1, l2 : float, default 0.0
+    weight_decay, l1, l2 : float or dict of path -> float, default 0.0
         Decoupled weight decay, and the L1 and L2 penalties on weights: see `Optimizer`.
     clipvalue, clipnorm, global_clipnorm : float, optional
         Limits on the gradients: see `Optimizer`.
@@ -93,8 +93,8 @@ class AdamW(Adam):
     ----------
     learning_rate, beta_1, beta_2, epsilon
         As in `Adam`.
-    weight_decay : float, default 0.004
-    l1, l2 : float, default 0.0
+    weight_decay : float or dict of path -> float, default 0.004
+    l1, l2 : float or dict of path -> float, default 0.0
         The L1 and L2 penalties on weights: see `Optimizer`.
     clipvalue, clipnorm, global_clipnorm : float, optional
         Limits on the gradients: see `Optimizer`.
@@ -124,7 +124,7 @@ class RMSprop(Optimizer):
         m, in [0, 1).
     epsilon : float, default 1e-8
         ε, added outside the root; the place and the default are PyTorch's (Keras: √(s + ε), 1e-7).
-    weight_decay, l1, l2 : float, default 0.0
+    weight_decay, l1, l2 : float or dict of path -> float, default 0.0
         Decoupled weight decay, and the L1 and L2 penalties on weights: see `Optimizer`.
     clipvalue, clipnorm, global_clipnorm : float, optional
         Limits on the gradients: see `Optimizer`.
@@ -186,7 +186,7 @@ class Adagrad(Optimizer):
         s before the first step.
     epsilon : float, default 1e-10
         ε, added outside the root; the place and the default are PyTorch's (Keras: √(s + ε), 1e-7).
-    weight_decay, l1, l2 : float, default 0.0
+    weight_decay, l1, l2 : float or dict of path -> float, default 0.0
         Decoupled weight decay, and the L1 and L2 penalties on weights: see `Optimizer`.
     clipvalue, clipnorm, global_clipnorm : float, optional
         Limits on the gradients: see `Optimizer`.

@@ -35,8 +35,8 @@ class Optimizer(ABC):
     weight_decay : float or dict of path -> float, default 0.0
         Rate of the decoupled weight decay, multiplied by the learning rate.
     l1, l2 : float or dict of path -> float, default 0.0
-        Factors of the penalties. ``l2={"0": 1e-4, "2.1": 1e-3}`` holds for the layers at these paths, and all inside. Where
-        paths contain each other, the longest holds. Other layers have no penalty.
+        Factors of the penalties. ``l2={"0": 1e-4, "2.1": 1e-3}`` applies to the layers at these paths and all layers inside
+        them; the longest matching path decides. Other layers have no penalty.
     clipvalue : float, optional
         Clip each element of a gradient to ±clipvalue.
     clipnorm : float, optional
@@ -93,7 +93,7 @@ class Optimizer(ABC):
 
     @property
     def paths(self) -> set[str]:
-        """The paths of layers that its settings name."""
+        """The paths of layers in the optimizer's settings."""
         factors = (self.weight_decay, self.l1, self.l2)
         return {path for factor in factors if isinstance(factor, tuple) for path, _ in factor}
 
@@ -153,14 +153,14 @@ def _map_weights(function, tree, *others):
 
 
 def _checked(name, factor):
-    """A float, or a dict of path -> float as a tuple of pairs, which can be hashed."""
+    """Return a float, or a dict of path -> float as a tuple of pairs, which can be hashed."""
     if not isinstance(factor, Mapping | tuple):
         return number(name, factor, "[0, inf)")
     return tuple(sorted((path, number(f"{name}[{path!r}]", value, "[0, inf)")) for path, value in dict(factor).items()))
 
 
 def _factor(factor, name):
-    """The factor of the parameter of this name: that of the longest path which leads to it."""
+    """Return the factor of the parameter with this name, which the longest matching path decides."""
     if not isinstance(factor, tuple):
         return factor
     paths = [(path, value) for path, value in factor if name.startswith(f"{path}.")]

@@ -25,7 +25,7 @@ class SGD(Optimizer):
         m, in [0, 1).
     nesterov, moving_average : bool, default False
         Use one of the other two forms of momentum.
-    weight_decay, l1, l2 : float, default 0.0
+    weight_decay, l1, l2 : float or dict of path -> float, default 0.0
         Decoupled weight decay, and the L1 and L2 penalties on weights: see `Optimizer`.
     clipvalue, clipnorm, global_clipnorm : float, optional
         Limits on the gradients: see `Optimizer`.
