@@ -128,7 +128,7 @@ def test_large_scores_give_finite_numbers(xp, rng):
 
 @pytest.mark.parametrize("layer", [MultiHeadAttention(2, causal=True), BLOCK], ids=["attention", "block"])
 def test_under_jit(layer, rng):
-    """JAX alone compiles."""
+    """Only JAX compiles."""
     jax = pytest.importorskip("jax")
     arguments = build(layer, (3, 2))[0], rng.normal(size=(2, 3, 2))
 

@@ -57,7 +57,7 @@ def test_float32_agrees_with_numpy(layer, xp, rng):
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_under_jit(layer, rng):
-    """JAX alone compiles."""
+    """Only JAX compiles."""
     jax = pytest.importorskip("jax")
     x = rng.normal(size=SHAPE)
     moved = (make_backend("jax").asarray(a) for a in (x, KEYS[0]))

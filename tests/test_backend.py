@@ -257,7 +257,7 @@ def test_backend_survives_pickling(xp):
 
 
 def test_float64_on_jax_turns_on_x64():
-    """In a process of its own: the switch is JAX's global one."""
+    """In a separate process, because the switch is global in JAX."""
     pytest.importorskip("jax")
     code = "import xpnet; xpnet.set_backend('jax', dtype='float64'); print(xpnet.asarray([1.0]).dtype)"
     done = run("-c", code)

@@ -1,4 +1,4 @@
-"""docs/backprop.md does what it says, on NumPy, as the page has it; so no `xp` fixture."""
+"""The code and the numbers of docs/backprop.md, on NumPy as on the page, so no `xp` fixture."""
 
 import re
 

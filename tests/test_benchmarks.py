@@ -138,7 +138,7 @@ def test_profile_names_every_piece_of_a_step(data):
 
 
 def test_the_same_run_has_the_same_hashes(tmp_path, capsys):
-    """NumPy alone: the script is about its bits."""
+    """Only on NumPy, whose bits the script compares."""
     same_run.main([])
     before = json.loads(capsys.readouterr().out)
     (tmp_path / "before.json").write_text(json.dumps(before))

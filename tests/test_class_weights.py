@@ -45,7 +45,7 @@ def test_labels_of_weight_0_are_no_classes(xp):
 
 
 def test_ignored_labels_are_no_class():
-    """The loss gives them weight 0 before. Host-side, so NumPy alone."""
+    """The loss gives them weight 0 before. On the host, so only on NumPy."""
     x, y = np.random.default_rng(0).normal(size=(6, 3)), np.array([0, 1, -100, 1, 1, 0])
     for class_weight in ("balanced", {0: 1.5, 1: 1.0}):
         ignoring, without = (Model([Dense(2)], "softmax_cross_entropy", Adam(0.1)) for _ in range(2))
@@ -91,7 +91,7 @@ def test_balanced_classes_of_values_are_refused():
 
 
 def test_other_class_weights_are_refused():
-    """Settings alone: NumPy."""
+    """Checks only settings, so only on NumPy."""
     x, y = np.ones((6, 2, 2)), np.array([[0, 1]] * 6)
     model = Model([TimeDistributed(Dense(2))], losses.PerPosition(SOFTMAX))
     for wrong in ("auto", [1.0, 2.0]):

@@ -94,7 +94,7 @@ def test_parallel_gives_a_tuple(xp, rng):
 
 
 def test_names_are_positions():
-    """Trees alone: no backend."""
+    """Checks only trees, so no backend."""
     params, *_ = build(
         Sequential([Residual(Sequential([Tanh(), Dense(3)])), Concatenate([Identity(), Dense(2)])]), (3,)
     )
@@ -103,7 +103,7 @@ def test_names_are_positions():
 
 
 def test_time_distributed_shares_the_layer_s_parameters():
-    """Trees alone: no backend."""
+    """Checks only trees, so no backend."""
     params, shape, _ = build(TimeDistributed(Dense(3)), (5, 2))
 
     assert {name for name, _ in named_leaves(params)} == {"weight", "bias"}
@@ -132,7 +132,7 @@ def test_statistics_pass_through(wrap, xp, rng):
 
 
 def test_integer_input_is_the_branches():
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
 
     class Tokens(Identity):
         integer_input = True
@@ -183,7 +183,7 @@ def test_tokens_have_no_gradient(layer, xp):
 
 @pytest.mark.parametrize("layer", [LAYERS[-1], Sequential([Reshape((2, 1)), TimeDistributed(NOISY)])], ids=kind)
 def test_under_jit(layer, rng):
-    """JAX alone compiles."""
+    """Only JAX compiles."""
     jax = pytest.importorskip("jax")
     arguments = *build(layer, (2,))[::2], rng.normal(size=(3, 2)), KEY
 
@@ -240,14 +240,14 @@ def init(layer, input_shape):
 )
 @pytest.mark.parametrize("branch", ["relu", Dense, [Dense(3), Dense(4)]], ids=["name", "class", "list"])
 def test_a_branch_is_one_layer(make, branch):
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
     with pytest.raises(TypeError, match=r"A branch is one layer; put several into Sequential"):
         make(branch)
 
 
 @pytest.mark.parametrize("branches", [Dense(2), 5, "relu"], ids=repr)
 def test_branches_are_a_list(branches):
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
     with pytest.raises(TypeError, match="Concatenate takes a list of branches"):
         Concatenate(branches)
 

@@ -46,7 +46,7 @@ KEY = step_keys(0, np.arange(1))[0]
 
 @dataclass(frozen=True)
 class Gate(Container):
-    """y = f(x) g(x): a container of one's own"""
+    """y = f(x) g(x): a custom container"""
 
     layer: Layer
     gate: Layer
@@ -98,7 +98,7 @@ def test_a_container_of_ones_own_passes_the_gradient_check(xp64, rng):
 
 
 def test_what_a_container_needs_is_what_its_layers_need():
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
     noisy = Gate(Sequential([Dense(3), Dropout(0.5)]), Sequential([BatchNormalization(), Flatten()]))
 
     assert noisy.needs_key
@@ -108,7 +108,7 @@ def test_what_a_container_needs_is_what_its_layers_need():
 
 
 def test_the_walk_goes_into_every_container():
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
     network = Sequential([gate(), TimeDistributed(Sequential([Tanh()])), Bidirectional(LSTM(2)), Residual(ReLU())])
 
     assert [(path, type(layer).__name__) for path, layer in base.walk(network)] == [
@@ -119,7 +119,7 @@ def test_the_walk_goes_into_every_container():
 
 
 def test_mapped_layers_are_inside_every_container():
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
     network = Sequential([gate(), TimeDistributed(Tanh()), Bidirectional(LSTM(2)), Residual(Tanh())])
     mapped = map_layers(network, lambda path, layer: ReLU() if isinstance(layer, Tanh) else layer)
 
@@ -171,13 +171,13 @@ def test_the_divergence_guard_sees_through_every_container(xp, layers, place, le
     ids=["Add", "Concatenate", "Frozen"],
 )
 def test_the_end_of_the_network_is_found_in_every_container(layers):
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
     with pytest.raises(ValueError, match="that ends in Softmax"):
         Model(layers, "softmax_cross_entropy")
 
 
 def test_a_sum_of_different_ends_is_no_activation():
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
     Model([Dense(3), Residual(Sequential([Dense(3), Softmax()]))], "softmax_cross_entropy")
 
 
@@ -262,7 +262,7 @@ def test_copies_share_too(copy_of, xp):
 
 
 def test_networks_that_share_differ_from_those_that_do_not():
-    """Else one would run the other's compiled step. Settings alone: no backend."""
+    """Otherwise one would run the other's compiled step. Checks only settings, so no backend."""
     d = Dense(4)
 
     assert Sequential([d, d]) != Sequential([Dense(4), Dense(4)])
@@ -442,7 +442,7 @@ def test_paths_that_are_none_are_named(path, advice, xp):
 
 
 def test_a_layer_frozen_at_one_of_its_places_is_refused():
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
     d = Dense(4)
     with pytest.raises(ValueError, match=r"freeze it at both places.*the same Dense at 0 and 2, frozen at 0 alone"):
         Sequential([Frozen(d), ReLU(), d])
@@ -527,7 +527,7 @@ def test_the_l1_penalty_by_path(xp):
     ids=["unknown", "shared", "negative"],
 )
 def test_paths_of_penalties_are_checked(l2, message):
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
     d = Dense(4)
     with pytest.raises(ValueError, match=message):
         Model([d, ReLU(), d, Dense(3)], "mean_squared_error", SGD(0.1, l2=l2))

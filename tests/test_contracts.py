@@ -1,4 +1,4 @@
-"""The layer protocol in layers of one's own."""
+"""The layer protocol in custom layers."""
 
 from dataclasses import dataclass
 

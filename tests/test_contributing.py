@@ -1,4 +1,4 @@
-"""The worked example of docs/contributing.md is a layer that passes what it says."""
+"""The worked example of docs/contributing.md passes the checks that the page names."""
 
 import re
 import textwrap

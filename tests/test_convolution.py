@@ -85,7 +85,7 @@ def test_float32_agrees_with_numpy(layer, shape, xp, rng):
 
 @every_layer
 def test_equals_torch(layer, shape, rng):
-    """On NumPy alone: the other backends agree with it."""
+    """Only on NumPy; the other backends agree with it."""
     torch = pytest.importorskip("torch")
     if layer.padding == "same" or layer.strides == (3, 3):
         pytest.skip("torch has no such padding: test_equals_jax")
@@ -117,7 +117,7 @@ def test_equals_torch(layer, shape, rng):
      (3, 1, 2, "same"), (2, 3, 1, "valid"), (3, 2, 1, "valid")],
 )  # fmt: skip
 def test_equals_jax(transposed, kernel, stride, dilation, padding, rng):
-    """On NumPy alone: the other backends agree with it."""
+    """Only on NumPy; the other backends agree with it."""
     jax = pytest.importorskip("jax")
     layer = (Conv2DTranspose if transposed else Conv2D)(2, kernel, stride, padding, dilation, use_bias=False)
     x = rng.normal(size=(2, 7, 6, 3)).astype(np.float32)
@@ -151,7 +151,7 @@ def test_he_initialisation_keeps_the_variance(channels, filters, groups):
 
 @every_layer
 def test_traces_under_jit(layer, shape, rng):
-    """On JAX alone."""
+    """Only on JAX."""
     jax = pytest.importorskip("jax")
     params, output_shape, _ = build(layer, shape)
     arguments = params, rng.normal(size=(2, *shape)), rng.normal(size=(2, *output_shape))
@@ -217,7 +217,7 @@ def test_groups_are_convolutions_side_by_side(xp, rng):
 
 @pytest.mark.parametrize("padding", ["valid", "same", 1])
 def test_transposed_is_the_adjoint(padding, rng):
-    """⟨conv(x), y⟩ = ⟨x, convᵀ(y)⟩ with the same weight, where the strides leave no pixel out. On NumPy alone."""
+    """⟨conv(x), y⟩ = ⟨x, convᵀ(y)⟩ with the same weight, where the strides leave no pixel out. Only on NumPy."""
     conv, transposed = (layer(n, 3, 2, padding, use_bias=False) for layer, n in ((Conv2D, 4), (Conv2DTranspose, 2)))
     size = 8 if padding == "same" else 7
     params, output_shape, _ = build(conv, (size, size, 2))
@@ -261,12 +261,12 @@ def test_initial_weights_have_keras_shapes(rng):
 
 
 def test_activation_means_two_layers():
-    """Settings alone: no arrays, so no backend."""
+    """Checks only settings, so no backend."""
     assert Sequential([Conv2D(3, 2, activation="relu")]) == Sequential([Conv2D(3, 2), ReLU()])
 
 
 def test_numpy_integers_are_settings():
-    """Shapes alone: no backend."""
+    """Checks only shapes, so no backend."""
     layer = Conv2D(np.int64(8), np.int64(3), padding=np.int64(1))
     shape = layer.init(np.random.default_rng(0), (5, 5, 1))[1]
 

@@ -66,7 +66,7 @@ def test_the_layer_is_found_inside_a_branch(xp):
 
 
 def test_a_run_that_ends_non_finite_is_noticed(xp):
-    """The last step alone overflows: no further loss would show it."""
+    """Only the last step overflows, so no later loss would show it."""
     model = make_model(xp, optimizer=SGD(schedules.Piecewise([5], [1e-9, 1e38])), layers=[Dense(3)])
 
     with pytest.raises(DivergenceError) as caught:

@@ -183,7 +183,7 @@ def test_positions_are_added_from_the_first(xp, rng):
 
 
 def test_under_jit(rng):
-    """JAX alone compiles."""
+    """Only JAX compiles."""
     jax = pytest.importorskip("jax")
     network = Sequential([Embedding(300, 3), PositionEmbedding(4)])
     params, x = build(network, (4,))[0], rng.integers(300, size=(2, 4)).astype(np.int32)

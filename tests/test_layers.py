@@ -152,7 +152,7 @@ def test_first_layer_spares_its_input_gradient(xp, rng):
 
 
 def test_k_networks_on_a_leading_axis(xp, rng):
-    """Three parameter sets stacked give what each gives alone."""
+    """Three stacked parameter sets give the same results as each one separately."""
     net = Sequential([Dense(4, activation="tanh"), Dense(2)])
     sets = [build(net, (3,), seed)[0] for seed in range(3)]
     x, dy = xp.asarray(rng.normal(size=(5, 3))), rng.normal(size=(3, 5, 2))
@@ -196,7 +196,7 @@ def test_dropout_mask_is_the_same_on_every_backend(xp):
 
 
 def test_dense_with_activation_means_two_layers():
-    """Settings alone: no arrays, so no backend."""
+    """Checks only settings, so no backend."""
     assert Sequential([Dense(3, activation="relu")]) == Sequential([Dense(3), ReLU()])
     assert Activation("leaky_relu") == LeakyReLU()
     assert Activation(Tanh()) == Tanh()

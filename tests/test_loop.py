@@ -301,7 +301,7 @@ def test_terms_of_a_metric_are_one_number_for_each_sample(xp):
 
 
 def test_losses_and_ends_of_networks_that_do_not_fit_are_refused():
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
     for loss in ("categorical_cross_entropy", "binary_cross_entropy"):
         Model([Dense(3), Dense(3, activation="softmax" if loss.startswith("cat") else None)], loss)
     for layers, loss in (([Dense(3)], "categorical_cross_entropy"), ([Conv2D(3, 3), Flatten()], "categorical_cross_entropy"),

@@ -511,7 +511,7 @@ def test_shapes_that_do_not_fit_are_refused_in_the_call(xp):
 
 
 class Own(losses.Loss):
-    """A loss of one's own whose `elements` is the function that it is given."""
+    """A custom loss whose `elements` is the given function."""
 
     def __init__(self, elements):
         self.returned = elements

@@ -153,7 +153,7 @@ def join(metric, *parts):
 
 @each_metric
 def test_states_merge_inside_a_scan(metric, rng):
-    """`jax.lax.scan` carries the merged state of all batches so far. JAX alone has it."""
+    """Only on JAX, where `jax.lax.scan` carries the merged state of all batches so far."""
     jax = pytest.importorskip("jax")
     y, z = draw(metric, rng, batch=40)
     weight = rng.integers(0, 3, (8, 5))

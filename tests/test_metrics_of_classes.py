@@ -337,7 +337,7 @@ def test_fit_records_them(xp, rng):
 
 
 def test_metrics_that_do_not_fit_are_refused(rng):
-    """Shapes alone: NumPy."""
+    """Checks only shapes, so only on NumPy."""
     y, z = rng.integers(0, 2, (6, 3)) * 1.0, rng.normal(size=(6, 3))
     for name in ("balanced_accuracy", "confusion_matrix"):
         with pytest.raises(ValueError, match=f"{name} needs classes that exclude each other.*Received: 3 outputs"):

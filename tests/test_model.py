@@ -1,4 +1,4 @@
-"""Model: fit, evaluate, predict, what they promise, and what they refuse."""
+"""Model: what fit, evaluate and predict promise, and what they refuse."""
 
 import pickle
 import threading
@@ -197,7 +197,7 @@ def test_a_schedule_restarts_every_epoch(xp):
 
 @pytest.mark.parametrize("more", [{"epochs": 2}, {"epochs": 4, "initial_epoch": 2}], ids=["again", "numbered on"])
 def test_going_on_is_the_same_run(xp, more):
-    """2 epochs and 2 more are 4: each epoch has an order of its own."""
+    """2 epochs and 2 more equal 4, because each epoch has its own order."""
     parts, whole = make_model(xp), make_model(xp)
     fit(parts, epochs=2)
     history = fit(parts, **more)
@@ -320,7 +320,7 @@ def test_on_train_batch_end_sees_every_step(xp):
 
 
 def test_summary(capsys):
-    """On NumPy alone: shapes are the same everywhere."""
+    """Only on NumPy, because shapes are the same everywhere."""
     make_model(make_backend("numpy"), layers=[Flatten(), Dense(4, activation="relu"), Dense(3)]).summary((2, 3))
 
     assert capsys.readouterr().out == (
@@ -336,7 +336,7 @@ def test_summary(capsys):
 
 
 def test_summary_of_branches(capsys):
-    """On NumPy alone. The names are those of parameters and of a DivergenceError."""
+    """Only on NumPy. The names are those of parameters and of a DivergenceError."""
     branch = Sequential([Dense(8), ReLU(), Dense(3)])
     make_model(make_backend("numpy"), layers=[Residual(branch), Dense(2)]).summary((3,))
 
@@ -558,7 +558,7 @@ def test_another_optimizer_begins_anew(xp):
     ],
 )
 def test_an_activation_that_the_loss_has_in_it_is_refused(last, loss):
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
     with pytest.raises(ValueError, match=r"CrossEntropy includes (Softmax|Sigmoid), .* Remove that layer"):
         Model(last, loss)
     Model([Dense(1), Sigmoid()], losses.BinaryCrossEntropy(from_logits=False))
@@ -566,7 +566,7 @@ def test_an_activation_that_the_loss_has_in_it_is_refused(last, loss):
 
 @pytest.mark.parametrize("shape", [(None,), (), "ab", (0,), (2.5, 1), None])
 def test_what_is_no_shape_is_refused(shape):
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
     with pytest.raises(ValueError, match="input_shape must be the shape of one sample"):
         Model([Dense(1)], "mean_squared_error").build(shape)
 
@@ -588,7 +588,7 @@ def test_predict_before_fit_says_what_to_do(xp):
     ],
 )
 def test_unknown_names_are_refused(settings, message):
-    """Names alone, so no backend."""
+    """Checks only names, so no backend."""
     with pytest.raises(ValueError, match=message):
         Model([Dense(3)], **({"loss": "softmax_cross_entropy"} | settings))
 
@@ -712,7 +712,7 @@ def test_early_stopping_passes_over_epochs_without_validation(xp):
 
 
 def test_jax_compiles_a_step_once_whatever_the_learning_rate():
-    """On JAX alone: the others compile nothing."""
+    """Only on JAX; the other backends do not compile."""
     jax = pytest.importorskip("xpnet.backend.jax")
     pytest.importorskip("jax")
     models = [make_model(make_backend("jax"), optimizer=SGD(rate)) for rate in (0.1, 0.2, schedules.Cosine(0.1, 100))]

@@ -40,7 +40,7 @@ def test_inference_is_the_identity(layer, shape, xp, rng):
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS)
 def test_under_jit(layer, shape):
-    """JAX alone compiles."""
+    """Only JAX compiles."""
     jax = pytest.importorskip("jax")
     x, key = (make_backend("jax").asarray(a) for a in (np.ones(shape), KEYS[0]))
 
@@ -67,7 +67,7 @@ def test_normal_numbers():
 
 
 def test_noise_is_new_at_each_step():
-    """NumPy stands for the other backends, which draw the same."""
+    """Only on NumPy; the other backends draw the same numbers."""
     first, second = (GaussianNoise(1.0).forward({}, np.zeros((4, 5)), key=key)[0] for key in KEYS)
 
     assert np.all(first != second)

@@ -104,7 +104,7 @@ def test_inference_uses_running_statistics(layer, xp, rng):
 @pytest.mark.parametrize("layer", [BatchNormalization(), LayerNormalization(), RMSNormalization()], ids=repr)
 @pytest.mark.parametrize("first", [False, True])
 def test_k_networks_on_a_leading_axis(layer, first, xp64, rng):
-    """Three parameter sets stacked give what each gives alone."""
+    """Three stacked parameter sets give the same results as each one separately."""
     net = Sequential([layer, Dense(4)] if first else [Dense(4), layer])
     sets = [build(net, (4,), seed)[::2] for seed in range(3)]
     x, dy = xp64.asarray(rng.normal(size=(5, 4))), rng.normal(size=(3, 5, 4))
@@ -133,7 +133,7 @@ def test_inference_keeps_its_digits_where_the_mean_is_large(rng):
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_under_jit(layer, rng):
-    """JAX alone compiles."""
+    """Only JAX compiles."""
     jax = pytest.importorskip("jax")
     arguments = *build(layer, (3, 3, 4))[::2], rng.normal(size=(2, 3, 3, 4))
 

@@ -131,7 +131,7 @@ def test_gradients_below_the_limit_stay_as_they_are(limit, xp):
 
 
 def test_optimizers_by_name():
-    """Settings alone, so no backend."""
+    """Checks only settings, so no backend."""
     assert get("adam") == Adam()
     assert get("sgd") == SGD(0.01)
     assert get(Adagrad()) == Adagrad()
@@ -155,7 +155,7 @@ def test_optimizers_by_name():
     ],
 )
 def test_settings_are_checked(make, message):
-    """Settings alone, so no backend."""
+    """Checks only settings, so no backend."""
     with pytest.raises(ValueError, match=message):
         make()
 

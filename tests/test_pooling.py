@@ -107,7 +107,7 @@ def test_max_pooling_equals_torch(size, strides, xp, rng):
     ids=lambda value: repr(value)[:60],
 )
 def test_equals_torch(layer, name, options, rng):
-    """On NumPy alone: the other backends agree with it. Values tie, as after a ReLU."""
+    """Only on NumPy; the other backends agree with it. Values tie, as after a ReLU."""
     torch = pytest.importorskip("torch")
     x = np.maximum(rng.integers(-2, 3, size=(2, 6, 5, 3)), 0.0)
     z = torch.tensor(np.moveaxis(x, -1, 1), requires_grad=True)
@@ -147,7 +147,7 @@ def test_a_sequence_is_an_image_one_pixel_wide(one, two, xp):
 @pytest.mark.parametrize("kind", ["max", "average"])
 @pytest.mark.parametrize(("size", "strides"), [(2, 2), (3, 2), (2, 3), (3, 1), ((1, 3), (2, 1))])
 def test_same_padding_equals_jax(kind, size, strides, rng):
-    """On NumPy alone: the other backends agree with it. All values are negative: zeros in the padding would win."""
+    """Only on NumPy; the other backends agree with it. All values are negative: zeros in the padding would win."""
     lax = pytest.importorskip("jax").lax
     x = -1 - rng.random((2, 7, 6, 3)).astype(np.float32)
     layer = (MaxPooling2D if kind == "max" else AveragePooling2D)(size, strides, "same")
@@ -174,7 +174,7 @@ def test_channels_last(xp):
 
 @every_layer
 def test_traces_under_jit(layer, rng):
-    """On JAX alone."""
+    """Only on JAX."""
     jax = pytest.importorskip("jax")
     x = samples(layer)
     dy = rng.normal(size=(2, *layer.init(rng, x.shape[1:])[1]))

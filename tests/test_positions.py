@@ -127,7 +127,7 @@ def test_targets_are_checked(loss, y, output_shape, message):
     "loss", ["softmax_cross_entropy", None, type(softmax_cross_entropy), PerPosition(softmax_cross_entropy)]
 )
 def test_the_loss_inside_is_a_loss(loss):
-    """Settings alone: no backend."""
+    """Checks only settings, so no backend."""
     with pytest.raises(ValueError, match="loss must be a loss of one position, such as"):
         PerPosition(loss)
 

@@ -1,4 +1,4 @@
-"""What is shown while a model runs. The display does not depend on the backend: NumPy alone."""
+"""The display while a model runs. The display does not depend on the backend, so only on NumPy."""
 
 import io
 import os

@@ -37,7 +37,7 @@ def test_normals_agree_and_are_normal(xp):
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"step": 1}, {"position": 1}, {"step": 2**31 + 5}])
 def test_seed_step_and_layer_each_give_other_bits(change):
-    """On NumPy alone: the others are identical."""
+    """Only on NumPy; the other backends are identical."""
     numpy = make_backend("numpy")
     first, second = bits(numpy, 20_000), bits(numpy, 20_000, **change)
 
@@ -46,7 +46,7 @@ def test_seed_step_and_layer_each_give_other_bits(change):
 
 
 def test_bits_are_uniform_and_uncorrelated():
-    """On NumPy alone: the others are identical. Bounds are 5 standard deviations."""
+    """Only on NumPy; the other backends are identical. Bounds are 5 standard deviations."""
     for seed in range(5):
         x = bits(make_backend("numpy"), 2**18, seed=seed)
         counts = np.bincount(x >> 8, minlength=256)

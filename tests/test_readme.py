@@ -1,4 +1,4 @@
-"""The README and the guide do what they say. On the backend that they name, so no `xp` fixture."""
+"""The code of the README and the guide, on the backend that they name, so no `xp` fixture."""
 
 import re
 import tomllib

@@ -137,7 +137,7 @@ def test_both_ways_last_output_is_each_directions_own(xp, rng):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("all_steps", [False, True])
 def test_masked_steps_are_skipped(kind, all_steps, xp64, rng):
-    """A padded sample gives what it gives without its padding, at the start, in the middle and at the end."""
+    """Padding at the start, in the middle or at the end does not change the output of a sample."""
     padded = np.asarray([[0, 0, 1, 0, 1, 1, 0], [1, 1, 1, 1, 0, 0, 0]], dtype=bool)  # 1: a step that counts
     x, dy = rng.normal(size=(2, 7, 2)), rng.normal(size=(2, 7, 3))
     x[~padded] = -1.0
@@ -218,7 +218,7 @@ def test_inference_equals_training(layer, xp, rng):
 
 
 def test_inference_keeps_no_activations(rng):
-    """Host memory is what tracemalloc sees, so NumPy alone."""
+    """tracemalloc sees only host memory, so only on NumPy."""
     layer = LSTM(32)
     params, x = layer.init(rng, (200, 1))[0], rng.normal(size=(16, 200, 1))
 
@@ -235,7 +235,7 @@ def test_inference_keeps_no_activations(rng):
 
 @pytest.mark.parametrize("layer", [LSTM(3, mask_value=0.0, truncate=2), *BOTH_WAYS], ids=name)
 def test_under_jit(layer, rng):
-    """JAX alone compiles."""
+    """Only JAX compiles."""
     jax = pytest.importorskip("jax")
     params, x = build(layer, (4, 2))[0], rng.normal(size=(3, 4, 2))
     x[0, 2:] = 0

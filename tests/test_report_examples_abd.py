@@ -32,7 +32,7 @@ def example(monkeypatch):
 
 
 def run_quickly(script, folder, *arguments):
-    """The rows of a quick run by experiment and figure, and what it printed."""
+    """Return the rows of a quick run by experiment and figure, and its output."""
     report = folder / "report.json"
     printed = run("-W", "error", EXAMPLES / script, "--quick", "--json", report, *arguments).stdout
     return {(row["experiment"], row["figure"]): row for row in json.loads(report.read_text())["rows"]}, printed

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training, in processes of their own. On the host, so NumPy alone."""
+"""Ctrl-C and SIGTERM during training, in separate processes. On the host, so only on NumPy."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""How many threads NumPy's matrix products use: NumPy's backend alone has the rule, so no `xp` fixture."""
+"""The number of threads of NumPy's matrix products. Only NumPy's backend has the rule, so no `xp` fixture."""
 
 import pickle
 

@@ -57,7 +57,7 @@ def test_a_second_thread_is_refused_while_a_model_trains(change, xp):
     "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"]
 )
 def test_a_copy_trains_in_another_thread(copied):
-    """No arrays of its own, so NumPy."""
+    """Needs no arrays, so only on NumPy."""
     model, other = make_model(make_backend("numpy")), Elsewhere(lambda model: fit(copied(model)))
     fit(model, callbacks=[other])
 
@@ -72,7 +72,7 @@ def test_predictions_beside_training_are_those_of_the_model(xp):
 
 
 def test_after_an_error_the_next_thread_may_train():
-    """No arrays of its own, so NumPy."""
+    """Needs no arrays, so only on NumPy."""
     model = make_model(make_backend("numpy"))
     with pytest.raises(ValueError, match="y must have one entry"):
         model.fit(X, Y[:5], verbose=0)
@@ -90,7 +90,7 @@ def jax_backend():
 
 
 def test_compiled_steps_are_released_with_their_model(jax_backend):
-    """JAX alone compiles."""
+    """Only JAX compiles."""
     from xpnet.backend.jax import _made
 
     model = make_model(jax_backend)
