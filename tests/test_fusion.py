@@ -13,17 +13,19 @@ from xpnet.layers.windows import Window
 from xpnet.losses import SoftmaxCrossEntropy
 
 
-def plans():
-    """Of kernels so far, by key; None where no library fuses rules."""
+def no_plans():
+    """The kernels from now on, by key; None where no library fuses rules."""
     kernels = in_one_go.get(getattr(sys.modules.get("cupy"), "ndarray", None))
-    return None if kernels is None else kernels.plans
+    if kernels is None:
+        return None
+    kernels.known.clear()
+    kernels.plans.clear()
+    return kernels.plans
 
 
 def gives_what_the_rule_gives(xp, rule, *host, tolerance=None, kernel=True):
     """`rule` of arrays on the backend, fused and as it is: equal to the last bit, or where sums are taken within `tolerance`."""
-    known = plans()
-    if known is not None:
-        known.clear()
+    known = no_plans()
     results = fused(rule, *map(xp.asarray, host))
     if xp.name == "cupy":
         assert [type(plan).__name__ for plan in known.values()] == (["Plan"] if kernel else [])
@@ -163,15 +165,14 @@ def test_other_rules_are_called_as_they_are(name, xp, rng):
 
 def test_numbers_are_arguments(xp, rng):
     """A kernel serves every number, size and stride."""
-    if plans() is not None:
-        plans().clear()
+    known = no_plans()
     x = xp.asarray(rng.normal(size=(9, 6)))
     for number, part in ((0.5, x), (0.25, x[:4, :]), (0.125, x[3:8, 1:])):
         np.testing.assert_array_equal(
             to_numpy(fused(lambda x, n=number: x * n, part)), to_numpy(part) * np.float32(number)
         )
 
-    assert xp.name != "cupy" or len(plans()) == 2  # contiguous or not
+    assert xp.name != "cupy" or len(known) == 2  # contiguous or not
 
 
 def test_an_error_of_the_rule_comes_through(xp):
@@ -180,3 +181,38 @@ def test_an_error_of_the_rule_comes_through(xp):
 
     with pytest.raises(ZeroDivisionError, match="of the rule"):
         fused(fails, xp.asarray(np.ones(2)))
+
+
+class Settings:
+    """They may change."""
+
+    factor = 2.0
+
+    def rule(self, x):
+        return x * self.factor
+
+
+def test_what_a_rule_captures_is_not_taken_from_an_earlier_call(xp):
+    """Numbers, arrays, functions, and objects that change."""
+    x, settings = xp.asarray(np.ones(3)), Settings()
+    for factor in (2.0, 3.0, -0.0, 0.0):
+        settings.factor = factor
+        array = xp.asarray(np.full(3, factor))
+        by_function = lambda x, f=factor: x * f  # noqa: E731
+        for rule in (settings.rule, lambda x, a=array: x * a, lambda x, f=by_function: f(x)):
+            result = to_numpy(fused(rule, x))
+
+            np.testing.assert_array_equal(result, factor)
+            assert np.signbit(result[0]) == np.signbit(factor)
+
+
+def test_arrays_of_other_forms_are_not_taken_for_known_ones(xp, rng):
+    host = rng.normal(size=(6, 6))
+    x = xp.asarray(host)
+    host = to_numpy(x)
+
+    def rule(a, b):
+        return namespace(a).where(a > b, a, b)
+
+    for a, b in ((x, x), (x, x.mT), (x[:3, :], x[3:, :]), (x[::2, :], x[1::2, :]), (x[:1, :], x), (x, x)):
+        np.testing.assert_array_equal(to_numpy(fused(rule, a, b)), np.maximum(to_numpy(a), to_numpy(b)))

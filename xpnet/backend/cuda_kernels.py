@@ -4,19 +4,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import FunctionType, MethodType, NoneType
 from typing import Any
 
 import numpy as np
 
 from xpnet.backend import symbol_functions
-from xpnet.backend.cuda_plans import OPTIONS, THREADS, Plan
+from xpnet.backend.cuda_plans import OPTIONS, THREADS, Launch, Plan
 from xpnet.backend.cuda_text import Writer
 from xpnet.backend.symbols import LARGEST, TYPES, Node, NotTraceable, Symbol, Trace, trace_rule
 from xpnet.tree import Array
 
 COPIES = 8  # of more arrays CuPy uploads the addresses when it joins them
 LEAVES = 40  # of one launch: a kernel takes at most 4 KB of arguments
+KNOWN = 4096
 LONGEST = 1 << 16  # elements that one block of threads reduces: CuPy spreads more over the whole device
+
+
+def form_of(rule: Callable, arrays: tuple[Array, ...]) -> Any:
+    """What is equal for two calls only if both do the same with their arrays' values; None where that is not known."""
+    if len({id(x) for x in arrays}) < len(arrays):
+        return None
+    try:
+        form = _identity(rule), *[(x.shape, x.strides, x.dtype) for x in arrays]
+        hash(form)
+    except (TypeError, ValueError):  # it holds an array, say
+        return None
+    return form
+
+
+def _identity(x: Any, depth: int = 0) -> Any:
+    """Of a rule and what it captures: functions by their code, settings by their values."""
+    if isinstance(x, FunctionType) and not x.__kwdefaults__ and depth < 5:
+        cells = [_identity(cell.cell_contents, depth + 1) for cell in x.__closure__ or ()]
+        return x.__module__, x.__code__, _identity(x.__defaults__, depth + 1), *cells
+    if isinstance(x, MethodType):
+        return _identity(x.__func__, depth), _identity(x.__self__, depth)
+    if isinstance(x, tuple):
+        return tuple, *[_identity(part, depth + 1) for part in x]
+    if isinstance(x, float):
+        return x.hex()  # 0.0 == -0.0
+    if isinstance(x, (int, str, type, NoneType)):
+        return type(x), x
+    if getattr(getattr(type(x), "__dataclass_params__", None), "frozen", False):
+        return type(x), x
+    raise TypeError(f"{type(x).__name__} may change")
 
 
 class CudaKernels:
@@ -33,23 +65,41 @@ class CudaKernels:
     def __init__(self, cp: Any, convert: Callable[[Array], Array] = lambda x: x):
         self.cp, self.convert = cp, convert
         self.plans: dict[tuple, Plan | NotTraceable] = {}
+        self.known: dict[
+            Any, tuple[Launch | None, bool]
+        ] = {}  # by rule and forms of arrays: such a rule is not traced again
         self.kernels: dict[tuple, Any] = {}
 
     # ------------------------------------------------------------------ a rule of whole arrays
 
     def apply(self, rule: Callable, arrays: tuple[Array, ...], otherwise: Callable | None = None) -> Any:
         """``rule(*arrays)`` by one kernel; by `otherwise`, or the rule as it is, where that cannot be."""
+        form = form_of(rule, arrays)
+        inputs: Sequence[Array] = arrays
+        found = self.known.get(form)
+        if found is None:
+            found, inputs = self._traced(rule, arrays)
+            if form is not None and len(inputs) == len(arrays):  # none is captured
+                if len(self.known) >= KNOWN:
+                    self.known.clear()
+                self.known[form] = found
+        launch, several = found
+        if launch is None:
+            return (otherwise or rule)(*arrays)
+        outputs = [self._empty(shape, dtype) for shape, dtype in launch.outputs]
+        launch(inputs, outputs)
+        return tuple(outputs) if several else outputs[0]
+
+    def _traced(self, rule: Callable, arrays: tuple[Array, ...]) -> tuple[tuple[Launch | None, bool], Sequence[Array]]:
+        """How to compute the rule, None if not by a kernel, and whether it gives a tuple; and what the kernel reads."""
         trace = Trace()
         try:
             symbols = [Symbol(trace, trace.input(x)) for x in arrays]
             results, several = trace_rule(rule, trace, symbols)
             nodes = [x.node for x in results]
-            plan = self._plan(trace, nodes)
+            return (self._plan(trace, nodes).launch(trace, nodes), several), trace.arrays
         except NotTraceable:
-            return (otherwise or rule)(*arrays)
-        outputs = [self._empty(node.shape, node.dtype) for node in nodes]
-        plan.launch(trace, nodes, outputs)
-        return tuple(outputs) if several else outputs[0]
+            return (None, False), arrays
 
     def concat(self, arrays: Sequence[Array], axis: int) -> Array:
         """Arrays joined along an axis by one kernel, where CuPy takes one for each or uploads a table of their addresses."""

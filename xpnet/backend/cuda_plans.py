@@ -8,7 +8,7 @@ takes its elements of the row. Sums are taken in an order of the kernel's own, t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,8 +160,8 @@ class Plan:
         ):
             raise NotTraceable("outputs with different rows")
 
-    def launch(self, trace: Trace, nodes: list[Node], outputs: list[Array]) -> None:
-        """Compute the outputs of a trace."""
+    def launch(self, trace: Trace, nodes: list[Node]) -> Launch:
+        """The launch for arrays of the trace's form."""
         if self.row_axes is None:
             threads = THREADS
             blocks = -(-sum(math.prod(shape) for shape in groups_of(nodes)) // THREADS)
@@ -175,7 +175,24 @@ class Plan:
             "axis": lambda n, axis: np.int32(shapes[n][axis]),
             "count": lambda n: np.int32(math.prod(shapes[n])),
             "number": trace.numbers.__getitem__,
-            "array": trace.arrays.__getitem__,
-            "output": outputs.__getitem__,
         }
-        self.kernel((blocks,), (threads,), tuple([find[source[0]](*source[1:]) for _, source in self.parameters]))
+        arguments, places = [], []
+        for place, (_, (source, *where)) in enumerate(self.parameters):
+            arguments.append(find[source](*where) if source in find else None)
+            if source not in find:
+                places.append((place, source == "output", where[0]))
+        return Launch(self.kernel, blocks, threads, arguments, places, [(node.shape, node.dtype) for node in nodes])
+
+
+class Launch:
+    """A kernel with all its arguments but the arrays, whose forms it knows."""
+
+    def __init__(self, kernel: Any, blocks: int, threads: int, arguments: list, places: list, outputs: list):
+        self.kernel, self.grid, self.block = kernel, (blocks,), (threads,)
+        self.arguments, self.places, self.outputs = arguments, places, outputs
+
+    def __call__(self, inputs: Sequence[Array], outputs: list[Array]) -> None:
+        arguments = self.arguments.copy()
+        for place, is_output, number in self.places:
+            arguments[place] = (outputs if is_output else inputs)[number]
+        self.kernel(self.grid, self.block, tuple(arguments))

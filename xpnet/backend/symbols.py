@@ -26,6 +26,7 @@ TYPES = {
     "float32": "float", "float64": "double", "bool": "bool", "int8": "signed char", "uint8": "unsigned char", "int16": "short",
     "uint16": "unsigned short", "int32": "int", "uint32": "unsigned", "int64": "long long", "uint64": "unsigned long long",
 }  # fmt: skip
+KINDS = frozenset(map(np.dtype, TYPES))
 LARGEST = 2**31 - 1  # kernels count elements in 32 bits
 current = threading.local()  # the trace of this thread
 
@@ -78,7 +79,7 @@ class Trace:
     ) -> Node:
         if self.of_elements and (shape or kind not in ("element", "input", "number", "apply", "broadcast")):
             raise NotTraceable("an operation on more than one element")
-        if math.prod(shape) > LARGEST or 0 in shape or dtype.name not in TYPES:
+        if math.prod(shape) > LARGEST or 0 in shape or dtype not in KINDS:
             raise NotTraceable(f"an array of shape {shape} and type {dtype}")
         entry = kind, detail, tuple([x.number for x in operands]), self.shape_number(shape), dtype.char
         known = self.nodes.get((entry, *sizes))
@@ -104,8 +105,8 @@ class Trace:
             if known is x:
                 return node
         extent = sum((n - 1) * abs(stride) for n, stride in zip(x.shape, x.strides, strict=True))
-        if extent > LARGEST * x.itemsize:
-            raise NotTraceable("an array of more than 2^31 elements")
+        if extent > LARGEST * x.itemsize or any(stride % x.itemsize for stride in x.strides):
+            raise NotTraceable("an array of more than 2^31 elements, or between the places of its type")
         strides = [stride // x.itemsize for stride in x.strides]
         detail = len(self.arrays), x.flags.c_contiguous, bool(strides) and strides[-1] == 1
         made = self.node("input", detail, (), tuple(x.shape), x.dtype, strides)
