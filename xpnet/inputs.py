@@ -33,11 +33,11 @@ class Intake:
     Attributes
     ----------
     backend, network, loss, metrics
-        The model's.
+        Those of the model.
     input_shape : tuple of int, optional
-        The shape of the samples that the model was built for; None before.
+        The shape of the samples that the model was built for, or None before `build`.
     measured : dict
-        For each shape of samples seen so far, what the network makes of it. Extended here.
+        The network's `Measured` for each shape of samples seen so far. `accept` adds entries.
     """
 
     backend: Backend
@@ -48,7 +48,7 @@ class Intake:
     measured: dict[Shape, Measured]
 
     def accept(self, x: Array) -> Measured:
-        """Check that the network takes these samples."""
+        """Check that the network accepts these samples."""
         shape = tuple(x.shape[1:])
         if shape not in self.measured:
             known = self.input_shape
@@ -59,7 +59,7 @@ class Intake:
         return self.measured[shape]
 
     def data(self, x: Any, y: Any, sample_weight: Any = None) -> Data:
-        """The data of an evaluation; they are not copied if they are on the device already."""
+        """Return the data of an evaluation. Arrays that are already on the device are not copied."""
         given, x = x, prepare_x(self.backend, x)
         data = self._data(x, y, sample_weight)
         require_finite(self.backend, data, given)
@@ -75,7 +75,7 @@ class Intake:
     def run(
         self, x: Any, y: Any, sample_weight: Any, class_weight: Any, validation_data: Sequence | None, share: float
     ) -> tuple[Data, Data | None]:
-        """The training and the validation data of `fit`."""
+        """Return the training data and the validation data of `fit`."""
         given, x = x, prepare_x(self.backend, x)
         data, validation = self._data(x, y, sample_weight), None
         self.input_shape = self.input_shape or tuple(x.shape[1:])
