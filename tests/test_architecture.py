@@ -1,6 +1,8 @@
 """The import ladder of docs/architecture.md, read from the syntax trees. Host-side, so no backend."""
 
 import ast
+import importlib
+import inspect
 
 import pytest
 
@@ -19,6 +21,7 @@ LADDER = [  # each line may import itself and the lines above it
         "callbacks",
         "divergence",
         "evaluation",
+        "history",
         "inputs",
         "inspection",
         "progress",
@@ -42,6 +45,16 @@ LONG = {
     "layers/recurrent",
     "schedules",
 }  # up to 520 lines, much of it docstrings; others up to 310
+BASES = {
+    "Layer",
+    "Container",
+    "Wrapper",
+    "DropoutBase",
+    "Recurrent",
+    "VarianceScaling",
+    "Callback",
+    "Backend",
+}  # not abstract
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
 
@@ -88,6 +101,28 @@ print(sorted(optional & set(sys.modules)))
     done = run("-c", code)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", [*PACKAGE.rglob("*.py"), *(ROOT / "tests").glob("*.py")], ids=lambda path: path.stem)
+def test_private_names_are_used_where_they_are_defined(path):
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    methods = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("xpnet"):
+            assert not [alias.name for alias in node.names if alias.name.startswith("_")], node.module
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and PACKAGE in path.parents:
+            private = node.attr.startswith("_") and not node.attr.endswith("__")
+            assert not private or node.value.id in ("self", "cls") or node.attr in methods, ast.unparse(node)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("backend/")])
+def test_a_class_is_a_base_or_final(module):
+    """Nobody overrides what another class already computes: what two classes share is in a base or in a function."""
+    members = vars(importlib.import_module(f"xpnet.{module.replace('/', '.')}")).values()
+    for cls in (member for member in members if inspect.isclass(member)):
+        for base in cls.__bases__:
+            if base.__module__.startswith("xpnet") and not base.__name__.startswith("_"):
+                assert inspect.isabstract(base) or base.__name__ in BASES, f"{cls.__name__} is a {base.__name__}"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.layer_checks import check_layer
 from xpnet.backend import make_backend, to_numpy
-from xpnet.layers.augmentation import RandomCrop, RandomFlip, RandomRotation, RandomShift
+from xpnet.layers.augmentation import RandomCrop, RandomFlip, RandomRotation, RandomShift, farthest
 from xpnet.random import step_keys
 
 KEYS = step_keys(0, np.arange(2))
@@ -206,4 +206,4 @@ def test_settings_and_shapes_are_checked(make, message):
 )
 def test_a_share_of_the_image_is_counted_in_decimals(share, length, pixels):
     """0.29 of 150 is 43.5, rounded to the even 44; as floats 43.49... No arrays."""
-    assert RandomShift._reach(share, length) == pixels
+    assert farthest(share, length) == pixels

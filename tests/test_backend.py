@@ -126,8 +126,8 @@ def test_jax_multiplies_in_float32_unless_told_otherwise(asked):
     jax.config.update("jax_default_matmul_precision", asked)
     try:
         programs = [
-            library._compile_call(lambda: lambda x: x @ x).lower(x).as_text(),
-            backend._compile_scan(lambda: step).lower(x, batches, {}).as_text(),
+            library.compile_call(lambda: lambda x: x @ x).lower(x).as_text(),
+            backend.compile_scan(lambda: step).lower(x, batches, {}).as_text(),
             str(jax.make_jaxpr(lambda x: backend.scan_eagerly(step, x, batches, {}))(x)),
         ]
     finally:
@@ -225,7 +225,7 @@ def test_auto_falls_back_to_numpy_and_says_so_once(monkeypatch, caplog):
     monkeypatch.setattr(switch, "make_backend", no_cupy)
     with caplog.at_level(logging.WARNING, "xpnet"):
         for _ in range(2):
-            assert switch._auto(None, None, {}).name == "numpy"
+            assert real("auto").name == "numpy"
 
     assert [record.message for record in caplog.records] == [
         "Backend auto: training on the CPU with NumPy. no CUDA device answers"

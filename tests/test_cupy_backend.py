@@ -24,9 +24,9 @@ from tests.benchmarks import gpu_probes
 from tests.test_graph_safety import LOSSES, METRICS, NETWORKS, OPTIMIZERS, ROW, Case
 from xpnet import SGD, Adam, Model
 from xpnet.backend import cublas, make_backend, namespace, to_numpy
-from xpnet.backend.base import _namespaces
+from xpnet.backend.base import unregister_namespace
 from xpnet.backend.cuda_kernels import CudaKernels
-from xpnet.backend.fusion import in_one_go, map_elements, map_elements_to_trees
+from xpnet.backend.fusion import kernels_of, map_elements, map_elements_to_trees, unregister_kernels
 from xpnet.layers import Dense, Dropout, ReLU
 from xpnet.layers.normalization import BatchNormalization
 from xpnet.tree import leaves, map_leaves
@@ -51,9 +51,9 @@ def cupy():
     module = importlib.import_module("cupy")
     yield module
     sys.modules["xpnet.backend.cupy"].graph_scan.cache_clear()
-    for known in (_namespaces, in_one_go):  # a type of arrays for graphs holds 32 MB, for each test's own cuBLAS
-        for kind in [kind for kind in known if kind.__base__ is module.ndarray]:
-            del known[kind]
+    for kind in module.ndarray.__subclasses__():  # a type of arrays for graphs holds 32 MB, for each test's own cuBLAS
+        unregister_namespace(kind)
+        unregister_kernels(kind)
 
 
 def no_waiting():
@@ -792,7 +792,7 @@ def test_the_optimizers_kernel_gives_what_many_kernels_give_to_the_last_bit(opti
 
     backend = make_backend("cupy", graphs=graphs)
     results = train(backend)
-    assert in_one_go[graph_scan().array if graphs else cupy.ndarray].kernels
+    assert kernels_of(graph_scan().array if graphs else cupy.ndarray).kernels
     sys.modules["xpnet.backend.cupy"].graph_scan.cache_clear()
     monkeypatch.setattr(CudaKernels, "map", lambda self, rule, groups: [rule(*group) for group in groups])
 
@@ -859,7 +859,7 @@ def test_a_symbol_behaves_as_the_array_it_stands_for(cupy):
             backend.asarray(g),
         )
 
-    assert len(in_one_go[cupy.ndarray].kernels) >= 1
+    assert len(kernels_of(cupy.ndarray).kernels) >= 1
     for value, wanted in zip(results, expected, strict=True):
         np.testing.assert_allclose(value.get(), wanted, rtol=1e-6)
 

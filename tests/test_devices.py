@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from tests.test_graph_safety import Case
-from xpnet import Adam, BackendNotAvailableError, Model
+from xpnet import Adam, BackendNotAvailableError, Model, functions
 from xpnet.backend import make_backend, to_numpy
 from xpnet.inspection import layer_statistics
 from xpnet.layers import BatchNormalization, Dense, Dropout, Embedding, Flatten
@@ -120,6 +120,18 @@ def test_a_backend_computes_on_its_device(graphs):
         assert {x.device.id for x in leaves(results)} == {backend.device.id}
         assert all(np.all(np.isfinite(x)) for x in leaves(backend.to_host(results)))
         assert current_device() == 0
+
+
+def test_a_rule_of_arrays_on_another_device_is_left_to_cupy():
+    """A kernel of ours must not read them; CuPy says what is wrong, or reads them where devices can."""
+    backend = second_device()
+    x = backend.asarray(np.ones(3, np.float32))
+    try:
+        result = to_numpy(functions.sigmoid(x))
+    except ValueError as error:
+        assert "different from the current device" in str(error)  # noqa: PT017
+    else:
+        np.testing.assert_allclose(result, 1 / (1 + np.exp(-1.0)), rtol=1e-6)
 
 
 def test_tokens_are_counted_on_the_second_device():

@@ -8,14 +8,14 @@ import pytest
 
 from xpnet import functions
 from xpnet.backend import device, namespace, to_numpy
-from xpnet.backend.fusion import fused, in_one_go
+from xpnet.backend.fusion import fused, kernels_of
 from xpnet.layers.windows import Window
 from xpnet.losses import SoftmaxCrossEntropy
 
 
 def no_plans():
     """The kernels from now on, by key; None where no library fuses rules."""
-    kernels = in_one_go.get(getattr(sys.modules.get("cupy"), "ndarray", None))
+    kernels = kernels_of(getattr(sys.modules.get("cupy"), "ndarray", None))
     if kernels is None:
         return None
     kernels.known.clear()

@@ -53,11 +53,10 @@ from xpnet.layers.pooling import (
     GlobalMaxPooling2D,
     MaxPooling1D,
     MaxPooling2D,
-    UpSampling2D,
-    ZeroPadding2D,
 )
 from xpnet.layers.recurrent import GRU, LSTM, Bidirectional, Recurrent, SimpleRNN
 from xpnet.layers.reshaping import ChannelsLast, Flatten, Identity, Rescaling, Reshape
+from xpnet.layers.resizing import UpSampling2D, ZeroPadding2D
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import PerPosition, softmax_cross_entropy
 from xpnet.metrics.classification import BinaryAccuracy, LabelMetric

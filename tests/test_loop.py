@@ -352,8 +352,9 @@ def test_a_run_continues_within_an_epoch(xp):
         fit(halves, callbacks=[Interrupt()])
     state = halves.training_state
     assert (state.step, state.position) == (2, 2)
-    plan = halves._plan(X, Y, None, None, None, FitSettings(20))
-    resumed = Loop(state, plan, (), Progress(0)).run().history
+    with xp.scope():
+        plan = halves._plan(X, Y, None, None, None, FitSettings(20))
+        resumed = Loop(state, plan, (), Progress(0)).run().history
 
     assert (state.step, state.epoch, state.position) == (6, 1, 0)
     assert_same_parameters(whole, halves, rtol=1e-5, atol=1e-7)

@@ -208,6 +208,24 @@ def test_going_on_is_the_same_run(xp, more):
     assert history.epoch == list(range(more.get("initial_epoch", 0), more["epochs"]))
 
 
+def test_a_new_model_resumes_at_an_initial_epoch(xp):
+    """With the weights of epoch 5 a new model runs epochs 5 to 9 as the first one would: orders, rates, dropout, validation."""
+    optimizer = SGD(schedules.Cosine(0.3, 60))
+    whole, first, second = (make_model(xp, optimizer) for _ in range(3))
+    options = {"validation_data": (X, Y), "validation_freq": 2}
+    history = fit(whole, epochs=10, **options)
+    fit(first, epochs=5, **options)
+    second.build((2,)).set_weights(first.get_weights())
+
+    rest = fit(second, epochs=10, initial_epoch=5, **options)
+
+    assert_same_parameters(whole, second, rtol=1e-5, atol=1e-6)
+    assert (second.epoch, second.step) == (whole.epoch, whole.step)
+    assert rest.epoch == [5, 6, 7, 8, 9]
+    assert rest.validation_epoch == [5, 7, 9] == history.validation_epoch[2:]
+    assert rest.history["loss"] == pytest.approx(history.history["loss"][5:], rel=1e-5)
+
+
 def test_building_begins_anew(xp):
     model, once = make_model(xp), make_model(xp)
     fit(model, epochs=2)
@@ -718,7 +736,7 @@ def test_jax_compiles_a_step_once_whatever_the_learning_rate():
     models = [make_model(make_backend("jax"), optimizer=SGD(rate)) for rate in (0.1, 0.2, schedules.Cosine(0.1, 100))]
     for model in models:
         fit(model, epochs=2)
-    (scan,) = jax._made[models[0].training_step].values()
+    (scan,) = jax.compiled_functions[models[0].training_step].values()
 
     assert scan._cache_size() == 1
 

@@ -9,7 +9,7 @@ import pytest
 import xpnet
 from tests.scripts import run
 from xpnet import Model, plotting
-from xpnet.callbacks import History
+from xpnet.history import History
 from xpnet.inspection import layer_statistics
 from xpnet.layers import Dense, Dropout, ReLU
 from xpnet.metrics import Recall

@@ -302,7 +302,7 @@ def test_in_a_notebook_the_values_stay_in_the_bar(monkeypatch, capsys):
         def close(self):
             shown.append("closed")
 
-    monkeypatch.setattr("xpnet.progress._notebook_bar", lambda: Widget)
+    monkeypatch.setattr("xpnet.progress.notebook_bar", lambda: Widget)
     with Progress("auto") as progress:
         progress.start("Epoch 1/1", 5)
         progress.update(5, {"loss": 1.0})

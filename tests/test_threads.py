@@ -20,11 +20,11 @@ from xpnet.layers import (
     TimeDistributed,
 )
 
-pytestmark = pytest.mark.skipif(not blas.process._libraries, reason="threadpoolctl knows no BLAS of this NumPy")
+pytestmark = pytest.mark.skipif(not blas.process.libraries, reason="threadpoolctl knows no BLAS of this NumPy")
 
 
 def threads():
-    return {library.get_num_threads() for library in blas.process._libraries}  # SciPy may bring another one
+    return {library.get_num_threads() for library in blas.process.libraries}  # SciPy may bring another one
 
 
 @pytest.fixture(autouse=True)

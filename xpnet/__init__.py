@@ -1,4 +1,4 @@
-"""xpnet: neural networks on any array library, the mathematics written once.
+"""xpnet: neural networks on any array library, with all mathematics written once.
 
 import xpnet
 from xpnet import Model, SGD, Sequential
@@ -20,8 +20,9 @@ from xpnet.backend import (
     to_numpy,
     use_backend,
 )
-from xpnet.callbacks import Callback, EarlyStopping, History
+from xpnet.callbacks import Callback, EarlyStopping
 from xpnet.errors import BackendNotAvailableError, DatasetError, DivergenceError
+from xpnet.history import History
 from xpnet.layers.sequential import Sequential
 from xpnet.lazy import lazy_names
 from xpnet.model import Model

@@ -1,43 +1,13 @@
-"""The history that `fit` returns, and callbacks, named as in Keras."""
+"""Callbacks of `fit`, named as in Keras."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 from xpnet import metrics
 from xpnet.checks import boolean, is_integer, number, plain, require, require_choice, unknown_name
 from xpnet.tree import Tree
-
-
-@dataclass
-class History:
-    """The record of a training run, returned by `fit`.
-
-    Attributes
-    ----------
-    history : dict of list
-        One value for each epoch: ``"loss"``, each metric, and with validation data ``"val_loss"``, ...
-    epoch : list of int
-        The numbers of the epochs, counted from 0.
-    validation_epoch : list of int
-        The epochs after which the model was validated.
-    iterations : dict of list
-        With ``fit(record_every=k)``, one value for every k steps: ``"step"``, the mini-batch's ``"loss"`` and metrics, and
-        with validation data ``"val_loss"``, ... directly after that step.
-    """
-
-    history: dict[str, list] = field(default_factory=dict)
-    epoch: list[int] = field(default_factory=list)
-    validation_epoch: list[int] = field(default_factory=list, kw_only=True)
-    iterations: dict[str, list] = field(default_factory=dict)
-
-    @staticmethod
-    def add(table: dict[str, list], logs: dict[str, Any]) -> None:
-        """Append each value of `logs` to its column."""
-        for name, value in logs.items():
-            table.setdefault(name, []).append(value)
 
 
 class Callback:

@@ -92,7 +92,19 @@ class Uniform(Initializer):
 
 
 @dataclass(frozen=True)
-class Normal(Initializer):
+class _Normal(Initializer):
+    """The settings of a normal distribution."""
+
+    stddev: float = 0.05
+    mean: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.stddev >= 0, "stddev must be at least 0", f"stddev={self.stddev}")
+
+
+@dataclass(frozen=True)
+class Normal(_Normal):
     """W ~ N(mean, stddev²)
 
     Parameters
@@ -102,19 +114,12 @@ class Normal(Initializer):
     mean : float, default 0.0
     """
 
-    stddev: float = 0.05
-    mean: float = 0.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        require(self.stddev >= 0, "stddev must be at least 0", f"stddev={self.stddev}")
-
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
         return rng.normal(self.mean, self.stddev, shape)
 
 
 @dataclass(frozen=True)
-class TruncatedNormal(Normal):
+class TruncatedNormal(_Normal):
     """W ~ N(mean, stddev²) given |W - mean| <= 2 stddev
 
     Parameters

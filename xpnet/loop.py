@@ -17,11 +17,12 @@ import numpy as np
 from xpnet import schedules
 from xpnet.averages import Averages
 from xpnet.backend import Backend
-from xpnet.callbacks import Callback, History
+from xpnet.callbacks import Callback
 from xpnet.checks import number
 from xpnet.divergence import AllFinite, Chunk, diagnose, first_non_finite
 from xpnet.errors import DivergenceError
 from xpnet.evaluation import evaluate, prefixed
+from xpnet.history import History
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.shapes import Measured
 from xpnet.progress import Progress
@@ -69,6 +70,10 @@ class Plan:
     @property
     def batch_size(self) -> int:
         return min(self.settings.batch_size, len(self.rows))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
 
 
 class Loop:
@@ -128,7 +133,7 @@ class Loop:
         self.begin_epoch()
         if not state.position:
             state.averages = Averages(self.plan.scores.metrics)
-        self.progress.start(f"Epoch {epoch + 1}/{self.settings.epochs}", steps=-(-len(order) // size))
+        self.progress.start(f"Epoch {epoch + 1}/{self.settings.epochs}", steps=self.plan.steps_per_epoch)
         full = len(order) - len(order) % size
         blocks = [order[:full].reshape(-1, size)] + ([order[None, full:]] if full < len(order) else [])
         before = 0  # steps of the blocks before this one

@@ -12,8 +12,9 @@ import numpy as np
 from xpnet import inputs, inspection, optimizers, settings
 from xpnet.averages import Averages
 from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quiet, to_numpy
-from xpnet.callbacks import Callback, History
+from xpnet.callbacks import Callback
 from xpnet.evaluation import evaluate, in_target_form, named_values, run_batches
+from xpnet.history import History
 from xpnet.layers import base, contracts
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.frozen import Frozen
@@ -338,7 +339,9 @@ class Model:
             With the loss `PerPosition` also of shape (n, positions). A sample of weight 0 takes no part: it is in no batch,
             so whatever x and y hold there changes neither a gradient nor batch normalization.
         initial_epoch : int, default 0
-            The number of the first epoch, for callbacks and the history; it changes nothing else.
+            The epoch to resume from, as in Keras: the run is the rest of an uninterrupted run of `epochs` epochs, with its
+            epoch numbers, orders of samples and validations. A model whose `epoch` is another number takes this one, and the
+            `step` that belongs to it, so that schedules and dropout continue too. 0 continues from the model's own `epoch`.
         sample_with_replacement : bool, default False
             Draw each sample of an epoch from all n, so that some come twice and others not.
         validation_freq : int or collection of int, default 1
@@ -374,7 +377,7 @@ class Model:
         )  # fmt: skip
         callbacks = settings.check_callbacks(callbacks)
         plan = self._plan(x, y, sample_weight, class_weight, validation_data, chosen)
-        self.training_state.begin_run()
+        self.training_state.begin_run(initial_epoch, plan.steps_per_epoch)
         self.validates = plan.validation is not None
         for callback in callbacks:
             callback.model = self

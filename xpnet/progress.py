@@ -46,7 +46,7 @@ class Progress:
         if self.verbose:
             self.title, self.begin = title, time.perf_counter()
         if self.verbose == 1:
-            self.rich = _notebook_bar()
+            self.rich = notebook_bar()
             if self.rich is not None:
                 self.bar = self.rich(total=steps, desc=title, unit="step")
             elif _has_terminal():
@@ -121,7 +121,7 @@ def _has_terminal() -> bool:
     return bool(_columns(sys.stderr) and _columns(sys.stdout))
 
 
-def _notebook_bar() -> Any:
+def notebook_bar() -> Any:
     """tqdm's widget in a notebook, else None."""
     if "IPython" not in sys.modules:
         return None

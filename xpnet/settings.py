@@ -15,7 +15,7 @@ from xpnet.callbacks import Callback
 from xpnet.checks import is_integer, number, require_batch_size, require_positive, set_booleans, unknown_name
 from xpnet.layers import base
 from xpnet.layers.base import Container, Layer, Shape
-from xpnet.layers.dropout import Dropout
+from xpnet.layers.dropout import DropoutBase
 from xpnet.layers.reshaping import Flatten, Identity, Reshape
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
@@ -23,7 +23,7 @@ from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.progress import check_verbose
 
-PASSING = (Dropout, Flatten, Identity, Reshape)  # layers that do not change values at inference
+PASSING = (DropoutBase, Flatten, Identity, Reshape)  # layers that do not change values at inference
 EVENTS_ELSEWHERE = {  # events of Keras -> what to write here
     "onbatchend": '"on_train_batch_end"',
     "onbatchbegin": '"on_train_batch_end", which is called after each step',

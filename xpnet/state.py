@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from xpnet.averages import Averages
-from xpnet.callbacks import History
+from xpnet.history import History
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.parameters import trainable
 from xpnet.optimizers import Optimizer
@@ -63,6 +63,8 @@ class TrainingState:
         params = trainable(network, self.arrays["params"])
         self.arrays = self.arrays | {"optimizer": self.optimizer.init(params) if leaves(params) else {}}
 
-    def begin_run(self) -> None:
-        """Start at the beginning of an epoch, with an empty history."""
+    def begin_run(self, initial_epoch: int, steps_per_epoch: int) -> None:
+        """Start at the beginning of an epoch, with an empty history: at `initial_epoch`, or at the next one if it is 0."""
+        if initial_epoch and initial_epoch != self.epoch:
+            self.epoch, self.step = initial_epoch, initial_epoch * steps_per_epoch
         self.position, self.history, self.stop_training = 0, History(), False

@@ -30,6 +30,15 @@ def namespace(x: Array) -> Any:
         return _namespaces.setdefault(type(x), array_api_compat.array_namespace(x))
 
 
+def register_namespace(array_type: type, functions: Any) -> None:
+    """Make `functions` the namespace of arrays of this type."""
+    _namespaces[array_type] = functions
+
+
+def unregister_namespace(array_type: type) -> None:
+    _namespaces.pop(array_type, None)
+
+
 # What becomes infinite or NaN is reported by the divergence guard, not by a warning in the middle of it.
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 

@@ -24,13 +24,13 @@ class BlasThreads:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running = 0
-        self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
 
     def begin(self, threads: int | None) -> None:
         """Set the number; None is what it was before anything ran."""
         with self._lock:
             if not self._running:
-                self._before = [library.get_num_threads() for library in self._libraries]
+                self._before = [library.get_num_threads() for library in self.libraries]
             self._running += 1
             self._set([threads] * len(self._before) if threads else self._before)
 
@@ -42,7 +42,7 @@ class BlasThreads:
                 self._set(self._before)
 
     def _set(self, numbers: list[int]) -> None:
-        for library, number in zip(self._libraries, numbers, strict=True):
+        for library, number in zip(self.libraries, numbers, strict=True):
             library.set_num_threads(number)
 
 

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backend.base import _namespaces, namespace
+from xpnet.backend.base import namespace, register_namespace
 from xpnet.backend.cublas import Gemm
 from xpnet.backend.cuda_kernels import CudaKernels, Keeper
-from xpnet.backend.fusion import fused, in_one_go
+from xpnet.backend.fusion import fused, register_kernels
 from xpnet.backend.namespaces import Namespace
 from xpnet.tree import Array, Tree, leaves, map_leaves
 
@@ -72,8 +72,9 @@ def make_array_type(cp: Any, xp: Any, gemm: Gemm) -> type:
     def matmul(x1, x2, /):
         return convert(x1) @ x2
 
-    _namespaces[CapturableArray] = Namespace(xp, convert, concat=concat, stack=stack, matmul=matmul)
-    kernels = in_one_go[CapturableArray] = CudaKernels(cp, convert)
+    kernels = CudaKernels(cp, convert)
+    register_namespace(CapturableArray, Namespace(xp, convert, concat=concat, stack=stack, matmul=matmul))
+    register_kernels(CapturableArray, kernels)
     return CapturableArray
 
 

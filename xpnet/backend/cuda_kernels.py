@@ -74,6 +74,9 @@ class CudaKernels:
 
     def apply(self, rule: Callable, arrays: tuple[Array, ...], otherwise: Callable | None = None) -> Any:
         """``rule(*arrays)`` by one kernel; by `otherwise`, or the rule as it is, where that cannot be."""
+        device = self.cp.cuda.runtime.getDevice()
+        if any(x.data.device_id != device for x in arrays):  # CuPy copies or refuses them; a kernel would go wrong
+            return (otherwise or rule)(*arrays)
         form = form_of(rule, arrays)
         inputs: Sequence[Array] = arrays
         found = self.known.get(form)

@@ -12,9 +12,9 @@ import array_api_compat.cupy
 import cupy
 import numpy as np
 
-from xpnet.backend.base import Backend, _namespaces, namespace
+from xpnet.backend.base import Backend, namespace, register_namespace
 from xpnet.backend.cuda_kernels import COPIES, CudaKernels
-from xpnet.backend.fusion import fused, in_one_go
+from xpnet.backend.fusion import fused, register_kernels
 from xpnet.backend.indexing import sliding_windows
 from xpnet.backend.namespaces import Namespace
 from xpnet.errors import BackendNotAvailableError, install_command
@@ -59,8 +59,8 @@ xp = Namespace(
     array_api_compat.cupy, concat=concat, stack=stack, sign=sign, clip=clip, vecdot=vecdot,
     sliding_windows=functools.partial(sliding_windows, cupy.lib.stride_tricks.as_strided),
 )  # fmt: skip
-_namespaces[cupy.ndarray] = xp
-in_one_go[cupy.ndarray] = kernels
+register_namespace(cupy.ndarray, xp)
+register_kernels(cupy.ndarray, kernels)
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,13 +12,26 @@ from typing import Any
 
 from xpnet.tree import Tree, from_leaves, leaves, map_leaves, map_to_trees
 
-# A library's own way, by the type of its arrays: an object with the methods of `xpnet.backend.cuda_kernels.CudaKernels`
-in_one_go: dict[type, Any] = {}
+_kernels: dict[type, Any] = {}  # by the type of arrays
+
+
+def register_kernels(array_type: type, kernels: Any) -> None:
+    """Compute rules of arrays of this type by an object with the methods of `xpnet.backend.cuda_kernels.CudaKernels`."""
+    _kernels[array_type] = kernels
+
+
+def unregister_kernels(array_type: type) -> None:
+    _kernels.pop(array_type, None)
+
+
+def kernels_of(array_type: type) -> Any:
+    """What was registered for this type of arrays; None if nothing was."""
+    return _kernels.get(array_type)
 
 
 def fused(rule: Callable, *arrays: Any) -> Any:
     """``rule(*arrays)``, an array or a tuple of arrays."""
-    kernels = in_one_go.get(type(arrays[0]))
+    kernels = _kernels.get(type(arrays[0]))
     return rule(*arrays) if kernels is None else kernels.apply(rule, arrays)
 
 
@@ -50,8 +63,8 @@ def map_elements_to_trees(rule: Callable, tree: Tree, *others: Tree) -> tuple[Tr
 
 
 def _in_one_go(rule: Callable, *trees: Tree) -> list[Any] | None:
-    if not in_one_go:  # no such library is in use: not a microsecond is spent here
+    if not _kernels:  # no such library is in use: not a microsecond is spent here
         return None
     groups = list(zip(*map(leaves, trees), strict=True))
-    kernels = in_one_go.get(type(groups[0][0])) if groups else None
+    kernels = _kernels.get(type(groups[0][0])) if groups else None
     return kernels.map(rule, groups) if kernels else None

@@ -54,14 +54,14 @@ class JaxBackend(Backend):
         return x.at[index].get(mode="promise_in_bounds")
 
     def call(self, function, *args):
-        return _compiled(function, "call", _compile_call)(*args)
+        return _compiled(function, "call", compile_call)(*args)
 
     def scan(self, step, state, batches, data):
         rates = {name: x.astype(self.float_name) for name, x in batches.items() if x.dtype.kind == "f"}
         # jit moves host arrays in a tenth of asarray's time
-        return _compiled(step, self, self._compile_scan)(state, batches | rates, data)
+        return _compiled(step, self, self.compile_scan)(state, batches | rates, data)
 
-    def _compile_scan(self, step):
+    def compile_scan(self, step):
         @partial(jax.jit, donate_argnames="state")
         @float32_products()
         def scan(state, batches, data):
@@ -78,7 +78,7 @@ class JaxBackend(Backend):
         return super().scan_eagerly(step, state, batches, data)
 
 
-def _compile_call(function):
+def compile_call(function):
     @jax.jit
     @float32_products()
     def call(*args):
@@ -89,11 +89,11 @@ def _compile_call(function):
 
 # By function: what has been compiled for it, which holds the function by a weak reference alone and so is released with it.
 # jax.jit with a static argument would keep both for good.
-_made: weakref.WeakKeyDictionary[Any, dict[Any, Callable]] = weakref.WeakKeyDictionary()
+compiled_functions: weakref.WeakKeyDictionary[Any, dict[Any, Callable]] = weakref.WeakKeyDictionary()
 
 
 def _compiled(function: Callable, kind: Any, make: Callable) -> Callable:
-    made = _made.setdefault(function, {})
+    made = compiled_functions.setdefault(function, {})
     if kind not in made:
         made[kind] = make(weakref.ref(function))
     return made[kind]

@@ -10,7 +10,7 @@ import array_api_compat.numpy
 import numpy as np
 
 from xpnet.backend import blas
-from xpnet.backend.base import Backend, _namespaces, keep_freed_memory
+from xpnet.backend.base import Backend, keep_freed_memory, register_namespace
 from xpnet.backend.indexing import sliding_windows
 from xpnet.backend.namespaces import Namespace
 from xpnet.checks import count
@@ -45,7 +45,8 @@ xp = Namespace(
     array_api_compat.numpy, argmax=argmax, astype=astype, max=max, reshape=reshape, sum=sum, take=take,
     sliding_windows=partial(sliding_windows, np.lib.stride_tricks.as_strided),
 )  # fmt: skip
-_namespaces.update(dict.fromkeys((np.ndarray, np.float32, np.float64), xp))
+for array_type in (np.ndarray, np.float32, np.float64):
+    register_namespace(array_type, xp)
 
 
 @dataclass(frozen=True, repr=False)

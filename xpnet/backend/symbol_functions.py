@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backend.base import _namespaces
+from xpnet.backend.base import register_namespace
 from xpnet.backend.symbols import BOOL, TYPES, NotTraceable, Symbol, current, view
 
 FLOATS = {  # functions of floating-point numbers, as C++
@@ -208,4 +208,4 @@ class SymbolNamespace:
         return _FUNCTIONS[name]
 
 
-_namespaces[Symbol] = SymbolNamespace()
+register_namespace(Symbol, SymbolNamespace())

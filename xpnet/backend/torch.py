@@ -8,7 +8,7 @@ import array_api_compat.torch
 import numpy as np
 import torch
 
-from xpnet.backend.base import Backend, _namespaces, keep_freed_memory
+from xpnet.backend.base import Backend, keep_freed_memory, register_namespace
 from xpnet.backend.namespaces import Namespace
 from xpnet.errors import BackendNotAvailableError
 
@@ -28,7 +28,7 @@ def sliding_windows(x, axis, size, stride, dilation):
 
 
 xp = Namespace(array_api_compat.torch, maximum=maximum, minimum=minimum, sliding_windows=sliding_windows)
-_namespaces[torch.Tensor] = xp
+register_namespace(torch.Tensor, xp)
 
 
 UNSIGNED = (

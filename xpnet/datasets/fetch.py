@@ -38,7 +38,7 @@ class IdxSet:
     Attributes
     ----------
     name : str
-        The name of the set and of its folder, both in a data folder and in the cache.
+        The name of the set, and of its folder in data folders and in the cache.
     mirrors : tuple of str
         The https addresses that serve ``FILE.gz``, best first. Each ends in ``/``.
     checksums : mapping

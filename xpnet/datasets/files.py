@@ -33,12 +33,12 @@ LONGEST_LINE = 2**24
 ARCHIVES = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstandard"}
 
 
-class Pair(NamedTuple):
+class _Pair(NamedTuple):
     x: np.ndarray
     y: np.ndarray
 
 
-class Labeled(Pair):
+class Labeled(_Pair):
     """A pair ``x, y`` with the names of its labels, ``class_names[label]``.
 
     Attributes

@@ -39,11 +39,10 @@ if TYPE_CHECKING:  # what follows below, for editors and type checkers
         GlobalMaxPooling2D,
         MaxPooling1D,
         MaxPooling2D,
-        UpSampling2D,
-        ZeroPadding2D,
     )
     from xpnet.layers.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
     from xpnet.layers.reshaping import ChannelsLast, Flatten, Identity, Rescaling, Reshape
+    from xpnet.layers.resizing import UpSampling2D, ZeroPadding2D
     from xpnet.layers.sequential import Sequential
 
 MODULES = {
@@ -81,11 +80,10 @@ MODULES = {
         "GlobalMaxPooling2D",
         "MaxPooling1D",
         "MaxPooling2D",
-        "UpSampling2D",
-        "ZeroPadding2D",
     ],
     "recurrent": ["GRU", "LSTM", "Bidirectional", "SimpleRNN"],
     "reshaping": ["ChannelsLast", "Flatten", "Identity", "Rescaling", "Reshape"],
+    "resizing": ["UpSampling2D", "ZeroPadding2D"],
     "sequential": ["Sequential"],
 }
 

@@ -66,31 +66,23 @@ class RandomShift(_Augmentation):
 
     def output_shape(self, input_shape):
         super().output_shape(input_shape)
-        inside = all(self._reach(r, n) < n for r, n in zip((self.height, self.width), input_shape, strict=False))
+        inside = all(farthest(r, n) < n for r, n in zip((self.height, self.width), input_shape, strict=False))
         require(inside, "A shift must be smaller than the image", f"{self} of samples of shape {input_shape}")
         return input_shape
 
     def forward(self, params, x, *, key):
         h, w = x.shape[1:3]
         down, across = _draws(key, x)
-        s, t = self._shift(down, self.height, h), self._shift(across, self.width, w)
+        s, t = _shift(down, self.height, h), _shift(across, self.width, w)
 
         def backward(dy, need_dx=True):
             return (_window(dy, -s, -t, h, w) if need_dx else None), {}
 
         return _window(x, s, t, h, w), backward
 
-    @staticmethod
-    def _reach(setting, length):
-        return int(setting) if is_integer(setting) else round(share_of(length, setting))
-
-    def _shift(self, bits, setting, length):
-        reach = self._reach(setting, length)
-        return _below(2 * reach + 1, bits) - reach
-
 
 @dataclass(frozen=True)
-class RandomCrop(_Augmentation):
+class RandomCrop(Layer):
     """y[i, j] = x[i + s, j + t],   dx[i, j] = dy[i - s, j - t],   (s, t) uniform for each image, with y inside x
 
     x: (batch, h, w, c), y: (batch, height, width, c). Inference takes the middle of the image. A. Krizhevsky,
@@ -107,6 +99,8 @@ class RandomCrop(_Augmentation):
         The image is smaller than the crop.
     """
 
+    needs_key = True
+
     height: int
     width: int
 
@@ -114,7 +108,7 @@ class RandomCrop(_Augmentation):
         set_counts(self, "height", "width")
 
     def output_shape(self, input_shape):
-        super().output_shape(input_shape)
+        require_image(self, input_shape)
         h, w, channels = input_shape
         if h < self.height or w < self.width:
             raise ValueError(
@@ -211,6 +205,16 @@ class RandomRotation(_Augmentation):
             return (_rotate(dy, cos, sin, transposed=True) if need_dx else None), {}
 
         return _rotate(x, cos, sin), backward
+
+
+def farthest(setting, length):
+    """The largest shift in pixels, from a number of pixels or a share of the length."""
+    return int(setting) if is_integer(setting) else round(share_of(length, setting))
+
+
+def _shift(bits, setting, length):
+    reach = farthest(setting, length)
+    return _below(2 * reach + 1, bits) - reach
 
 
 def _rotate(x, cos, sin, transposed=False):

@@ -10,7 +10,29 @@ from xpnet.random import bernoulli
 
 
 @dataclass(frozen=True)
-class Dropout(Layer):
+class DropoutBase(Layer):
+    """A mask in training, the identity at inference: what `Dropout` and the spatial dropouts share."""
+
+    needs_key = True
+
+    rate: float
+
+    def __post_init__(self):
+        set_numbers(self, "[0, 1)", "rate")
+
+    def mask(self, key, like):
+        """Random zeros, and 1 / (1 - rate) elsewhere."""
+        keep = max(round((1 - self.rate) * 65536), 1) / 65536  # the probability that the mask really has
+        mask = bernoulli(key, keep, like=like)
+        mask *= 1 / keep
+        return mask
+
+    def __call__(self, params, x):
+        return x
+
+
+@dataclass(frozen=True)
+class Dropout(DropoutBase):
     """y = x · mask / (1 - rate),   dx = dy · mask / (1 - rate),   mask ~ Bernoulli(1 - rate) for each element
 
     Inference is the identity: the division keeps the expected value ("inverted" dropout). Srivastava et al., "Dropout",
@@ -27,22 +49,6 @@ class Dropout(Layer):
         `rate` is not in [0, 1).
     """
 
-    needs_key = True
-
-    rate: float
-
-    def __post_init__(self):
-        set_numbers(self, "[0, 1)", "rate")
-
     def forward(self, params, x, *, key):
-        keep = max(round((1 - self.rate) * 65536), 1) / 65536  # the probability that the mask really has
-        mask = bernoulli(key, keep, like=x)
-        mask *= 1 / keep
-
-        def backward(dy, need_dx=True):
-            return dy * mask, {}
-
-        return x * mask, backward
-
-    def __call__(self, params, x):
-        return x
+        mask = self.mask(key, like=x)
+        return x * mask, lambda dy, need_dx=True: (dy * mask, {})

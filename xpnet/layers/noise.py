@@ -8,7 +8,7 @@ from typing import ClassVar
 from xpnet.backend import device, namespace
 from xpnet.checks import set_numbers
 from xpnet.layers.base import Layer
-from xpnet.layers.dropout import Dropout
+from xpnet.layers.dropout import DropoutBase
 from xpnet.layers.windows import require_image
 from xpnet.random import normal
 
@@ -49,7 +49,7 @@ class GaussianNoise(Layer):
 
 
 @dataclass(frozen=True)
-class _SpatialDropout(Dropout):
+class _SpatialDropout(DropoutBase):
     rank: ClassVar[int]  # the axes of a sample, without its channels
 
     def output_shape(self, input_shape):
@@ -59,7 +59,7 @@ class _SpatialDropout(Dropout):
     def forward(self, params, x, *, key):
         one_position = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
         ones = namespace(x).ones(one_position, dtype=x.dtype, device=device(x))
-        mask, _ = super().forward(params, ones, key=key)
+        mask = self.mask(key, like=ones)
         return x * mask, lambda dy, need_dx=True: (dy * mask, {})
 
 

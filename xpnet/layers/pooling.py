@@ -1,8 +1,9 @@
-"""Layers that take the maximum or mean over windows of images or sequences, and two that enlarge images."""
+"""Layers that take the maximum or mean over windows of images or sequences."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -10,16 +11,16 @@ from typing import ClassVar
 
 from xpnet.backend import device, namespace
 from xpnet.backend.fusion import fused
-from xpnet.checks import is_integer, require, require_choice
+from xpnet.checks import require_choice
 from xpnet.layers.base import Layer
-from xpnet.layers.windows import PerAxis, Window, crop, pad, per_axis, require_image
+from xpnet.layers.windows import PerAxis, Window, per_axis, require_image
 
 
 @dataclass(frozen=True)
 class _Pooling(Layer):
     """The maximum or mean of a window is that of its columns, each taken along its rows: one axis after the other."""
 
-    rank: ClassVar[int] = 2  # the axes of an image, without its channels
+    rank: ClassVar[int]  # the axes of an image, without its channels
 
     pool_size: PerAxis = 2
     strides: PerAxis = None
@@ -39,9 +40,9 @@ class _Pooling(Layer):
         settings = zip(sizes, self.pool_size, self.strides, strict=True)
         return [Window.fit(size, kernel, stride, 1, self.padding) for size, kernel, stride in settings]
 
+    @abstractmethod
     def _along(self, x, axis, window):
         """Pool along one axis -> y, backward."""
-        raise NotImplementedError
 
     def forward(self, params, x):
         y, backwards = x, []
@@ -58,7 +59,29 @@ class _Pooling(Layer):
 
 
 @dataclass(frozen=True)
-class MaxPooling2D(_Pooling):
+class _MaxPooling(_Pooling):
+    """The maximum of a window is that of its maxima along one axis."""
+
+    def _along(self, x, axis, window):
+        def value(*parts):
+            return reduce(namespace(parts[0]).maximum, parts)
+
+        def gradient(dy, y, *parts):
+            shares, rest = [], dy
+            for part in parts[:-1]:
+                share = namespace(y).astype(part == y, dy.dtype)
+                share *= rest
+                rest = rest - share
+                shares.append(share)
+            return window.crop(window.add([*shares, rest], axis), axis)
+
+        parts = window.take(window.pad(x, axis, -math.inf), axis)
+        y = fused(value, *parts)
+        return y, lambda dy: fused(gradient, dy, y, *parts)
+
+
+@dataclass(frozen=True)
+class MaxPooling2D(_MaxPooling):
     """y = the maximum of each window,   dx = dy at its first maximum, else 0; where windows overlap, their sum
 
     x: (batch, height, width, channels). The first is that of the uppermost row, and in it the leftmost: as in torch.
@@ -80,26 +103,11 @@ class MaxPooling2D(_Pooling):
         A size is not a positive integer; the input is not an image, or smaller than the window.
     """
 
-    def _along(self, x, axis, window):
-        def value(*parts):
-            return reduce(namespace(parts[0]).maximum, parts)
-
-        def gradient(dy, y, *parts):
-            shares, rest = [], dy
-            for part in parts[:-1]:
-                share = namespace(y).astype(part == y, dy.dtype)
-                share *= rest
-                rest = rest - share
-                shares.append(share)
-            return window.crop(window.add([*shares, rest], axis), axis)
-
-        parts = window.take(window.pad(x, axis, -math.inf), axis)
-        y = fused(value, *parts)
-        return y, lambda dy: fused(gradient, dy, y, *parts)
+    rank = 2
 
 
 @dataclass(frozen=True)
-class MaxPooling1D(MaxPooling2D):
+class MaxPooling1D(_MaxPooling):
     """y = the maximum of each window,   dx = dy at its first maximum, else 0; where windows overlap, their sum
 
     x: (batch, time, channels).
@@ -123,7 +131,27 @@ class MaxPooling1D(MaxPooling2D):
 
 
 @dataclass(frozen=True)
-class AveragePooling2D(_Pooling):
+class _AveragePooling(_Pooling):
+    """The mean of a window is that of its means along one axis."""
+
+    def _along(self, x, axis, window):
+        xp = namespace(x)
+
+        def total(x):
+            return reduce(add, window.take(window.pad(x, axis), axis))
+
+        n = window.kernel
+        if window.padded > window.size:
+            n = total(xp.ones((window.size, *(1,) * (-1 - axis)), dtype=x.dtype, device=device(x)))
+
+        def gradient(dy):
+            return window.crop(window.add([dy / n] * window.kernel, axis), axis)
+
+        return fused(lambda x: total(x) / n, x), lambda dy: fused(gradient, dy)
+
+
+@dataclass(frozen=True)
+class AveragePooling2D(_AveragePooling):
     """y = Σ_window x / n,   dx = Σ dy / n over the windows that a pixel is in   (n pixels in the window)
 
     x: (batch, height, width, channels). n counts only pixels of the image, not positions beyond its edge.
@@ -143,24 +171,11 @@ class AveragePooling2D(_Pooling):
         A setting is invalid, or the input is not an image.
     """
 
-    def _along(self, x, axis, window):
-        xp = namespace(x)
-
-        def total(x):
-            return reduce(add, window.take(window.pad(x, axis), axis))
-
-        n = window.kernel
-        if window.padded > window.size:
-            n = total(xp.ones((window.size, *(1,) * (-1 - axis)), dtype=x.dtype, device=device(x)))
-
-        def gradient(dy):
-            return window.crop(window.add([dy / n] * window.kernel, axis), axis)
-
-        return fused(lambda x: total(x) / n, x), lambda dy: fused(gradient, dy)
+    rank = 2
 
 
 @dataclass(frozen=True)
-class AveragePooling1D(AveragePooling2D):
+class AveragePooling1D(_AveragePooling):
     """y = Σ_window x / n,   dx = Σ dy / n over the windows that a step is in   (n steps in the window)
 
     x: (batch, time, channels). n counts only steps of the sequence, not positions beyond its ends.
@@ -187,7 +202,7 @@ class AveragePooling1D(AveragePooling2D):
 class _GlobalPooling(Layer):
     """One number for each channel."""
 
-    rank: ClassVar[int] = 2
+    rank: ClassVar[int]
 
     def output_shape(self, input_shape):
         require_image(self, input_shape, self.rank)
@@ -195,16 +210,8 @@ class _GlobalPooling(Layer):
 
 
 @dataclass(frozen=True)
-class GlobalMaxPooling2D(_GlobalPooling):
-    """y = the maximum of each channel,   dx = dy at its first maximum, else 0
-
-    x: (batch, height, width, channels), y: (batch, channels).
-
-    Raises
-    ------
-    ValueError
-        The input is not an image.
-    """
+class _GlobalMaxPooling(_GlobalPooling):
+    """The maximum over all places."""
 
     def forward(self, params, x):
         xp = namespace(x)
@@ -221,7 +228,22 @@ class GlobalMaxPooling2D(_GlobalPooling):
 
 
 @dataclass(frozen=True)
-class GlobalMaxPooling1D(GlobalMaxPooling2D):
+class GlobalMaxPooling2D(_GlobalMaxPooling):
+    """y = the maximum of each channel,   dx = dy at its first maximum, else 0
+
+    x: (batch, height, width, channels), y: (batch, channels).
+
+    Raises
+    ------
+    ValueError
+        The input is not an image.
+    """
+
+    rank = 2
+
+
+@dataclass(frozen=True)
+class GlobalMaxPooling1D(_GlobalMaxPooling):
     """y = the maximum of each channel over time,   dx = dy at its first maximum, else 0
 
     x: (batch, time, channels), y: (batch, channels). Errors are those of `GlobalMaxPooling2D`.
@@ -231,16 +253,8 @@ class GlobalMaxPooling1D(GlobalMaxPooling2D):
 
 
 @dataclass(frozen=True)
-class GlobalAveragePooling2D(_GlobalPooling):
-    """y = Σ x / n,   dx = dy / n   (n = height · width)
-
-    x: (batch, height, width, channels), y: (batch, channels).
-
-    Raises
-    ------
-    ValueError
-        The input is not an image.
-    """
+class _GlobalAveragePooling(_GlobalPooling):
+    """The mean over all places."""
 
     def forward(self, params, x):
         xp, n = namespace(x), math.prod(x.shape[1:-1])
@@ -253,95 +267,25 @@ class GlobalAveragePooling2D(_GlobalPooling):
 
 
 @dataclass(frozen=True)
-class GlobalAveragePooling1D(GlobalAveragePooling2D):
+class GlobalAveragePooling2D(_GlobalAveragePooling):
+    """y = Σ x / n,   dx = dy / n   (n = height · width)
+
+    x: (batch, height, width, channels), y: (batch, channels).
+
+    Raises
+    ------
+    ValueError
+        The input is not an image.
+    """
+
+    rank = 2
+
+
+@dataclass(frozen=True)
+class GlobalAveragePooling1D(_GlobalAveragePooling):
     """y = Σₜ x / T,   dx = dy / T
 
     x: (batch, T, channels), y: (batch, channels). Errors are those of `GlobalAveragePooling2D`.
     """
 
     rank = 1
-
-
-@dataclass(frozen=True)
-class ZeroPadding2D(Layer):
-    """y = x with zeros around it,   dx = dy without its border
-
-    x: (batch, height, width, channels).
-
-    Parameters
-    ----------
-    padding : int, (int, int) or ((int, int), (int, int)), default 1
-        How many on every side, at the (top and bottom, left and right), at the ((top, bottom), (left, right)).
-
-    Raises
-    ------
-    ValueError
-        A number is not an integer from 0; the input is not an image.
-    """
-
-    padding: PerAxis = 1
-
-    def __post_init__(self):
-        axes = self.padding if isinstance(self.padding, (tuple, list)) else (self.padding,) * 2
-        sides = tuple(tuple(side) if isinstance(side, (tuple, list)) else (side,) * 2 for side in axes)
-        pairs = [len(side) for side in sides] == [2, 2] and all(
-            is_integer(n) and n >= 0 for side in sides for n in side
-        )
-        rule = "padding must be n, (rows, columns) or ((top, bottom), (left, right)), in integers from 0"
-        require(pairs, rule, f"padding={self.padding!r}")
-        object.__setattr__(self, "padding", sides)
-
-    def output_shape(self, input_shape):
-        require_image(self, input_shape)
-        height, width = self._windows(input_shape)
-        return (height.padded, width.padded, input_shape[-1])
-
-    def _windows(self, sizes):
-        return [Window(size, 1, 1, 1, *side) for size, side in zip(sizes, self.padding, strict=False)]
-
-    def forward(self, params, x):
-        windows = self._windows(x.shape[1:-1])
-        return pad(x, windows), lambda dy, need_dx=True: (crop(dy, windows), {})
-
-
-@dataclass(frozen=True)
-class UpSampling2D(Layer):
-    """y = x with each pixel s · s times side by side,   dx = Σ of dy over the s · s   (s may differ by axis)
-
-    x: (batch, height, width, channels).
-
-    Parameters
-    ----------
-    size : int or (int, int), default 2
-        s, along height and width.
-
-    Raises
-    ------
-    ValueError
-        A size is not a positive integer; the input is not an image.
-    """
-
-    size: PerAxis = 2
-
-    def __post_init__(self):
-        object.__setattr__(self, "size", per_axis("size", self.size, 2))
-
-    def output_shape(self, input_shape):
-        require_image(self, input_shape)
-        height, width, channels = input_shape
-        return (height * self.size[0], width * self.size[1], channels)
-
-    def forward(self, params, x):
-        windows = [Window(n * s, s, s) for n, s in zip(x.shape[1:-1], self.size, strict=True)]
-
-        def value(x):
-            for axis, window in ((-2, windows[1]), (-3, windows[0])):
-                x = window.add([x] * window.kernel, axis)
-            return x
-
-        def gradient(dy):
-            for axis, window in ((-3, windows[0]), (-2, windows[1])):
-                dy = reduce(add, window.take(dy, axis))
-            return dy
-
-        return fused(value, x), lambda dy, need_dx=True: (fused(gradient, dy), {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from xpnet.backend import namespace
 from xpnet.checks import is_integer, require, set_numbers
@@ -86,16 +86,25 @@ class Reshape(Layer):
         return tuple(math.prod(input_shape) // known if n == -1 else n for n in self.shape)
 
     def forward(self, params, x):
-        reshape = namespace(x).reshape
-        y = reshape(x, (x.shape[0], *self._fitted(x.shape[1:])))
-        return y, lambda dy, need_dx=True: (reshape(dy, x.shape), {})
+        return _reshape(x, self._fitted(x.shape[1:]))
 
 
 @dataclass(frozen=True)
-class Flatten(Reshape):
+class Flatten(Layer):
     """y = x with each sample as one row,   dx = dy in the shape of x"""
 
-    shape: tuple[int, ...] = field(default=(-1,), init=False, repr=False)
+    needs_leading_batch = True
+
+    def output_shape(self, input_shape):
+        return (math.prod(input_shape),)
+
+    def forward(self, params, x):
+        return _reshape(x, (math.prod(x.shape[1:]),))
+
+
+def _reshape(x, sample_shape):
+    reshape = namespace(x).reshape
+    return reshape(x, (x.shape[0], *sample_shape)), lambda dy, need_dx=True: (reshape(dy, x.shape), {})
 
 
 @dataclass(frozen=True)

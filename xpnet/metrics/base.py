@@ -1,4 +1,4 @@
-"""The base classes of the metrics: states of samples that merge, in any order and grouping, into that of a data set."""
+"""The base classes of the metrics. The states of samples merge, in any order and grouping, into the state of a data set."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Metric(ABC):
     name : str
         The metric's key in a history.
     higher_is_better : bool or None
-        Which direction `EarlyStopping` takes as better; None if the metric does not tell.
+        Whether `EarlyStopping` treats higher values as better. If None, `EarlyStopping` requires `mode`.
     bounds : (float, float)
-        The range to which values are clipped, because rounding can leave it.
+        Values are clipped to this range, which rounding errors can leave.
     on_predictions : bool
         Whether `terms` accepts predictions, ``loss.activation(z)``. Otherwise it accepts the network's raw outputs, which
         have the same largest class.
@@ -145,9 +145,9 @@ def moments(terms: tuple[Array, ...], weight: Array | None) -> tuple[Array, Arra
     deviation² = Σ w (deviationᵢ² + (meanᵢ - mean)²) / Σ w,   mean = Σ w meanᵢ / Σ w,   meanᵢ = originᵢ + shiftᵢ
 
     This is the formula of T. F. Chan, G. H. Golub and R. J. LeVeque, "Algorithms for computing the sample variance", The
-    American Statistician 37 (1983), for any number of parts. Nothing cancels in it. The mean is stored as two numbers, and
-    the origin is one of the averaged values. So a mean such as 10⁶ + 0.01 keeps digits that a single float32 would lose,
-    and equal values have a deviation of exactly 0.
+    American Statistician 37 (1983), for any number of parts. It does not subtract large sums from each other. The mean is
+    stored as two numbers, an origin, which is one of the averaged values, and a shift. So a mean such as 10⁶ + 0.01 keeps
+    digits that a single float32 would lose, and equal values have a deviation of exactly 0.
 
     Parameters
     ----------

@@ -148,7 +148,7 @@ class Recall(_Averaged):
     Raises
     ------
     ValueError
-        A setting is not one of these values.
+        As in `Precision`.
     """
 
     average: str | None = "auto"
@@ -175,7 +175,7 @@ class F1(_Averaged):
     Raises
     ------
     ValueError
-        A setting is not one of these values.
+        As in `Precision`.
     """
 
     average: str | None = "auto"
@@ -190,7 +190,7 @@ class F1(_Averaged):
 
 @dataclass(frozen=True)
 class BalancedAccuracy(_Decided):
-    """The mean of the classes' recall, without the classes that have no samples
+    """The mean recall of the classes that have samples
 
     Parameters
     ----------

@@ -23,8 +23,8 @@ class AUC(BinnedMetric, LabelMetric):
 
     `evaluate` and validation use all predictions and are exact. `fit` counts the predictions in 1,024 bins between odds of
     e⁻¹⁶ and e¹⁶, each 1/32 wide in log-odds, and treats the predictions in a bin as ties. The error of "ROC" is then at most
-    half the fraction of (positive, negative) pairs within one bin. The error of "PR" is at most the sum over bins of the
-    fraction of positives in the bin times the change of precision across it.
+    half the fraction of (positive, negative) pairs whose two predictions share a bin. The error of "PR" is at most the sum,
+    over bins, of the fraction of positives in the bin times the change of precision across it.
 
     Parameters
     ----------

@@ -113,7 +113,8 @@ class _Explained(Regression):
     def _share(self, unexplained: Array, deviation: Array) -> Array:
         """1 - (unexplained / deviation)² for each output, combined.
 
-        An output with constant targets gets 1 if nothing is unexplained, else 0. Weighted by variance it counts nothing.
+        An output with constant targets gets 1 if nothing is unexplained, else 0. It does not count in a mean weighted by
+        variance.
         """
         xp = namespace(deviation)
         unexplained, variance = unexplained * unexplained, deviation * deviation
@@ -135,8 +136,8 @@ class R2(_Explained):
     Parameters
     ----------
     multioutput : {"variance_weighted", "uniform_average", "raw_values"}, default "variance_weighted"
-        How to combine several outputs, as in scikit-learn: the mean of their R² weighted by their variances, where outputs
-        with constant targets count nothing; the unweighted mean; or the list. The default of Keras and scikit-learn is
+        How to combine several outputs, as in scikit-learn: the mean of their R² weighted by their variances, in which outputs
+        with constant targets do not count; the unweighted mean; or the list. The default of Keras and scikit-learn is
         "uniform_average".
     name : str, default "r2"
         The metric's key in the history.
@@ -266,7 +267,7 @@ class CosineSimilarity(Regression):
 
 
 def _unit(x: Array) -> Array:
-    """Rows scaled to length 1; rows of zeros stay. Dividing by the largest first keeps squares from over- and underflowing."""
+    """Scale rows to length 1, except rows of zeros. Dividing by the largest first avoids overflow and underflow of squares."""
     xp = namespace(x)
     largest = xp.max(xp.abs(x), axis=-1, keepdims=True)
     x = x / xp.where(largest > 0, largest, 1.0)

@@ -18,28 +18,8 @@ from xpnet.tree import leaves, map_leaves
 
 
 @dataclass(frozen=True)
-class Adam(Optimizer):
-    """m = β₁ m + (1-β₁) g,   v = β₂ v + (1-β₂) g²,   p = p - lr m̂ / (√v̂ + ε),   m̂ = m/(1-β₁ᵗ), v̂ = v/(1-β₂ᵗ)
-
-    t counts the steps from 1. D. Kingma and J. Ba, "Adam", ICLR 2015.
-
-    Parameters
-    ----------
-    learning_rate : float, Schedule or callable of the step, default 0.001
-    beta_1, beta_2 : float, default 0.9 and 0.999
-        β₁ and β₂, the decay rates of the averages, in [0, 1).
-    epsilon : float, default 1e-8
-        ε, added outside the root as in PyTorch and Keras; the default is PyTorch's (Keras: 1e-7).
-    weight_decay, l1, l2 : float or dict of path -> float, default 0.0
-        Decoupled weight decay, and the L1 and L2 penalties on weights: see `Optimizer`.
-    clipvalue, clipnorm, global_clipnorm : float, optional
-        Limits on the gradients: see `Optimizer`.
-
-    Raises
-    ------
-    ValueError
-        A setting is out of range.
-    """
+class _Adam(Optimizer):
+    """The settings and the formula of Adam."""
 
     learning_rate: float | Callable[[int], float] = 0.001
     beta_1: float = 0.9
@@ -84,7 +64,32 @@ def _one_minus_power(beta, t):
 
 
 @dataclass(frozen=True)
-class AdamW(Adam):
+class Adam(_Adam):
+    """m = β₁ m + (1-β₁) g,   v = β₂ v + (1-β₂) g²,   p = p - lr m̂ / (√v̂ + ε),   m̂ = m/(1-β₁ᵗ), v̂ = v/(1-β₂ᵗ)
+
+    t counts the steps from 1. D. Kingma and J. Ba, "Adam", ICLR 2015.
+
+    Parameters
+    ----------
+    learning_rate : float, Schedule or callable of the step, default 0.001
+    beta_1, beta_2 : float, default 0.9 and 0.999
+        β₁ and β₂, the decay rates of the averages, in [0, 1).
+    epsilon : float, default 1e-8
+        ε, added outside the root as in PyTorch and Keras; the default is PyTorch's (Keras: 1e-7).
+    weight_decay, l1, l2 : float or dict of path -> float, default 0.0
+        Decoupled weight decay, and the L1 and L2 penalties on weights: see `Optimizer`.
+    clipvalue, clipnorm, global_clipnorm : float, optional
+        Limits on the gradients: see `Optimizer`.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
+    """
+
+
+@dataclass(frozen=True)
+class AdamW(_Adam):
     """Adam with decoupled weight decay: W = W - lr · weight_decay · W for the weights, then Adam's step
 
     I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019.

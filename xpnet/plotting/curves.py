@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from xpnet.callbacks import History
 from xpnet.checks import is_integer, require_choice
 from xpnet.errors import optional_import
+from xpnet.history import History
 from xpnet.plotting.figures import BLUE, COLORS, VERMILLION, one_panel, text_color, tidy
 
 if TYPE_CHECKING:
