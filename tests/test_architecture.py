@@ -41,7 +41,6 @@ HOST_NUMPY = {"averages", "checks", "random", "initializers", "layers/base", "da
 LONG = {
     "model",
     "layers/activations",
-    "layers/pooling",
     "layers/recurrent",
     "schedules",
 }  # up to 520 lines, much of it docstrings; others up to 310
