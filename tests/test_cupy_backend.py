@@ -535,6 +535,42 @@ def test_each_form_has_a_graph_of_its_own(name, cupy):
         assert_equal(backend.scan(*arguments), eager.scan(*arguments))
 
 
+def test_fewer_rows_at_the_same_place_are_another_graph(cupy):
+    """Where nothing is gathered, the shape of the data is all that differs."""
+    backend, eager = make_backend("cupy", graphs=True), make_backend("cupy")
+
+    def step(state, batch):
+        return state + batch["x"].sum(), {"loss": state}
+
+    x, rates = backend.asarray(np.arange(6.0).reshape(3, 2)), {"learning_rate": np.ones(4)}
+    for rows in (3, 2):
+        arguments = step, x[0, 0], rates, {"x": x[:rows]}
+        assert_equal(backend.scan(*arguments), eager.scan(*arguments))
+
+
+def test_numbers_of_a_wider_type_are_another_graph(cupy):
+    """The tables of the first could not hold them."""
+    backend, eager = make_backend("cupy", graphs=True), make_backend("cupy")
+
+    def step(state, batch):
+        return state + batch["number"].astype("float64"), {"loss": state}
+
+    state = backend.asarray(np.zeros(1), dtype=np.dtype("float64"))
+    for numbers in (np.ones((4, 1), "int32"), np.full((4, 1), 2**40)):
+        arguments = step, state, {"number": numbers}, {}
+        assert_equal(backend.scan(*arguments), eager.scan(*arguments))
+
+
+def test_synchronize_waits_for_the_device(cupy):
+    backend = make_backend("cupy")
+    x = backend.asarray(np.ones((100, 100)))
+    x @ x
+    event = cupy.cuda.get_current_stream().record()
+    backend.synchronize()
+
+    assert event.done
+
+
 def test_two_threads_take_turns(cupy):
     """A step has one set of addresses."""
     backend, inside = make_backend("cupy", graphs=True), []
