@@ -36,7 +36,7 @@ def networks(alphabet):
     return {
         "LSTM": [Embedding(alphabet, 32), LSTM(128, return_sequences=True), TimeDistributed(Dense(alphabet))],
         "Transformer": [
-            Embedding(alphabet, 64), PositionEmbedding(LENGTH), TransformerBlock(64, heads=4, hidden=256, causal=True),
+            Embedding(alphabet, 64), PositionEmbedding(LENGTH), TransformerBlock(64, 4, 256, use_causal_mask=True),
             LayerNormalization(), TimeDistributed(Dense(alphabet)),
         ],
     }  # fmt: skip

@@ -27,7 +27,7 @@ network = Sequential([
     Dense(10),
 ])  # fmt: skip
 steps = epochs * -(-len(x_train) // batch_size)
-optimizer = Adam(schedules.Cosine(0.002, steps))
+optimizer = Adam(schedules.CosineDecay(0.002, steps))
 model = Model(network, "softmax_cross_entropy", optimizer, metrics=["accuracy"], seed=0)
 model.summary(x_train.shape[1:])
 

@@ -82,7 +82,7 @@ def main():
         Dense(128, weight_initializer="he_uniform"), ReLU(), Dropout(0.2),
         Dense(10),
     ])  # fmt: skip
-    optimizer = Adam(schedules.Cosine(0.002, steps))
+    optimizer = Adam(schedules.CosineDecay(0.002, steps))
     model = Model(network, "softmax_cross_entropy", optimizer, metrics=["accuracy"], seed=args.seed)
     model.summary(x_train.shape[1:])
 

@@ -14,11 +14,11 @@ import numpy as np
 from reporting import PrintEvery, Report, argument_parser, mnist, rows, timed
 
 from xpnet import SGD, Model, datasets, plotting
-from xpnet.initializers import Normal
+from xpnet.initializers import RandomNormal
 from xpnet.layers import Dense, ReLU, Sigmoid
 from xpnet.optimizers import Optimizer
 
-SMALL = Normal(0.01)  # N(0, 0.01) as in randn() * 0.01: a standard deviation, not a variance
+SMALL = RandomNormal(stddev=0.01)  # N(0, 0.01) as in randn() * 0.01: a standard deviation, not a variance
 METRICS = ("accuracy", "elementwise_accuracy")
 BATCH_AND_TEST = ("mini-batch", "test set")
 COSTS = [1.647, 1.224, 1.039, 0.905, 0.875, 0.786, 0.685, 0.679, 0.762, 0.636]  # reported for A2

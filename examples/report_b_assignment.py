@@ -14,13 +14,13 @@ from reporting import PrintEvery, Report, argument_parser, mnist, rows, timed
 
 import xpnet
 from xpnet import SGD, DivergenceError, Model, inspection, plotting
-from xpnet.initializers import Normal
+from xpnet.initializers import RandomNormal
 from xpnet.layers import Dense, ReLU
 from xpnet.losses import SoftmaxCrossEntropy, one_hot
 from xpnet.schedules import Linear
 from xpnet.tree import leaves
 
-SMALL = Normal(0.01)  # the report has N(0, 0.01) to N(0, 0.02), as in randn() * 0.01: a standard deviation
+SMALL = RandomNormal(stddev=0.01)  # the report has N(0, 0.01) to N(0, 0.02), as in randn() * 0.01: a standard deviation
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def mini_batches(report, version, loss, batch_size, reported, train, test):
     steps = len(train[0]) // batch_size
     report.heading(f"B2 {version}", f"batches of {batch_size} drawn with replacement, {epochs} epochs")
 
-    rate = Linear(0.01, 0.0001, steps - 5, restart_every_epoch=True)
+    rate = Linear(0.01, steps - 5, 0.0001, restart_every_epoch=True)
     model = classifier(report, network(), SGD(rate), loss)
     history, seconds = timed(
         model.fit, *train, batch_size=batch_size, epochs=epochs, verbose=0, sample_with_replacement=True,

@@ -18,7 +18,7 @@ from reporting import PrintEvery, Report, argument_parser, mnist, rows, timed
 
 import xpnet
 from xpnet import SGD, Model, plotting
-from xpnet.initializers import Uniform
+from xpnet.initializers import RandomUniform
 from xpnet.layers import Dense, Dropout, Tanh
 from xpnet.layers.base import Layer
 from xpnet.random import bernoulli
@@ -66,7 +66,7 @@ def uniform(bound):
 
     def dense(n_in, n_out):
         b = bound(n_in, n_out)
-        return Dense(n_out, weight_initializer=Uniform(-b, b))
+        return Dense(n_out, weight_initializer=RandomUniform(-b, b))
 
     return dense
 

@@ -12,12 +12,13 @@ from reporting import PrintEvery, Report, argument_parser, mnist, rows, timed
 import xpnet
 from xpnet import SGD, Adam, Model, plotting
 from xpnet.errors import optional_import
-from xpnet.initializers import Normal
+from xpnet.initializers import RandomNormal
 from xpnet.layers import Dense, Flatten, ReLU, Rescaling, Sigmoid
 from xpnet.plotting.figures import new_figure
 
 metrics = optional_import("sklearn.metrics", "sklearn")
 
+STANDARD = RandomNormal(stddev=1)
 NOTES = """The mathematics of this report is correct. Two of its conventions are unusual:
 - The rows of its confusion matrices are predictions. In scikit-learn, and in our figures, the rows are the true classes.
 - Its momentum is a moving average, v = 0.9 v + 0.1 g, w -= lr v. The usual form, v = 0.9 v - lr g, w += v, follows the
@@ -32,7 +33,7 @@ def four_people(report):
     others = np.array([[-7, -3], [20, 2]])  # Emily and Frank
 
     def dense(units):
-        return Dense(units, weight_initializer=Normal(1), bias_initializer=Normal(1))
+        return Dense(units, weight_initializer=STANDARD, bias_initializer=STANDARD)
 
     seeds = range(report.args.seed, report.args.seed + 20)
     model = Model([dense(2), Sigmoid(), dense(1), Sigmoid()], "mean_squared_error", SGD(0.1), seed=seeds)
@@ -67,7 +68,7 @@ def ten_digits(report):
     """E4: all ten digits, by gradient descent on all images."""
     report.heading("E4", "784-64 sigmoid-10, N(0, 1), all 60,000 images at once, lr 1, 2,000 iterations")
     (x_train, y_train), (x_test, y_test) = mnist(report.args)
-    layers = [Dense(64, weight_initializer=Normal(1)), Sigmoid(), Dense(10, weight_initializer=Normal(1))]
+    layers = [Dense(64, weight_initializer=STANDARD), Sigmoid(), Dense(10, weight_initializer=STANDARD)]
     data = (rows(x_train), y_train), (rows(x_test), y_test)
     model, history, seconds = gradient_descent(report.args, layers, "softmax_cross_entropy", data)
 
@@ -84,8 +85,8 @@ def improved(report):
     )
     (x_train, y_train), (x_test, y_test) = mnist(report.args)
     layers = [
-        Dense(64, weight_initializer=Normal(784**-0.5)), Sigmoid(),
-        Dense(10, weight_initializer=Normal(64**-0.5)),
+        Dense(64, weight_initializer=RandomNormal(stddev=784**-0.5)), Sigmoid(),
+        Dense(10, weight_initializer=RandomNormal(stddev=64**-0.5)),
     ]  # fmt: skip
     seeds = range(report.args.seed, report.args.seed + 5)
     optimizer = SGD(4.0, momentum=0.9, moving_average=True)
@@ -162,11 +163,11 @@ def main():
         "E1": lambda: four_people(report),
         "E2": lambda: zero_or_not(
             report, "E2", "zero or not, 784-1, N(0, 0.01²), all 60,000 images at once, lr 1, 2,000 iterations",
-            [Dense(1, weight_initializer=Normal(0.01))], [[8980, 33], [40, 947]],
+            [Dense(1, weight_initializer=RandomNormal(stddev=0.01))], [[8980, 33], [40, 947]],
         ),
         "E3": lambda: zero_or_not(
             report, "E3", "zero or not, 784-64-1 sigmoid, N(0, 1), all 60,000 images at once, lr 1, 2,000 iterations",
-            [Dense(64, weight_initializer=Normal(1)), Sigmoid(), Dense(1, weight_initializer=Normal(1))],
+            [Dense(64, weight_initializer=STANDARD), Sigmoid(), Dense(1, weight_initializer=STANDARD)],
             [[8984, 36], [36, 944]],
         ),
         "E4": lambda: ten_digits(report), "E5": lambda: improved(report), "E6": lambda: library_reference(report),

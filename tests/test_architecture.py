@@ -50,7 +50,6 @@ BASES = {
     "Wrapper",
     "DropoutBase",
     "Recurrent",
-    "VarianceScaling",
     "Callback",
     "Backend",
 }  # not abstract

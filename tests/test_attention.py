@@ -14,8 +14,8 @@ from xpnet.random import step_keys
 from xpnet.tree import leaves, map_leaves, named_leaves
 
 KEY = step_keys(0, np.arange(1))[0]
-ATTENTION = [MultiHeadAttention(2), MultiHeadAttention(1, key_dim=3, causal=True)]
-BLOCK = TransformerBlock(units=2, heads=1, hidden=3, dropout=0.3, causal=True)
+ATTENTION = [MultiHeadAttention(2), MultiHeadAttention(1, key_dim=3, use_causal_mask=True)]
+BLOCK = TransformerBlock(units=2, num_heads=1, dim_feedforward=3, dropout=0.3, use_causal_mask=True)
 few = settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -44,7 +44,7 @@ def test_float32_agrees_with_numpy(layer, xp, rng):
 @pytest.mark.parametrize("causal", [False, True])
 def test_equals_torch(causal, xp64, rng):
     torch = pytest.importorskip("torch")
-    layer = MultiHeadAttention(3, causal=causal)
+    layer = MultiHeadAttention(3, use_causal_mask=causal)
     x, dy = rng.normal(size=(2, 4, 6)), rng.normal(size=(2, 4, 6))
     params, *_ = build(layer, (4, 6))
     module = torch.nn.MultiheadAttention(6, 3, batch_first=True, dtype=torch.float64)
@@ -72,13 +72,13 @@ def test_equals_torch(causal, xp64, rng):
 
 def test_block_equals_torch(xp64, rng):
     torch = pytest.importorskip("torch")
-    layer, x = TransformerBlock(4, heads=2, hidden=5), rng.normal(size=(2, 3, 4))
+    layer, x = TransformerBlock(4, num_heads=2, dim_feedforward=5), rng.normal(size=(2, 3, 4))
     params, *_ = build(layer, (3, 4))
     module = torch.nn.TransformerEncoderLayer(
         4, 2, 5, dropout=0.0, activation=lambda x: torch.nn.functional.gelu(x, approximate="tanh"), batch_first=True,
         norm_first=True, layer_norm_eps=LayerNormalization().epsilon, dtype=torch.float64,
     )  # fmt: skip
-    kinds = {"scale": "weight", "offset": "bias"}
+    kinds = {"gamma": "weight", "beta": "bias"}
     places = {"0.0.0": "norm1", "1.0.0": "norm2", "1.0.1.0": "linear1", "1.0.1.2": "linear2"}
     attention = {
         "weight": "in_proj_weight",
@@ -99,7 +99,9 @@ def test_block_equals_torch(xp64, rng):
 
 
 @pytest.mark.parametrize(
-    "layer", [MultiHeadAttention(2, causal=True), TransformerBlock(4, 2, 3, causal=True)], ids=["attention", "block"]
+    "layer",
+    [MultiHeadAttention(2, use_causal_mask=True), TransformerBlock(4, 2, 3, use_causal_mask=True)],
+    ids=["attention", "block"],
 )
 def test_causal_output_knows_nothing_of_later_steps(layer, xp, rng):
     """Exactly nothing: A is 0 there, not small."""
@@ -116,7 +118,7 @@ def test_causal_output_knows_nothing_of_later_steps(layer, xp, rng):
 
 
 def test_large_scores_give_finite_numbers(xp, rng):
-    layer = MultiHeadAttention(2, causal=True)
+    layer = MultiHeadAttention(2, use_causal_mask=True)
     params = map_leaves(xp.asarray, build(layer, (5, 4))[0])
 
     y, backward = layer.forward(params, xp.asarray(1e4 * rng.normal(size=(2, 5, 4))))
@@ -126,7 +128,7 @@ def test_large_scores_give_finite_numbers(xp, rng):
         assert np.isfinite(to_numpy(array)).all()
 
 
-@pytest.mark.parametrize("layer", [MultiHeadAttention(2, causal=True), BLOCK], ids=["attention", "block"])
+@pytest.mark.parametrize("layer", [MultiHeadAttention(2, use_causal_mask=True), BLOCK], ids=["attention", "block"])
 def test_under_jit(layer, rng):
     """Only JAX compiles."""
     jax = pytest.importorskip("jax")
@@ -144,9 +146,9 @@ def test_under_jit(layer, rng):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MultiHeadAttention(0), "heads must be an integer of at least 1. Received: heads=0"),
+        (lambda: MultiHeadAttention(0), "num_heads must be an integer of at least 1. Received: num_heads=0"),
         (lambda: MultiHeadAttention(2, key_dim=0), "key_dim must be an integer of at least 1. Received: key_dim=0"),
-        (lambda: MultiHeadAttention(3).init(None, (5, 4)), "multiple of heads=3, or give key_dim. Received: d=4"),
+        (lambda: MultiHeadAttention(3).init(None, (5, 4)), "multiple of num_heads=3, or give key_dim. Received: d=4"),
         (lambda: MultiHeadAttention(2).init(None, (4,)), r"takes sequences.*samples of shape \(4,\)"),
         (lambda: TransformerBlock(4, 2, 8, dropout=1.0), r"rate must be a number in \[0, 1\). Received: rate=1.0"),
     ],

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from tests.layer_checks import check_layer
 from xpnet.backend import make_backend, to_numpy
-from xpnet.layers.augmentation import RandomCrop, RandomFlip, RandomRotation, RandomShift, farthest
+from xpnet.layers.augmentation import RandomCrop, RandomFlip, RandomRotation, RandomTranslation, farthest
 from xpnet.random import step_keys
 
 KEYS = step_keys(0, np.arange(2))
 LAYERS = [
-    RandomShift(1, 2), RandomShift(0.3, 0), RandomCrop(2, 3), RandomFlip(), RandomFlip("vertical"), RandomFlip("both"),
+    RandomTranslation(1, 2), RandomTranslation(0.3, 0), RandomCrop(2, 3), RandomFlip(), RandomFlip("vertical"),
+    RandomFlip("horizontal_and_vertical"),
     RandomRotation(30), RandomRotation(180),
 ]  # fmt: skip
 SHAPE = (3, 7, 6, 2)
@@ -86,7 +87,7 @@ def shifted(image, s, t):
 def test_shift(rng):
     """All 15 shifts occur, each about as often; nothing else occurs."""
     image = rng.normal(size=(4, 5, 2)).astype("float32")
-    y, _ = forward(RandomShift(1, 2), NUMPY, np.stack([image] * 1500))
+    y, _ = forward(RandomTranslation(1, 2), NUMPY, np.stack([image] * 1500))
 
     candidates = [shifted(image, s, t) for s in range(-1, 2) for t in range(-2, 3)]
     counts = [sum(np.array_equal(candidate, other) for other in y) for candidate in candidates]
@@ -96,7 +97,7 @@ def test_shift(rng):
 
 def test_shift_by_a_share_of_the_image(rng):
     image = np.arange(20.0).reshape(20, 1, 1)
-    y, _ = forward(RandomShift(0.1, 0), NUMPY, np.stack([image] * 200))
+    y, _ = forward(RandomTranslation(0.1, 0), NUMPY, np.stack([image] * 200))
 
     assert set(y[:, 10, 0, 0]) == {8, 9, 10, 11, 12}
 
@@ -114,7 +115,7 @@ def test_crop(rng):
 
 @pytest.mark.parametrize(
     ("direction", "axes"),
-    [("horizontal", [(), (1,)]), ("vertical", [(), (0,)]), ("both", [(), (0,), (1,), (0, 1)])],
+    [("horizontal", [(), (1,)]), ("vertical", [(), (0,)]), ("horizontal_and_vertical", [(), (0,), (1,), (0, 1)])],
 )
 def test_flip(direction, axes, rng):
     image = rng.normal(size=(4, 5, 2)).astype("float32")
@@ -169,7 +170,9 @@ def test_no_rotation(xp, rng):
     np.testing.assert_array_equal(y, x)
 
 
-@pytest.mark.parametrize("layer", [RandomShift(2, 2), RandomFlip("both"), RandomRotation(20)], ids=repr)
+@pytest.mark.parametrize(
+    "layer", [RandomTranslation(2, 2), RandomFlip("horizontal_and_vertical"), RandomRotation(20)], ids=repr
+)
 def test_each_step_draws_anew(layer, xp, rng):
     x = rng.normal(size=SHAPE)
 
@@ -179,15 +182,15 @@ def test_each_step_draws_anew(layer, xp, rng):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RandomShift(-1, 0), r"height must be a number of pixels.*Received: height=-1"),
-        (lambda: RandomShift(0, 1.5), r"a float in \[0, 1\). Received: width=1.5"),
+        (lambda: RandomTranslation(-1, 0), r"height must be a number of pixels.*Received: height=-1"),
+        (lambda: RandomTranslation(0, 1.5), r"a float in \[0, 1\). Received: width=1.5"),
         (lambda: RandomCrop(0, 3), "height must be an integer of at least 1. Received: height=0"),
         (lambda: RandomCrop(8, 3).init(None, (6, 6, 1)), "A crop of 8 x 3 does not fit into images of 6 x 6"),
         (
-            lambda: RandomShift(6, 0).init(None, (6, 8, 1)),
-            "shift must be smaller than the image.*Received: RandomShift",
+            lambda: RandomTranslation(6, 0).init(None, (6, 8, 1)),
+            "shift must be smaller than the image.*Received: RandomTranslation",
         ),
-        (lambda: RandomFlip("diagonal"), "Received: direction='diagonal'"),
+        (lambda: RandomFlip("diagonal"), "Received: mode='diagonal'"),
         (lambda: RandomRotation(200), r"must be a number in \[0, 180\]. Received: degrees=200"),
         (
             lambda: RandomRotation(10).init(None, (28, 28)),

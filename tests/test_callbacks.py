@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from xpnet import EarlyStopping
-from xpnet.metrics import R2, Accuracy, Metric, RootMeanSquaredError, TopKAccuracy
+from xpnet.metrics import Accuracy, Metric, R2Score, RootMeanSquaredError, TopKAccuracy
 
 
 class Own(Metric):
@@ -16,7 +16,7 @@ class Own(Metric):
         return (z[..., 0],)
 
 
-METRICS = [R2(), Accuracy(), TopKAccuracy(5), TopKAccuracy(2), RootMeanSquaredError(), Own("gain", True), Own("cost")]
+METRICS = [R2Score(), Accuracy(), *map(TopKAccuracy, (5, 2)), RootMeanSquaredError(), Own("gain", True), Own("cost")]
 
 
 def run(values, monitor="loss", **settings):

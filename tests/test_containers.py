@@ -192,7 +192,7 @@ TIED = {  # name: shape of a sample, layers with one object at two places, the p
     "container": ((4,), lambda s: [s, Tanh(), s, Dense(3)], Sequential([Dense(4), Tanh(), Dense(4)]), "0", "2"),
     "time": ((2, 4), lambda d: [TimeDistributed(d), TimeDistributed(Sequential([d])), Flatten(), Dense(3)], Dense(4), "0", "1.0"),
     "direction": (
-        (2, 4), lambda r: [Bidirectional(r, "add"), r, Flatten(), Dense(3)], GRU(4, return_sequences=True), "0.forwards", "1",
+        (2, 4), lambda r: [Bidirectional(r, "sum"), r, Flatten(), Dense(3)], GRU(4, return_sequences=True), "0.forwards", "1",
     ),
 }  # fmt: skip
 

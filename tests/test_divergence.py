@@ -23,7 +23,7 @@ LAYERS = [Dense(8), ReLU(), Sequential([Dense(8), ReLU()]), Dense(3)]
 
 def diverging(xp, at):
     """A run whose learning rate explodes at a step."""
-    return make_model(xp, optimizer=SGD(schedules.Piecewise([at], [0.1, 1e25])), layers=LAYERS)
+    return make_model(xp, optimizer=SGD(schedules.PiecewiseConstantDecay([at], [0.1, 1e25])), layers=LAYERS)
 
 
 @pytest.mark.parametrize("at", [1, 7, 11])
@@ -67,7 +67,7 @@ def test_the_layer_is_found_inside_a_branch(xp):
 
 def test_a_run_that_ends_non_finite_is_noticed(xp):
     """Only the last step overflows, so no later loss would show it."""
-    model = make_model(xp, optimizer=SGD(schedules.Piecewise([5], [1e-9, 1e38])), layers=[Dense(3)])
+    model = make_model(xp, optimizer=SGD(schedules.PiecewiseConstantDecay([5], [1e-9, 1e38])), layers=[Dense(3)])
 
     with pytest.raises(DivergenceError) as caught:
         model.fit(X * 1e3, Y, batch_size=20, verbose=0)

@@ -16,13 +16,13 @@ from xpnet.initializers import (
     HeNormal,
     HeUniform,
     Initializer,
-    LeCunNormal,
-    LeCunUniform,
-    Normal,
+    LecunNormal,
+    LecunUniform,
     Ones,
     Orthogonal,
+    RandomNormal,
+    RandomUniform,
     TruncatedNormal,
-    Uniform,
     Zeros,
 )
 from xpnet.layers import Conv2D, MultiHeadAttention
@@ -31,12 +31,12 @@ NAMES = {
     "zeros": Zeros,
     "ones": Ones,
     "constant": Constant,
-    "uniform": Uniform,
-    "normal": Normal,
+    "random_uniform": RandomUniform,
+    "random_normal": RandomNormal,
     "truncated_normal": TruncatedNormal,
     "orthogonal": Orthogonal,
-    "lecun_uniform": LeCunUniform,
-    "lecun_normal": LeCunNormal,
+    "lecun_uniform": LecunUniform,
+    "lecun_normal": LecunNormal,
     "glorot_uniform": GlorotUniform,
     "glorot_normal": GlorotNormal,
     "he_uniform": HeUniform,
@@ -82,20 +82,20 @@ def test_fixed_values():
 
 
 def test_uniform_has_its_distribution():
-    values = Uniform(-1, 3)(rng(), (N,))
+    values = RandomUniform(-1, 3)(rng(), (N,))
 
     assert -1 <= values.min() < values.max() <= 3
     assert largest_gap(values, lambda x: (x + 1) / 4) < 2 / math.sqrt(N)
 
 
 def test_normal_has_its_distribution():
-    assert largest_gap(Normal(2, mean=1)(rng(), (N,)), NormalDist(1, 2).cdf) < 2 / math.sqrt(N)
+    assert largest_gap(RandomNormal(stddev=2, mean=1)(rng(), (N,)), NormalDist(1, 2).cdf) < 2 / math.sqrt(N)
 
 
 def test_truncated_normal_has_its_distribution():
     phi = NormalDist().cdf
 
-    values = TruncatedNormal(2, mean=1)(rng(), (N,))
+    values = TruncatedNormal(stddev=2, mean=1)(rng(), (N,))
 
     assert np.max(np.abs(values - 1)) <= 4
     assert largest_gap((values - 1) / 2, lambda z: (phi(z) - phi(-2)) / (phi(2) - phi(-2))) < 2 / math.sqrt(N)
@@ -103,7 +103,7 @@ def test_truncated_normal_has_its_distribution():
 
 # In 784 inputs and 100 outputs, the bound of the uniform form and the variance that both have, by hand.
 SCALED = [
-    (LeCunUniform, LeCunNormal, 0.0618589574, 1 / 784),
+    (LecunUniform, LecunNormal, 0.0618589574, 1 / 784),
     (GlorotUniform, GlorotNormal, 0.0823852555, 1 / 442),
     (HeUniform, HeNormal, 0.0874817765, 1 / 392),
 ]
@@ -141,7 +141,7 @@ def test_given_fans_win_over_the_shape():
 
 
 def test_a_fan_of_zero_counts_as_one():
-    assert LeCunUniform()(rng(), (0, 4)).shape == (0, 4)
+    assert LecunUniform()(rng(), (0, 4)).shape == (0, 4)
 
 
 @given(shape=matrices, gain=st.floats(0.1, 10))
@@ -199,16 +199,16 @@ def test_get_of_an_unknown_one_lists_the_names(unknown):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Uniform(1, -1), "low must be at most high. Swap them. Received: low=1.0, high=-1.0"),
-        (lambda: Normal(-1), "stddev must be at least 0. Received: stddev=-1.0"),
-        (lambda: TruncatedNormal(-1), "stddev must be at least 0. Received: stddev=-1.0"),
-        (lambda: Normal(math.nan), "stddev must be a number in (-inf, inf). Received: stddev=nan"),
-        (lambda: Uniform(0, math.inf), "high must be a number in (-inf, inf). Received: high=inf"),
+        (lambda: RandomUniform(1, -1), "minval must be at most maxval. Swap them. Received: minval=1.0, maxval=-1.0"),
+        (lambda: RandomNormal(stddev=-1), "stddev must be at least 0. Received: stddev=-1.0"),
+        (lambda: TruncatedNormal(stddev=-1), "stddev must be at least 0. Received: stddev=-1.0"),
+        (lambda: RandomNormal(stddev=math.nan), "stddev must be a number in (-inf, inf). Received: stddev=nan"),
+        (lambda: RandomUniform(0, math.inf), "maxval must be a number in (-inf, inf). Received: maxval=inf"),
         (lambda: Constant("1"), "value must be a number in (-inf, inf). Received: value='1'"),
         (lambda: Orthogonal(None), "gain must be a number in (-inf, inf). Received: gain=None"),
         (
             lambda: Orthogonal()(rng(), (3,)),
-            "Orthogonal needs a shape of at least 2 axes. Use Normal for a vector. Received: shape=(3,)",
+            "Orthogonal needs a shape of at least 2 axes. Use Zeros for a vector. Received: shape=(3,)",
         ),
     ],
 )
@@ -220,7 +220,7 @@ def test_errors_give_the_rule_the_remedy_and_what_was_received(make, message):
 
 
 def test_settings_become_floats_so_that_equal_ones_are_one_cache_key():
-    assert repr(Normal(np.float32(0.5), mean=1)) == "Normal(stddev=0.5, mean=1.0)"
+    assert repr(RandomNormal(stddev=np.float32(0.5), mean=1)) == "RandomNormal(mean=1.0, stddev=0.5)"
 
 
 def test_the_base_is_abstract():

@@ -217,7 +217,7 @@ def test_dense_with_activation_means_two_layers():
         (lambda: Dropout("0.5"), r"rate must be a number in \[0, 1\). Received: rate='0.5'"),
         (lambda: LeakyReLU(None), r"negative_slope must be a number in \(-inf, inf\). Received: negative_slope=None"),
         (lambda: Rescaling(float("nan")), "Received: scale=nan"),
-        (lambda: Reshape(2.5), "shape must be a tuple of positive sizes.*Received: shape=2.5"),
+        (lambda: Reshape(2.5), "target_shape must be a tuple of positive sizes.*Received: target_shape=2.5"),
         (lambda: GELU("exact"), "approximate"),
         (lambda: Activation("swoosh"), 'one of "relu", .*Received: .swoosh'),
         (lambda: Reshape((-1, -1)), "at most one of them -1"),

@@ -10,8 +10,6 @@ from xpnet.averages import Averages
 from xpnet.backend import device, namespace, to_numpy
 from xpnet.metrics import (
     AUC,
-    F1,
-    R2,
     Accuracy,
     BalancedAccuracy,
     BinaryAccuracy,
@@ -19,12 +17,14 @@ from xpnet.metrics import (
     CosineSimilarity,
     ElementwiseAccuracy,
     ExplainedVariance,
+    F1Score,
     LogLoss,
     MeanAbsoluteError,
     MeanAbsolutePercentageError,
+    MeanPinballLoss,
     MeanSquaredError,
-    Pinball,
     Precision,
+    R2Score,
     Recall,
     RootMeanSquaredError,
     TopKAccuracy,
@@ -36,12 +36,12 @@ r2_score = from_sklearn("r2_score")
 root_mean_squared_error = from_sklearn("root_mean_squared_error")
 top_k_accuracy_score = from_sklearn("top_k_accuracy_score")
 
-CLASS_METRICS = [Accuracy(), TopKAccuracy(2), ElementwiseAccuracy(), Precision(), Recall("weighted"), F1(None),
+CLASS_METRICS = [Accuracy(), TopKAccuracy(2), ElementwiseAccuracy(), Precision(), Recall("weighted"), F1Score(None),
                  BalancedAccuracy(), ConfusionMatrix(), ConfusionMatrix("pred"), LogLoss(), AUC(), AUC("PR", None)]  # fmt: skip
-LABEL_METRICS = [BinaryAccuracy(), LogLoss(multi_label=True), Precision(multi_label=True), F1("micro", multi_label=True),
+LABEL_METRICS = [BinaryAccuracy(), LogLoss(multi_label=True), Precision(multi_label=True), F1Score("micro", multi_label=True),
                  AUC("PR", "weighted", multi_label=True)]  # fmt: skip
-NUMBER_METRICS = [MeanAbsoluteError(), MeanSquaredError(), RootMeanSquaredError(), RootMeanSquaredError("raw_values"), R2(),
-                  R2("raw_values"), ExplainedVariance(), MeanAbsolutePercentageError(), Pinball(0.2),
+NUMBER_METRICS = [MeanAbsoluteError(), MeanSquaredError(), RootMeanSquaredError(), RootMeanSquaredError("raw_values"), R2Score(),
+                  R2Score("raw_values"), ExplainedVariance(), MeanAbsolutePercentageError(), MeanPinballLoss(0.2),
                   CosineSimilarity()]  # fmt: skip
 METRICS = [*CLASS_METRICS, *LABEL_METRICS, *NUMBER_METRICS]
 
@@ -231,7 +231,7 @@ def test_regression_metrics_are_those_of_sklearn(units, xp, rng):
     z = y + 0.5 * rng.normal(size=y.shape)
 
     r2 = r2_score(y, z, multioutput="variance_weighted")
-    assert compute(xp, R2(), y, z) == pytest.approx(r2, rel=1e-5)
+    assert compute(xp, R2Score(), y, z) == pytest.approx(r2, rel=1e-5)
     assert compute(xp, MeanAbsoluteError(), y, z) == pytest.approx(mean_absolute_error(y, z))
     rmse = root_mean_squared_error(y.ravel(), z.ravel())
     assert compute(xp, RootMeanSquaredError(), y, z) == pytest.approx(rmse)
@@ -241,11 +241,11 @@ def test_r2_of_targets_without_spread(xp):
     for value in (1.0, 0.1, 1 / 3, 7.7, 1e3 + 0.1):  # rounding leaves some variance
         y = np.full((512, 1), value)
 
-        assert compute(xp, R2(), y, y) == 1
-        assert compute(xp, R2(), y, y + 1) == 0
+        assert compute(xp, R2Score(), y, y) == 1
+        assert compute(xp, R2Score(), y, y + 1) == 0
 
 
-@pytest.mark.parametrize("metric", [R2(), ExplainedVariance()], ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", [R2Score(), ExplainedVariance()], ids=lambda metric: metric.name)
 @pytest.mark.parametrize(
     ("mean", "spread"), [(1e3, 1.0), (1e6, 1.0), (1e7, 1.0), (-1e6, 0.1), (1.0, 1e-3), (1e-12, 1e-15)]
 )
@@ -265,11 +265,11 @@ def test_r2_of_sorted_years(xp, rng):
     guess = year + rng.normal(0, 0.4, year.shape)
 
     for size in (64, 512, 5120):
-        assert compute(xp, R2(), year, guess, batch_size=size) == pytest.approx(r2_score(year, guess), abs=5e-4)
+        assert compute(xp, R2Score(), year, guess, batch_size=size) == pytest.approx(r2_score(year, guess), abs=5e-4)
 
 
 @pytest.mark.parametrize("multioutput", ["variance_weighted", "uniform_average", "raw_values"])
-@pytest.mark.parametrize(("metric", "score"), [(R2, r2_score), (ExplainedVariance, explained_variance_score)])
+@pytest.mark.parametrize(("metric", "score"), [(R2Score, r2_score), (ExplainedVariance, explained_variance_score)])
 def test_outputs_are_joined_as_in_sklearn(metric, score, multioutput, xp, rng):
     y = rng.normal(size=(40, 4)) * [1.0, 10.0, 1.0, 1.0]
     z = y + rng.normal(size=y.shape)
@@ -288,7 +288,7 @@ def test_r2_where_all_outputs_are_constant(xp):
     z = y + np.array([0.0, 0.1])
 
     for multioutput in ("variance_weighted", "uniform_average", "raw_values"):
-        assert compute(xp, R2(multioutput), y, z) == pytest.approx(r2_score(y, z, multioutput=multioutput))
+        assert compute(xp, R2Score(multioutput), y, z) == pytest.approx(r2_score(y, z, multioutput=multioutput))
 
 
 def test_rmse_of_several_outputs(xp, rng):

@@ -9,10 +9,10 @@ from tests.metric_checks import compute
 from xpnet import Model, losses
 from xpnet.backend import to_numpy
 from xpnet.layers import Dense, Identity, Softmax, TimeDistributed
-from xpnet.metrics import AUC, F1, BalancedAccuracy, ConfusionMatrix, LogLoss, Precision, Recall
+from xpnet.metrics import AUC, BalancedAccuracy, ConfusionMatrix, F1Score, LogLoss, Precision, Recall
 
 sk = pytest.importorskip("sklearn.metrics")
-SCORES = {Precision: sk.precision_score, Recall: sk.recall_score, F1: sk.f1_score}
+SCORES = {Precision: sk.precision_score, Recall: sk.recall_score, F1Score: sk.f1_score}
 N = 90
 
 
@@ -298,7 +298,7 @@ def test_ignored_labels_count_in_no_metric(xp, classes):
 
 def test_targets_of_weight_0_may_be_nan(xp, rng):
     y, z, weight = rng.normal(size=(N, 2)), rng.normal(size=(N, 2)), np.arange(N) % 2
-    names = ["r2", "explained_variance", "mae", "rmse", "mape", "cosine_similarity", "pinball"]
+    names = ["r2", "explained_variance", "mae", "rmse", "mape", "cosine_similarity", "mean_pinball_loss"]
     without = evaluate(xp, names, "mean_squared_error", z[1::2], y[1::2])
     y[::2] = np.nan
 
@@ -346,15 +346,15 @@ def test_metrics_that_do_not_fit_are_refused(rng):
         with pytest.raises(ValueError, match=r"needs (an|one) output for each class"):
             evaluate("numpy", [name], "categorical_cross_entropy", z[:, :1], np.zeros(6, int))
     with pytest.raises(ValueError, match=r'average="binary" needs one output or two classes.*Received: 3 outputs'):
-        evaluate("numpy", [F1("binary")], "softmax_cross_entropy", z, y.argmax(axis=1))
+        evaluate("numpy", [F1Score("binary")], "softmax_cross_entropy", z, y.argmax(axis=1))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Precision("mean"), "average must be one of 'auto', .*Received: average='mean'"),
-        (lambda: F1(zero_division=0.5), "zero_division must be 0, 1 or nan. Received: zero_division=0.5"),
-        (lambda: F1(zero_division="warn"), "zero_division must be 0, 1 or nan. Received: zero_division='warn'"),
+        (lambda: F1Score(zero_division=0.5), "zero_division must be 0, 1 or nan. Received: zero_division=0.5"),
+        (lambda: F1Score(zero_division="warn"), "zero_division must be 0, 1 or nan. Received: zero_division='warn'"),
         (lambda: Recall(threshold="a"), "threshold must be a number"),
         (lambda: BalancedAccuracy("yes"), "adjusted must be True or False"),
         (lambda: ConfusionMatrix("rows"), "normalize must be 'true', 'pred', 'all' or None"),

@@ -187,7 +187,7 @@ def test_sampling_with_replacement(xp):
 
 def test_a_schedule_restarts_every_epoch(xp):
     """With a rate of 0 after the first step of each epoch, an epoch is one step."""
-    restarting = schedules.Piecewise([1], [0.5, 0.0], restart_every_epoch=True)
+    restarting = schedules.PiecewiseConstantDecay([1], [0.5, 0.0], restart_every_epoch=True)
     model, one_step = (make_model(xp, optimizer=SGD(rate), layers=[Dense(3)]) for rate in (restarting, 0.5))
     model.fit(X, Y, batch_size=60, epochs=2, shuffle=False, verbose=0)
     one_step.fit(X[:60], Y[:60], batch_size=60, epochs=2, shuffle=False, verbose=0)
@@ -210,7 +210,7 @@ def test_going_on_is_the_same_run(xp, more):
 
 def test_a_new_model_resumes_at_an_initial_epoch(xp):
     """With the weights of epoch 5 a new model runs epochs 5 to 9 as the first one would: orders, rates, dropout, validation."""
-    optimizer = SGD(schedules.Cosine(0.3, 60))
+    optimizer = SGD(schedules.CosineDecay(0.3, 60))
     whole, first, second = (make_model(xp, optimizer) for _ in range(3))
     options = {"validation_data": (X, Y), "validation_freq": 2}
     history = fit(whole, epochs=10, **options)
@@ -318,7 +318,7 @@ def test_regression_targets_may_be_one_dimensional(xp):
 
 def test_early_stopping_restores_the_best_weights(xp):
     stop = EarlyStopping(patience=2, restore_best_weights=True)
-    model = make_model(xp, optimizer=SGD(schedules.Piecewise([12], [0.2, 3.0]), momentum=0.9))
+    model = make_model(xp, optimizer=SGD(schedules.PiecewiseConstantDecay([12], [0.2, 3.0]), momentum=0.9))
     history = fit(model, epochs=30, validation_data=(X, Y), callbacks=[stop])
 
     assert len(history.epoch) < 30
@@ -733,7 +733,9 @@ def test_jax_compiles_a_step_once_whatever_the_learning_rate():
     """Only on JAX; the other backends do not compile."""
     jax = pytest.importorskip("xpnet.backend.jax")
     pytest.importorskip("jax")
-    models = [make_model(make_backend("jax"), optimizer=SGD(rate)) for rate in (0.1, 0.2, schedules.Cosine(0.1, 100))]
+    models = [
+        make_model(make_backend("jax"), optimizer=SGD(rate)) for rate in (0.1, 0.2, schedules.CosineDecay(0.1, 100))
+    ]
     for model in models:
         fit(model, epochs=2)
     (scan,) = jax.compiled_functions[models[0].training_step].values()

@@ -40,7 +40,7 @@ def metric(name):
         (initializers.get, "kaiming_normal_", 'Write "he_normal"'),
         (initializers.get, "xavier_uniform", 'Write "glorot_uniform"'),
         (initializers.get, "GlorotUniform", 'Did you mean "glorot_uniform"?'),
-        (initializers.get, "random_normal", 'Write "normal"'),
+        (initializers.get, "normal", 'Write "random_normal"'),
         (Activation, "swish", 'Write "silu"'),
         (Activation, "ReLU", 'Did you mean "relu"?'),
         (Activation, "hard_sigmoid", 'Did you mean "sigmoid"?'),
@@ -50,7 +50,7 @@ def metric(name):
         (lambda name: MaxPooling2D(2, padding=name), "SAME", 'Did you mean "same"?'),
         (lambda name: RandomFlip(name), "horizontally", 'Did you mean "horizontal"?'),
         (lambda name: GELU(name), "Tanh", 'Did you mean "tanh"?'),
-        (lambda name: Bidirectional(SimpleRNN(2), name), "concat", 'Did you mean "concatenate"?'),
+        (lambda name: Bidirectional(SimpleRNN(2), name), "concatenate", 'Did you mean "concat"?'),
     ],
 )
 def test_the_error_says_what_was_meant(get, name, advice):

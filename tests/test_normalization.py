@@ -58,7 +58,7 @@ def test_equals_torch(layer, shape, xp64, rng):
     params, _, statistics = build(layer, shape[1:])
     z = torch.tensor(x, requires_grad=True)
     tensors = {name: torch.tensor(value[0], requires_grad=True) for name, value in params.items()}
-    expected = torch_normalize(torch.nn.functional, layer, z, tensors.get("scale"), tensors.get("offset"))
+    expected = torch_normalize(torch.nn.functional, layer, z, tensors.get("gamma"), tensors.get("beta"))
     expected.backward(torch.tensor(dy))
 
     move = xp64.asarray

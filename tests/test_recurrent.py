@@ -17,7 +17,7 @@ KINDS = [SimpleRNN, LSTM, GRU]
 BOTH_WAYS = [
     Bidirectional(LSTM(2, return_sequences=True)),
     Bidirectional(GRU(2)),
-    Bidirectional(SimpleRNN(2, return_sequences=True), merge="add"),
+    Bidirectional(SimpleRNN(2, return_sequences=True), merge_mode="sum"),
 ]
 LAYERS = [SimpleRNN(3), LSTM(3, return_sequences=True), GRU(3), *BOTH_WAYS]
 few = settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -260,7 +260,7 @@ def test_initial_values(rng):
     assert shape == (3,)
     assert LSTM(3, return_sequences=True).init(rng, (7, 2))[1] == (7, 3)
     assert Bidirectional(LSTM(3)).init(rng, (7, 2))[1] == (6,)
-    assert Bidirectional(LSTM(3, mask_value=-1.0), merge="add").init(rng, (7, 2))[1] == (3,)
+    assert Bidirectional(LSTM(3, mask_value=-1.0), merge_mode="sum").init(rng, (7, 2))[1] == (3,)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_initial_values(rng):
         (lambda: LSTM(64, 32), r"LSTM does not accept an input size.*Write LSTM\(32\). Received: return_sequences=32"),
         (lambda: GRU(3, truncate=0), "truncate must be an integer of at least 1. Received: truncate=0"),
         (
-            lambda: Bidirectional(SimpleRNN(3, mask_value=-1.0, return_sequences=True), merge="add"),
+            lambda: Bidirectional(SimpleRNN(3, mask_value=-1.0, return_sequences=True), merge_mode="sum"),
             "A sum keeps no mask_value but 0.0",
         ),
         (
@@ -284,8 +284,8 @@ def test_initial_values(rng):
         ),
         (lambda: Bidirectional(Dense(3)), "layer must be recurrent: SimpleRNN, LSTM or GRU. Received: Dense"),
         (
-            lambda: Bidirectional(LSTM(3), merge="sum"),
-            'merge must be one of "concatenate", "add". Received: merge=\'sum\'',
+            lambda: Bidirectional(LSTM(3), merge_mode="add"),
+            'merge_mode must be one of "concat", "sum". Received: merge_mode=\'add\'',
         ),
     ],
 )

@@ -97,7 +97,7 @@ def test_the_best_weights_are_kept_after_ctrl_c(xp):
 
 
 def test_the_best_weights_are_kept_after_a_divergence(xp):
-    model, interrupt = make_model(xp, SGD(schedules.Piecewise([6], [0.01, 1e38])), [Dense(3)]), Interrupt()
+    model, interrupt = make_model(xp, SGD(schedules.PiecewiseConstantDecay([6], [0.01, 1e38])), [Dense(3)]), Interrupt()
     best = EarlyStopping("loss", restore_best_weights=True, patience=5)
     with pytest.raises(DivergenceError):
         model.fit(X * 100, Y, 20, 9, verbose=0, callbacks=[interrupt, best])

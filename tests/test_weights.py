@@ -17,7 +17,7 @@ def test_weights_come_in_keras_order_as_copies_on_the_host(xp):
     weights = model.get_weights()
 
     assert [name for name, _ in in_keras_order(model.state)] == [
-        "0.weight", "0.bias", "1.scale", "1.offset", "1.mean", "1.variance", "3.0.weight", "5.weight", "5.bias",
+        "0.weight", "0.bias", "1.gamma", "1.beta", "1.mean", "1.variance", "3.0.weight", "5.weight", "5.bias",
     ]  # fmt: skip
     assert [w.shape for w in weights] == [(2, 4), (1, 4), (1, 4), (1, 4), (1, 4), (1, 4), (4, 4), (4, 3), (1, 3)]
     weights[0] += 1

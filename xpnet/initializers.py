@@ -70,33 +70,34 @@ class Constant(Initializer):
 
 
 @dataclass(frozen=True)
-class Uniform(Initializer):
-    """W ~ U(low, high)
+class RandomUniform(Initializer):
+    """W ~ U(minval, maxval)
 
     Parameters
     ----------
-    low : float, default -0.05
-    high : float, default 0.05
-        At least `low`.
+    minval : float, default -0.05
+    maxval : float, default 0.05
+        At least `minval`.
     """
 
-    low: float = -0.05
-    high: float = 0.05
+    minval: float = -0.05
+    maxval: float = 0.05
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.low <= self.high, "low must be at most high. Swap them", f"low={self.low}, high={self.high}")
+        received = f"minval={self.minval}, maxval={self.maxval}"
+        require(self.minval <= self.maxval, "minval must be at most maxval. Swap them", received)
 
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
-        return rng.uniform(self.low, self.high, shape)
+        return rng.uniform(self.minval, self.maxval, shape)
 
 
 @dataclass(frozen=True)
-class _Normal(Initializer):
+class _Gaussian(Initializer):
     """The settings of a normal distribution."""
 
-    stddev: float = 0.05
     mean: float = 0.0
+    stddev: float = 0.05
 
     def __post_init__(self):
         super().__post_init__()
@@ -104,14 +105,14 @@ class _Normal(Initializer):
 
 
 @dataclass(frozen=True)
-class Normal(_Normal):
+class RandomNormal(_Gaussian):
     """W ~ N(mean, stddev²)
 
     Parameters
     ----------
+    mean : float, default 0.0
     stddev : float, default 0.05
         At least 0.
-    mean : float, default 0.0
     """
 
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
@@ -119,14 +120,14 @@ class Normal(_Normal):
 
 
 @dataclass(frozen=True)
-class TruncatedNormal(_Normal):
+class TruncatedNormal(_Gaussian):
     """W ~ N(mean, stddev²) given |W - mean| <= 2 stddev
 
     Parameters
     ----------
+    mean : float, default 0.0
     stddev : float, default 0.05
         The standard deviation before truncation, as in Keras; at least 0.
-    mean : float, default 0.0
     """
 
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
@@ -154,7 +155,7 @@ class Orthogonal(Initializer):
     gain: float = 1.0
 
     def __call__(self, rng, shape, fan_in=None, fan_out=None):
-        require(len(shape) >= 2, "Orthogonal needs a shape of at least 2 axes. Use Normal for a vector", f"{shape=}")
+        require(len(shape) >= 2, "Orthogonal needs a shape of at least 2 axes. Use Zeros for a vector", f"{shape=}")
         rows, columns = math.prod(shape[:-1]), shape[-1]
         Q, R = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
         Q *= self.gain * np.copysign(1.0, np.diag(R))  # a positive diagonal of R makes all Q equally likely
@@ -162,7 +163,7 @@ class Orthogonal(Initializer):
 
 
 @dataclass(frozen=True)
-class VarianceScaling(Initializer):
+class _VarianceScaling(Initializer):
     """E W = 0,   Var W = scale / fan:   the base class of the six initializers below
 
     The normal initializers truncate at 2 standard deviations of the original normal distribution, as in Keras. Var W is
@@ -179,13 +180,13 @@ class VarianceScaling(Initializer):
         fan_out = fans[1] if fan_out is None else fan_out
         variance = self.scale / max(1, fan_in if self.fan == "in" else (fan_in + fan_out) / 2)
         if self.distribution == "normal":
-            return TruncatedNormal(math.sqrt(variance) / _STDDEV_AFTER_CUT)(rng, shape)
+            return TruncatedNormal(stddev=math.sqrt(variance) / _STDDEV_AFTER_CUT)(rng, shape)
         a = math.sqrt(3 * variance)
-        return Uniform(-a, a)(rng, shape)
+        return RandomUniform(-a, a)(rng, shape)
 
 
 @dataclass(frozen=True)
-class LeCunUniform(VarianceScaling):
+class LecunUniform(_VarianceScaling):
     """W ~ U(-a, a),   a = sqrt(3 / fan_in)
 
     Y. LeCun et al., "Efficient BackProp", 1998.
@@ -195,7 +196,7 @@ class LeCunUniform(VarianceScaling):
 
 
 @dataclass(frozen=True)
-class LeCunNormal(VarianceScaling):
+class LecunNormal(_VarianceScaling):
     """W ~ N(0, 1 / fan_in), truncated at 2 standard deviations
 
     Y. LeCun et al., "Efficient BackProp", 1998. `SELU` relies on it (G. Klambauer et al., "Self-normalizing neural
@@ -206,7 +207,7 @@ class LeCunNormal(VarianceScaling):
 
 
 @dataclass(frozen=True)
-class GlorotUniform(VarianceScaling):
+class GlorotUniform(_VarianceScaling):
     """W ~ U(-a, a),   a = sqrt(6 / (fan_in + fan_out));   also called Xavier
 
     X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks",
@@ -217,7 +218,7 @@ class GlorotUniform(VarianceScaling):
 
 
 @dataclass(frozen=True)
-class GlorotNormal(VarianceScaling):
+class GlorotNormal(_VarianceScaling):
     """W ~ N(0, 2 / (fan_in + fan_out)), truncated at 2 standard deviations;   also called Xavier
 
     X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks",
@@ -228,7 +229,7 @@ class GlorotNormal(VarianceScaling):
 
 
 @dataclass(frozen=True)
-class HeUniform(VarianceScaling):
+class HeUniform(_VarianceScaling):
     """W ~ U(-a, a),   a = sqrt(6 / fan_in)
 
     K. He et al., "Delving deep into rectifiers", ICCV 2015. The variance is twice LeCun's, because ReLU halves it.
@@ -238,7 +239,7 @@ class HeUniform(VarianceScaling):
 
 
 @dataclass(frozen=True)
-class HeNormal(VarianceScaling):
+class HeNormal(_VarianceScaling):
     """W ~ N(0, 2 / fan_in), truncated at 2 standard deviations
 
     K. He et al., "Delving deep into rectifiers", ICCV 2015. The variance is twice LeCun's, because ReLU halves it.
@@ -256,7 +257,7 @@ def get(initializer):
         return _BY_NAME[initializer]()
     if not callable(initializer) or isinstance(initializer, type):
         raise unknown_name(
-            "An initializer must be an object such as Normal(0.01) or one of", initializer, _BY_NAME, _ELSEWHERE
+            "An initializer must be an object such as HeNormal() or one of", initializer, _BY_NAME, _ELSEWHERE
         )
     if isinstance(initializer, Initializer):
         return initializer
@@ -286,12 +287,12 @@ _BY_NAME: dict[str, type[Initializer]] = {
     "zeros": Zeros,
     "ones": Ones,
     "constant": Constant,
-    "uniform": Uniform,
-    "normal": Normal,
+    "random_uniform": RandomUniform,
+    "random_normal": RandomNormal,
     "truncated_normal": TruncatedNormal,
     "orthogonal": Orthogonal,
-    "lecun_uniform": LeCunUniform,
-    "lecun_normal": LeCunNormal,
+    "lecun_uniform": LecunUniform,
+    "lecun_normal": LecunNormal,
     "glorot_uniform": GlorotUniform,
     "glorot_normal": GlorotNormal,
     "he_uniform": HeUniform,
@@ -304,6 +305,6 @@ _ELSEWHERE = {
     "kaiminguniform": '"he_uniform"',
     "kaimingnormal": '"he_normal"',
     "he": '"he_normal" or "he_uniform"',
-    "randomnormal": '"normal"',
-    "randomuniform": '"uniform"',
+    "normal": '"random_normal"',
+    "uniform": '"random_uniform"',
 }

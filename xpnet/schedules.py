@@ -65,62 +65,62 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """lr = (1 - t) start + t end,   t = min(step / steps, 1)
+    """lr = (1 - t) start + t end,   t = min(step / decay_steps, 1)
 
     Parameters
     ----------
-    start : float
-        The learning rate at step 0.
-    end : float
-        The learning rate from step `steps` on.
-    steps : int
-        Number of steps from `start` to `end`.
+    initial_learning_rate : float
+        "start", the learning rate at step 0.
+    decay_steps : int
+        Number of steps from start to end.
+    end_learning_rate : float
+        "end", the learning rate from step `decay_steps` on.
     restart_every_epoch : bool, default False
         Count the step from the beginning of each epoch.
     """
 
-    start: float
-    end: float
-    steps: int
+    initial_learning_rate: float
+    decay_steps: int
+    end_learning_rate: float
 
     def __call__(self, step):
-        t = min(step / self.steps, 1)
-        return (1 - t) * self.start + t * self.end
+        t = min(step / self.decay_steps, 1)
+        return (1 - t) * self.initial_learning_rate + t * self.end_learning_rate
 
 
 @dataclass(frozen=True)
-class Polynomial(Schedule):
-    """lr = end + (start - end) (1 - t)^power,   t = min(step / steps, 1)
+class PolynomialDecay(Schedule):
+    """lr = end + (start - end) (1 - t)^power,   t = min(step / decay_steps, 1)
 
     Parameters
     ----------
-    start : float
-        The learning rate at step 0.
-    end : float
-        The learning rate from step `steps` on.
-    steps : int
-        Number of steps from `start` to `end`.
+    initial_learning_rate : float
+        "start", the learning rate at step 0.
+    decay_steps : int
+        Number of steps from start to end.
+    end_learning_rate : float
+        "end", the learning rate from step `decay_steps` on.
     power : float
         The exponent; 1 is `Linear`.
     restart_every_epoch : bool, default False
         Count the step from the beginning of each epoch.
     """
 
-    start: float
-    end: float
-    steps: int
+    initial_learning_rate: float
+    decay_steps: int
+    end_learning_rate: float
     power: float
 
     def __call__(self, step):
-        t = min(step / self.steps, 1)
-        return self.end + (self.start - self.end) * (1 - t) ** self.power
+        start, end, t = self.initial_learning_rate, self.end_learning_rate, min(step / self.decay_steps, 1)
+        return end + (start - end) * (1 - t) ** self.power
 
 
 @dataclass(frozen=True)
 class _Decay(Schedule):
-    start: float
-    decay_rate: float
+    initial_learning_rate: float
     decay_steps: int
+    decay_rate: float
     staircase: bool = False
 
     def _time(self, step):
@@ -128,17 +128,17 @@ class _Decay(Schedule):
 
 
 @dataclass(frozen=True)
-class Exponential(_Decay):
+class ExponentialDecay(_Decay):
     """lr = start · decay_rate^t,   t = step / decay_steps
 
     Parameters
     ----------
-    start : float
-        The learning rate at step 0.
-    decay_rate : float
-        The factor applied every `decay_steps` steps.
+    initial_learning_rate : float
+        "start", the learning rate at step 0.
     decay_steps : int
         Number of steps in which t grows by 1.
+    decay_rate : float
+        The factor applied every `decay_steps` steps.
     staircase : bool, default False
         Round t down, so that the learning rate changes only every `decay_steps` steps.
     restart_every_epoch : bool, default False
@@ -146,21 +146,21 @@ class Exponential(_Decay):
     """
 
     def __call__(self, step):
-        return self.start * self.decay_rate ** self._time(step)
+        return self.initial_learning_rate * self.decay_rate ** self._time(step)
 
 
 @dataclass(frozen=True)
-class InverseTime(_Decay):
+class InverseTimeDecay(_Decay):
     """lr = start / (1 + decay_rate · t),   t = step / decay_steps
 
     Parameters
     ----------
-    start : float
-        The learning rate at step 0.
-    decay_rate : float
-        How much the denominator grows every `decay_steps` steps.
+    initial_learning_rate : float
+        "start", the learning rate at step 0.
     decay_steps : int
         Number of steps in which t grows by 1.
+    decay_rate : float
+        How much the denominator grows every `decay_steps` steps.
     staircase : bool, default False
         Round t down, so that the learning rate changes only every `decay_steps` steps.
     restart_every_epoch : bool, default False
@@ -168,14 +168,14 @@ class InverseTime(_Decay):
     """
 
     def __call__(self, step):
-        return self.start / (1 + self.decay_rate * self._time(step))
+        return self.initial_learning_rate / (1 + self.decay_rate * self._time(step))
 
 
 @dataclass(frozen=True)
-class Piecewise(Schedule):
+class PiecewiseConstantDecay(Schedule):
     """lr = values[i] where boundaries[i - 1] <= step < boundaries[i]
 
-    ``Piecewise([1000, 3000], [0.1, 0.01, 0.001])`` takes 1,000 steps at 0.1, 2,000 at 0.01, and the rest at 0.001.
+    ``PiecewiseConstantDecay([1000, 3000], [0.1, 0.01, 0.001])`` takes 1,000 steps at 0.1, 2,000 at 0.01, and the rest at 0.001.
     PyTorch's ``MultiStepLR`` changes at the same steps; Keras' ``PiecewiseConstantDecay`` changes one step later.
 
     Parameters
@@ -210,91 +210,92 @@ class Piecewise(Schedule):
 
 
 @dataclass(frozen=True)
-class Cosine(Schedule):
-    """lr = end + (start - end) (1 + cos πt) / 2,   t = min(step / steps, 1)
+class CosineDecay(Schedule):
+    """lr = end + (start - end) (1 + cos πt) / 2,   t = min(step / decay_steps, 1)
 
     One cycle of I. Loshchilov and F. Hutter, "SGDR: Stochastic gradient descent with warm restarts", ICLR 2017.
 
     Parameters
     ----------
-    start : float
-        The learning rate at step 0.
-    steps : int
-        Number of steps from `start` to `end`.
-    end : float, default 0.0
-        The learning rate from step `steps` on.
+    initial_learning_rate : float
+        "start", the learning rate at step 0.
+    decay_steps : int
+        Number of steps from start to end.
+    end_learning_rate : float, default 0.0
+        "end", the learning rate from step `decay_steps` on. Keras' `alpha` is this divided by `initial_learning_rate`.
     restart_every_epoch : bool, default False
         Count the step from the beginning of each epoch.
     """
 
-    start: float
-    steps: int
-    end: float = 0.0
+    initial_learning_rate: float
+    decay_steps: int
+    end_learning_rate: float = field(default=0.0, kw_only=True)
 
     def __call__(self, step):
-        return _half_cosine(self.start, self.end, min(step / self.steps, 1))
+        return _half_cosine(self.initial_learning_rate, self.end_learning_rate, min(step / self.decay_steps, 1))
 
 
 @dataclass(frozen=True)
-class CosineRestarts(Schedule):
-    """lr = end + decayⁱ (start - end) (1 + cos πt) / 2,   t = (step within cycle i) / (length of cycle i)
+class CosineDecayRestarts(Schedule):
+    """lr = end + m_mulⁱ (start - end) (1 + cos πt) / 2,   t = (step within cycle i) / (length of cycle i)
 
     I. Loshchilov and F. Hutter, "SGDR: Stochastic gradient descent with warm restarts", ICLR 2017.
 
     Parameters
     ----------
-    start : float
-        The learning rate at step 0.
-    steps : int
+    initial_learning_rate : float
+        "start", the learning rate at step 0.
+    first_decay_steps : int
         Length of cycle 0.
-    end : float, default 0.0
-        The learning rate that every cycle falls toward.
-    cycle_multiplier : int, default 1
+    t_mul : int, default 1
         Each cycle is this many times as long as the one before it.
-    decay : float, default 1.0
-        The factor by which each cycle's height, its first learning rate minus `end`, differs from the previous one's.
+    m_mul : float, default 1.0
+        The factor by which each cycle's height, its first learning rate minus end, differs from the previous one's.
+    end_learning_rate : float, default 0.0
+        "end", the learning rate that every cycle falls toward. Keras' `alpha` is this divided by `initial_learning_rate`.
     restart_every_epoch : bool, default False
         Count the step from the beginning of each epoch.
     """
 
-    start: float
-    steps: int
-    end: float = 0.0
-    cycle_multiplier: int = 1
-    decay: float = 1.0
+    initial_learning_rate: float
+    first_decay_steps: int
+    t_mul: int = 1
+    m_mul: float = 1.0
+    end_learning_rate: float = field(default=0.0, kw_only=True)
 
     def __call__(self, step):
-        if self.cycle_multiplier == 1:
-            (cycle, step), length = divmod(step, self.steps), self.steps
+        length, end = self.first_decay_steps, self.end_learning_rate
+        if self.t_mul == 1:
+            cycle, step = divmod(step, length)
         else:
-            cycle, length = 0, self.steps
+            cycle = 0
             while step >= length:
-                cycle, step, length = cycle + 1, step - length, length * self.cycle_multiplier
-        height = self.decay**cycle * (self.start - self.end)
-        return _half_cosine(self.end + height, self.end, step / length)
+                cycle, step, length = cycle + 1, step - length, length * self.t_mul
+        height = self.m_mul**cycle * (self.initial_learning_rate - end)
+        return _half_cosine(end + height, end, step / length)
 
 
 @dataclass(frozen=True)
 class WarmUp(Schedule):
-    """lr = (1 - t) start + t then(0),   t = step / steps, while t < 1;   after that lr = then(step - steps)
+    """lr = (1 - t) start + t then(0),   t = step / warmup_steps, while t < 1;   after that lr = then(step - warmup_steps)
 
     P. Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017.
 
     Parameters
     ----------
-    steps : int
+    warmup_steps : int
         Number of warm-up steps.
     then : Schedule, float or callable of the step
         The schedule after the warm-up. It must not restart every epoch by itself.
-    start : float, default 0.0
-        The learning rate at step 0.
+    initial_learning_rate : float, default 0.0
+        "start", the learning rate at step 0.
     restart_every_epoch : bool, default False
         Count the step from the beginning of each epoch, for the warm-up and for `then`.
     """
 
-    steps: int
+    warmup_steps: int
     then: Any
-    start: float = 0.0
+    initial_learning_rate: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -306,53 +307,57 @@ class WarmUp(Schedule):
         )
 
     def __call__(self, step):
-        t = step / self.steps
-        return (1 - t) * self.start + t * self.then(0) if t < 1 else self.then(step - self.steps)
+        t = step / self.warmup_steps
+        if t < 1:
+            return (1 - t) * self.initial_learning_rate + t * self.then(0)
+        return self.then(step - self.warmup_steps)
 
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """lr = lo + (peak - lo) (1 - cos πt) / 2,   t = step / top,   while step < top = rise · steps - 1
-    lr = end + (peak - end) (1 + cos πt) / 2,   t = min((step - top) / (steps - 1 - top), 1),   from step top on
-    where lo = peak / div_factor and end = lo / final_div_factor
+    """lr = lo + (max_lr - lo) (1 - cos πt) / 2,   t = step / top,   while step < top = pct_start · total_steps - 1
+    lr = end + (max_lr - end) (1 + cos πt) / 2,   t = min((step - top) / (total_steps - 1 - top), 1),   from step top on
+    where lo = max_lr / div_factor and end = lo / final_div_factor
 
     L. Smith and N. Topin, "Super-convergence", 2018, with cosines instead of straight lines, as in PyTorch's
     ``OneCycleLR``.
 
     Parameters
     ----------
-    peak : float
+    max_lr : float
         The largest learning rate.
-    steps : int
+    total_steps : int
         Number of steps in the whole cycle.
-    rise : float, default 0.3
-        The share of the steps before the peak, 0 <= rise < 1.
+    pct_start : float, default 0.3
+        The share of the steps before the largest learning rate, 0 <= pct_start < 1.
     div_factor : float, default 25.0
-        The peak divided by the first learning rate, at least 1.
+        The largest learning rate divided by the first learning rate, at least 1.
     final_div_factor : float, default 1e4
         The first learning rate divided by the last, at least 1.
     restart_every_epoch : bool, default False
         Count the step from the beginning of each epoch.
     """
 
-    peak: float
-    steps: int
-    rise: float = 0.3
+    max_lr: float
+    total_steps: int
+    pct_start: float = 0.3
     div_factor: float = 25.0
     final_div_factor: float = 1e4
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.rise < 1, "rise, the share of steps before the peak, must be less than 1", f"rise={self.rise}")
+        rule = "pct_start, the share of steps before the largest learning rate, must be less than 1"
+        require(self.pct_start < 1, rule, f"pct_start={self.pct_start}")
         for name in ("div_factor", "final_div_factor"):
             value = getattr(self, name)
-            require(value >= 1, f"{name}, a divisor of the peak, must be at least 1", f"{name}={value}")
+            require(value >= 1, f"{name}, a divisor of max_lr, must be at least 1", f"{name}={value}")
 
     def __call__(self, step):
-        lo, top, last = self.peak / self.div_factor, self.rise * self.steps - 1, self.steps - 1
+        lo, last = self.max_lr / self.div_factor, self.total_steps - 1
+        top = self.pct_start * self.total_steps - 1
         if step < top:
-            return _half_cosine(lo, self.peak, step / top)
-        return _half_cosine(self.peak, lo / self.final_div_factor, min((step - top) / (last - top), 1))
+            return _half_cosine(lo, self.max_lr, step / top)
+        return _half_cosine(self.max_lr, lo / self.final_div_factor, min((step - top) / (last - top), 1))
 
 
 def get(learning_rate):
@@ -361,7 +366,7 @@ def get(learning_rate):
         return Constant(_rate("learning_rate", learning_rate))
     require(
         callable(learning_rate) and not isinstance(learning_rate, type),
-        "A learning rate must be a number, a schedule such as Cosine(0.1, 1000), or a function of the step",
+        "A learning rate must be a number, a schedule such as CosineDecay(0.1, 1000), or a function of the step",
         repr(learning_rate),
     )
     try:

@@ -12,7 +12,7 @@ from xpnet.tree import Array, Tree, from_leaves, named_leaves
 
 # The order within a layer; other names follow in alphabetical order
 ORDER = (
-    "weight", "recurrent_weight", "scale", "offset", "bias", "recurrent_bias", "output_weight", "output_bias", "mean",
+    "weight", "recurrent_weight", "gamma", "beta", "bias", "recurrent_bias", "output_weight", "output_bias", "mean",
     "variance",
 )  # fmt: skip
 

@@ -35,7 +35,7 @@ RUNS = {
     "CNN": (
         (8, 8, 2),
         [
-            layers.RandomShift(1, 1),
+            layers.RandomTranslation(1, 1),
             layers.Conv2D(5, 3, padding="same", activation="relu"),
             layers.BatchNormalization(),
             layers.MaxPooling2D(),

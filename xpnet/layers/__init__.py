@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # what follows below, for editors and type checkers
         Tanh,
     )
     from xpnet.layers.attention import MultiHeadAttention, TransformerBlock
-    from xpnet.layers.augmentation import RandomCrop, RandomFlip, RandomRotation, RandomShift
+    from xpnet.layers.augmentation import RandomCrop, RandomFlip, RandomRotation, RandomTranslation
     from xpnet.layers.base import Container, Layer
     from xpnet.layers.composition import Add, Concatenate, Parallel, Residual, TimeDistributed
     from xpnet.layers.convolution import Conv1D, Conv2D, Conv2DTranspose
@@ -61,7 +61,7 @@ MODULES = {
         "Tanh",
     ],
     "attention": ["MultiHeadAttention", "TransformerBlock"],
-    "augmentation": ["RandomCrop", "RandomFlip", "RandomRotation", "RandomShift"],
+    "augmentation": ["RandomCrop", "RandomFlip", "RandomRotation", "RandomTranslation"],
     "base": ["Container", "Layer"],
     "composition": ["Add", "Concatenate", "Parallel", "Residual", "TimeDistributed"],
     "convolution": ["Conv1D", "Conv2D", "Conv2DTranspose"],
@@ -132,7 +132,7 @@ __all__ = [
     "RandomCrop",
     "RandomFlip",
     "RandomRotation",
-    "RandomShift",
+    "RandomTranslation",
     "ReLU",
     "Rescaling",
     "Reshape",

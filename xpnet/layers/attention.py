@@ -31,16 +31,17 @@ class MultiHeadAttention(Layer):
 
     All steps are looked at, padding too: give sequences of one length at a time.
 
-    x, y: (batch, time, d), W: (d, 3 heads key_dim), b: (1, 3 heads key_dim), the columns q, k, v in turn and head by head in
-    each; Wₒ, the ``"output_weight"``: (heads key_dim, d), bₒ, the ``"output_bias"``: (1, d). A. Vaswani et al., "Attention is
-    all you need", NIPS 2017.
+    x, y: (batch, time, d), W: (d, 3 h key_dim), b: (1, 3 h key_dim), the columns q, k, v in turn and head by head in each; Wₒ,
+    the ``"output_weight"``: (h key_dim, d), bₒ, the ``"output_bias"``: (1, d). A. Vaswani et al., "Attention is all you need",
+    NIPS 2017.
 
     Parameters
     ----------
-    heads : int
+    num_heads : int
+        h.
     key_dim : int, optional
-        Width of q, k and v in one head; default d / heads.
-    causal : bool, default False
+        Width of q, k and v in one head; default d / h.
+    use_causal_mask : bool, default False
         A step looks at itself and at earlier steps only: A is 0 above the diagonal.
     weight_initializer : str or initializer, default "glorot_uniform"
         Biases start at 0.
@@ -48,18 +49,18 @@ class MultiHeadAttention(Layer):
     Raises
     ------
     ValueError
-        `heads` or `key_dim` is not a positive integer; the input is not a sequence, or its width is not a multiple of
-        `heads` and `key_dim` is not given.
+        `num_heads` or `key_dim` is not a positive integer; the input is not a sequence, or its width is not a multiple of
+        `num_heads` and `key_dim` is not given.
     """
 
-    heads: int
+    num_heads: int
     key_dim: int | None = None
-    causal: bool = False
+    use_causal_mask: bool = False
     weight_initializer: str | initializers.Initializer = "glorot_uniform"
 
     def __post_init__(self):
-        set_counts(self, "heads")
-        set_booleans(self, "causal")
+        set_counts(self, "num_heads")
+        set_booleans(self, "use_causal_mask")
         if self.key_dim is not None:
             set_counts(self, "key_dim")
         initializers.get(self.weight_initializer)
@@ -71,13 +72,14 @@ class MultiHeadAttention(Layer):
                 f"before it. Received: samples of shape {input_shape}"
             )
         d = input_shape[1]
-        if self.key_dim is None and d % self.heads:
-            raise ValueError(f"The width d must be a multiple of heads={self.heads}, or give key_dim. Received: d={d}")
+        if self.key_dim is None and d % self.num_heads:
+            rule = f"The width d must be a multiple of num_heads={self.num_heads}, or give key_dim"
+            raise ValueError(f"{rule}. Received: d={d}")
         return input_shape
 
     def init(self, rng, input_shape):
         output_shape, d = self.output_shape(input_shape), input_shape[-1]
-        width = self.heads * (self.key_dim or d // self.heads)
+        width = self.num_heads * (self.key_dim or d // self.num_heads)
         draw, zeros = initializers.draw, initializers.Zeros()
         return {
             "weight": draw(
@@ -92,27 +94,27 @@ class MultiHeadAttention(Layer):
         xp = namespace(x)
         W, W_o = params["weight"], params["output_weight"]
         batch, time, d = x.shape
-        key_dim = W_o.shape[0] // self.heads
+        key_dim = W_o.shape[0] // self.num_heads
         scale = 1 / math.sqrt(key_dim)
         rows = xp.reshape(x, (batch * time, d))
 
         qkv = rows @ W
         qkv += params["bias"]
-        qkv = xp.reshape(qkv, (batch, time, 3, self.heads, key_dim))
+        qkv = xp.reshape(qkv, (batch, time, 3, self.num_heads, key_dim))
         q, k, v = xp.unstack(xp.permute_dims(qkv, (2, 0, 3, 1, 4)))  # each (batch, heads, time, key_dim)
         q = q * scale
         S = q @ k.mT
-        if self.causal:
+        if self.use_causal_mask:
             S += _causal_mask(S)
         A = softmax(S)
         head = A @ v
-        heads = xp.reshape(xp.permute_dims(head, (0, 2, 1, 3)), (batch * time, self.heads * key_dim))
+        heads = xp.reshape(xp.permute_dims(head, (0, 2, 1, 3)), (batch * time, self.num_heads * key_dim))
         y = heads @ W_o
         y += params["output_bias"]
 
         def backward(dy, need_dx=True):
             dy = xp.reshape(dy, (batch * time, d))
-            dheads = xp.reshape(dy @ W_o.mT, (batch, time, self.heads, key_dim))
+            dheads = xp.reshape(dy @ W_o.mT, (batch, time, self.num_heads, key_dim))
             dhead = xp.permute_dims(dheads, (0, 2, 1, 3))
             dS = dhead @ v.mT
             dS -= xp.sum(dhead * head, axis=-1, keepdims=True)
@@ -138,8 +140,10 @@ def _causal_mask(S):
     return xp.where(step > step[:, None], -math.inf, zeros)
 
 
-def TransformerBlock(units: int, heads: int, hidden: int, dropout: float = 0.0, causal: bool = False) -> Sequential:
-    """y = x + attention(norm(x)),   z = y + mlp(norm(y)),   mlp: units -> hidden -> GELU -> units at each step
+def TransformerBlock(
+    units: int, num_heads: int, dim_feedforward: int, dropout: float = 0.0, use_causal_mask: bool = False
+) -> Sequential:
+    """y = x + attention(norm(x)),   z = y + mlp(norm(y)),   mlp: units -> dim_feedforward -> GELU -> units at each step
 
     Made of other layers. The norm stands before each branch ("pre-norm"), so that x passes from block to block unchanged and
     deep stacks train without a warm-up; put a last ``LayerNormalization()`` behind the last block. R. Xiong et al., "On layer
@@ -149,12 +153,12 @@ def TransformerBlock(units: int, heads: int, hidden: int, dropout: float = 0.0, 
     ----------
     units : int
         Width of the sequence, in and out: x, z: (batch, time, units).
-    heads : int
-    hidden : int
+    num_heads : int
+    dim_feedforward : int
         Width inside the mlp; 4 units is usual.
     dropout : float, default 0.0
         Rate at the end of each branch.
-    causal : bool, default False
+    use_causal_mask : bool, default False
         See `MultiHeadAttention`.
 
     Raises
@@ -163,6 +167,7 @@ def TransformerBlock(units: int, heads: int, hidden: int, dropout: float = 0.0, 
         A setting is out of range; the input is not a sequence of vectors of `units` numbers.
     """
     drop = [Dropout(dropout)] if dropout else []
-    attention = Sequential([LayerNormalization(), MultiHeadAttention(heads, causal=causal), *drop])
-    mlp = Sequential([Dense(hidden), GELU("tanh"), Dense(units)])
+    attend = MultiHeadAttention(num_heads, use_causal_mask=use_causal_mask)
+    attention = Sequential([LayerNormalization(), attend, *drop])
+    mlp = Sequential([Dense(dim_feedforward), GELU("tanh"), Dense(units)])
     return Sequential([Residual(attention), Residual(Sequential([LayerNormalization(), TimeDistributed(mlp), *drop]))])

@@ -37,7 +37,7 @@ class _Augmentation(Layer):
 
 
 @dataclass(frozen=True)
-class RandomShift(_Augmentation):
+class RandomTranslation(_Augmentation):
     """y[i, j] = x[i + s, j + t],   dx[i, j] = dy[i - s, j - t],   (s, t) uniform for each image, in whole pixels
 
     x, y: (batch, height, width, c). Inference is the identity. P. Simard, D. Steinkraus and J. Platt, "Best practices
@@ -140,28 +140,28 @@ class RandomFlip(_Augmentation):
 
     Parameters
     ----------
-    direction : {"horizontal", "vertical", "both"}, default "horizontal"
-        "horizontal" exchanges left and right, "vertical" top and bottom, "both" does each or neither or both.
+    mode : {"horizontal", "vertical", "horizontal_and_vertical"}, default "horizontal"
+        "horizontal" exchanges left and right, "vertical" top and bottom, "horizontal_and_vertical" does each or neither or both.
 
     Raises
     ------
     ValueError
-        `direction` is not known; the input is not an image.
+        `mode` is not known; the input is not an image.
     """
 
-    direction: Literal["horizontal", "vertical", "both"] = "horizontal"
+    mode: Literal["horizontal", "vertical", "horizontal_and_vertical"] = "horizontal"
 
     def __post_init__(self):
-        require_choice("direction", self.direction, "horizontal", "vertical", "both")
+        require_choice("mode", self.mode, "horizontal", "vertical", "horizontal_and_vertical")
 
     def forward(self, params, x, *, key):
         vertical, horizontal = (bits[..., None] < 32768 for bits in _draws(key, x))
 
         def mirror(z):
             xp = namespace(z)
-            if self.direction != "horizontal":
+            if self.mode != "horizontal":
                 z = xp.where(vertical, xp.flip(z, axis=1), z)
-            if self.direction != "vertical":
+            if self.mode != "vertical":
                 z = xp.where(horizontal, xp.flip(z, axis=2), z)
             return z
 

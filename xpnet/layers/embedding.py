@@ -28,7 +28,7 @@ class Embedding(Layer):
     input_dim : int
         Number of different tokens.
     output_dim : int
-    weight_initializer : str or initializer, default "uniform"
+    weight_initializer : str or initializer, default "random_uniform"
         U(-0.05, 0.05), as in Keras.
     padding_idx : int, optional
         The token that fills short sequences up. A recurrent layer behind it skips those steps with ``mask_value=0.0``.
@@ -46,7 +46,7 @@ class Embedding(Layer):
 
     input_dim: int
     output_dim: int
-    weight_initializer: str | initializers.Initializer = "uniform"
+    weight_initializer: str | initializers.Initializer = "random_uniform"
     padding_idx: int | None = None
 
     def __post_init__(self):
@@ -103,7 +103,7 @@ class PositionEmbedding(Layer):
     ----------
     max_length : int
         The longest sequence; shorter ones take the first rows of W.
-    weight_initializer : str or initializer, default "uniform"
+    weight_initializer : str or initializer, default "random_uniform"
 
     Raises
     ------
@@ -112,7 +112,7 @@ class PositionEmbedding(Layer):
     """
 
     max_length: int
-    weight_initializer: str | initializers.Initializer = "uniform"
+    weight_initializer: str | initializers.Initializer = "random_uniform"
 
     def __post_init__(self):
         set_counts(self, "max_length")

@@ -1,6 +1,6 @@
 """Normalization: x̂ has mean 0 and variance 1, over the batch or within each sample; then y = γ x̂ + β.
 
-γ is the parameter "scale", β "offset", both of shape (1, c): one number for each channel, the last axis. Weight decay
+γ is the parameter "gamma", β "beta", both of shape (1, c): one number for each channel, the last axis. Weight decay
 spares them.
 """
 
@@ -28,7 +28,7 @@ class _Normalization(Layer):
 
     def init(self, rng, input_shape):
         row = (1, self.output_shape(input_shape)[-1])
-        return {"scale": Ones()(rng, row), "offset": Zeros()(rng, row)}, input_shape
+        return {"gamma": Ones()(rng, row), "beta": Zeros()(rng, row)}, input_shape
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class BatchNormalization(_Normalization):
 
     def init(self, rng, input_shape):
         row = (1, self.output_shape(input_shape)[-1])
-        params = {"scale": Ones()(rng, row)} if self.scale else {}
+        params = {"gamma": Ones()(rng, row)} if self.scale else {}
         if self.center:
-            params["offset"] = Zeros()(rng, row)
+            params["beta"] = Zeros()(rng, row)
         return params, input_shape, {"mean": Zeros()(rng, row), "variance": Ones()(rng, row)}
 
     def forward(self, params, x, *, statistics):
@@ -89,16 +89,16 @@ class BatchNormalization(_Normalization):
         centered = x - _spread(mean, x)
         variance = _channel_sums(centered * centered, mean) / n
         inverse = (variance + self.epsilon) ** -0.5  # 1/σ
-        slope = inverse * params.get("scale", 1.0)
+        slope = inverse * params.get("gamma", 1.0)
         y = centered * _spread(slope, x)
         if self.center:
-            y += _spread(params["offset"], x)
+            y += _spread(params["beta"], x)
 
         def backward(dy, need_dx=True):
-            grads = {"offset": _channel_sums(dy, slope), "scale": _channel_sums(dy * centered, slope) * inverse}
+            grads = {"beta": _channel_sums(dy, slope), "gamma": _channel_sums(dy * centered, slope) * inverse}
             if need_dx:
-                dx = centered * _spread(grads["scale"] * inverse / -n, x)
-                dx -= _spread(grads["offset"] / n, x)
+                dx = centered * _spread(grads["gamma"] * inverse / -n, x)
+                dx -= _spread(grads["beta"] / n, x)
                 dx += dy
                 dx *= _spread(slope, x)
             return (dx if need_dx else None), {name: grads[name] for name in params}
@@ -111,9 +111,9 @@ class BatchNormalization(_Normalization):
 
     def __call__(self, params, x, *, statistics):
         y = x - _spread(statistics["mean"], x)  # first, or digits are lost where μ is large
-        y *= _spread((statistics["variance"] + self.epsilon) ** -0.5 * params.get("scale", 1.0), x)
+        y *= _spread((statistics["variance"] + self.epsilon) ** -0.5 * params.get("gamma", 1.0), x)
         if self.center:
-            y += _spread(params["offset"], x)
+            y += _spread(params["beta"], x)
         return y
 
 
@@ -125,7 +125,7 @@ class _FrozenBatchNormalization(Layer):
     layer: BatchNormalization
 
     def forward(self, params, x, *, statistics):
-        slope = (statistics["variance"] + self.layer.epsilon) ** -0.5 * params.get("scale", 1.0)
+        slope = (statistics["variance"] + self.layer.epsilon) ** -0.5 * params.get("gamma", 1.0)
         y = self.layer(params, x, statistics=statistics)
         return y, lambda dy, need_dx=True: (dy * _spread(slope, dy), {}), statistics
 
@@ -247,7 +247,7 @@ class RMSNormalization(_Normalization):
         set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, rng, input_shape):
-        return {"scale": Ones()(rng, (1, self.output_shape(input_shape)[-1]))}, input_shape
+        return {"gamma": Ones()(rng, (1, self.output_shape(input_shape)[-1]))}, input_shape
 
     def forward(self, params, x):
         return _affine(params, *_divide_by_rms(x, self.epsilon))
@@ -280,16 +280,16 @@ def _standardize(x, epsilon):
 
 def _affine(params, normalized, normalize_backward):
     """y = γ x̂ + β,   dx̂ = γ dy,   dγ = Σ dy x̂,   dβ = Σ dy; and dx from dx̂ by `normalize_backward`"""
-    scale, offset = params["scale"], params.get("offset")
-    y = normalized * _spread(scale, normalized)
-    if offset is not None:
-        y += _spread(offset, normalized)
+    gamma, beta = params["gamma"], params.get("beta")
+    y = normalized * _spread(gamma, normalized)
+    if beta is not None:
+        y += _spread(beta, normalized)
 
     def backward(dy, need_dx=True):
-        grads = {"scale": _channel_sums(dy * normalized, scale)}
-        if offset is not None:
-            grads["offset"] = _channel_sums(dy, offset)
-        return (normalize_backward(dy * _spread(scale, normalized)) if need_dx else None), grads
+        grads = {"gamma": _channel_sums(dy * normalized, gamma)}
+        if beta is not None:
+            grads["beta"] = _channel_sums(dy, beta)
+        return (normalize_backward(dy * _spread(gamma, normalized)) if need_dx else None), grads
 
     return y, backward
 

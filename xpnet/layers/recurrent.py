@@ -393,19 +393,19 @@ class Bidirectional(Container):
     Parameters
     ----------
     layer : SimpleRNN, LSTM or GRU
-    merge : {"concatenate", "add"}, default "concatenate"
+    merge_mode : {"concat", "sum"}, default "concat"
     backward_layer : SimpleRNN, LSTM or GRU, optional
         f'; by default a copy of `layer`.
 
     Raises
     ------
     ValueError
-        A layer is not recurrent, the two differ in `units` or `return_sequences`, `merge` is not known; a sum would give masked
-        steps another value than `mask_value`.
+        A layer is not recurrent, the two differ in `units` or `return_sequences`, `merge_mode` is not known; a sum would give
+        masked steps another value than `mask_value`.
     """
 
     layer: Layer
-    merge: Literal["concatenate", "add"] = "concatenate"
+    merge_mode: Literal["concat", "sum"] = "concat"
     backward_layer: Layer | None = None
 
     def __post_init__(self):
@@ -416,10 +416,10 @@ class Bidirectional(Container):
             if not isinstance(layer, Recurrent):
                 raise ValueError(f"layer must be recurrent: SimpleRNN, LSTM or GRU. Received: {layer!r}")
         first = both[0]
-        require_choice("merge", self.merge, "concatenate", "add")
+        require_choice("merge_mode", self.merge_mode, "concat", "sum")
         if any(layer.units != first.units or layer.return_sequences != first.return_sequences for layer in both):
             raise ValueError(f"Both layers must have the same units and return_sequences. Received: {both}")
-        if self.merge == "add" and first.return_sequences and first.mask_value:
+        if self.merge_mode == "sum" and first.return_sequences and first.mask_value:
             raise ValueError(f"A sum keeps no mask_value but 0.0: concatenate. Received: mask_value={first.mask_value}")
 
     @property
@@ -431,7 +431,7 @@ class Bidirectional(Container):
 
     def output_shape(self, input_shape):
         *time, units = base.output_shape(self.layer, input_shape)
-        return (*time, 2 * units if self.merge == "concatenate" else units)
+        return (*time, 2 * units if self.merge_mode == "concat" else units)
 
     def init(self, rng, input_shape):
         output_shape, params, statistics = self.output_shape(input_shape), {}, {}
@@ -449,7 +449,7 @@ class Bidirectional(Container):
 
         def both_backward(dy, need_dx=True):
             n = y.shape[-1]
-            d, d_flipped = (dy, dy) if self.merge == "add" else (dy[..., :n], dy[..., n:])
+            d, d_flipped = (dy, dy) if self.merge_mode == "sum" else (dy[..., :n], dy[..., n:])
             dx, grads = backward(d, need_dx)
             dx_flipped, grads_flipped = flipped_backward(_turn(d_flipped), need_dx)
             dx = dx + xp.flip(dx_flipped, axis=1) if need_dx else None
@@ -465,7 +465,7 @@ class Bidirectional(Container):
         return self._merge(y, _turn(flipped))
 
     def _merge(self, y, z):
-        return y + z if self.merge == "add" else namespace(y).concat([y, z], axis=-1)
+        return y + z if self.merge_mode == "sum" else namespace(y).concat([y, z], axis=-1)
 
 
 def _turn(y):

@@ -54,7 +54,7 @@ class Reshape(Layer):
 
     Parameters
     ----------
-    shape : tuple of int
+    target_shape : tuple of int
         Of one sample. One entry may be -1: it is what the others leave.
 
     Raises
@@ -65,25 +65,26 @@ class Reshape(Layer):
 
     needs_leading_batch = True
 
-    shape: tuple[int, ...]
+    target_shape: tuple[int, ...]
 
     def __post_init__(self):
-        shape = tuple(self.shape) if isinstance(self.shape, (tuple, list)) else (self.shape,)
+        shape = tuple(self.target_shape) if isinstance(self.target_shape, (tuple, list)) else (self.target_shape,)
         sizes = all(is_integer(n) and (n >= 1 or n == -1) for n in shape) and shape.count(-1) <= 1
-        require(sizes, "shape must be a tuple of positive sizes, at most one of them -1", f"shape={self.shape!r}")
-        object.__setattr__(self, "shape", shape)
+        rule = "target_shape must be a tuple of positive sizes, at most one of them -1"
+        require(sizes, rule, f"target_shape={self.target_shape!r}")
+        object.__setattr__(self, "target_shape", shape)
 
     def output_shape(self, input_shape):
         shape, count = self._fitted(input_shape), math.prod(input_shape)
         if math.prod(shape) != count:
             raise ValueError(
-                f"A sample of shape {input_shape} has {count} elements; {self.shape} holds another number."
+                f"A sample of shape {input_shape} has {count} elements; {self.target_shape} holds another number."
             )
         return shape
 
     def _fitted(self, input_shape):
-        known = math.prod(n for n in self.shape if n != -1)
-        return tuple(math.prod(input_shape) // known if n == -1 else n for n in self.shape)
+        known = math.prod(n for n in self.target_shape if n != -1)
+        return tuple(math.prod(input_shape) // known if n == -1 else n for n in self.target_shape)
 
     def forward(self, params, x):
         return _reshape(x, self._fitted(x.shape[1:]))

@@ -16,22 +16,22 @@ from xpnet.metrics.base import BinnedMetric, Metric
 
 if TYPE_CHECKING:  # the names of _MODULES, for editors and type checkers
     from xpnet.metrics.classification import Accuracy, BinaryAccuracy, ElementwiseAccuracy, LogLoss, TopKAccuracy
-    from xpnet.metrics.counts import F1, BalancedAccuracy, ConfusionMatrix, Precision, Recall
+    from xpnet.metrics.counts import BalancedAccuracy, ConfusionMatrix, F1Score, Precision, Recall
     from xpnet.metrics.ranking import AUC
     from xpnet.metrics.regression import (
-        R2,
         CosineSimilarity,
         ExplainedVariance,
         MeanAbsoluteError,
         MeanAbsolutePercentageError,
+        MeanPinballLoss,
         MeanSquaredError,
-        Pinball,
+        R2Score,
         RootMeanSquaredError,
     )
 
 _MODULES = {
     "classification": ["Accuracy", "BinaryAccuracy", "ElementwiseAccuracy", "LogLoss", "TopKAccuracy"],
-    "counts": ["BalancedAccuracy", "ConfusionMatrix", "F1", "Precision", "Recall"],
+    "counts": ["BalancedAccuracy", "ConfusionMatrix", "F1Score", "Precision", "Recall"],
     "ranking": ["AUC"],
     "regression": [
         "CosineSimilarity",
@@ -39,8 +39,8 @@ _MODULES = {
         "MeanAbsoluteError",
         "MeanAbsolutePercentageError",
         "MeanSquaredError",
-        "Pinball",
-        "R2",
+        "MeanPinballLoss",
+        "R2Score",
         "RootMeanSquaredError",
     ],
 }
@@ -48,8 +48,6 @@ __getattr__, __dir__ = lazy_names(__name__, _MODULES)
 
 __all__ = [
     "AUC",
-    "F1",
-    "R2",
     "Accuracy",
     "BalancedAccuracy",
     "BinaryAccuracy",
@@ -58,13 +56,15 @@ __all__ = [
     "CosineSimilarity",
     "ElementwiseAccuracy",
     "ExplainedVariance",
+    "F1Score",
     "LogLoss",
     "MeanAbsoluteError",
     "MeanAbsolutePercentageError",
+    "MeanPinballLoss",
     "MeanSquaredError",
     "Metric",
-    "Pinball",
     "Precision",
+    "R2Score",
     "Recall",
     "RootMeanSquaredError",
     "TopKAccuracy",
@@ -80,7 +80,7 @@ BY_NAME: dict[str, tuple[str, dict[str, Any]]] = {  # name -> class and settings
     "log_loss": ("LogLoss", {}),
     "precision": ("Precision", {}),
     "recall": ("Recall", {}),
-    "f1": ("F1", {}),
+    "f1": ("F1Score", {}),
     "auc": ("AUC", {}),
     "average_precision": ("AUC", {"curve": "PR"}),
     "confusion_matrix": ("ConfusionMatrix", {}),
@@ -88,10 +88,10 @@ BY_NAME: dict[str, tuple[str, dict[str, Any]]] = {  # name -> class and settings
     "mse": ("MeanSquaredError", {}),
     "rmse": ("RootMeanSquaredError", {}),
     "mape": ("MeanAbsolutePercentageError", {}),
-    "r2": ("R2", {}),
+    "r2": ("R2Score", {}),
     "explained_variance": ("ExplainedVariance", {}),
     "cosine_similarity": ("CosineSimilarity", {}),
-    "pinball": ("Pinball", {}),
+    "mean_pinball_loss": ("MeanPinballLoss", {}),
 }
 BY_NAME |= {  # names of Keras and scikit-learn with the same meaning
     "mean_absolute_error": ("MeanAbsoluteError", {}),
@@ -100,7 +100,7 @@ BY_NAME |= {  # names of Keras and scikit-learn with the same meaning
     "roc_auc": ("AUC", {}),
 } | {
     f"{kind}_{average}": (name, {"average": average})
-    for kind, name in (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1"))
+    for kind, name in (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1Score"))
     for average in ("macro", "micro", "weighted")
 }
 ELSEWHERE = {  # names of Keras and scikit-learn, as `plain` returns them -> what to write here
@@ -115,6 +115,7 @@ ELSEWHERE = {  # names of Keras and scikit-learn, as `plain` returns them -> wha
     "sparsecategoricalcrossentropy": '"log_loss"',
     "neglogloss": '"log_loss"',
     "f1score": '"f1"',
+    "pinball": '"mean_pinball_loss"',
     "auroc": '"auc"',
     "rocaucscore": '"auc"',
     "prauc": '"average_precision"',

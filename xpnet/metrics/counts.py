@@ -162,7 +162,7 @@ class Recall(_Averaged):
 
 
 @dataclass(frozen=True)
-class F1(_Averaged):
+class F1Score(_Averaged):
     """2 hits / (predicted + samples) for each class: the harmonic mean of precision and recall
 
     Parameters

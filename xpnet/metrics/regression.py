@@ -128,7 +128,7 @@ class _Explained(Regression):
 
 
 @dataclass(frozen=True)
-class R2(_Explained):
+class R2Score(_Explained):
     """1 - Σ (ŷ - y)² / Σ (y - ȳ)²,   sums over samples, where ȳ is the mean of the targets
 
     Constant targets give 1 if the predictions equal them, else 0, as in scikit-learn.
@@ -171,7 +171,7 @@ class ExplainedVariance(_Explained):
     Parameters
     ----------
     multioutput : {"variance_weighted", "uniform_average", "raw_values"}, default "variance_weighted"
-        As in `R2`.
+        As in `R2Score`.
     name : str, default "explained_variance"
         The metric's key in the history.
 
@@ -216,7 +216,7 @@ class MeanAbsolutePercentageError(_Error):
 
 
 @dataclass(frozen=True)
-class Pinball(_Error):
+class MeanPinballLoss(_Error):
     """mean over samples and units of α (y - ŷ) where y > ŷ, else (1 - α) (ŷ - y)
 
     The minimum is at the α-quantile of y.
@@ -225,7 +225,7 @@ class Pinball(_Error):
     ----------
     alpha : float, default 0.5
         α, in (0, 1), as in scikit-learn. The loss `Quantile` calls it quantile.
-    name : str, default "pinball"
+    name : str, default "mean_pinball_loss"
         The metric's key in the history.
 
     Raises
@@ -235,7 +235,7 @@ class Pinball(_Error):
     """
 
     alpha: float = 0.5
-    name: str = "pinball"
+    name: str = "mean_pinball_loss"
 
     def __post_init__(self):
         set_numbers(self, "(0, 1)", "alpha")
