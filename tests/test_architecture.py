@@ -43,7 +43,7 @@ LONG = {
     "layers/activations",
     "layers/recurrent",
     "schedules",
-}  # up to 520 lines, much of it docstrings; others up to 310
+}  # up to 540 lines, much of it docstrings; others up to 310
 BASES = {
     "Layer",
     "Container",
@@ -127,7 +127,7 @@ def test_a_class_is_a_base_or_final(module):
 def test_modules_are_short(module):
     lines = (PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()
 
-    assert len(lines) <= (520 if module in LONG else 310)
+    assert len(lines) <= (540 if module in LONG else 310)
 
 
 def test_names_that_wait_for_their_use_are_listed():

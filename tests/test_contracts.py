@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from xpnet import Model, loop
+from xpnet.backend import namespace
 from xpnet.layers import (
     LSTM,
     Add,
@@ -161,3 +162,29 @@ def test_an_initializer_of_ones_own_must_return_the_shape_that_it_is_given(xp):
 def test_several_outputs_are_refused_by_the_model(xp):
     with pytest.raises(ValueError, match="join them by Add or Concatenate"):
         build(xp, [Parallel([Dense(1), Dense(1)])])
+
+
+@pytest.mark.parametrize("what", ["output", "dx", "gradient of 'scale'"])
+def test_a_result_of_another_float_type_is_named(what, xp):
+    other = "float16" if xp.name == "jax" else "float64"  # JAX has no float64 by default
+
+    @dataclass(frozen=True)
+    class Widens(Layer):
+        def init(self, rng, input_shape):
+            return {"scale": np.ones(1)}, input_shape
+
+        def forward(self, params, x):
+            space = namespace(x)
+            wide = getattr(space, other)
+
+            def widened(part, array):
+                return space.astype(array, wide) if part == what else array
+
+            def backward(dy, need_dx=True):
+                scale = space.sum(dy * x, axis=None)[None]
+                return widened("dx", dy * params["scale"]), {"scale": widened("gradient of 'scale'", scale)}
+
+            return widened("output", x * params["scale"]), backward
+
+    with pytest.raises(ValueError, match=f"Layer 1, Widens: (the )?{what} must have dtype .*{other}"):
+        train(xp, [Dense(3), Widens(), Dense(3)])

@@ -762,3 +762,19 @@ def test_several_seeds_give_what_each_gives_alone(layer, xp):
 
     for k, model in enumerate(alone):
         np.testing.assert_allclose(logits[k], to_numpy(model.predict_logits(X)), rtol=1e-5, atol=1e-6)
+
+
+def test_loss_and_metrics_are_checked_where_they_are_set(xp):
+    model = make_model(xp, layers=[Dense(3)])
+    fit(model)
+    for name, value, message in [
+        ("loss", "mse_loss", "mean_squared_error"), ("loss", "categorical_cross_entropy", "needs probabilities"),
+        ("metrics", ["acuracy"], "accuracy"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            setattr(model, name, value)
+    assert [type(model.loss).__name__, model.metrics[0].name] == ["SoftmaxCrossEntropy", "accuracy"]
+
+    model.loss, model.metrics = "mse", ["mae"]
+    history = model.fit(X, np.eye(3)[Y], batch_size=20, verbose=0).history
+    assert set(history) == {"loss", "mae"} or set(history) == {"loss", "mean_absolute_error"}

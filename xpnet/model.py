@@ -110,13 +110,11 @@ class Model:
     ):
         layers = [network] if isinstance(network, Layer) else network
         self.network = network if isinstance(network, Sequential) else Sequential(layers)
-        self.loss = settings.get_loss(loss, self.network)
-        self.metrics = settings.get_metrics(metrics, self.loss)
+        self.loss, self.metrics = loss, metrics
         self.backend = get_backend() if backend is None else make_backend(backend)
         self.workshop = Workshop()
         self.training_state = TrainingState(optimizers.get(optimizer), settings.check_seed(seed))
         self.optimizer = optimizer
-        settings.require_fitting_end(self.network, self.loss)
         self.input_shape: Any = None
         self.measured: dict[Shape, Measured] = {}  # for samples of that shape
         self.checked: Layer = self.network  # the same network with checks of custom layers
@@ -142,6 +140,26 @@ class Model:
             self.state = map_leaves(self.backend.asarray, self.state)
 
     # ------------------------------------------------------------------ parameters
+
+    @property
+    def loss(self) -> Loss:
+        """The loss. Set it, and then `metrics`, between runs of `fit` to train on with another."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, loss: str | Loss) -> None:
+        chosen = settings.get_loss(loss, self.network)
+        settings.require_fitting_end(self.network, chosen)
+        self._loss = chosen
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics, as they fit the loss."""
+        return self._metrics
+
+    @metrics.setter
+    def metrics(self, metrics: Sequence[str | Metric]) -> None:
+        self._metrics = settings.get_metrics(metrics, self.loss)
 
     @property
     def optimizer(self) -> Optimizer:

@@ -9,7 +9,7 @@ from xpnet.layers.base import Container, Layer, Shape, walk
 from xpnet.layers.mapping import map_layers
 from xpnet.layers.observed import Observed
 from xpnet.layers.shapes import walk_shapes
-from xpnet.tree import named_leaves
+from xpnet.tree import Array, named_leaves
 
 
 def checked(network: Layer, input_shape: Shape) -> Layer:
@@ -54,6 +54,8 @@ class Contract:
                 f"{name}: output_shape or init says outputs of shape {tuple(self.output_shape)}, and forward must return one for "
                 f"each sample of x, which has shape {tuple(x.shape)}. Received: {_form(y)}"
             )
+        if not layer.integer_input:
+            _require_type(f"{name}: the output", y, x)
 
     def gradients(self, path, layer, params, x, need_dx, result):
         name = _name(path, layer)
@@ -62,7 +64,9 @@ class Contract:
         dx, grads = result
         if need_dx and not layer.integer_input and tuple(getattr(dx, "shape", ())) != tuple(x.shape):
             raise ValueError(f"{name}: dx must have the shape of x, {tuple(x.shape)}. Received: {_form(dx)}")
-        wanted, got = ({name: tuple(leaf.shape) for name, leaf in named_leaves(tree)} for tree in (params, grads))
+        if need_dx and not layer.integer_input:
+            _require_type(f"{name}: dx", dx, x)
+        wanted, got = (dict(named_leaves(tree)) for tree in (params, grads))
         missing_any = wanted.keys() - got.keys() and not isinstance(
             layer, Container
         )  # there frozen and shared ones are
@@ -70,11 +74,19 @@ class Contract:
             raise ValueError(
                 f"{name}: grads must be the tree of the parameters, {list(wanted) or 'empty'}. Received: {list(got)}"
             )
-        for leaf, shape in got.items():
-            if shape != wanted[leaf]:
-                raise ValueError(
-                    f"{name}: the gradient of {leaf!r} must have the parameter's shape {wanted[leaf]}. Received: {shape}"
-                )
+        for leaf, grad in got.items():
+            what, shape, received = f"{name}: the gradient of {leaf!r}", tuple(wanted[leaf].shape), tuple(grad.shape)
+            if received != shape:
+                raise ValueError(f"{what} must have the parameter's shape {shape}. Received: {received}")
+            _require_type(what, grad, wanted[leaf])
+
+
+def _require_type(what: str, x: Array, like: Array) -> None:
+    if x.dtype != like.dtype:
+        raise ValueError(
+            f"{what} must have dtype {like.dtype}. Compute with Python floats and with arrays made with dtype=x.dtype; NumPy's "
+            f"numbers and default arrays are float64. Received: {x.dtype}"
+        )
 
 
 def _name(path: str, layer: Layer) -> str:
