@@ -40,7 +40,7 @@ LEVELS = (  # instructions; XLA's and PyTorch's names; how the names of NumPy's 
     ({"avx"}, "AVX", "default", ("",)),
     (set(), "SSE4_2", "default", ("",)),
 )
-NOT_NUMERICAL = ("architecture", "benchmarks", "datasets", "gpu_check", "plotting")
+NOT_NUMERICAL = ("architecture", "benchmarks", "checks", "datasets", "gpu_check", "inspection", "lazy", "plotting")
 
 
 def kernel() -> str:

@@ -1,9 +1,10 @@
 """What every layer must pass, in one call: the gradient check and the rules of the layer protocol."""
 
 import numpy as np
+import pytest
 
 from tests.gradients import check_gradient
-from xpnet.backend import to_numpy
+from xpnet.backend import make_backend, to_numpy
 from xpnet.layers import base
 from xpnet.tree import from_leaves, leaves, map_leaves
 
@@ -53,3 +54,25 @@ def check_layer(layer, xp, x, key=None, wide=True):
                 lambda p, i=i: loss(from_leaves(params, [*host[:i], p, *host[i + 1 :]]), x), host[i], to_numpy(grad)
             )
     return y, dx, grads
+
+
+def agrees_with_numpy(layer, xp, x):
+    """In float32, value and gradient."""
+    expected, got = (check_layer(layer, backend, x, wide=False) for backend in (make_backend("numpy"), xp))
+    for a, b in zip(leaves(expected), leaves(got), strict=True):
+        np.testing.assert_allclose(to_numpy(b), a, rtol=1e-5, atol=1e-6)  # sums round in another order
+
+
+def equals_torch(layer, name, options, x):
+    """A layer on images, without parameters, and the function `name` of PyTorch; on NumPy."""
+    torch = pytest.importorskip("torch")
+    z = torch.tensor(np.moveaxis(x, -1, 1), requires_grad=True)
+    expected = getattr(torch.nn.functional, name)(z, **options)
+    y, backward = layer.forward({}, x)
+    dy = np.random.default_rng(0).normal(size=y.shape)
+    expected.backward(torch.tensor(np.moveaxis(dy, -1, 1)).reshape(expected.shape))
+
+    dx, _ = backward(dy)
+
+    np.testing.assert_allclose(np.moveaxis(y, -1, 1), expected.detach().numpy().reshape(np.moveaxis(y, -1, 1).shape))
+    np.testing.assert_allclose(np.moveaxis(dx, -1, 1), z.grad.numpy(), rtol=1e-12, atol=1e-12)

@@ -6,7 +6,6 @@ import inspect
 
 import pytest
 
-import xpnet
 from tests.scripts import ROOT, run
 
 PACKAGE = ROOT / "xpnet"
@@ -35,6 +34,7 @@ LADDER = [  # each line may import itself and the lines above it
     {"plotting"},
     {"__init__"},
 ]
+TESTED_TOGETHER = {"backend", "datasets", "losses", "metrics", "optimizers", "plotting"}  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 HOST_NUMPY = {"averages", "checks", "random", "initializers", "layers/base", "datasets", "loop", "state", "evaluation", "inputs",
               "model", "plotting", "inspection", "settings", "weights"}  # fmt: skip
@@ -123,14 +123,16 @@ def test_a_class_is_a_base_or_final(module):
                 assert inspect.isabstract(base) or base.__name__ in BASES, f"{cls.__name__} is a {base.__name__}"
 
 
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.endswith("__init__")])
+def test_its_tests_are_found_by_its_name(module):
+    part, _, name = module.rpartition("/")
+    names = [name, part] if part in TESTED_TOGETHER else [name]
+
+    assert any([*(ROOT / "tests").glob(f"test_{name}*.py")] for name in names)
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_are_short(module):
     lines = (PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()
 
     assert len(lines) <= (540 if module in LONG else 310)
-
-
-def test_names_that_wait_for_their_use_are_listed():
-    """For help and completion. No arrays."""
-    for package in (xpnet, xpnet.layers, xpnet.metrics):
-        assert set(package.__all__) <= set(dir(package))

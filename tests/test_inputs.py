@@ -1,6 +1,5 @@
 """What people hand to a model: what is taken, and messages that say what to do with the rest."""
 
-import re
 from dataclasses import FrozenInstanceError, replace
 from datetime import date
 from decimal import Decimal
@@ -28,7 +27,6 @@ from xpnet.layers import (
     TimeDistributed,
 )
 from xpnet.losses import BinaryCrossEntropy, CategoricalCrossEntropy
-from xpnet.metrics import Metric
 
 from .test_model import writable
 
@@ -269,19 +267,6 @@ def test_an_array_in_the_place_of_batch_size_was_meant_for_another_argument(xp, 
 # ---------------------------------------------------------------------- names of others
 
 
-def test_arguments_of_others_are_answered_with_ours(xp):
-    model = regression(xp)
-
-    assert "fit has no argument steps_per_epoch: an epoch uses all samples" in refused(
-        model.fit, X, Y, steps_per_epoch=3
-    )
-    assert "fit has no argument lr: pass it to the optimizer" in refused(model.fit, X, Y, lr=0.1)
-    assert 'Did you mean "epochs"?' in refused(model.fit, X, Y, epoch=3)
-    assert '"unknown"' not in refused(model.fit, X, Y, epoch=3)
-    with pytest.raises(TypeError):
-        model.fit(X, Y, epoch=3)
-
-
 @pytest.mark.parametrize(
     ("name", "end", "loss"),
     [
@@ -314,62 +299,10 @@ def test_the_end_of_the_network_may_lie_inside(xp):
     assert model.loss == CategoricalCrossEntropy()
 
 
-@pytest.mark.parametrize(
-    ("hook", "advice"),
-    [
-        ("on_batch_end", 'Write "on_train_batch_end"'),
-        ("on_train_batch_begin", 'Write "on_train_batch_end", which is called after each step'),
-        ("on_test_begin", 'Write "on_epoch_end", whose logs hold the validation values'),
-        ("on_epoch_ended", 'Did you mean "on_epoch_end"?'),
-        ("on_sunday", 'would never be called. The events of fit are "on_epoch_begin", "on_epoch_end"'),
-    ],
-)
-def test_a_hook_that_would_never_be_called_is_refused(xp, hook, advice):
-    own = type("Own", (Callback,), {hook: lambda self, *args: None})
-
-    assert advice in refused(regression(xp).fit, X, Y, callbacks=[own()], verbose=0)
-
-
-@pytest.mark.parametrize(
-    ("hook", "method", "message"),
-    [
-        ("on_train_begin", lambda self, logs: None, "must accept no arguments. Write def on_train_begin(self)"),
-        (
-            "on_epoch_end",
-            lambda self, epoch: None,
-            "must accept epoch, logs. Write def on_epoch_end(self, epoch, logs)",
-        ),
-    ],
-)
-def test_a_hook_of_other_arguments_is_refused_before_training(xp, hook, method, message):
-    model, own = regression(xp), type("Own", (Callback,), {hook: method})
-
-    assert message in refused(model.fit, X, Y, callbacks=[own()], verbose=0)
-    assert "Make an object of the class: Own(...)" in refused(model.fit, X, Y, callbacks=[own], verbose=0)
-    assert model.step == 0
-
-
 def test_hooks_written_for_keras_are_taken(xp):
     hooks = {"on_train_begin": lambda self, logs=None: None, "on_epoch_begin": lambda self, epoch, logs=None: None}
 
     regression(xp).fit(X, Y, callbacks=[type("Own", (Callback,), hooks)()], verbose=0)
-
-
-@pytest.mark.parametrize(
-    ("name", "advice"),
-    [
-        ("compile", "Model has no attribute 'compile': pass the same arguments to Model(network, loss"),
-        ("predict_proba", "predict returns probabilities"),
-        ("layers", "model.network.layers"),
-        ("save", "pickle.dump(model, file)"),
-        ("eval", "no mode to set"),
-        ("nothing", "Model has no attribute 'nothing'"),
-    ],
-)
-def test_methods_of_other_models_are_answered_with_ours(name, advice):
-    """No arrays."""
-    with pytest.raises(AttributeError, match=re.escape(advice)):
-        getattr(Model([Dense(1)], "mse"), name)
 
 
 def test_a_property_that_fails_says_why(xp):
@@ -378,14 +311,6 @@ def test_a_property_that_fails_says_why(xp):
 
     with pytest.raises(AttributeError, match="'str' object has no attribute"):
         _ = model.training_step
-
-
-def test_a_metric_without_a_name_is_refused(xp):
-    class Nameless(Metric):
-        def terms(self, y, z):
-            return (z[:, 0],)
-
-    assert "A metric needs a name, its key in the history" in refused(Model, [Dense(1)], "mse", metrics=[Nameless()])
 
 
 def test_parameters_are_there_once_the_model_is_built(xp):

@@ -1,32 +1,21 @@
 """What the loop around the training step promises: orders, keys, rates, weights and records, across batches and steps."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from tests.test_model import X, Y, assert_same_parameters, fit, make_model, writable
 from xpnet import SGD, Adam, Callback, DivergenceError, Model
-from xpnet.backend import make_backend, namespace, to_numpy
+from xpnet.backend import make_backend, to_numpy
 from xpnet.inputs import split
-from xpnet.layers import BatchNormalization, Conv2D, Dense, Dropout, Flatten, Layer, ReLU, Softmax, TimeDistributed
-from xpnet.loop import Loop
+from xpnet.layers import BatchNormalization, Conv2D, Dense, Dropout, Flatten, ReLU, Softmax, TimeDistributed
 from xpnet.losses import BinaryCrossEntropy, PerPosition, SoftmaxCrossEntropy
 from xpnet.metrics import Metric
-from xpnet.progress import Progress
-from xpnet.settings import FitSettings
 from xpnet.tree import leaves
 
 STILL = SGD(0.0)  # parameters stay as they are, so that losses show everything else
 WEIGHT = np.linspace(0, 3, len(X)) ** 2
-
-
-def test_dropout_draws_another_mask_at_every_step(xp):
-    model = make_model(xp, STILL, [Dropout(0.5), Dense(3)])
-    losses = [fit(model, 3, batch_size=120, shuffle=False, record_every=1).iterations["loss"] for _ in range(2)]
-
-    assert len(np.unique(losses)) == 6
 
 
 def test_the_order_of_samples_depends_on_the_seed_and_the_epoch(xp):
@@ -48,26 +37,6 @@ def test_with_replacement_some_samples_come_twice(xp):
     assert abs(once[0] - twice[0]) > 1e-4
 
 
-def test_batches_of_inference_make_a_whole(xp):
-    """Of several networks, too, whose axis stands before that of the samples."""
-    model = make_model(xp, seed=(0, 1), layers=[Dense(8), ReLU(), Dense(3)]).build((2,))
-
-    np.testing.assert_allclose(model.evaluate(X, Y, batch_size=50), model.evaluate(X, Y), rtol=1e-5)
-    z = to_numpy(model.predict_logits(X, batch_size=50))
-    np.testing.assert_allclose(z, to_numpy(model.predict_logits(X)), rtol=1e-5, atol=1e-6)
-    assert z.shape == (2, 120, 3)
-
-
-def test_weights_count_across_batches(xp):
-    model = make_model(xp, STILL, [Dense(3)])
-    history = fit(model, batch_size=50, sample_weight=WEIGHT).history
-    whole = model.evaluate(X, Y, sample_weight=WEIGHT)
-
-    assert (history["loss"][0], history["accuracy"][0]) == pytest.approx(tuple(whole), rel=1e-5)
-    assert tuple(model.evaluate(X, Y, 50, sample_weight=WEIGHT)) == pytest.approx(tuple(whole), rel=1e-5)
-    assert whole.loss != pytest.approx(model.evaluate(X, Y).loss, rel=1e-3)
-
-
 @pytest.mark.parametrize("size", [1e-40, 1e38])
 def test_only_the_ratios_of_weights_count(size, xp):
     """Float32 has neither the small weights nor the sum of the large ones."""
@@ -77,45 +46,6 @@ def test_only_the_ratios_of_weights_count(size, xp):
 
     assert_same_parameters(large, small, rtol=1e-4, atol=1e-5)
     assert np.all(np.isfinite(history["loss"]))
-
-
-def test_a_value_recorded_at_a_step_is_that_after_the_step(xp):
-    recorded, watched, values = make_model(xp), make_model(xp), []
-
-    class Watch(Callback):
-        def on_train_batch_end(self, step, logs):
-            if step % 3 == 2:
-                values.append(self.model.evaluate(X, Y).loss)
-
-    history = fit(recorded, 2, record_every=3, validation_data=(X, Y))
-    fit(watched, 2, callbacks=[Watch()])
-
-    assert history.iterations["val_loss"] == pytest.approx(values, rel=1e-4)
-
-
-@dataclass(frozen=True)
-class Limit(Layer):
-    """A layer that limits the gradient which passes it, by a bound on dL/dy."""
-
-    bound: float = 0.05
-
-    def forward(self, params, x):
-        xp = namespace(x)
-        return x, lambda dy, need_dx=True: (xp.minimum(xp.maximum(dy, -self.bound), self.bound), {})
-
-
-@pytest.mark.parametrize("optimizer", [SGD(0.1), SGD(0.1, momentum=0.9), SGD(0.1, l2=1e-30)], ids=repr)
-def test_backward_is_given_the_gradient_of_the_loss(optimizer, xp):
-    """Under every optimizer: nothing is multiplied into it that belongs to the update."""
-    rng = np.random.default_rng(4)
-    x, y = rng.normal(size=(10, 3)), rng.normal(size=(10, 1))
-    layers = [Dense(1, use_bias=False), Limit()]
-    model = Model(layers, "mean_squared_error", optimizer, backend=writable(xp)).build((3,))
-    start = np.array(to_numpy(model.parameters[0]["weight"]))
-    model.fit(x, y, batch_size=10, shuffle=False, verbose=0)
-
-    expected = start - 0.1 * x.T @ np.clip(2 / 10 * (x @ start - y), -0.05, 0.05)
-    np.testing.assert_allclose(to_numpy(model.parameters[0]["weight"]), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_l2_reaches_the_weights_of_a_model(xp):
@@ -336,27 +266,3 @@ def test_a_callback_neither_fits_nor_builds_its_model(call, xp):
 
     with pytest.raises(RuntimeError, match="during `fit`"):
         fit(make_model(xp), callbacks=[Calls()])
-
-
-def test_a_run_continues_within_an_epoch(xp):
-    """A run that is interrupted and continued is the run that was not."""
-    whole, halves = make_model(xp), make_model(xp)
-    history = fit(whole).history
-
-    class Interrupt(Callback):
-        def on_train_batch_end(self, step, logs):
-            if step == 1:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(halves, callbacks=[Interrupt()])
-    state = halves.training_state
-    assert (state.step, state.position) == (2, 2)
-    with xp.scope():
-        plan = halves._plan(X, Y, None, None, None, FitSettings(20))
-        resumed = Loop(state, plan, (), Progress(0)).run().history
-
-    assert (state.step, state.epoch, state.position) == (6, 1, 0)
-    assert_same_parameters(whole, halves, rtol=1e-5, atol=1e-7)
-    assert resumed["loss"] == pytest.approx(history["loss"])
-    assert resumed["accuracy"] == history["accuracy"]

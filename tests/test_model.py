@@ -8,29 +8,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from xpnet import SGD, Adagrad, Adam, Callback, EarlyStopping, Model, RMSprop, Sequential, losses, schedules
+from xpnet import SGD, Adam, Callback, EarlyStopping, Model, schedules
 from xpnet.backend import make_backend, to_numpy
 from xpnet.layers import (
-    LSTM,
-    BatchNormalization,
-    Conv2D,
     Dense,
     Dropout,
     Flatten,
-    GlobalAveragePooling2D,
     GroupNormalization,
     Identity,
     LayerNormalization,
-    MultiHeadAttention,
     ReLU,
     Rescaling,
     Reshape,
     Residual,
     RMSNormalization,
-    Sigmoid,
-    Softmax,
     Tanh,
-    TimeDistributed,
 )  # fmt: skip
 from xpnet.tree import leaves, map_leaves, named_leaves
 
@@ -121,14 +113,6 @@ def test_bytes_stay_bytes_until_a_batch_is_used(xp):
     )
 
 
-def test_a_short_last_batch_counts_by_its_rows(xp):
-    model = make_model(xp, optimizer=SGD(1e-9), layers=[Dense(3)])
-    history = fit(model, batch_size=50)  # 50, 50 and 20 rows
-
-    assert history.history["loss"][0] == pytest.approx(model.evaluate(X, Y).loss, rel=1e-5)
-    assert model.step == 3
-
-
 def test_sample_weights_are_repetitions(xp):
     """Weights 2 and 1 train like a sample that comes twice beside one that comes once."""
     weighted, repeated = make_model(xp, layers=[Dense(3)]), make_model(xp, layers=[Dense(3)])
@@ -157,18 +141,6 @@ def test_validation_data_and_split(xp):
     assert len(first.history["loss"]) == 4
     assert len(first.history["val_accuracy"]) == 2
     assert first.validation_epoch == [1, 3]
-
-
-def test_records_every_k_steps(xp):
-    """Mini-batch and validation values of every third step; the run itself is the same as without."""
-    plain, recorded = make_model(xp), make_model(xp)
-    fit(plain, epochs=2)
-    history = fit(recorded, epochs=2, record_every=3, validation_data=(X, Y))
-
-    assert history.iterations["step"] == [2, 5, 8, 11]
-    assert sorted(history.iterations) == ["accuracy", "loss", "step", "val_accuracy", "val_loss"]
-    assert history.iterations["val_loss"][-1] == pytest.approx(history.history["val_loss"][-1], rel=1e-6)
-    assert_same_parameters(plain, recorded, rtol=1e-6, atol=1e-7)
 
 
 def test_sampling_with_replacement(xp):
@@ -208,24 +180,6 @@ def test_going_on_is_the_same_run(xp, more):
     assert history.epoch == list(range(more.get("initial_epoch", 0), more["epochs"]))
 
 
-def test_a_new_model_resumes_at_an_initial_epoch(xp):
-    """With the weights of epoch 5 a new model runs epochs 5 to 9 as the first one would: orders, rates, dropout, validation."""
-    optimizer = SGD(schedules.CosineDecay(0.3, 60))
-    whole, first, second = (make_model(xp, optimizer) for _ in range(3))
-    options = {"validation_data": (X, Y), "validation_freq": 2}
-    history = fit(whole, epochs=10, **options)
-    fit(first, epochs=5, **options)
-    second.build((2,)).set_weights(first.get_weights())
-
-    rest = fit(second, epochs=10, initial_epoch=5, **options)
-
-    assert_same_parameters(whole, second, rtol=1e-5, atol=1e-6)
-    assert (second.epoch, second.step) == (whole.epoch, whole.step)
-    assert rest.epoch == [5, 6, 7, 8, 9]
-    assert rest.validation_epoch == [5, 7, 9] == history.validation_epoch[2:]
-    assert rest.history["loss"] == pytest.approx(history.history["loss"][5:], rel=1e-5)
-
-
 def test_building_begins_anew(xp):
     model, once = make_model(xp), make_model(xp)
     fit(model, epochs=2)
@@ -235,16 +189,6 @@ def test_building_begins_anew(xp):
 
     assert_same_parameters(model, once, rtol=1e-6, atol=1e-7)
     assert model.epoch == 1
-
-
-def test_train_on_batch_is_one_step(xp):
-    model = make_model(xp)
-    first = model.train_on_batch(X, Y)
-    second = model.train_on_batch(X, Y)
-
-    assert model.step == 2
-    assert model.epoch == 0
-    assert second.loss < first.loss
 
 
 def test_to_moves_the_model(xp):
@@ -335,42 +279,6 @@ def test_on_train_batch_end_sees_every_step(xp):
     fit(make_model(xp), callbacks=[Watch()])
 
     assert steps == [(i, ["accuracy", "loss"]) for i in range(6)]
-
-
-def test_summary(capsys):
-    """Only on NumPy, because shapes are the same everywhere."""
-    make_model(make_backend("numpy"), layers=[Flatten(), Dense(4, activation="relu"), Dense(3)]).summary((2, 3))
-
-    assert capsys.readouterr().out == (
-        "   layer    output shape  parameters\n"
-        "------------------------------------\n"
-        "   input    (2, 3)\n"
-        "0  Flatten  (6,)                   0\n"
-        "1  Dense    (4,)                  28\n"
-        "2  ReLU     (4,)                   0\n"
-        "3  Dense    (3,)                  15\n"
-        "43 parameters in all\n"
-    )
-
-
-def test_summary_of_branches(capsys):
-    """Only on NumPy. The names are those of parameters and of a DivergenceError."""
-    branch = Sequential([Dense(8), ReLU(), Dense(3)])
-    make_model(make_backend("numpy"), layers=[Residual(branch), Dense(2)]).summary((3,))
-
-    assert capsys.readouterr().out == (
-        "       layer       output shape  parameters\n"
-        "-------------------------------------------\n"
-        "       input       (3,)\n"
-        "0      Add         (3,)                  59\n"
-        "0.0    Sequential  (3,)                  59\n"
-        "0.0.0  Dense       (8,)                  32\n"
-        "0.0.1  ReLU        (8,)                   0\n"
-        "0.0.2  Dense       (3,)                  27\n"
-        "0.1    Identity    (3,)                   0\n"
-        "1      Dense       (2,)                   8\n"
-        "67 parameters in all\n"
-    )
 
 
 def replaced(values, index, value):
@@ -482,40 +390,6 @@ def test_another_shape_after_building_is_refused(xp):
         model.predict(np.zeros((4, 3)))
 
 
-def test_sequences_of_another_length_and_images_of_another_size(xp):
-    rng = np.random.default_rng(0)
-    recurrent = Sequential([LSTM(4, return_sequences=True), MultiHeadAttention(2), TimeDistributed(Dense(3))])
-    model = Model(
-        recurrent, losses.PerPosition(losses.SoftmaxCrossEntropy()), metrics=["accuracy"], backend=writable(xp)
-    )
-    for steps in (5, 9, 2):
-        x, y = rng.normal(size=(6, steps, 2)), rng.integers(0, 3, (6, steps))
-        model.fit(x, y, batch_size=3, verbose=0, validation_data=(x[:, 1:], y[:, 1:]))
-        z = model.backend.call(model.network, model.parameters, model.backend.asarray(x))
-        np.testing.assert_allclose(to_numpy(model.predict_logits(x)), to_numpy(z), atol=1e-6)
-        assert to_numpy(model.predict_classes(x)).shape == (6, steps)
-        assert model.evaluate(x, y).loss > 0
-    assert model.input_shape == (5, 2)
-
-    convolutional = [Conv2D(3, 3, padding="same"), BatchNormalization(), GlobalAveragePooling2D(), Dense(2)]
-    model = make_model(xp, layers=convolutional)
-    for size in (6, 7):
-        model.fit(rng.normal(size=(8, size, size, 1)), np.arange(8) % 2, batch_size=4, verbose=0)
-    assert model.step == 4
-
-
-def test_a_shape_that_needs_other_parameters_or_that_a_layer_refuses(xp):
-    model = make_model(xp, layers=[Conv2D(2, 3), Flatten(), Dense(3)]).build((6, 6, 1))
-
-    with pytest.raises(ValueError, match=r"shape \(6, 6, 1\), and others.*Build a new model.*\(7, 6, 1\)"):
-        model.predict(np.zeros((4, 7, 6, 1)))
-    flat = make_model(xp, layers=[Flatten(), Dense(3)]).build((3, 5))
-    with pytest.raises(ValueError, match=r"shape \(3, 5\), and others.*Received: samples of shape \(15,\)"):
-        flat.predict(np.zeros((4, 15)))
-    with pytest.raises(ValueError, match=r"shape \(6, 6, 1\), and others.*Layer 0, Conv2D: The window must fit"):
-        model.predict(np.zeros((4, 2, 6, 1)))
-
-
 def test_fewer_samples_than_the_default_batch_are_one_batch(xp):
     model = make_model(xp)
     model.fit(X[:5], Y[:5], epochs=2, verbose=0)
@@ -549,66 +423,9 @@ def test_a_callback_may_change_the_learning_rate(xp):
     assert_same_parameters(halted, short, rtol=0, atol=0)
 
 
-def test_another_optimizer_begins_anew(xp):
-    """A state that means something else is told by its names."""
-    model = make_model(xp, SGD(0.2))
-    for optimizer, names in [
-        (SGD(0.2, momentum=0.9), {"velocity"}), (SGD(0.2, momentum=0.9, moving_average=True), {"average"}),
-        (Adagrad(0.01), {"square_sum"}), (RMSprop(0.01), {"square"}), (SGD(0.1), set()),
-    ]:  # fmt: skip
-        model.optimizer = optimizer
-        fit(model)
-        assert set(model.state["optimizer"]) == names
-
-    with pytest.raises(ValueError, match="one seed at a"):
-        make_model(xp, seed=(0, 1)).optimizer = SGD(0.1, clipnorm=1.0)
-
-
-@pytest.mark.parametrize(
-    ("last", "loss"),
-    [
-        ([Dense(3, activation="softmax")], "softmax_cross_entropy"),
-        ([Dense(3), Softmax()], losses.SoftmaxCrossEntropy(0.1)),
-        ([Dense(3), Softmax()], losses.PerPosition(losses.SoftmaxCrossEntropy())),
-        ([TimeDistributed(Dense(2, activation="softmax"))], losses.PerPosition(losses.SoftmaxCrossEntropy())),
-        ([Dense(2), Sequential([Dense(3), Softmax()])], "softmax_cross_entropy"),
-        ([Dense(1), Sigmoid()], "binary_cross_entropy"),
-    ],
-)
-def test_an_activation_that_the_loss_has_in_it_is_refused(last, loss):
-    """Checks only settings, so no backend."""
-    with pytest.raises(ValueError, match=r"CrossEntropy includes (Softmax|Sigmoid), .* Remove that layer"):
-        Model(last, loss)
-    Model([Dense(1), Sigmoid()], losses.BinaryCrossEntropy(from_logits=False))
-
-
-@pytest.mark.parametrize("shape", [(None,), (), "ab", (0,), (2.5, 1), None])
-def test_what_is_no_shape_is_refused(shape):
-    """Checks only settings, so no backend."""
-    with pytest.raises(ValueError, match="input_shape must be the shape of one sample"):
-        Model([Dense(1)], "mean_squared_error").build(shape)
-
-
 def test_predict_before_fit_says_what_to_do(xp):
     with pytest.raises(RuntimeError, match="call fit"):
         make_model(xp).predict(X)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"loss": "hinge"}, "Received: 'hinge'"),
-        ({"optimizer": "lion"}, "Received: 'lion'"),
-        ({"metrics": ["f1_score"]}, r"Write \"f1\".*Received: 'f1_score'"),
-        ({"metrics": "accuracy"}, "metrics must be a list"),
-        ({"metrics": ["accuracy", "accuracy"]}, "must have a different name"),
-        ({"backend": "theano"}, "Received: 'theano'"),
-    ],
-)
-def test_unknown_names_are_refused(settings, message):
-    """Checks only names, so no backend."""
-    with pytest.raises(ValueError, match=message):
-        Model([Dense(3)], **({"loss": "softmax_cross_entropy"} | settings))
 
 
 def test_parameters_are_not_shared_between_models(xp):
@@ -675,28 +492,6 @@ def test_labels_of_any_integer_type(dtype, xp):
     assert_same_parameters(model, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_kept_parameters_do_not_change_and_an_error_in_a_chunk_leaves_the_model_whole(xp):
-    class Broken(type(make_model(xp).loss)):
-        def __call__(self, y, z, sample_weight=None):
-            raise ZeroDivisionError
-
-    model = make_model(xp)
-    fit(model)
-    kept = model.parameters[0]["weight"]
-    values = np.array(to_numpy(kept))
-    fit(model)
-    np.testing.assert_array_equal(to_numpy(kept), values)
-
-    good, model.loss = model.loss, Broken()
-    before = np.array(to_numpy(model.parameters[0]["weight"]))
-    with pytest.raises(ZeroDivisionError):
-        fit(model)
-    model.loss = good
-    np.testing.assert_array_equal(to_numpy(model.parameters[0]["weight"]), before)
-    assert model.step == 12
-    fit(model)
-
-
 def test_class_weights_do_not_weigh_validation_samples(xp):
     split, given = make_model(xp), make_model(xp)
     weights = {0: 1.0, 1: 2.0, 2: 0.5}
@@ -741,13 +536,6 @@ def test_jax_compiles_a_step_once_whatever_the_learning_rate():
     (scan,) = jax.compiled_functions[models[0].training_step].values()
 
     assert scan._cache_size() == 1
-
-
-@pytest.mark.parametrize("seed", [-1, 1.5, "3", (), (0, -1), True])
-def test_seeds_are_checked(seed):
-    """Checked before any array is made."""
-    with pytest.raises(ValueError, match="seed must be an integer of at least 0"):
-        Model([Dense(3)], "softmax_cross_entropy", seed=seed)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def has_mnist() -> bool:
 def gpu_tests(job: Job) -> None:
     """The tests written for a GPU, and the lints."""
     chosen = ["-k", "sizes_must_fit or several_outputs"] if job.dry else []
-    run_pytest(job, "numpy" if job.dry else "cupy", "tests/test_cupy_backend.py", "tests/test_graph_safety.py", *chosen)
+    run_pytest(job, "numpy" if job.dry else "cupy", "tests/test_backend_cupy.py", "tests/test_graph_safety.py", *chosen)
 
 
 def suite(job: Job) -> None:

@@ -11,7 +11,10 @@ from tests.cuda_emulator.build import BuildError, build
 
 CHECKOUT = Path(__file__).parents[2]
 SUITE = ["tests", "--ignore=tests/cuda_emulator"]
-ON_MODELS = [f"tests/test_{name}.py" for name in ("devices", "model", "loop", "predict", "callbacks", "divergence")]
+ON_MODELS = [
+    f"tests/test_{name}.py"
+    for name in ("devices", "model", "loop", "state", "step", "evaluation", "callbacks", "divergence")
+]
 RUNS = {  # what each shows stands in README.md
     "emulator": ({"XPNET_TEST_BACKENDS": "cupy"}, ["tests/cuda_emulator"]),
     "eager": ({"XPNET_TEST_BACKENDS": "cupy"}, SUITE),

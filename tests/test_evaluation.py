@@ -1,4 +1,4 @@
-"""`Model.predict`, `predict_classes`, `predict_logits`: what they return, in which shape, and whose memory."""
+"""Prediction and evaluation: what they return, in which shape, and whose memory."""
 
 import copy
 import pickle
@@ -6,8 +6,20 @@ import pickle
 import numpy as np
 import pytest
 
-from xpnet import Model, to_numpy
-from xpnet.layers import Dense, Dropout, Flatten, Identity, Reshape, Softmax, TimeDistributed
+from tests import test_model
+from tests.test_model import make_model, writable
+from xpnet import Model
+from xpnet.backend import to_numpy
+from xpnet.layers import (
+    Dense,
+    Dropout,
+    Flatten,
+    Identity,
+    ReLU,
+    Reshape,
+    Softmax,
+    TimeDistributed,
+)
 from xpnet.layers.base import Layer
 from xpnet.losses import (
     BinaryCrossEntropy,
@@ -17,8 +29,6 @@ from xpnet.losses import (
     Poisson,
     SoftmaxCrossEntropy,
 )
-
-from .test_model import writable
 
 N = 6
 X = np.random.default_rng(0).normal(size=(N, 2))
@@ -194,3 +204,17 @@ def test_probabilities_of_a_network_that_makes_them_are_its_own_output(xp):
     model = Model([Dense(3), Softmax()], "categorical_cross_entropy", backend=writable(xp)).build((2,))
 
     np.testing.assert_array_equal(to_numpy(model.predict(X)), to_numpy(model.predict_logits(X)))
+
+
+def test_batches_of_inference_make_a_whole(xp):
+    """Of several networks, too, whose axis stands before that of the samples."""
+    x, y, model = (
+        test_model.X,
+        test_model.Y,
+        make_model(xp, seed=(0, 1), layers=[Dense(8), ReLU(), Dense(3)]).build((2,)),
+    )
+
+    np.testing.assert_allclose(model.evaluate(x, y, batch_size=50), model.evaluate(x, y), rtol=1e-5)
+    z = to_numpy(model.predict_logits(x, batch_size=50))
+    np.testing.assert_allclose(z, to_numpy(model.predict_logits(x)), rtol=1e-5, atol=1e-6)
+    assert z.shape == (2, 120, 3)

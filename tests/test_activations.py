@@ -1,16 +1,12 @@
-"""The dense, activation, dropout and reshaping layers, and Sequential."""
-
-import dataclasses
-import math
+"""The activation layers, and settings that layers check."""
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.layer_checks import build, check_layer
+from tests.layer_checks import check_layer
 from xpnet.backend import make_backend, to_numpy
-from xpnet.functions import erf
 from xpnet.layers import (
     ELU,
     GELU,
@@ -37,7 +33,7 @@ from xpnet.layers import (
     base,
 )
 from xpnet.random import step_keys
-from xpnet.tree import leaves, map_leaves, named_leaves
+from xpnet.tree import leaves
 
 ACTIVATIONS = [
     ReLU(), LeakyReLU(0.2), ELU(), ELU(0.5), SELU(), GELU(), GELU("tanh"), SiLU(), Softplus(), Sigmoid(), Tanh(),
@@ -56,24 +52,6 @@ def network():
 @given(shape=st.tuples(st.integers(1, 4), st.integers(1, 5)), seed=st.integers(0, 99))
 def test_activation_gradient(layer, xp64, shape, seed):
     check_layer(layer, xp64, np.random.default_rng(seed).normal(size=shape))
-
-
-@few
-@given(batch=st.integers(1, 4), n_in=st.integers(1, 5), units=st.integers(1, 4), use_bias=st.booleans())
-def test_dense_gradient(xp64, batch, n_in, units, use_bias):
-    check_layer(Dense(units, use_bias=use_bias), xp64, np.random.default_rng(0).normal(size=(batch, n_in)))
-
-
-def test_network_gradient(xp64, rng):
-    check_layer(network(), xp64, rng.normal(size=(3, 2, 2)), key=KEY)
-
-
-def test_dropout_gradient(xp64, rng):
-    check_layer(Dropout(0.3), xp64, rng.normal(size=(3, 4)), key=KEY)
-
-
-def test_reshape_gradient(xp64, rng):
-    check_layer(Reshape((2, -1)), xp64, rng.normal(size=(3, 8)))
 
 
 @pytest.mark.parametrize("layer", [*ACTIVATIONS, Dense(3), network(), Reshape((1, 4))], ids=repr)
@@ -122,86 +100,6 @@ def test_activations_do_not_overflow(layer, xp):
     assert np.all(np.isfinite(to_numpy(dx)))
 
 
-def test_erf(xp64, xp):
-    x = np.linspace(-7, 7, 501)
-    expected = [math.erf(v) for v in x]
-
-    np.testing.assert_allclose(to_numpy(erf(xp64.asarray(x))), expected, rtol=0, atol=1e-15)
-    np.testing.assert_allclose(to_numpy(erf(xp.asarray(x))), expected, rtol=0, atol=3e-7)
-
-
-def test_first_layer_spares_its_input_gradient(xp, rng):
-    """Below the first layer with parameters no backward is run at all, and that layer computes no dx."""
-
-    @dataclasses.dataclass(frozen=True)
-    class Untouchable(Identity):
-        def forward(self, params, x):
-            def backward(dy, need_dx=True):
-                raise AssertionError("no gradient is needed here")
-
-            return x, backward
-
-    net = Sequential([Untouchable(), Dense(2), ReLU(), Dense(1)])
-    params, _, _ = build(net, (3,))
-    y, backward, _ = net.forward(map_leaves(xp.asarray, params), xp.asarray(rng.normal(size=(4, 3))))
-
-    dx, grads = backward(y, need_dx=False)
-
-    assert dx is None
-    assert [name for name, _ in named_leaves(grads)] == [name for name, _ in named_leaves(params)]
-
-
-def test_k_networks_on_a_leading_axis(xp, rng):
-    """Three stacked parameter sets give the same results as each one separately."""
-    net = Sequential([Dense(4, activation="tanh"), Dense(2)])
-    sets = [build(net, (3,), seed)[0] for seed in range(3)]
-    x, dy = xp.asarray(rng.normal(size=(5, 3))), rng.normal(size=(3, 5, 2))
-
-    together = map_leaves(lambda *p: xp.asarray(np.stack(p)), *sets)
-    y, backward, _ = net.forward(together, x)
-    _, grads = backward(xp.asarray(dy))
-
-    for k, params in enumerate(sets):
-        one_y, one_backward, _ = net.forward(map_leaves(xp.asarray, params), x)
-        _, one_grads = one_backward(xp.asarray(dy[k]))
-        np.testing.assert_allclose(to_numpy(y)[k], to_numpy(one_y), rtol=1e-5, atol=1e-6)
-        for g, one in zip(leaves(grads), leaves(one_grads), strict=True):
-            np.testing.assert_allclose(to_numpy(g)[k], to_numpy(one), rtol=1e-5, atol=1e-6)
-
-
-def test_inference_equals_forward_without_dropout(xp, rng):
-    net = Sequential([Dense(4), ReLU(), Dense(2)])
-    params = map_leaves(xp.asarray, build(net, (3,))[0])
-    x = xp.asarray(rng.normal(size=(5, 3)))
-
-    np.testing.assert_array_equal(to_numpy(net(params, x)), to_numpy(net.forward(params, x)[0]))
-
-
-def test_dropout_keeps_the_mean_and_the_rate(xp):
-    x = xp.asarray(np.ones((500, 200)))
-    y, _ = Dropout(0.3).forward({}, x, key=xp.asarray(KEY))
-    y = to_numpy(y)
-
-    assert abs(np.mean(y == 0) - 0.3) < 0.005  # 3.4 standard errors of 100,000 draws
-    assert abs(np.mean(y) - 1) < 0.01
-    np.testing.assert_array_equal(to_numpy(Dropout(0.3)({}, x)), 1)
-
-
-def test_dropout_mask_is_the_same_on_every_backend(xp):
-    x = np.ones((7, 9))
-    expected, _ = Dropout(0.5).forward({}, make_backend("numpy").asarray(x), key=KEY)
-    y, _ = Dropout(0.5).forward({}, xp.asarray(x), key=xp.asarray(KEY))
-
-    np.testing.assert_array_equal(to_numpy(y), expected)
-
-
-def test_dense_with_activation_means_two_layers():
-    """Checks only settings, so no backend."""
-    assert Sequential([Dense(3, activation="relu")]) == Sequential([Dense(3), ReLU()])
-    assert Activation("leaky_relu") == LeakyReLU()
-    assert Activation(Tanh()) == Tanh()
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -241,12 +139,3 @@ def test_a_numpy_number_as_a_setting_does_not_make_float32_wider(layer, xp, rng)
 
     assert y.dtype == x.dtype
     assert backward(y)[0].dtype == x.dtype
-
-
-def test_sequential_takes_layers_only():
-    """Host-side check, so no backend."""
-    with pytest.raises(TypeError, match="Received: 'relu'"):
-        Sequential(["relu"])
-    for others in [(Identity(),), (Identity(), Identity()), (None,)]:
-        with pytest.raises(TypeError, match=r"Layers come in one list: Sequential\(\["):
-            Sequential(*others)

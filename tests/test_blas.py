@@ -9,15 +9,9 @@ from threadpoolctl import ThreadpoolController
 from xpnet import Callback, Model
 from xpnet.backend import blas, make_backend
 from xpnet.layers import (
-    LSTM,
-    Bidirectional,
-    Conv2D,
     Dense,
-    Embedding,
-    Flatten,
     Layer,
     ReLU,
-    TimeDistributed,
 )
 
 pytestmark = pytest.mark.skipif(not blas.process.libraries, reason="threadpoolctl knows no BLAS of this NumPy")
@@ -135,21 +129,3 @@ def test_the_setting_is_pickled_and_shown():
 
     assert backend == make_backend("numpy", threads=3)
     assert "threads=3" in repr(backend)
-
-
-@pytest.mark.parametrize(
-    ("network", "shape", "expected"),
-    [
-        ([Dense(100), ReLU(), Dense(10)], (784,), 784 * 100 + 100 * 10),
-        ([Flatten(), Dense(100)], (28, 28), 784 * 100),
-        ([TimeDistributed(Dense(5)), Flatten(), Dense(2)], (7, 3), 7 * 3 * 5 + 35 * 2),
-        ([LSTM(8), Dense(2)], (7, 3), 7 * (3 * 32 + 8 * 32) + 8 * 2),
-        ([Bidirectional(LSTM(8)), Dense(2)], (7, 3), 2 * 7 * (3 * 32 + 8 * 32) + 16 * 2),
-        ([Embedding(1000, 4), LSTM(8), Dense(2)], (7,), 7 * (4 * 32 + 8 * 32) + 8 * 2),
-        ([Conv2D(16, 3), Flatten(), Dense(2)], (28, 28, 1), 28 * 28 * 9 * 16 + 26 * 26 * 16 * 2),
-    ],
-)
-def test_multiplications_are_counted_from_shapes(network, shape, expected):
-    model = Model(network, "softmax_cross_entropy", backend="numpy").build(shape)
-
-    assert model.measured[shape].multiplications == expected

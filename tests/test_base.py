@@ -1,0 +1,71 @@
+"""The layer protocol: containers, whoever wrote them, and layers that have an activation."""
+
+import numpy as np
+import pytest
+
+from tests.containers import Gate, gate
+from tests.layer_checks import check_layer
+from xpnet.backend import to_numpy
+from xpnet.layers import (
+    LSTM,
+    BatchNormalization,
+    Bidirectional,
+    Conv1D,
+    Conv2DTranspose,
+    Dense,
+    Dropout,
+    Flatten,
+    ReLU,
+    Residual,
+    Sequential,
+    Tanh,
+    TimeDistributed,
+    base,
+)
+from xpnet.tree import map_leaves
+
+
+def test_a_container_of_ones_own_passes_the_gradient_check(xp64, rng):
+    check_layer(gate(), xp64, rng.normal(size=(5, 4)))
+
+
+def test_what_a_container_needs_is_what_its_layers_need():
+    """Checks only settings, so no backend."""
+    noisy = Gate(Sequential([Dense(3), Dropout(0.5)]), Sequential([BatchNormalization(), Flatten()]))
+
+    assert noisy.needs_key
+    assert noisy.has_statistics
+    assert noisy.needs_leading_batch
+    assert not any((gate().needs_key, gate().has_statistics, gate().needs_leading_batch, gate().integer_input))
+
+
+def test_the_walk_goes_into_every_container():
+    """Checks only settings, so no backend."""
+    network = Sequential([gate(), TimeDistributed(Sequential([Tanh()])), Bidirectional(LSTM(2)), Residual(ReLU())])
+
+    assert [(path, type(layer).__name__) for path, layer in base.walk(network)] == [
+        ("", "Sequential"), ("0", "Gate"), ("0.gate", "Sequential"), ("0.gate.0", "Dense"), ("0.gate.1", "Sigmoid"),
+        ("0.layer", "Dense"), ("1", "TimeDistributed"), ("1", "Sequential"), ("1.0", "Tanh"), ("2", "Bidirectional"),
+        ("2.backwards", "LSTM"), ("2.forwards", "LSTM"), ("3", "Add"), ("3.0", "ReLU"), ("3.1", "Identity"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (Dense(3, activation="relu"), (2,)),
+        (Conv1D(3, 1, activation="relu"), (5, 2)),
+        (Conv2DTranspose(3, 1, activation="relu"), (5, 5, 2)),
+    ],
+    ids=["Dense", "Conv1D", "Conv2DTranspose"],
+)
+def test_a_layer_with_an_activation_never_computes_without_it(layer, shape, xp, rng):
+    """Its forward by hand raises; inside a container both layers run."""
+    network = Sequential([layer])
+    params, _, _ = network.init(rng, shape)
+    params, x = map_leaves(xp.asarray, params), xp.asarray(rng.normal(size=(4, *shape)))
+
+    for compute in (layer.forward, layer):
+        with pytest.raises(ValueError, match=r"stands for two layers.*put it into a Sequential"):
+            compute(params[0], x)
+    assert np.all(to_numpy(network(params, x)) >= 0)

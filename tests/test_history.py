@@ -1,0 +1,32 @@
+"""The history that `fit` returns."""
+
+import pytest
+
+from tests.test_model import X, Y, assert_same_parameters, fit, make_model
+from xpnet import Callback
+
+
+def test_records_every_k_steps(xp):
+    """Mini-batch and validation values of every third step; the run itself is the same as without."""
+    plain, recorded = make_model(xp), make_model(xp)
+    fit(plain, epochs=2)
+    history = fit(recorded, epochs=2, record_every=3, validation_data=(X, Y))
+
+    assert history.iterations["step"] == [2, 5, 8, 11]
+    assert sorted(history.iterations) == ["accuracy", "loss", "step", "val_accuracy", "val_loss"]
+    assert history.iterations["val_loss"][-1] == pytest.approx(history.history["val_loss"][-1], rel=1e-6)
+    assert_same_parameters(plain, recorded, rtol=1e-6, atol=1e-7)
+
+
+def test_a_value_recorded_at_a_step_is_that_after_the_step(xp):
+    recorded, watched, values = make_model(xp), make_model(xp), []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, step, logs):
+            if step % 3 == 2:
+                values.append(self.model.evaluate(X, Y).loss)
+
+    history = fit(recorded, 2, record_every=3, validation_data=(X, Y))
+    fit(watched, 2, callbacks=[Watch()])
+
+    assert history.iterations["val_loss"] == pytest.approx(values, rel=1e-4)
