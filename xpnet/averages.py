@@ -43,14 +43,14 @@ class Averages:
         return {name: merged[name] if name in merged else means((values,), weight)[0] for name, values in parts.items()}
 
     @quiet
-    def values(self) -> dict:
+    def values(self) -> dict[str, Any]:
         """``{"loss": ..., "accuracy": ...}`` so far."""
         merged = self._merge(self.parts, self.weight)
         networks = np.shape(merged["loss"])
         values = {m.name: self._value(m, merged[m.name], networks) for m in self.metrics if m.name in merged}
         return {"loss": merged["loss"].tolist()} | values
 
-    def _value(self, metric: Metric, terms: tuple, networks: tuple) -> Any:
+    def _value(self, metric: Metric, terms: tuple[Any, ...], networks: tuple[int, ...]) -> Any:
         if metric.sums:
             terms = tuple(term * self.weight.sum() for term in terms)
         values = [metric.result(*one) for one in zip(*terms, strict=True)] if networks else metric.result(*terms)

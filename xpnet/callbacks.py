@@ -33,10 +33,10 @@ class Callback:
     def on_epoch_begin(self, epoch: int) -> None:
         """Called before each epoch."""
 
-    def on_epoch_end(self, epoch: int, logs: dict) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Called after each epoch and its validation, with the values that enter the history."""
 
-    def on_train_batch_end(self, step: int, logs: dict) -> None:
+    def on_train_batch_end(self, step: int, logs: dict[str, Any]) -> None:
         """Called after each step. `step` counts from 0 since the model was built."""
 
 
@@ -109,7 +109,7 @@ class EarlyStopping(Callback):
         self.best, self.waited = math.inf, 0
         self.best_state: Tree = None
 
-    def on_epoch_end(self, epoch: int, logs: dict) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         if self.monitor not in logs:
             return  # an epoch without validation
         number = not isinstance(logs[self.monitor], list)

@@ -23,13 +23,13 @@ class History:
         with validation data ``"val_loss"``, ... directly after that step.
     """
 
-    history: dict[str, list] = field(default_factory=dict)
+    history: dict[str, list[Any]] = field(default_factory=dict)
     epoch: list[int] = field(default_factory=list)
     validation_epoch: list[int] = field(default_factory=list, kw_only=True)
-    iterations: dict[str, list] = field(default_factory=dict)
+    iterations: dict[str, list[Any]] = field(default_factory=dict)
 
     @staticmethod
-    def add(table: dict[str, list], logs: dict[str, Any]) -> None:
+    def add(table: dict[str, list[Any]], logs: dict[str, Any]) -> None:
         """Append each value of `logs` to its column."""
         for name, value in logs.items():
             table.setdefault(name, []).append(value)

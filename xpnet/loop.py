@@ -128,7 +128,7 @@ class Loop:
             if state.stop_training:
                 break
 
-    def _epoch(self, epoch: int, interrupted: Callable[[], None]) -> dict:
+    def _epoch(self, epoch: int, interrupted: Callable[[], None]) -> dict[str, Any]:
         state, size, order = self.state, self.plan.batch_size, self._order()
         self.begin_epoch()
         if not state.position:
@@ -163,7 +163,7 @@ class Loop:
         inference = Inference(self.network, self.backend.dtype)
         return self.plan.keep(training_step(inference, self.plan.scores, self.state.optimizer))
 
-    def _validate(self) -> dict:
+    def _validate(self) -> dict[str, Any]:
         plan = self.plan
         function = plan.keep(Evaluation(Inference(plan.network, self.backend.dtype), plan.scores))
         assert plan.validation is not None
@@ -193,7 +193,7 @@ class Loop:
                 length = 1 << length.bit_length() - 1  # the largest power of two that is not above it
         return length
 
-    def train(self, rows: np.ndarray) -> dict:
+    def train(self, rows: np.ndarray) -> dict[str, Any]:
         """Run one chunk of steps, one row of `rows` a step -> its records as host arrays, one entry a step."""
         state, numbers = self.state, self.state.step + np.arange(len(rows))
         batches = {"learning_rate": self._learning_rates(numbers)}
@@ -222,13 +222,13 @@ class Loop:
     def _learning_rates(self, steps: np.ndarray) -> np.ndarray:
         origin = self.epoch_start if getattr(self.rate, "restart_every_epoch", False) else 0
         asked = [int(step - origin) for step in steps]
-        rates = [self.rate(step) for step in asked]
+        rates: list[Any] = [self.rate(step) for step in asked]
         if not all(type(rate) is float and 0 <= rate < math.inf for rate in rates):
             values = [rate.item() if getattr(rate, "shape", None) == () else rate for rate in rates]
             rates = [number(f"learning_rate({i})", value, "[0, inf)") for i, value in zip(asked, values, strict=True)]
         return np.array(rates)
 
-    def _report(self, records: dict, steps: int, rows: int) -> None:
+    def _report(self, records: dict[str, Any], steps: int, rows: int) -> None:
         """Show and record the steps that were taken; the state includes them already."""
         self.progress.update(steps, self.state.averages.values())
         self._record_iterations(records, steps, rows)
@@ -236,7 +236,7 @@ class Loop:
             averages = Averages(self.plan.scores.metrics).add(records, rows)
             callback.on_train_batch_end(self.state.step - 1, averages.values())
 
-    def _record_iterations(self, records: dict, steps: int, rows: int) -> None:
+    def _record_iterations(self, records: dict[str, Any], steps: int, rows: int) -> None:
         """Keep the mini-batch values of every k-th step and, with validation data, the validation values after it."""
         every, end, history = self.settings.record_every, self.state.step, self.state.history
         if not every:

@@ -132,7 +132,7 @@ class Model:
             f"Model has no attribute {name!r}" + (f": {remedy}" if remedy else ""), name=name, obj=self
         )
 
-    def __setstate__(self, attributes: dict) -> None:
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
         """Unpickled arrays lie on their library's current device; they belong on the backend's."""
         vars(self).update(attributes)
         self.training_state = copy.copy(self.training_state)  # copy.copy(model) trains by itself
@@ -315,7 +315,7 @@ class Model:
         verbose: str | int = "auto",
         callbacks: Sequence[Callback] | None = None,
         validation_split: float = 0.0,
-        validation_data: Sequence | None = None,
+        validation_data: Sequence[Any] | None = None,
         shuffle: bool = True,
         class_weight: Mapping[Any, float] | str | None = None,
         sample_weight: Any = None,

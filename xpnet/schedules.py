@@ -6,6 +6,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from numbers import Real
@@ -59,7 +60,7 @@ class Constant(Schedule):
 
     value: float
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         return self.value
 
 
@@ -83,7 +84,7 @@ class Linear(Schedule):
     decay_steps: int
     end_learning_rate: float
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         t = min(step / self.decay_steps, 1)
         return (1 - t) * self.initial_learning_rate + t * self.end_learning_rate
 
@@ -111,7 +112,7 @@ class PolynomialDecay(Schedule):
     end_learning_rate: float
     power: float
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         start, end, t = self.initial_learning_rate, self.end_learning_rate, min(step / self.decay_steps, 1)
         return end + (start - end) * (1 - t) ** self.power
 
@@ -123,7 +124,7 @@ class _Decay(Schedule):
     decay_rate: float
     staircase: bool = False
 
-    def _time(self, step):
+    def _time(self, step: int) -> float:
         return step // self.decay_steps if self.staircase else step / self.decay_steps
 
 
@@ -145,7 +146,7 @@ class ExponentialDecay(_Decay):
         Count the step from the beginning of each epoch.
     """
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         return self.initial_learning_rate * self.decay_rate ** self._time(step)
 
 
@@ -167,7 +168,7 @@ class InverseTimeDecay(_Decay):
         Count the step from the beginning of each epoch.
     """
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         return self.initial_learning_rate / (1 + self.decay_rate * self._time(step))
 
 
@@ -191,7 +192,7 @@ class PiecewiseConstantDecay(Schedule):
     boundaries: tuple[int, ...]
     values: tuple[float, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         boundaries = tuple(count(f"boundaries[{i}]", boundary) for i, boundary in enumerate(self.boundaries))
         values = tuple(_rate(f"values[{i}]", value) for i, value in enumerate(self.values))
@@ -205,7 +206,7 @@ class PiecewiseConstantDecay(Schedule):
         object.__setattr__(self, "boundaries", boundaries)
         object.__setattr__(self, "values", values)
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         return self.values[bisect_right(self.boundaries, step)]
 
 
@@ -231,7 +232,7 @@ class CosineDecay(Schedule):
     decay_steps: int
     end_learning_rate: float = field(default=0.0, kw_only=True)
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         return _half_cosine(self.initial_learning_rate, self.end_learning_rate, min(step / self.decay_steps, 1))
 
 
@@ -263,7 +264,7 @@ class CosineDecayRestarts(Schedule):
     m_mul: float = 1.0
     end_learning_rate: float = field(default=0.0, kw_only=True)
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         length, end = self.first_decay_steps, self.end_learning_rate
         if self.t_mul == 1:
             cycle, step = divmod(step, length)
@@ -297,7 +298,7 @@ class WarmUp(Schedule):
     then: Any
     initial_learning_rate: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "then", get(self.then))
         require(
@@ -306,7 +307,7 @@ class WarmUp(Schedule):
             f"then={self.then}",
         )
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         t = step / self.warmup_steps
         if t < 1:
             return (1 - t) * self.initial_learning_rate + t * self.then(0)
@@ -344,7 +345,7 @@ class OneCycle(Schedule):
     div_factor: float = 25.0
     final_div_factor: float = 1e4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         rule = "pct_start, the share of steps before the largest learning rate, must be less than 1"
         require(self.pct_start < 1, rule, f"pct_start={self.pct_start}")
@@ -352,7 +353,7 @@ class OneCycle(Schedule):
             value = getattr(self, name)
             require(value >= 1, f"{name}, a divisor of max_lr, must be at least 1", f"{name}={value}")
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         lo, last = self.max_lr / self.div_factor, self.total_steps - 1
         top = self.pct_start * self.total_steps - 1
         if step < top:
@@ -360,7 +361,7 @@ class OneCycle(Schedule):
         return _half_cosine(self.max_lr, lo / self.final_div_factor, min((step - top) / (last - top), 1))
 
 
-def get(learning_rate):
+def get(learning_rate: Any) -> Callable[[int], float]:
     """Return a number as a `Constant`, and a schedule or any other function of the step unchanged."""
     if isinstance(learning_rate, Real):
         return Constant(_rate("learning_rate", learning_rate))

@@ -14,7 +14,7 @@ Array = Any  # an array of any Array API library
 Tree = Any  # an array, or a dict, tuple or list of trees
 
 
-def map_leaves(function: Callable, tree: Tree, *others: Tree) -> Tree:
+def map_leaves(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     """Apply `function` to corresponding leaves of trees with the same structure -> a tree with that structure."""
     if isinstance(tree, dict):
         return {key: map_leaves(function, tree[key], *[other[key] for other in others]) for key in sorted(tree)}
@@ -26,7 +26,7 @@ def map_leaves(function: Callable, tree: Tree, *others: Tree) -> Tree:
 def named_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Array]]:
     """Yield ``(name, leaf)`` for each leaf."""
     if isinstance(tree, dict):
-        branches: Iterable = sorted(tree.items())
+        branches: Iterable[tuple[Any, Tree]] = sorted(tree.items())
     elif isinstance(tree, (tuple, list)):
         branches = enumerate(tree)
     else:
@@ -65,7 +65,7 @@ def from_leaves(like: Tree, values: Iterable[Array]) -> Tree:
     return map_leaves(lambda _: next(remaining), like)
 
 
-def map_to_trees(function: Callable, tree: Tree, *others: Tree) -> tuple[Tree, ...]:
+def map_to_trees(function: Callable[..., Any], tree: Tree, *others: Tree) -> tuple[Tree, ...]:
     """Like `map_leaves` for a function that returns several values -> one tree for each value."""
     results = [function(*group) for group in zip(*map(leaves, (tree, *others)), strict=True)]
     return tuple(from_leaves(tree, values) for values in zip(*results, strict=True))

@@ -8,10 +8,9 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 # By backend's name, for data types of two libraries are not to be compared: functions, each as its own value
 _alive: dict[str, weakref.WeakKeyDictionary[Any, weakref.ref]] = defaultdict(weakref.WeakKeyDictionary)
@@ -55,11 +54,11 @@ class Workshop:
         return found
 
 
-def alone(method: Callable[Concatenate[Any, Arguments], Result]) -> Callable[Concatenate[Any, Arguments], Result]:
+def alone(method: Method) -> Method:
     """A method that changes a model: while it runs, another thread's is refused with RuntimeError."""
 
     @functools.wraps(method)
-    def locked(model: Any, /, *arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+    def locked(model: Any, /, *arguments: Any, **options: Any) -> Any:
         if not model.workshop.lock.acquire(blocking=False):
             raise RuntimeError(
                 "Another thread trains or changes this model: one fit at a time. Give each thread a model of its own, such as "
@@ -70,4 +69,4 @@ def alone(method: Callable[Concatenate[Any, Arguments], Result]) -> Callable[Con
         finally:
             model.workshop.lock.release()
 
-    return locked
+    return cast(Method, locked)

@@ -10,13 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from xpnet.tree import Array, Tree, from_leaves, join, leaves, named_leaves
 
 Shape = tuple[int, ...]  # of one sample: the batch axis is left out
+
+
+class Backward(Protocol):
+    """The second value of `forward`: from the gradient of the loss by `y`, those by `x` and by the parameters."""
+
+    def __call__(self, dy: Array, need_dx: bool = True) -> tuple[Array | None, Tree]: ...
 
 
 class Layer:
@@ -42,7 +48,7 @@ class Layer:
     needs_leading_batch: ClassVar[bool] = False
     has_frozen: ClassVar[bool] = False  # are there parameters that do not train?
 
-    def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple:
+    def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape] | tuple[Tree, Shape, Tree]:
         """Draw initial parameters.
 
         Parameters
@@ -67,7 +73,7 @@ class Layer:
         """
         return self.init(np.random.default_rng(0), input_shape)[1]
 
-    def forward(self, params: Tree, x: Array, **extra: Any) -> tuple:
+    def forward(self, params: Tree, x: Array, **extra: Any) -> tuple[Array, Backward] | tuple[Array, Backward, Tree]:
         """The training pass.
 
         Writes into neither `params` nor `x`.
@@ -128,23 +134,23 @@ class Container(Layer):
     # What a container needs is what its layers need; said once, for the training step asks often
 
     @cached_property
-    def needs_key(self) -> bool:  # type: ignore[override]
+    def needs_key(self) -> bool:
         return any(child.needs_key for child in leaves(self.children))
 
     @cached_property
-    def has_statistics(self) -> bool:  # type: ignore[override]
+    def has_statistics(self) -> bool:
         return any(child.has_statistics for child in leaves(self.children))
 
     @cached_property
-    def integer_input(self) -> bool:  # type: ignore[override]
+    def integer_input(self) -> bool:
         return any(child.integer_input for child in self.entrances)
 
     @cached_property
-    def needs_leading_batch(self) -> bool:  # type: ignore[override]
+    def needs_leading_batch(self) -> bool:
         return any(child.needs_leading_batch for child in leaves(self.children))
 
     @cached_property
-    def has_frozen(self) -> bool:  # type: ignore[override]
+    def has_frozen(self) -> bool:
         return any(child.has_frozen for child in leaves(self.children))
 
     def check_input(self, x: Array) -> None:
@@ -192,25 +198,25 @@ class Wrapper(Container):
     layer: Layer
 
     @property
-    def children(self):
+    def children(self) -> Layer:
         return self.layer
 
-    def with_children(self, children):
+    def with_children(self, children: Tree) -> Container:
         return replace(self, layer=children)
 
     @property
-    def exits(self):
+    def exits(self) -> list[Layer]:
         return [self.layer]
 
-    def init(self, rng, input_shape):
+    def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:
         output_shape, (shape,) = self.output_shape(input_shape), self.input_shapes(input_shape)
         params, _, statistics = init(self.layer, rng, shape)
         return params, output_shape, statistics
 
-    def output_shape(self, input_shape):
+    def output_shape(self, input_shape: Shape) -> Shape:
         return output_shape(self.layer, input_shape)
 
-    def __call__(self, params, x, *, statistics=None):
+    def __call__(self, params: Tree, x: Array, *, statistics: Tree = None) -> Array:
         return infer(self.layer, params, x, statistics)
 
 
@@ -222,12 +228,12 @@ def walk(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
             yield from walk(child, join(path, name))
 
 
-def forward(layer: Layer, params: Tree, x: Array, key: Array | None, statistics: Tree) -> tuple:
+def forward(layer: Layer, params: Tree, x: Array, key: Array | None, statistics: Tree) -> tuple[Array, Backward, Tree]:
     """`layer.forward` with just what the layer declares -> output, backward, new statistics."""
     if layer.has_statistics:
         _require_statistics(layer, statistics)
         extra: dict[str, Any] = {"key": key} if layer.needs_key else {}
-        return layer.forward(params, x, statistics=statistics, **extra)
+        return layer.forward(params, x, statistics=statistics, **extra)  # type: ignore[return-value]
     result = layer.forward(params, x, key=key) if layer.needs_key else layer.forward(params, x)
     return result[0], result[1], statistics
 

@@ -59,7 +59,7 @@ class Loss(ABC):
             l, dz = fused(self._weighted_mean, z, y, *fused(_with_sum, namespace(z).astype(sample_weight, z.dtype)))
         return namespace(z).sum(l, axis=(-2, -1)), dz
 
-    def _mean(self, z, y):
+    def _mean(self, z: Array, y: Array) -> tuple[Array, Array]:
         """The terms of the mean, and their derivatives."""
         l, dz = self._checked_elements(z, y)
         weight = 1 / max(l.shape[-2] * l.shape[-1], 1)
@@ -67,7 +67,7 @@ class Loss(ABC):
         dz *= weight
         return l, dz
 
-    def _weighted_mean(self, z, y, w, total):
+    def _weighted_mean(self, z: Array, y: Array, w: Array, total: Array) -> tuple[Array, Array]:
         l, dz = self._checked_elements(z, y)
         batch, units = l.shape[-2:]
         require(w.shape == (batch,), f"sample_weight must have shape ({batch},)", tuple(w.shape))
@@ -75,7 +75,7 @@ class Loss(ABC):
         counts = weight > 0  # a choice, not a factor: 0 times infinity or NaN is NaN
         return xp.where(counts, l * weight, 0.0), xp.where(counts, dz * weight, 0.0)
 
-    def _checked_elements(self, z, y):
+    def _checked_elements(self, z: Array, y: Array) -> tuple[Array, Array]:
         parts = self.elements(self.targets(y, z), z)
         if not _are_elements(parts, z):
             raise ValueError(
@@ -110,15 +110,15 @@ class Loss(ABC):
         """Targets, outputs and weights with one row for each thing that metrics count: here, each sample."""
         return y, z, weight
 
-    def weight_shapes(self, n: int, output_shape: tuple) -> list[tuple]:
+    def weight_shapes(self, n: int, output_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """The shapes that the weights of n samples may have."""
         return [(n,)]
 
-    def labels(self, y: Any, output_shape: tuple) -> Any:
+    def labels(self, y: Any, output_shape: tuple[int, ...]) -> Any:
         """Checked targets on the host as class labels, one for each thing that has a weight."""
         return y[:, 0] if y.shape[1:] == (1,) else y
 
-    def row_shapes(self, y_shape: tuple, output_shape: tuple) -> tuple[tuple, int]:
+    def row_shapes(self, y_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         """The shape of the targets in those rows, and the number of units of a row of outputs."""
         return y_shape, output_shape[-1]
 
@@ -178,7 +178,7 @@ class Loss(ABC):
         return y, weight
 
 
-def _with_sum(w):
+def _with_sum(w: Array) -> tuple[Array, Array]:
     """Weights, and what to divide them by."""
     xp = namespace(w)
     return w, xp.maximum(xp.sum(w), TINY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from functools import reduce
+from typing import Any
 
 from xpnet.backend import namespace
 from xpnet.backend.fusion import fused
@@ -75,7 +76,7 @@ class Metric(ABC):
         """
         return means(terms, weight)
 
-    def result(self, *merged):
+    def result(self, *merged: Any) -> Any:
         """Return the metric's value, a number or an array, from the merged terms of all samples as float64 NumPy arrays."""
         return merged[0]
 

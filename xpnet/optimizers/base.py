@@ -59,7 +59,7 @@ class Optimizer(ABC):
     clipnorm: float | None = None
     global_clipnorm: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         schedules.get(self.learning_rate)
         for name in ("weight_decay", "l1", "l2"):
             object.__setattr__(self, name, _checked(name, getattr(self, name)))
@@ -97,32 +97,32 @@ class Optimizer(ABC):
         factors = (self.weight_decay, self.l1, self.l2)
         return {path for factor in factors if isinstance(factor, tuple) for path, _ in factor}
 
-    def _add_penalty(self, name, g, W):
+    def _add_penalty(self, name: str, g: Array, W: Array) -> Array:
         if l2 := _factor(self.l2, name):
             g += l2 * W
         if l1 := _factor(self.l1, name):
             g += l1 * namespace(W).sign(W)
         return g
 
-    def _decay(self, learning_rate):
-        def decay(name, W):
+    def _decay(self, learning_rate: Array) -> Callable[[str, Array], Array]:
+        def decay(name: str, W: Array) -> Array:
             rate = _factor(self.weight_decay, name)
             return W * (1.0 - learning_rate * rate) if rate else W
 
         return decay
 
-    def _clip(self, grads):
+    def _clip(self, grads: Tree) -> Tree:
         if self.clipvalue is not None:
             c = self.clipvalue
             return map_elements(lambda g: namespace(g).minimum(namespace(g).maximum(g, -c), c), grads)
-        if self.clipnorm is not None:
-            return map_leaves(lambda g: _limit_norm([g], self.clipnorm)(g), grads)
+        if (limit := self.clipnorm) is not None:
+            return map_leaves(lambda g: _limit_norm([g], limit)(g), grads)
         if self.global_clipnorm is not None:
             return map_elements(_limit_norm(leaves(grads), self.global_clipnorm), grads)
         return grads
 
 
-def _limit_norm(arrays, limit):
+def _limit_norm(arrays: list[Array], limit: float) -> Callable[[Array], Array]:
     """Return a rule that scales elements down so that the norm over all of `arrays` is at most `limit`.
 
     The norm is c r, where c is the largest absolute value and r is the norm of the elements divided by c, so squares
@@ -138,7 +138,7 @@ def _limit_norm(arrays, limit):
     first = xp.where(above, root, 1.0)
     second = xp.where(above, root * (limit / xp.maximum(r, 1e-19)), 1.0)
 
-    def rule(g):
+    def rule(g: Array) -> Array:
         g *= first
         g *= second
         return g
@@ -146,26 +146,26 @@ def _limit_norm(arrays, limit):
     return rule
 
 
-def _map_weights(function, tree, *others):
+def _map_weights(function: Callable[..., Array], tree: Tree, *others: Tree) -> Tree:
     """Apply ``function(name, leaf, ...)`` to the leaves whose name ends in "weight"; return the other leaves unchanged."""
     groups = zip(named_leaves(tree), *map(leaves, others), strict=True)
     return from_leaves(tree, [function(name, a, *b) if name.endswith("weight") else a for (name, a), *b in groups])
 
 
-def _checked(name, factor):
+def _checked(name: str, factor: Factor) -> float | tuple[tuple[str, float], ...]:
     """Return a float, or a dict of path -> float as a tuple of pairs, which can be hashed."""
     if not isinstance(factor, Mapping | tuple):
         return number(name, factor, "[0, inf)")
     return tuple(sorted((path, number(f"{name}[{path!r}]", value, "[0, inf)")) for path, value in dict(factor).items()))
 
 
-def _factor(factor, name):
+def _factor(factor: Factor, name: str) -> float:
     """Return the factor of the parameter with this name, which the longest matching path decides."""
     if not isinstance(factor, tuple):
-        return factor
+        return factor  # type: ignore[return-value]  # a dict became a tuple
     paths = [(path, value) for path, value in factor if name.startswith(f"{path}.")]
     return max(paths, key=lambda pair: len(pair[0]))[1] if paths else 0.0
 
 
-def zeros(params):
+def zeros(params: Tree) -> Tree:
     return map_leaves(lambda p: namespace(p).zeros_like(p), params)
