@@ -118,10 +118,10 @@ def test_activations_do_not_overflow(layer, xp):
         (lambda: Reshape(2.5), "target_shape must be a tuple of positive sizes.*Received: target_shape=2.5"),
         (lambda: GELU("exact"), "approximate"),
         (lambda: Activation("swoosh"), 'one of "relu", .*Received: .swoosh'),
-        (lambda: Reshape((-1, -1)), "at most one of them -1"),
+        (lambda: Reshape((-1, -1)), "one of which may be -1"),
         (lambda: Dense(2).init(None, (28, 28)), r"Put Flatten\(\) before it.*\(28, 28\)"),
-        (lambda: base.init(Dense(2, activation="relu"), None, (3,)), "put it into a Sequential"),
-        (lambda: Reshape((5,)).init(None, (2, 3)), "has 6 elements"),
+        (lambda: base.init(Dense(2, activation="relu"), None, (3,)), "Put it into a Sequential"),
+        (lambda: Reshape((5,)).init(None, (2, 3)), "with 6 elements"),
         (lambda: Sequential([Flatten(), Reshape((4,))]).init(np.random.default_rng(0), (3,)), "Layer 1, Reshape: "),
     ],
 )

@@ -199,28 +199,40 @@ def test_under_jit(layer, rng):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Add([]), r"Add takes at least one branch. Received: branches=\(\)"),
-        (lambda: Concatenate([Identity()], axis=0), "axis must be an integer, and not 0.* Received: axis=0"),
+        (lambda: Add([]), r"Add needs at least one branch. Received: branches=\(\)"),
+        (lambda: Concatenate([Identity()], axis=0), "axis must be an integer other than 0.* Received: axis=0"),
         (lambda: Concatenate([Identity()], axis="1"), "Received: axis='1'"),
         (
             lambda: init(Concatenate([Identity(), Sequential([Flatten(), Dense(5)])]), (5, 3)),
-            r"differ in no other axis.*\[\(5, 3\), \(5,\)\]",
+            r"the same size along all other axes.*\[\(5, 3\), \(5,\)\]",
         ),
         (
             lambda: init(Residual(Sequential([Embedding(5, 3), Flatten()])), (3,)),
-            "Either all branches take integers or none.*Received: Sequential, Identity",
+            "Either all branches or no branch must take integers.*Received: Sequential, Identity",
         ),
-        (lambda: init(Add([Parallel([Tanh()]), Parallel([Tanh()])]), (4,)), "Parallel's outputs go into no layer"),
-        (lambda: init(Sequential([Parallel([Tanh()]), Flatten()]), (4,)), "Layer 1, Flatten: Parallel's outputs"),
-        (lambda: init(TimeDistributed(Parallel([Tanh()])), (4, 2)), "Parallel's outputs"),
-        (lambda: Model([Parallel([Dense(2)])], "mean_squared_error").build((4,)), "Parallel's outputs"),
-        (lambda: init(Add([Dense(2), Dense(3)]), (4,)), r"added must give outputs of one shape. .*\[\(2,\), \(3,\)\]"),
+        (
+            lambda: init(Add([Parallel([Tanh()]), Parallel([Tanh()])]), (4,)),
+            "A layer, loss or prediction needs one output",
+        ),
+        (
+            lambda: init(Sequential([Parallel([Tanh()]), Flatten()]), (4,)),
+            "Layer 1, Flatten: A layer, loss or prediction needs one output",
+        ),
+        (lambda: init(TimeDistributed(Parallel([Tanh()])), (4, 2)), "Parallel returns several"),
+        (lambda: Model([Parallel([Dense(2)])], "mean_squared_error").build((4,)), "Parallel returns several"),
+        (
+            lambda: init(Add([Dense(2), Dense(3)]), (4,)),
+            r"Add needs branches whose outputs have the same shape. .*\[\(2,\), \(3,\)\]",
+        ),
         (lambda: init(Add([Identity(), Dense(3)]), (4, 4)), "Branch 1, Dense: "),
-        (lambda: init(Concatenate([Identity()], axis=2), (4,)), r"shapes \[\(4,\)\] have no axis 2"),
-        (lambda: init(Concatenate([Identity()], axis=-2), (4,)), "have no axis -2, the batch being axis 0"),
+        (
+            lambda: init(Concatenate([Identity()], axis=2), (4,)),
+            r"axis must be an axis of.* Received: axis=2 for samples of shapes \[\(4,\)\]",
+        ),
+        (lambda: init(Concatenate([Identity()], axis=-2), (4,)), "counted from 0, the batch. Received: axis=-2"),
         (
             lambda: init(Concatenate([Identity(), Flatten()]), (2, 3)),
-            "along axis -1 must give outputs that differ in no other",
+            "along axis -1 needs branches whose outputs have the same size",
         ),
         (lambda: init(TimeDistributed(Dense(3)), (4,)), r"at least two axes. Received: samples of shape \(4,\)"),
     ],
@@ -241,14 +253,14 @@ def init(layer, input_shape):
 @pytest.mark.parametrize("branch", ["relu", Dense, [Dense(3), Dense(4)]], ids=["name", "class", "list"])
 def test_a_branch_is_one_layer(make, branch):
     """Checks only settings, so no backend."""
-    with pytest.raises(TypeError, match=r"A branch is one layer; put several into Sequential"):
+    with pytest.raises(TypeError, match=r"A branch must be a single layer. Put several into Sequential"):
         make(branch)
 
 
 @pytest.mark.parametrize("branches", [Dense(2), 5, "relu"], ids=repr)
 def test_branches_are_a_list(branches):
     """Checks only settings, so no backend."""
-    with pytest.raises(TypeError, match="Concatenate takes a list of branches"):
+    with pytest.raises(TypeError, match="Concatenate needs a list of branches"):
         Concatenate(branches)
 
 
@@ -262,5 +274,5 @@ def test_a_forgotten_key_and_forgotten_statistics_are_named(xp, rng):
     network = Sequential([BatchNormalization()])
     params = map_leaves(xp.asarray, network.init(rng, (3,))[0])
     for use in (network.forward, network):
-        with pytest.raises(TypeError, match=r"BatchNormalization keeps running statistics. Pass statistics="):
+        with pytest.raises(TypeError, match=r"BatchNormalization needs its running statistics. Pass statistics="):
             use(params, x)

@@ -133,11 +133,11 @@ class Twice(Layer):
     ("wrong", "error", "message"),
     [
         ("init", TypeError, "Scale: init must return parameters, output_shape.*Received: {'w'"),
-        ("output shape", ValueError, r"Layer 1, Scale: output_shape or init says .*\(5,\).*Received: .* of shape \(4, 3\)"),
+        ("output shape", ValueError, r"Scale: forward must return an output of shape \(5,\).*Received: .* of shape \(4, 3\)"),
         ("forward", TypeError, "Layer 1, Scale: forward must return y, backward. Received: "),
         ("backward", TypeError, "Layer 1, Scale: backward must return dx, grads. Received: dict"),
-        ("gradient", ValueError, r"Scale: the gradient of 'w' must have the parameter's shape \(1, 3\). Received: \(4, 3\)"),
-        ("name", ValueError, r"Scale: grads must be the tree of the parameters, \['w'\]. Received: \['weight'\]"),
+        ("gradient", ValueError, r"Scale: the gradient of 'w' must have the parameter's shape, \(1, 3\). Received: \(4, 3\)"),
+        ("name", ValueError, r"Scale: grads must have the names of the parameters, \['w'\]. Received: \['weight'\]"),
         ("dx", ValueError, r"Scale: dx must have the shape of x, \(4, 3\). Received: .* of shape \(1, 3\)"),
     ],
 )  # fmt: skip
@@ -160,7 +160,7 @@ def test_an_initializer_of_ones_own_must_return_the_shape_that_it_is_given(xp):
 
 
 def test_several_outputs_are_refused_by_the_model(xp):
-    with pytest.raises(ValueError, match="join them by Add or Concatenate"):
+    with pytest.raises(ValueError, match="Join them with Add or Concatenate"):
         build(xp, [Parallel([Dense(1), Dense(1)])])
 
 

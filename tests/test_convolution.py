@@ -278,7 +278,10 @@ def test_numpy_integers_are_settings():
     ("make", "message"),
     [
         (lambda: Conv2D(0, 3), "filters must be an integer of at least 1. Received: filters=0"),
-        (lambda: Conv2D(8, (3, 3, 3)), r"kernel_size takes an integer or 2 of them.*Received: kernel_size=\(3, 3, 3\)"),
+        (
+            lambda: Conv2D(8, (3, 3, 3)),
+            r"kernel_size must be an integer or a tuple of 2.*Received: kernel_size=\(3, 3, 3\)",
+        ),
         (lambda: Conv2D(8, 3, strides=(1, 0)), "Received: strides=0"),
         (lambda: Conv1D(8, 3, dilation_rate=1.5), "Received: dilation_rate=1.5"),
         (lambda: Conv2D(8, 3, padding="full"), "Received: padding='full'"),
@@ -288,10 +291,10 @@ def test_numpy_integers_are_settings():
         (lambda: Conv2D(8, 3, weight_initializer="he"), "Received: 'he'"),
         (lambda: Conv2D(8, 3).init(None, (28, 28)), r"Reshape\(\(28, 28, 1\)\).*samples of shape \(28, 28\)"),
         (lambda: Conv1D(8, 3).init(None, (28, 28, 1)), r"\(time, channels\).*samples of shape \(28, 28, 1\)"),
-        (lambda: Conv2D(8, 5).init(None, (4, 9, 1)), 'use padding="same".*a window over 5 places, an input of 4'),
+        (lambda: Conv2D(8, 5).init(None, (4, 9, 1)), 'use padding="same".*a window over 5 places for an input of 4'),
         (
             lambda: Conv2DTranspose(8, 2, padding=1).init(None, (1, 1, 1)),
-            "padding must leave something.*an output of 0 places",
+            "must not cut off the whole output.*an output of size 0",
         ),
     ],
 )

@@ -144,7 +144,7 @@ def test_tokens_of_any_integer_type_in_a_network(dtype, xp, rng):
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        ([[0, 4]], r"integer tokens in 0 \.\. 3.*input_dim larger.*Received: tokens from 0 to 4"),
+        ([[0, 4]], r"integer tokens in 0 \.\. 3.*increase input_dim.*Received: tokens from 0 to 4"),
         ([[-1, 0]], "Received: tokens from -1 to 0"),
         ([[0.0, 1.5]], r"x\.astype\(int\).*Received: tokens of dtype .*float32"),
     ],

@@ -145,7 +145,9 @@ def test_paths_that_are_none_are_named(path, advice, xp):
 def test_a_layer_frozen_at_one_of_its_places_is_refused():
     """Checks only settings, so no backend."""
     d = Dense(4)
-    with pytest.raises(ValueError, match=r"freeze it at both places.*the same Dense at 0 and 2, frozen at 0 alone"):
+    with pytest.raises(
+        ValueError, match=r"frozen at both places or at neither.*the same Dense at 0 and 2, frozen only at 0"
+    ):
         Sequential([Frozen(d), ReLU(), d])
 
 

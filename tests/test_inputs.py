@@ -210,7 +210,7 @@ def test_samples_of_weight_0_need_not_be_finite(xp):
         ((X, None), "validation_data: y: An array of numbers is needed"),
         ((X, Y, np.zeros(8)), "validation_data: At least one weight must be above 0"),
         ((X, Y, np.full(8, -1)), "validation_data: sample_weight: weights must be finite and at least 0"),
-        ((np.ones((8, 3)), Y), "validation_data: The model takes samples of shape"),
+        ((np.ones((8, 3)), Y), "validation_data: The model accepts samples of shape"),
     ],
 )
 def test_errors_name_the_validation_data(xp, validation, message):
@@ -290,7 +290,7 @@ def test_keras_cross_entropies_elsewhere_are_answered_with_our_name(layers):
     """No arrays."""
     message = refused(Model, layers, "sparse_categorical_crossentropy")
 
-    assert 'Write "softmax_cross_entropy", which has the softmax in it: the network ends without one' in message
+    assert 'Write "softmax_cross_entropy", which includes the softmax, so the network must not end with one' in message
 
 
 def test_the_end_of_the_network_may_lie_inside(xp):
@@ -347,8 +347,8 @@ def test_an_optimizer_is_replaced_and_not_changed(xp):
         (lambda: LayerNormalization(64), "Write LayerNormalization()."),
         (lambda: RMSNormalization(64), "Write RMSNormalization()."),
         (lambda: GroupNormalization(8, 64), "Write GroupNormalization(8)."),
-        (lambda: Conv2D(1, 32, 3).init(np.random.default_rng(0), (28, 28, 1)), "for 32 filters write Conv2D(32, 3)"),
-        (lambda: Conv1D(1, 32, 3).init(np.random.default_rng(0), (28, 1)), "for 32 filters write Conv1D(32, 3)"),
+        (lambda: Conv2D(1, 32, 3).init(np.random.default_rng(0), (28, 28, 1)), "For 32 filters write Conv2D(32, 3)"),
+        (lambda: Conv1D(1, 32, 3).init(np.random.default_rng(0), (28, 1)), "For 32 filters write Conv1D(32, 3)"),
     ],
 )
 def test_sizes_of_the_input_are_not_given(make, remedy):

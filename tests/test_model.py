@@ -386,7 +386,7 @@ def test_another_shape_after_building_is_refused(xp):
     model = make_model(xp)
     fit(model)
 
-    with pytest.raises(ValueError, match=r"takes samples of shape \(2,\).*Received: samples of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"accepts samples of shape \(2,\).*Received: samples of shape \(3,\)"):
         model.predict(np.zeros((4, 3)))
 
 

@@ -170,12 +170,12 @@ def test_reads_no_value_on_the_host(layer, xp):
     ("make", "message"),
     [
         (lambda: MaxPooling2D(0), "pool_size must be an integer of at least 1. Received: pool_size=0"),
-        (lambda: MaxPooling2D(2, strides=(2, 2, 2)), "strides takes an integer or 2 of them"),
+        (lambda: MaxPooling2D(2, strides=(2, 2, 2)), "strides must be an integer or a tuple of 2"),
         (lambda: AveragePooling2D(2, padding=1), 'padding must be one of "valid", "same". Received: padding=1'),
-        (lambda: MaxPooling2D(3).init(None, (2, 8, 1)), 'use padding="same".*a window over 3 places, an input of 2'),
-        (lambda: GlobalMaxPooling2D().init(None, (10,)), r"GlobalMaxPooling2D takes samples of shape \(height, width"),
-        (lambda: MaxPooling1D((2, 2)), "pool_size takes an integer or 1 of them"),
-        (lambda: GlobalAveragePooling1D().init(None, (8, 8, 1)), r"takes samples of shape \(time, channels\)"),
+        (lambda: MaxPooling2D(3).init(None, (2, 8, 1)), 'use padding="same".*a window over 3 places for an input of 2'),
+        (lambda: GlobalMaxPooling2D().init(None, (10,)), r"GlobalMaxPooling2D needs samples of shape \(height, width"),
+        (lambda: MaxPooling1D((2, 2)), "pool_size must be an integer or a tuple of 1"),
+        (lambda: GlobalAveragePooling1D().init(None, (8, 8, 1)), r"needs samples of shape \(time, channels\)"),
     ],
 )
 def test_settings_and_shapes_are_checked(make, message):

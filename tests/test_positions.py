@@ -110,7 +110,7 @@ def test_weights_have_the_shape_of_samples_or_positions(xp):
 @pytest.mark.parametrize(
     ("loss", "y", "output_shape", "message"),
     [
-        (LOSS, np.zeros((4, 5), int), (4,), r"takes outputs of shape \(T, units\)"),
+        (LOSS, np.zeros((4, 5), int), (4,), r"needs outputs of shape \(T, units\)"),
         (LOSS, np.zeros((4, 6), int), (5, 3), r"targets of shape \(n, 5, ...\). Received: targets of shape \(4, 6\)"),
         (LOSS, np.zeros((4, 5, 3), int), (5, 4, 3), r"targets of shape \(n, 5, 4, ...\). Received: .*\(4, 5, 3\)"),
         (LOSS, np.full((4, 5), 3), (5, 3), "labels in 0 .. 2"),

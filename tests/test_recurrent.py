@@ -271,7 +271,7 @@ def test_initial_values(rng):
         (lambda: GRU(3, truncate=0), "truncate must be an integer of at least 1. Received: truncate=0"),
         (
             lambda: Bidirectional(SimpleRNN(3, mask_value=-1.0, return_sequences=True), merge_mode="sum"),
-            "A sum keeps no mask_value but 0.0",
+            "needs mask_value=0.0",
         ),
         (
             lambda: SimpleRNN(3, mask_value=float("nan")),
@@ -280,9 +280,9 @@ def test_initial_values(rng):
         (lambda: LSTM(3, recurrent_initializer="ones_"), "Received: 'ones_'"),
         (
             lambda: LSTM(3).init(None, (28,)),
-            r"LSTM takes sequences.*Reshape\(\(time, features\)\).*samples of shape \(28,\)",
+            r"LSTM needs sequences.*Reshape\(\(time, features\)\).*samples of shape \(28,\)",
         ),
-        (lambda: Bidirectional(Dense(3)), "layer must be recurrent: SimpleRNN, LSTM or GRU. Received: Dense"),
+        (lambda: Bidirectional(Dense(3)), "layer must be a SimpleRNN, LSTM or GRU. Received: Dense"),
         (
             lambda: Bidirectional(LSTM(3), merge_mode="add"),
             'merge_mode must be one of "concat", "sum". Received: merge_mode=\'add\'',

@@ -39,7 +39,7 @@ def test_equals_torch(layer, name, options):
         (lambda: ZeroPadding2D(-1), "Received: padding=-1"),
         (lambda: ZeroPadding2D((1, 2, 3)), r"Received: padding=\(1, 2, 3\)"),
         (lambda: UpSampling2D(1.5), "Received: size=1.5"),
-        (lambda: UpSampling2D().init(None, (10,)), r"UpSampling2D takes samples of shape \(height, width"),
+        (lambda: UpSampling2D().init(None, (10,)), r"UpSampling2D needs samples of shape \(height, width"),
     ],
 )
 def test_settings_and_shapes_are_checked(make, message):

@@ -65,5 +65,5 @@ def test_sequential_takes_layers_only():
     with pytest.raises(TypeError, match="Received: 'relu'"):
         Sequential(["relu"])
     for others in [(Identity(),), (Identity(), Identity()), (None,)]:
-        with pytest.raises(TypeError, match=r"Layers come in one list: Sequential\(\["):
+        with pytest.raises(TypeError, match=r"Sequential needs one list of layers, such as Sequential\(\["):
             Sequential(*others)

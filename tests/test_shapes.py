@@ -46,12 +46,12 @@ def test_sequences_of_another_length_and_images_of_another_size(xp):
 def test_a_shape_that_needs_other_parameters_or_that_a_layer_refuses(xp):
     model = make_model(xp, layers=[Conv2D(2, 3), Flatten(), Dense(3)]).build((6, 6, 1))
 
-    with pytest.raises(ValueError, match=r"shape \(6, 6, 1\), and others.*Build a new model.*\(7, 6, 1\)"):
+    with pytest.raises(ValueError, match=r"shape \(6, 6, 1\), and other shapes.*Build a new model.*\(7, 6, 1\)"):
         model.predict(np.zeros((4, 7, 6, 1)))
     flat = make_model(xp, layers=[Flatten(), Dense(3)]).build((3, 5))
-    with pytest.raises(ValueError, match=r"shape \(3, 5\), and others.*Received: samples of shape \(15,\)"):
+    with pytest.raises(ValueError, match=r"shape \(3, 5\), and other shapes.*Received: samples of shape \(15,\)"):
         flat.predict(np.zeros((4, 15)))
-    with pytest.raises(ValueError, match=r"shape \(6, 6, 1\), and others.*Layer 0, Conv2D: The window must fit"):
+    with pytest.raises(ValueError, match=r"shape \(6, 6, 1\), and other shapes.*Layer 0, Conv2D: The window must fit"):
         model.predict(np.zeros((4, 2, 6, 1)))
 
 

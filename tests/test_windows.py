@@ -45,5 +45,5 @@ def test_a_window_that_does_not_fit_is_refused():
     """Host-side checks, so no backend."""
     with pytest.raises(ValueError, match='use padding="same"'):
         Window.fit(2, 3, 1, 1, "valid")
-    with pytest.raises(ValueError, match="size takes an integer or 2 of them"):
+    with pytest.raises(ValueError, match="size must be an integer or a tuple of 2"):
         per_axis("size", (1, 2, 3), 2)

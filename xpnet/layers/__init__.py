@@ -1,10 +1,10 @@
-"""Layers. Each is a frozen dataclass; see `xpnet.layers.base.Layer` for the protocol they share."""
+"""Layers. Each is a frozen dataclass. `xpnet.layers.base.Layer` describes the protocol that they share."""
 
 from typing import TYPE_CHECKING
 
 from xpnet.lazy import lazy_names
 
-if TYPE_CHECKING:  # what follows below, for editors and type checkers
+if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
     from xpnet.layers.activations import (
         ELU,
         GELU,

@@ -1,7 +1,7 @@
-"""Activations: each is one formula and its derivative.
+"""Activations. Each is one formula and its derivative.
 
-Values and derivatives are accurate in relative error over all normal numbers, as `xpnet.functions` has it: 1 - y, say, is never
-computed as a difference where y is near 1.
+Values and derivatives are accurate in relative error over all normal numbers, like those of `xpnet.functions`. For example,
+1 - y is never computed as a difference where y is near 1. x, y, dx and dy have the same shape, which is arbitrary.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ReLU(Layer):
         y = namespace(x).maximum(x, 0.0)
 
         def gradient(dy, y):
-            # As a factor: a choice by a random mask is 15 times slower on NumPy
+            # A product, because `where` with a random mask is 15 times slower on NumPy
             dx = namespace(y).astype(y > 0, dy.dtype)
             dx *= dy
             return dx
@@ -80,6 +80,7 @@ class ELU(Layer):
     Parameters
     ----------
     alpha : float, default 1.0
+        α.
 
     Raises
     ------
@@ -110,8 +111,8 @@ class ELU(Layer):
 class SELU(Layer):
     """y = λ ELU(x; α),   dx = λ ELU'(x; α) dy,   λ = 1.0507…, α = 1.6733…
 
-    The constants keep mean 0 and variance 1 from layer to layer. G. Klambauer et al., "Self-normalizing neural
-    networks", NeurIPS 2017.
+    With these constants, layers preserve mean 0 and variance 1. G. Klambauer et al., "Self-normalizing neural networks",
+    NeurIPS 2017.
     """
 
     def forward(self, params, x):
@@ -122,7 +123,7 @@ class SELU(Layer):
 
 @dataclass(frozen=True)
 class GELU(Layer):
-    """y = x Φ(x),   dx = (Φ(x) + x φ(x)) dy,   Φ and φ the normal distribution and its density
+    """y = x Φ(x),   dx = (Φ(x) + x φ(x)) dy,   where Φ and φ are the normal distribution and its density
 
     With ``approximate="tanh"``: y = x (1 + tanh u)/2 = x σ(2u), dx = (1 + 2 x u' σ(-2u)) σ(2u) dy, where
     u = √(2/π) (x + 0.044715 x³). D. Hendrycks and K. Gimpel, "Gaussian error linear units" (2016).
@@ -130,11 +131,12 @@ class GELU(Layer):
     Parameters
     ----------
     approximate : {"none", "tanh"}, default "none"
+        "none" uses the first formula, "tanh" the second.
 
     Raises
     ------
     ValueError
-        `approximate` is not known.
+        `approximate` is neither "none" nor "tanh".
     """
 
     approximate: Literal["none", "tanh"] = "none"
@@ -147,7 +149,7 @@ class GELU(Layer):
 
 
 def _gelu(x):
-    """y = max(x, 0) - |x| Φ(-|x|): the tail keeps its digits on both sides."""
+    """y = max(x, 0) - |x| Φ(-|x|), which keeps the digits of the tail on both sides."""
 
     def value(x):
         xp = namespace(x)
@@ -157,7 +159,7 @@ def _gelu(x):
 
     def gradient(dy, x, size, tail, e):
         positive = namespace(x).astype(x >= 0, x.dtype)
-        slope = (tail - size * math.sqrt(0.5 / math.pi)) * e  # of x < 0; 1 - slope of -x
+        slope = (tail - size * math.sqrt(0.5 / math.pi)) * e  # y' at -|x|; y' at |x| is 1 - slope
         return dy * (positive + slope * (1.0 - 2.0 * positive))
 
     y, *parts = fused(value, x)
@@ -169,7 +171,7 @@ def _gelu_tanh(x):
 
     def value(x):
         xp = namespace(x)
-        near = xp.minimum(xp.maximum(x, -30.0), 30.0)  # further out σ(2u) is 0 or 1
+        near = xp.minimum(xp.maximum(x, -30.0), 30.0)  # beyond ±30, σ(2u) is 0 or 1
         square = near * near
         a, b, complement = functions.sigmoid_factors(c * (near + 0.044715 * near * square))
         return xp.maximum(x, -30.0) * a * b, near, square, a, b, complement
@@ -191,7 +193,7 @@ class SiLU(Layer):
     def forward(self, params, x):
         def value(x):
             xp = namespace(x)
-            near = xp.minimum(xp.maximum(x, -1000.0), 1000.0)  # further out σ(x) is 0 or 1
+            near = xp.minimum(xp.maximum(x, -1000.0), 1000.0)  # beyond ±1000, σ(x) is 0 or 1
             a, b, complement = functions.sigmoid_factors(near)
             return xp.maximum(x, -1000.0) * a * b, near, a, b, complement
 
@@ -252,14 +254,14 @@ class Tanh(Layer):
 class Softmax(Layer):
     """y = eˣ / Σ eˣ,   dx = y (dy - Σ y dy)   (sums over the last axis)
 
-    To train a classifier leave it out and take the loss `SoftmaxCrossEntropy`, which is both faster and stable.
+    To train a classifier, leave this layer out and use the loss `SoftmaxCrossEntropy`, which is faster and more accurate.
     """
 
     def forward(self, params, x):
         y = functions.softmax(x)
 
         def gradient(dy, y):
-            # A number added to all dy changes nothing; with 0 at the largest y the sum is of small terms, and cancels none
+            # Adding a number to all dy does not change dx. With dy = 0 at the largest y, no large terms cancel in the sum
             xp = namespace(y)
             is_top = y == xp.max(y, axis=-1, keepdims=True)
             dy = dy - xp.max(xp.where(is_top, dy, -math.inf), axis=-1, keepdims=True)
@@ -278,7 +280,7 @@ class LogSoftmax(Layer):
         def gradient(dy, y):
             xp = namespace(y)
             p = xp.exp(y)
-            most = p > 0.5  # one at most: there dx = (1 - p) dy - p · the other dy, without the difference
+            most = p > 0.5  # at most one entry; there dx = (Σ other p) dy - p Σ other dy, which avoids 1 - p
             others, other_dy = (xp.sum(xp.where(most, 0.0, v), axis=-1, keepdims=True) for v in (p, dy))
             total = xp.sum(dy, axis=-1, keepdims=True)
             return xp.where(most, others * dy - p * other_dy, dy - p * total)
@@ -303,21 +305,26 @@ _NAMES = {
 _ELSEWHERE = {
     "swish": '"silu"',
     "logistic": '"sigmoid"',
-    "identity": '"linear", or leave the activation out',
-    "none": '"linear", or leave the activation out',
+    "identity": '"linear", or omit the activation',
+    "none": '"linear", or omit the activation',
 }
 
 
 def Activation(activation: str | Layer) -> Layer:
-    """The activation layer of that name, ``Activation("relu")``; a layer is returned as it is.
+    """Return the activation layer with this name, as in ``Activation("relu")``, or a layer unchanged.
+
+    Parameters
+    ----------
+    activation : str or Layer
 
     Raises
     ------
     ValueError
-        No activation has that name.
+        No activation has this name.
     """
     if isinstance(activation, Layer):
         return activation
     if not isinstance(activation, str) or activation not in _NAMES:
-        raise unknown_name("An activation is a layer such as LeakyReLU(0.2) or one of", activation, _NAMES, _ELSEWHERE)
+        rule = "An activation must be a layer such as LeakyReLU(0.2) or one of"
+        raise unknown_name(rule, activation, _NAMES, _ELSEWHERE)
     return _NAMES[activation]()

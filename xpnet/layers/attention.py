@@ -1,4 +1,4 @@
-"""Attention, and the Transformer block made of it."""
+"""Attention, and the Transformer block."""
 
 from __future__ import annotations
 
@@ -22,35 +22,36 @@ from xpnet.layers.sequential import Sequential
 class MultiHeadAttention(Layer):
     """y = [head₁, …, headₕ] Wₒ + bₒ,   head = A v,   A = softmax(q kᵀ / √key_dim),   [q, k, v] = x W + b
 
-    Self-attention: every step asks (q) all steps of its sequence how well they match (k) and takes the mean of their values
-    (v), so weighted. Each head has its own columns of q, k and v. Backwards, for each head, with S = q kᵀ / √key_dim::
+    This is self-attention. Each step compares its query q with the keys k of all steps in its sequence, and returns the mean
+    of their values v, weighted by A. Each head has its own columns of q, k and v. The backward pass of each head, with
+    S = q kᵀ / √key_dim, is::
 
         dv = Aᵀ dhead,   dA = dhead vᵀ,   dS = A (dA - Σⱼ A dA),   dq = dS k / √key_dim,   dk = dSᵀ q / √key_dim
 
     where the sum in the softmax's derivative is Σⱼ Aᵢⱼ dAᵢⱼ = Σⱼ Aᵢⱼ (dheadᵢ · vⱼ) = dheadᵢ · headᵢ, which is a shorter sum.
 
-    All steps are looked at, padding too: give sequences of one length at a time.
+    Attention includes all steps, also padding, so each batch should contain sequences of one length.
 
-    x, y: (batch, time, d), W: (d, 3 h key_dim), b: (1, 3 h key_dim), the columns q, k, v in turn and head by head in each; Wₒ,
-    the ``"output_weight"``: (h key_dim, d), bₒ, the ``"output_bias"``: (1, d). A. Vaswani et al., "Attention is all you need",
-    NIPS 2017.
+    x, y: (batch, time, d). W: (d, 3 h key_dim) and b: (1, 3 h key_dim) hold the columns of q, then k, then v, each head by
+    head. Wₒ, the ``"output_weight"``: (h key_dim, d), and bₒ, the ``"output_bias"``: (1, d). A. Vaswani et al., "Attention
+    is all you need", NIPS 2017.
 
     Parameters
     ----------
     num_heads : int
-        h.
-    key_dim : int, optional
-        Width of q, k and v in one head; default d / h.
+        h, the number of heads.
+    key_dim : int, default d / h
+        The width of q, k and v in one head.
     use_causal_mask : bool, default False
-        A step looks at itself and at earlier steps only: A is 0 above the diagonal.
+        If True, a step attends only to itself and to earlier steps: A is 0 above the diagonal.
     weight_initializer : str or initializer, default "glorot_uniform"
-        Biases start at 0.
+        Draws W and Wₒ. Biases start at 0.
 
     Raises
     ------
     ValueError
-        `num_heads` or `key_dim` is not a positive integer; the input is not a sequence, or its width is not a multiple of
-        `num_heads` and `key_dim` is not given.
+        `num_heads` or `key_dim` is not a positive integer. The input is not a sequence, or its width is not a multiple of
+        `num_heads` and `key_dim` is missing.
     """
 
     num_heads: int
@@ -68,12 +69,12 @@ class MultiHeadAttention(Layer):
     def output_shape(self, input_shape):
         if len(input_shape) != 2:
             raise ValueError(
-                "MultiHeadAttention takes sequences: an input of shape (batch, time, d). Put Embedding or Reshape((time, d)) "
+                "MultiHeadAttention needs sequences: an input of shape (batch, time, d). Put Embedding or Reshape((time, d)) "
                 f"before it. Received: samples of shape {input_shape}"
             )
         d = input_shape[1]
         if self.key_dim is None and d % self.num_heads:
-            rule = f"The width d must be a multiple of num_heads={self.num_heads}, or give key_dim"
+            rule = f"The width d must be a multiple of num_heads={self.num_heads}. Or set key_dim"
             raise ValueError(f"{rule}. Received: d={d}")
         return input_shape
 
@@ -133,7 +134,7 @@ class MultiHeadAttention(Layer):
 
 
 def _causal_mask(S):
-    """0 on and below the diagonal, -∞ above: exp gives exactly 0 there, and no row is without its diagonal."""
+    """Return 0 on and below the diagonal and -∞ above, where exp gives exactly 0. Each row keeps at least its diagonal."""
     xp = namespace(S)
     step = xp.arange(S.shape[-1], device=device(S))
     zeros = xp.zeros(S.shape[-2:], dtype=S.dtype, device=device(S))
@@ -145,26 +146,29 @@ def TransformerBlock(
 ) -> Sequential:
     """y = x + attention(norm(x)),   z = y + mlp(norm(y)),   mlp: units -> dim_feedforward -> GELU -> units at each step
 
-    Made of other layers. The norm stands before each branch ("pre-norm"), so that x passes from block to block unchanged and
-    deep stacks train without a warm-up; put a last ``LayerNormalization()`` behind the last block. R. Xiong et al., "On layer
-    normalization in the Transformer architecture", ICML 2020.
+    The normalization comes first in each branch ("pre-norm"), so x passes from block to block unchanged, and deep stacks
+    train without a warm-up. Put ``LayerNormalization()`` after the last block. R. Xiong et al., "On layer normalization in
+    the Transformer architecture", ICML 2020.
+
+    x, y, z: (batch, time, units).
 
     Parameters
     ----------
     units : int
-        Width of the sequence, in and out: x, z: (batch, time, units).
+        The width of the input and the output.
     num_heads : int
+        The number of attention heads.
     dim_feedforward : int
-        Width inside the mlp; 4 units is usual.
+        The width inside the mlp, usually 4 · units.
     dropout : float, default 0.0
-        Rate at the end of each branch.
+        The dropout rate at the end of each branch.
     use_causal_mask : bool, default False
-        See `MultiHeadAttention`.
+        If True, a step attends only to itself and to earlier steps; see `MultiHeadAttention`.
 
     Raises
     ------
     ValueError
-        A setting is out of range; the input is not a sequence of vectors of `units` numbers.
+        A setting is out of range, or the input does not have shape (batch, time, units).
     """
     drop = [Dropout(dropout)] if dropout else []
     attend = MultiHeadAttention(num_heads, use_causal_mask=use_causal_mask)

@@ -1,9 +1,8 @@
-"""Random changes to images, on the device: in training each image at each step is seen in a new way.
+"""Random changes to images, on the device: training transforms each image in a new way at each step.
 
-Images are (batch, height, width, channels). All are linear maps of the pixels, so dx = Aᵀ dy, and each of these
-transposes gathers pixels as the map itself does: nothing is ever scattered. Pixels from outside an image are 0. What is
-drawn for an image is a function of the step's key and the image's place in the batch, see `xpnet.random`, and the same
-on every backend.
+Images are (batch, height, width, channels). Each layer is a linear map A of the pixels, so dx = Aᵀ dy. Both A and Aᵀ are
+computed by gathering pixels, never by scattering them. Pixels from outside an image are 0. The random numbers for an image
+are a function of the step's key and the image's place in the batch (see `xpnet.random`), the same on every backend.
 """
 
 from __future__ import annotations
@@ -46,13 +45,14 @@ class RandomTranslation(_Augmentation):
     Parameters
     ----------
     height, width : int or float
-        The largest shift up or down, left or right: an int in pixels, a float below 1 as a share of the image's size, rounded
-        to pixels. What comes in from outside is 0, so shift before a rescaling that moves black away from 0.
+        The largest shift, vertical and horizontal. An int is a number of pixels. A float below 1 is a share of the image's
+        size, rounded to pixels. Pixels from outside are 0, so put this layer before a rescaling that changes the value of
+        black.
 
     Raises
     ------
     ValueError
-        A shift is negative or not smaller than the image; the input is not an image.
+        A shift is negative or not smaller than the image, or the input is not an image.
     """
 
     height: int | float
@@ -61,13 +61,13 @@ class RandomTranslation(_Augmentation):
     def __post_init__(self):
         for name, value in (("height", self.height), ("width", self.width)):
             fits = value >= 0 if is_integer(value) else isinstance(value, Real) and 0 <= value < 1
-            rule = f"{name} must be a number of pixels, an integer from 0, or a share of the image, a float in [0, 1)"
+            rule = f"{name} must be a number of pixels (an integer >= 0) or a share of the image (a float in [0, 1))"
             require(fits, rule, f"{name}={value!r}")
 
     def output_shape(self, input_shape):
         super().output_shape(input_shape)
         inside = all(farthest(r, n) < n for r, n in zip((self.height, self.width), input_shape, strict=False))
-        require(inside, "A shift must be smaller than the image", f"{self} of samples of shape {input_shape}")
+        require(inside, "A shift must be smaller than the image", f"{self} for samples of shape {input_shape}")
         return input_shape
 
     def forward(self, params, x, *, key):
@@ -85,18 +85,18 @@ class RandomTranslation(_Augmentation):
 class RandomCrop(Layer):
     """y[i, j] = x[i + s, j + t],   dx[i, j] = dy[i - s, j - t],   (s, t) uniform for each image, with y inside x
 
-    x: (batch, h, w, c), y: (batch, height, width, c). Inference takes the middle of the image. A. Krizhevsky,
+    x: (batch, h, w, c), y: (batch, height, width, c). Inference returns the middle of the image. A. Krizhevsky,
     I. Sutskever and G. Hinton, "ImageNet classification with deep convolutional neural networks", NeurIPS 2012.
 
     Parameters
     ----------
     height, width : int
-        Of y, in pixels.
+        The size of y in pixels.
 
     Raises
     ------
     ValueError
-        The image is smaller than the crop.
+        A setting is not a positive integer, or the image is smaller than the crop.
     """
 
     needs_key = True
@@ -112,8 +112,8 @@ class RandomCrop(Layer):
         h, w, channels = input_shape
         if h < self.height or w < self.width:
             raise ValueError(
-                f"A crop of {self.height} x {self.width} does not fit into images of {h} x {w}. "
-                f"Put ZeroPadding2D before it. Received: samples of shape {input_shape}"
+                f"RandomCrop({self.height}, {self.width}) needs images of at least that size. Put ZeroPadding2D before it. "
+                f"Received: samples of shape {input_shape}"
             )
         return self.height, self.width, channels
 
@@ -134,19 +134,20 @@ class RandomCrop(Layer):
 
 @dataclass(frozen=True)
 class RandomFlip(_Augmentation):
-    """y = x, or x mirrored with probability ½ for each image and direction,   dx = dy mirrored likewise
+    """y = x, or x mirrored, with probability ½ for each image and direction,   dx = dy mirrored in the same way
 
     x, y: (batch, height, width, c). Inference is the identity.
 
     Parameters
     ----------
     mode : {"horizontal", "vertical", "horizontal_and_vertical"}, default "horizontal"
-        "horizontal" exchanges left and right, "vertical" top and bottom, "horizontal_and_vertical" does each or neither or both.
+        "horizontal" exchanges left and right, and "vertical" exchanges top and bottom. "horizontal_and_vertical" draws each
+        of the two independently.
 
     Raises
     ------
     ValueError
-        `mode` is not known; the input is not an image.
+        `mode` is not one of these, or the input is not an image.
     """
 
     mode: Literal["horizontal", "vertical", "horizontal_and_vertical"] = "horizontal"
@@ -170,12 +171,12 @@ class RandomFlip(_Augmentation):
 
 @dataclass(frozen=True)
 class RandomRotation(_Augmentation):
-    """y[p] = Σₙ Λ(n - R p) x[n],   dx[n] = Σₚ Λ(n - R p) dy[p],   R a turn by a uniform angle for each image
+    """y[p] = Σₙ Λ(n - R p) x[n],   dx[n] = Σₚ Λ(n - R p) dy[p],   R rotates by a uniform angle for each image
 
     n and p are pixels, counted from the middle of the image. Λ(δ) = max(1 - |δ₁|, 0) · max(1 - |δ₂|, 0) is bilinear
-    interpolation: of the sum over n only the four pixels around R p are not 0. In dx only those p matter for which
-    n - R p = R (R⁻¹n - p) is inside Λ's square of half-width 1, so |R⁻¹n - p| < √2: they are among the 3 x 3 around the
-    one nearest to R⁻¹n. So both are sums over a few neighbors.
+    interpolation, so in the sum over n only the four pixels around R p contribute. In dx a pixel p contributes only if
+    n - R p = R (R⁻¹n - p) is inside the square of half-width 1 where Λ > 0. Then |R⁻¹n - p| < √2, so p is one of the 3 x 3
+    pixels around the one nearest to R⁻¹n. Both sums therefore have few terms.
 
     x, y: (batch, height, width, c). Inference is the identity.
 
@@ -187,7 +188,7 @@ class RandomRotation(_Augmentation):
     Raises
     ------
     ValueError
-        `degrees` is not in [0, 180]; the input is not an image.
+        `degrees` is not in [0, 180], or the input is not an image.
     """
 
     degrees: float
@@ -244,24 +245,24 @@ def _turn(cos, sin, i, j):
 
 
 def _draws(key, x):
-    """16 random bits for each image, twice: shapes (batch, 1, 1)."""
+    """Return two arrays of 16 random bits for each image, with shape (batch, 1, 1)."""
     bits = namespace(x).reshape(uniform_bits(key, 2 * x.shape[0], device(x)), (2, x.shape[0], 1, 1))
     return bits[0, ...], bits[1, ...]
 
 
 def _below(n, bits):
-    """Whole numbers in 0 .. n - 1, from 16 random bits."""
+    """Return integers in 0 .. n - 1, from 16 random bits."""
     return (bits * n) >> 16
 
 
 def _window(x, s, t, height, width):
-    """x[s + i, t + j] for i < height, j < width, 0 outside x; its transpose is the window at (-s, -t) of x's size."""
+    """Return x[s + i, t + j] for i < height, j < width, 0 outside x. The transpose is the window at (-s, -t) of x's size."""
     i, j = _grid(x, height, width, s.dtype)
     return _pixels(x, s + i, t + j)
 
 
 def _grid(x, height, width, dtype):
-    """Row and column numbers, as columns and rows that broadcast to an image."""
+    """Return row numbers (height, 1) and column numbers (1, width), which broadcast to an image."""
     xp = namespace(x)
     i = xp.arange(height, dtype=dtype, device=device(x))
     j = xp.arange(width, dtype=dtype, device=device(x))
@@ -269,12 +270,12 @@ def _grid(x, height, width, dtype):
 
 
 def _pixels(x, i, j):
-    """x[i, j] of each image, 0 outside; i and j broadcast to (batch, height, width)."""
+    """Return x[i, j] for each image, 0 outside. i and j broadcast to (batch, height, width)."""
     xp = namespace(x)
     batch, h, w, channels = x.shape
     inside = (i >= 0) & (i < h) & (j >= 0) & (j < w)
     sample = xp.arange(batch, dtype=i.dtype, device=device(x))[:, None, None]
-    index = ((sample * h + i) * w + j) * xp.astype(inside, i.dtype)  # outside, the first pixel is taken and made 0
+    index = ((sample * h + i) * w + j) * xp.astype(inside, i.dtype)  # outside, read the first pixel; set to 0 below
     y = xp.take(xp.reshape(x, (-1, channels)), xp.reshape(index, (-1,)), axis=0)
     y = xp.reshape(y, (*index.shape, channels))
     y *= xp.astype(inside, x.dtype)[..., None]

@@ -1,6 +1,6 @@
 """The layer protocol: a layer is a frozen set of settings whose forward pass returns its own backward pass.
 
-A layer that holds layers is a `Container`. `walk` visits all of them, and everything that looks into a network goes by it.
+A layer that holds layers is a `Container`. `walk` visits all layers of a network, and everything that inspects networks uses it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 
 from xpnet.tree import Array, Tree, from_leaves, join, leaves, named_leaves
 
-Shape = tuple[int, ...]  # of one sample: the batch axis is left out
+Shape = tuple[int, ...]  # the shape of one sample, without the batch axis
 
 
 class Backward(Protocol):
-    """The second value of `forward`: from the gradient of the loss by `y`, those by `x` and by the parameters."""
+    """The second value of `forward`: given dL/dy, it returns dL/dx and the gradients of the parameters."""
 
     def __call__(self, dy: Array, need_dx: bool = True) -> tuple[Array | None, Tree]: ...
 
@@ -28,17 +28,18 @@ class Backward(Protocol):
 class Layer:
     """A function of parameters and input that knows its derivative.
 
-    Subclasses are frozen dataclasses of settings. A layer holds no arrays: parameters come in as a tree, gradients go
-    out as the same tree. So it is thread-safe, it can be traced by a compiler, and one layer may appear in many
-    networks.
+    Subclasses are frozen dataclasses of settings. A layer holds no arrays. It receives its parameters as a tree and returns
+    their gradients as the same tree. A layer is therefore thread-safe, compilers can trace it, and many networks can share
+    it.
 
-    Some layers need more, and say so in a class attribute:
+    Some layers need more, and declare it in a class attribute:
 
-    - ``needs_key = True`` (dropout): `forward` takes a keyword `key`, see `xpnet.random`;
-    - ``has_statistics = True`` (batch normalization): `init` returns its running statistics as a third value, `forward` and
-      the call take them as a keyword `statistics`, and `forward` returns the new ones as a third value;
-    - ``integer_input = True`` (embedding): x is integers, `check_input` looks at their values, `backward` gives None for dx;
-    - ``needs_leading_batch = True`` (reshaping): the batch must be the first axis, so no axis of parameter sets can come
+    - ``needs_key = True`` (dropout): `forward` accepts a keyword `key`; see `xpnet.random`.
+    - ``has_statistics = True`` (batch normalization): `init` returns the running statistics as a third value. `forward` and
+      the call accept them as a keyword `statistics`, and `forward` returns the new ones as a third value.
+    - ``integer_input = True`` (embedding): x contains integers, `check_input` checks their values, and `backward` returns
+      None for dx.
+    - ``needs_leading_batch = True`` (reshaping): the batch must be the first axis, so an axis of parameter sets cannot come
       before it.
     """
 
@@ -46,7 +47,7 @@ class Layer:
     has_statistics: ClassVar[bool] = False
     integer_input: ClassVar[bool] = False
     needs_leading_batch: ClassVar[bool] = False
-    has_frozen: ClassVar[bool] = False  # are there parameters that do not train?
+    has_frozen: ClassVar[bool] = False  # whether some parameters do not train
 
     def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape] | tuple[Tree, Shape, Tree]:
         """Draw initial parameters.
@@ -55,83 +56,83 @@ class Layer:
         ----------
         rng : numpy.random.Generator
         input_shape : tuple of int
-            Of one sample.
+            The shape of one input sample.
 
         Returns
         -------
         params : tree of host arrays
         output_shape : tuple of int
-            Of one sample.
+            The shape of one output sample.
         """
         known = type(self).output_shape is not Layer.output_shape
         return {}, self.output_shape(input_shape) if known else input_shape
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The shape of one sample's output; ValueError where the layer cannot take such samples.
+        """Return the shape of one sample's output; raise ValueError if the layer cannot accept such samples.
 
-        A layer that overrides `init` alone is asked by drawing its parameters. Override this too where they are many.
+        By default this calls `init`, which draws the parameters. Override it if the layer has many parameters.
         """
         return self.init(np.random.default_rng(0), input_shape)[1]
 
     def forward(self, params: Tree, x: Array, **extra: Any) -> tuple[Array, Backward] | tuple[Array, Backward, Tree]:
         """The training pass.
 
-        Writes into neither `params` nor `x`.
+        It must not write to `params` or `x`.
 
         Returns
         -------
         y : array
         backward : callable
-            ``backward(dy, need_dx=True) -> dx, grads``: from the gradient of the loss by `y`, the gradients by `x`
-            (None if not needed) and by the parameters, each a new array, for the optimizer overwrites them. Writes not
-            into `dy`.
+            ``backward(dy, need_dx=True) -> dx, grads``. Given the gradient of the loss with respect to `y`, it returns the
+            gradients with respect to `x` (None if ``need_dx=False``) and to the parameters. Each gradient of a parameter
+            must be a new array, because the optimizer overwrites it. `backward` must not write to `dy`.
         """
         raise NotImplementedError
 
     def check_input(self, x: Array) -> None:
-        """Raise ValueError unless the layer takes these values; called once for a data set, when the layer comes first."""
+        """Raise ValueError unless the layer accepts these values. Called once for a data set if the layer comes first."""
 
     def frozen(self) -> Layer:
-        """The layer that computes in this one's place where its parameters do not train, see `xpnet.layers.Frozen`."""
+        """Return the layer that replaces this one while its parameters do not train; see `xpnet.layers.Frozen`."""
         return self
 
     def __call__(self, params: Tree, x: Array) -> Array:
-        """Inference: the output alone, no activation kept."""
+        """Inference: return only the output, and keep no activations."""
         return self.forward(params, x)[0]
 
 
 class Container(Layer):
     """A layer that holds layers.
 
-    Parameters, statistics and gradients are trees of the form of `children`, with each child's tree in its place: a tuple for a
-    tuple of layers, a dict for a dict of layers, the child's own tree for a single layer. So `children` also names the layers:
-    the path of a layer, such as ``"2.0"``, is where its parameters stand.
+    Parameters, statistics and gradients are trees with the structure of `children`: a tuple for a tuple of layers, a dict for
+    a dict of layers, and the child's own tree for a single layer. The path of a layer, such as ``"2.0"``, is therefore also
+    the path of its parameters.
 
-    A container of one's own is a frozen dataclass with layers among its fields; it defines `output_shape` and `forward`, which
-    calls each child by `xpnet.layers.base.forward`. Override `input_shapes` where not every child takes the container's input.
+    A custom container is a frozen dataclass with layers among its fields. It defines `output_shape`, and `forward`, which calls
+    each child through `xpnet.layers.base.forward`. Override `input_shapes` unless every child receives the container's input.
     """
 
     @property
     def children(self) -> Tree:
-        """The layers inside, a tree. By default a dict of the fields that are layers."""
+        """The tree of the layers inside. By default, a dict of the fields that are layers."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return {name: value for name, value in values.items() if isinstance(value, Layer)}
 
     def with_children(self, children: Tree) -> Container:
-        """The same container of other layers, a tree of the same form."""
+        """Return the same container with other layers, given as a tree with the same structure."""
         return replace(self, **children)  # type: ignore[type-var]
 
     @property
     def entrances(self) -> list[Layer]:
-        """The children that take the container's own input."""
+        """The children that receive the container's own input."""
         return leaves(self.children)
 
     @property
     def exits(self) -> list[Layer]:
-        """The children whose outputs are the container's output, perhaps joined; empty if it is computed from them."""
+        """The children whose outputs, perhaps joined, are the container's output; empty if `forward` changes them."""
         return []
 
-    # What a container needs is what its layers need; said once, for the training step asks often
+    # A container needs what its layers need. The values are cached, because every training step reads them
 
     @cached_property
     def needs_key(self) -> bool:
@@ -159,15 +160,15 @@ class Container(Layer):
 
     @abstractmethod
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The shape of one sample's output; ValueError where a child cannot take such samples, with the child's place."""
+        """Return the shape of one sample's output. The ValueError of a child that cannot accept its input names the child."""
         raise NotImplementedError
 
     def input_shapes(self, input_shape: Shape) -> list[Shape]:
-        """What each child takes, in the order of ``leaves(children)``; by default the container's own input."""
+        """Return each child's input shape, in the order of ``leaves(children)``; by default, the container's own."""
         return [input_shape] * len(leaves(self.children))
 
     def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:
-        """Parameters, output shape and statistics; each child draws from a generator of its own."""
+        """Return parameters, output shape and statistics. Each child draws from a separate generator."""
         output_shape, named = self.output_shape(input_shape), list(named_leaves(self.children))
         params, statistics = [], []
         for (name, child), child_rng, shape in zip(
@@ -181,19 +182,19 @@ class Container(Layer):
 
     @contextmanager
     def place_of(self, name: Any, child: Layer) -> Iterator[None]:
-        """Errors inside begin with the child's place."""
+        """A ``with`` block that puts the child's name in front of errors."""
         try:
             yield
         except ValueError as error:
             raise ValueError(f"{self.child_kind} {name}, {type(child).__name__}: {error}") from error
 
     child_kind: ClassVar[str] = "Layer"
-    freezes: ClassVar[bool] = False  # does what is inside keep its parameters?
+    freezes: ClassVar[bool] = False  # whether the layers inside do not train
 
 
 @dataclass(frozen=True)
 class Wrapper(Container):
-    """A container of one layer, which stands at the container's own place: its parameters and statistics are the layer's."""
+    """A container of one layer. Its path, parameters and statistics are those of the layer."""
 
     layer: Layer
 
@@ -221,7 +222,7 @@ class Wrapper(Container):
 
 
 def walk(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
-    """(path, layer) of a layer and of all that it holds, outer before inner."""
+    """Yield (path, layer) for a layer and all layers inside it, outer layers first."""
     yield path, layer
     if isinstance(layer, Container):
         for name, child in named_leaves(layer.children):
@@ -229,7 +230,7 @@ def walk(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
 
 
 def forward(layer: Layer, params: Tree, x: Array, key: Array | None, statistics: Tree) -> tuple[Array, Backward, Tree]:
-    """`layer.forward` with just what the layer declares -> output, backward, new statistics."""
+    """Call `layer.forward` with the arguments that the layer declares -> output, backward, new statistics."""
     if layer.has_statistics:
         _require_statistics(layer, statistics)
         extra: dict[str, Any] = {"key": key} if layer.needs_key else {}
@@ -239,7 +240,7 @@ def forward(layer: Layer, params: Tree, x: Array, key: Array | None, statistics:
 
 
 def infer(layer: Layer, params: Tree, x: Array, statistics: Tree) -> Array:
-    """``layer(params, x)``, with the running statistics if the layer has any."""
+    """Return ``layer(params, x)``, passing the running statistics if the layer has any."""
     if layer.has_statistics:
         _require_statistics(layer, statistics)
         return layer(params, x, statistics=statistics)  # type: ignore[call-arg]
@@ -249,8 +250,8 @@ def infer(layer: Layer, params: Tree, x: Array, statistics: Tree) -> Array:
 def _require_statistics(layer: Layer, statistics: Tree) -> None:
     if statistics is None:
         raise TypeError(
-            f"{type(layer).__name__} keeps running statistics. Pass statistics=..., the third value of init or of the last "
-            "forward."
+            f"{type(layer).__name__} needs its running statistics. Pass statistics=..., the third value that init or the last "
+            "forward returned. Received: statistics=None"
         )
 
 
@@ -261,43 +262,43 @@ def init(layer: Layer, rng: np.random.Generator, input_shape: Shape) -> tuple[Tr
     result = layer.init(rng, input_shape)
     if not (isinstance(result, tuple) and len(result) in (2, 3) and isinstance(result[1], (tuple, list))):
         raise TypeError(
-            f"{type(layer).__name__}: init must return parameters, output_shape and, with has_statistics = True, statistics; "
-            f"output_shape is a tuple, without the batch. Received: {result!r:.200}"
+            f"{type(layer).__name__}: init must return parameters, output_shape and, with has_statistics = True, statistics. "
+            f"output_shape must be a tuple, without the batch. Received: {result!r:.200}"
         )
     return (*result, {}) if len(result) == 2 else result
 
 
 def output_shape(layer: Layer, input_shape: Shape) -> Shape:
-    """`layer.output_shape`, of a layer that can stand in a network."""
+    """Return `layer.output_shape`, after checking that the layer can stand in a network."""
     require_one_layer(layer)
     require_one_output(input_shape)
-    if type(layer).output_shape is Layer.output_shape:  # which asks `init`
+    if type(layer).output_shape is Layer.output_shape:  # this one calls `init`, whose result needs a check
         return tuple(init(layer, np.random.default_rng(0), input_shape)[1])
     return layer.output_shape(input_shape)
 
 
 def require_one_layer(layer: Layer) -> None:
-    """Raise if the layer has an activation, which is a layer of its own."""
+    """Raise ValueError if the layer has an activation, which is a separate layer."""
     if getattr(layer, "activation", None) is not None:
         _refuse()
 
 
 def compute_in_container(layer: Layer) -> None:
-    """Let a layer that has an activation refuse to compute by itself, for that would be without the activation."""
+    """Make `forward` raise if the layer has an activation, because it would compute without the activation."""
     if layer.activation is not None:  # type: ignore[attr-defined]
-        vars(layer)["forward"] = _refuse  # found before the method of the class; a step pays nothing for it
+        vars(layer)["forward"] = _refuse  # shadows the method of the class, so a training step pays nothing for it
 
 
 def _refuse(*arguments: Any, **extra: Any) -> None:
     raise ValueError(
-        "A layer with activation=... stands for two layers, and computes inside a container: put it into a Sequential([...])."
+        "A layer with activation=... means two layers, so it must be inside a container. Put it into a Sequential([...])."
     )
 
 
 def require_one_output(*shapes: Shape) -> None:
-    """Raise if one of them is the shape of several outputs, as `Parallel` has them."""
+    """Raise ValueError if one of the shapes describes several outputs, as those of `Parallel`."""
     if any(isinstance(n, tuple) for shape in shapes for n in shape):
         raise ValueError(
-            "Parallel's outputs go into no layer, loss or prediction: join them by Add or Concatenate, or use the network's "
-            f"own forward. Received: outputs of shapes {shapes}"
+            "A layer, loss or prediction needs one output, but Parallel returns several. Join them with Add or Concatenate, "
+            f"or call the network's own forward. Received: outputs of shapes {shapes}"
         )

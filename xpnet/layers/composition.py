@@ -1,4 +1,4 @@
-"""Layers beside one another, and one layer at many positions."""
+"""Layers side by side, and one layer at many positions."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class _Branches(Container):
 
     def __post_init__(self):
         if isinstance(self.branches, (Layer, str)) or not isinstance(self.branches, Iterable):
-            raise TypeError(f"{type(self).__name__} takes a list of branches. Received: {self.branches!r}")
+            raise TypeError(f"{type(self).__name__} needs a list of branches. Received: {self.branches!r}")
         object.__setattr__(self, "branches", tuple(one_layer(branch) for branch in self.branches))
         if not self.branches:
-            raise ValueError(f"{type(self).__name__} takes at least one branch. Received: branches=()")
+            raise ValueError(f"{type(self).__name__} needs at least one branch. Received: branches=()")
 
     def _join_shapes(self, shapes: list) -> tuple:
-        """The shape of the joined output, of one sample."""
+        """Return the shape of one sample's joined output."""
         raise NotImplementedError
 
     def _join(self, ys: list) -> tuple[object, Callable]:
-        """The joined output, and the function from its gradient dy to the branches' gradients."""
+        """Return the joined output, and a function from its gradient dy to the branches' gradients."""
         raise NotImplementedError
 
     child_kind = "Branch"
@@ -54,7 +54,7 @@ class _Branches(Container):
     def output_shape(self, input_shape):
         if self.integer_input and not all(branch.integer_input for branch in self.branches):
             raise ValueError(
-                "Either all branches take integers or none. Put Embedding before the branches. "
+                "Either all branches or no branch must take integers. Put Embedding before the branches. "
                 f"Received: {', '.join(type(branch).__name__ for branch in self.branches)}"
             )
         shapes = []
@@ -87,19 +87,22 @@ class _Branches(Container):
 
 @dataclass(frozen=True)
 class Parallel(_Branches):
-    """y = (f₁(x), …, fₙ(x)), a tuple,   dx = Σᵢ fᵢ'ᵀ dyᵢ:   x reaches the loss through every branch
+    """y = (f₁(x), …, fₙ(x)), a tuple,   dx = Σᵢ fᵢ'ᵀ dyᵢ
 
-    For networks with several outputs, trained by a loop of your own: `Model` has one output and one loss. Parameters are
-    the tuple of the branches' parameters.
+    For networks with several outputs. Write your own training loop for them, because a `Model` has one output and one loss.
+    The parameters are the tuple of the branches' parameters.
 
     Parameters
     ----------
     branches : iterable of Layer
+        f₁, …, fₙ; use a `Sequential` for a branch with several layers.
 
     Raises
     ------
+    TypeError
+        `branches` is not a list of layers.
     ValueError
-        There is no branch; a branch does not take the input.
+        `branches` is empty, or a branch cannot accept the input.
     """
 
     def _join_shapes(self, shapes):
@@ -113,32 +116,35 @@ class Parallel(_Branches):
 class Add(_Branches):
     """y = Σᵢ fᵢ(x),   dx = Σᵢ fᵢ'ᵀ dy
 
-    Parameters are the tuple of the branches' parameters.
+    The parameters are the tuple of the branches' parameters.
 
     Parameters
     ----------
     branches : iterable of Layer
+        f₁, …, fₙ; use a `Sequential` for a branch with several layers.
 
     Raises
     ------
+    TypeError
+        `branches` is not a list of layers.
     ValueError
-        The branches' outputs differ in shape.
+        `branches` is empty, a branch cannot accept the input, or the branches' outputs differ in shape.
     """
 
     def _join_shapes(self, shapes):
         base.require_one_output(*shapes)
         if len(set(shapes)) > 1:
-            raise ValueError(f"Branches that are added must give outputs of one shape. Received: shapes {shapes}")
+            raise ValueError(f"Add needs branches whose outputs have the same shape. Received: shapes {shapes}")
         return shapes[0]
 
     def _join(self, ys):
-        return reduce(add, ys), lambda dy: [dy] * len(self.branches)  # of ys nothing is kept alive
+        return reduce(add, ys), lambda dy: [dy] * len(self.branches)  # does not keep ys alive
 
 
 def Residual(branch: Layer, shortcut: Layer | None = None) -> Add:
-    """y = f(x) + x,   dx = f'ᵀ dy + dy:   the layer `Add` of a branch and the identity
+    """y = f(x) + x,   dx = f'ᵀ dy + dy:   the layer ``Add([f, Identity()])``
 
-    The gradient reaches x undiminished, however deep the network. K. He et al., "Deep residual learning for image
+    The gradient reaches x undiminished, even in a deep network. K. He et al., "Deep residual learning for image
     recognition", CVPR 2016.
 
     Parameters
@@ -146,32 +152,36 @@ def Residual(branch: Layer, shortcut: Layer | None = None) -> Add:
     branch : Layer
         f; use a `Sequential` for several layers.
     shortcut : Layer, default Identity()
-        Stands in place of the identity where f changes the shape.
+        Replaces the identity if f changes the shape.
 
     Raises
     ------
     ValueError
-        f or the shortcut does not take the input, or their outputs differ in shape.
+        `branch` or `shortcut` cannot accept the input, or their outputs differ in shape.
     """
     return Add((branch, shortcut or Identity()))
 
 
 @dataclass(frozen=True)
 class Concatenate(_Branches):
-    """y = [f₁(x), …, fₙ(x)] along an axis,   dx = Σᵢ fᵢ'ᵀ dyᵢ,   dyᵢ the part of dy that came from fᵢ
+    """y = [f₁(x), …, fₙ(x)] along an axis,   dx = Σᵢ fᵢ'ᵀ dyᵢ,   where dyᵢ is the part of dy that belongs to fᵢ
 
-    Parameters are the tuple of the branches' parameters.
+    The parameters are the tuple of the branches' parameters.
 
     Parameters
     ----------
     branches : iterable of Layer
+        f₁, …, fₙ; use a `Sequential` for a branch with several layers.
     axis : int, default -1
-        Axis 0 is the batch, along which nothing can be concatenated.
+        The axis of the batch's outputs to concatenate along. It must not be 0, the batch axis.
 
     Raises
     ------
+    TypeError
+        `branches` is not a list of layers.
     ValueError
-        `axis` is the batch; the branches' outputs differ in another axis, or lack this one.
+        `branches` is empty, or a branch cannot accept the input. `axis` is the batch axis or does not exist, or the
+        branches' outputs differ along another axis.
     """
 
     needs_leading_batch = True  # type: ignore[assignment]
@@ -180,19 +190,22 @@ class Concatenate(_Branches):
 
     def __post_init__(self):
         super().__post_init__()
-        rule = "axis must be an integer, and not 0, which is the batch: -1 are the channels"
+        rule = "axis must be an integer other than 0, the batch axis. Use -1 for the channels"
         require(is_integer(self.axis) and self.axis != 0, rule, f"axis={self.axis!r}")
 
     def _join_shapes(self, shapes):
         base.require_one_output(*shapes)
         rank = len(shapes[0])
-        axis = self.axis - (self.axis > 0)  # of one sample: without the batch
+        axis = self.axis - (self.axis > 0)  # in the shape of one sample, without the batch axis
         if not -rank <= axis < rank:
-            raise ValueError(f"Branches' outputs of shapes {shapes} have no axis {self.axis}, the batch being axis 0.")
+            raise ValueError(
+                f"axis must be an axis of the branches' outputs, counted from 0, the batch. Received: axis={self.axis} for "
+                f"samples of shapes {shapes}"
+            )
         before, after = slice(axis % rank), slice(axis % rank + 1, None)
         if len({(len(shape), shape[before], shape[after]) for shape in shapes}) > 1:
             raise ValueError(
-                f"Branches concatenated along axis {self.axis} must give outputs that differ in no other axis. "
+                f"Concatenate along axis {self.axis} needs branches whose outputs have the same size along all other axes. "
                 f"Received: shapes {shapes}"
             )
         return (*shapes[0][before], sum(shape[axis] for shape in shapes), *shapes[0][after])
@@ -211,17 +224,20 @@ class Concatenate(_Branches):
 class TimeDistributed(Wrapper):
     """yₜ = f(xₜ) at every position t, with the same parameters,   dxₜ = f'ᵀ dyₜ,   gradients summed over t
 
-    x: (batch, time, …), y: (batch, time, …): the batch and time axes are merged, the layer sees (batch · time, …). The
-    parameters are the layer's own.
+    x: (batch, time, …), y: (batch, time, …). The batch and time axes are merged, so `layer` sees (batch · time, …). The
+    parameters are those of `layer`.
 
     Parameters
     ----------
     layer : Layer
+        f; use a `Sequential` for several layers.
 
     Raises
     ------
+    TypeError
+        `layer` is not a layer.
     ValueError
-        A sample has no time axis, or nothing behind it.
+        Samples have fewer than two axes, or `layer` cannot accept the input.
     """
 
     needs_leading_batch = True  # type: ignore[assignment]
@@ -232,7 +248,7 @@ class TimeDistributed(Wrapper):
     def output_shape(self, input_shape):
         if len(input_shape) < 2:
             raise ValueError(
-                "TimeDistributed takes samples of shape (time, …), at least two axes. "
+                "TimeDistributed needs samples of shape (time, …) with at least two axes. "
                 f"Received: samples of shape {input_shape}"
             )
         shape = base.output_shape(self.layer, input_shape[1:])
@@ -265,8 +281,8 @@ def _split(y, x):
 
 
 def one_layer(layer: Layer) -> Layer:
-    """`layer`, or the `Sequential` it stands for if it has an ``activation=``."""
+    """Return `layer`, or the `Sequential` of its two layers if it has an ``activation=``."""
     if not isinstance(layer, Layer):
-        raise TypeError(f"A branch is one layer; put several into Sequential([...]). Received: {layer!r}")
+        raise TypeError(f"A branch must be a single layer. Put several into Sequential([...]). Received: {layer!r}")
     sequential = Sequential([layer])
     return layer if len(sequential.layers) == 1 else sequential

@@ -1,4 +1,4 @@
-"""Layers of one's own are compared with the layer protocol in the first training step."""
+"""Checks of custom layers against the layer protocol, in the first training step."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from xpnet.tree import Array, named_leaves
 
 
 def checked(network: Layer, input_shape: Shape) -> Layer:
-    """`network` with every layer that is not xpnet's observed: what it returns is compared with the protocol.
+    """Return `network` with checks around its custom layers, or `network` itself if it has only xpnet's layers.
 
-    It is the network itself if there are none. The first training step runs it, so a layer of one's own is called on real
-    samples only, and later steps pay nothing. That step raises TypeError if `forward` or `backward` returns another form, and
-    ValueError if an output or a gradient has another shape than `output_shape` or the parameters say. The message names the
-    layer.
+    The checks compare what a layer returns with the protocol. They run in the first training step, so they call custom layers
+    only on real samples, and later steps cost nothing extra. A check raises TypeError if `forward` or `backward` does not
+    return a tuple of the right form. It raises ValueError if an output does not match `output_shape`, or a gradient does not
+    match its parameter. The message names the layer.
     """
     if not any(_is_own(layer) for _, layer in walk(network)):
         return network
@@ -36,7 +36,7 @@ def _is_own(layer: Layer) -> bool:
 
 @dataclass(frozen=True)
 class Contract:
-    """Raises where the results of a layer break the protocol."""
+    """Raises an error if the results of a layer break the protocol."""
 
     output_shape: Shape
 
@@ -47,11 +47,11 @@ class Contract:
             raise TypeError(f"{name}: forward must return {form}. Received: {_form(result)}")
         y = result[0]
         if isinstance(y, tuple):
-            return  # several outputs, which go into no Model
+            return  # several outputs, which `Model` rejects
         expected = (*y.shape[: y.ndim - len(self.output_shape)], *self.output_shape) if hasattr(y, "shape") else ()
         if tuple(getattr(y, "shape", ())) != expected or x.shape[0] not in expected[:2]:
             raise ValueError(
-                f"{name}: output_shape or init says outputs of shape {tuple(self.output_shape)}, and forward must return one for "
+                f"{name}: forward must return an output of shape {tuple(self.output_shape)}, as output_shape or init says, for "
                 f"each sample of x, which has shape {tuple(x.shape)}. Received: {_form(y)}"
             )
         if not layer.integer_input:
@@ -67,24 +67,23 @@ class Contract:
         if need_dx and not layer.integer_input:
             _require_type(f"{name}: dx", dx, x)
         wanted, got = (dict(named_leaves(tree)) for tree in (params, grads))
-        missing_any = wanted.keys() - got.keys() and not isinstance(
-            layer, Container
-        )  # there frozen and shared ones are
+        # A container returns no gradients for frozen and shared layers
+        missing_any = wanted.keys() - got.keys() and not isinstance(layer, Container)
         if missing_any or got.keys() - wanted.keys():
             raise ValueError(
-                f"{name}: grads must be the tree of the parameters, {list(wanted) or 'empty'}. Received: {list(got)}"
+                f"{name}: grads must have the names of the parameters, {list(wanted)}. Received: {list(got)}"
             )
         for leaf, grad in got.items():
             what, shape, received = f"{name}: the gradient of {leaf!r}", tuple(wanted[leaf].shape), tuple(grad.shape)
             if received != shape:
-                raise ValueError(f"{what} must have the parameter's shape {shape}. Received: {received}")
+                raise ValueError(f"{what} must have the parameter's shape, {shape}. Received: {received}")
             _require_type(what, grad, wanted[leaf])
 
 
 def _require_type(what: str, x: Array, like: Array) -> None:
     if x.dtype != like.dtype:
         raise ValueError(
-            f"{what} must have dtype {like.dtype}. Compute with Python floats and with arrays made with dtype=x.dtype; NumPy's "
+            f"{what} must have dtype {like.dtype}. Use Python floats, and create arrays with dtype=x.dtype, because NumPy's "
             f"numbers and default arrays are float64. Received: {x.dtype}"
         )
 

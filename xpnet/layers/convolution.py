@@ -1,4 +1,4 @@
-"""Convolutions: every window of the image is a row of a matrix, so that one matrix product does them all."""
+"""Convolutions. Every window of the image becomes a row of a matrix, so one matrix product computes all of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xpnet.tree import Array
 
 @dataclass(frozen=True)
 class _Kernel(Layer):
-    """What the layers below share: their settings, and drawing their parameters."""
+    """The settings and parameters that the layers below share."""
 
     filters: int
     kernel_size: PerAxis
@@ -30,7 +30,7 @@ class _Kernel(Layer):
     weight_initializer: str | initializers.Initializer = "glorot_uniform"
     bias_initializer: str | initializers.Initializer = "zeros"
 
-    rank: ClassVar[int]  # the axes of an image, without its channels
+    rank: ClassVar[int]  # the number of axes of an image, without its channels
 
     def __post_init__(self):
         set_counts(self, "filters", "groups")
@@ -40,7 +40,7 @@ class _Kernel(Layer):
         known = self.padding >= 0 if is_integer(self.padding) else self.padding in ("valid", "same")
         if is_integer(self.padding):
             object.__setattr__(self, "padding", int(self.padding))
-        require(known, 'padding must be "valid", "same" or an integer from 0', f"padding={self.padding!r}")
+        require(known, 'padding must be "valid", "same" or an integer >= 0', f"padding={self.padding!r}")
         if self.filters % self.groups:
             raise ValueError(f"filters must be a multiple of groups={self.groups}. Received: filters={self.filters}")
         initializers.get(self.weight_initializer), initializers.get(self.bias_initializer)
@@ -50,7 +50,9 @@ class _Kernel(Layer):
         require_image(self, input_shape, self.rank)
         *sizes, channels = input_shape
         if channels % self.groups:
-            raise ValueError(f"The channels must be a multiple of groups={self.groups}. Received: {channels} channels")
+            raise ValueError(
+                f"The number of input channels must be a multiple of groups={self.groups}. Received: {channels} channels"
+            )
         try:
             windows = self._windows(sizes)
         except ValueError as error:
@@ -58,8 +60,8 @@ class _Kernel(Layer):
                 raise
             name = type(self).__name__
             raise ValueError(
-                f"{error}. {name} takes filters, then kernel_size, and no channels of its input, which come with the data: for "
-                f"{self.kernel_size[0]} filters write {name}({self.kernel_size[0]}, {self.strides[0]})"
+                f"{error}. {name} accepts filters, then kernel_size, but not the number of input channels, which comes with the "
+                f"data. For {self.kernel_size[0]} filters write {name}({self.kernel_size[0]}, {self.strides[0]})"
             ) from error
         return (*self._shapes(channels, windows)[1], self.filters)
 
@@ -76,16 +78,16 @@ class _Kernel(Layer):
 
     @abstractmethod
     def _windows(self, sizes) -> list[Window]:
-        """One for each axis of an input of these sizes."""
+        """Return the window along each axis of an input with these sizes."""
 
     @abstractmethod
     def _shapes(self, channels, windows) -> tuple:
-        """The last two axes of the weight, and the sizes of the output."""
+        """Return the last two axes of the weight, and the sizes of the output."""
 
 
 @dataclass(frozen=True)
 class _Convolution(_Kernel):
-    """y = C W + b,   dx = im2colᵀ(dy Wᵀ),   dW = Cᵀ dy,   db = Σ dy,   C = im2col(x): a row for each window of x"""
+    """y = C W + b,   dx = im2colᵀ(dy Wᵀ),   dW = Cᵀ dy,   db = Σ dy,   C = im2col(x), with a row for each window of x"""
 
     def _windows(self, sizes):
         settings = zip(sizes, self.kernel_size, self.strides, self.dilation_rate, strict=True)
@@ -100,7 +102,7 @@ class _Convolution(_Kernel):
         columns = im2col(_split(pad(x, windows), groups), windows)
         y = _join(columns @ W, groups)
         if b is not None:
-            y += b  # y is ours: made on the line above
+            y += b  # y is a new array
 
         def backward(dy, need_dx=True):
             dy = xp.reshape(dy, (-1, self.filters))
@@ -118,40 +120,44 @@ class Conv2D(_Convolution):
     """y[i, j] = b + Σ_{k, l} x[s i + r k - p, s j + r l - p] W[k, l]   (strides s, dilation r, padding p, as in torch)
 
     x: (batch, height, width, in), y: (batch, ⌊(height + 2p - r (kh - 1) - 1) / s⌋ + 1, ..., filters),
-    W: (kh, kw, in / groups, filters), b: (1, filters). Each window of x, as a row, is C: (batch · places, kh · kw · in):
+    W: (kh, kw, in / groups, filters), b: (1, filters). The windows of x are the rows of C: (batch · places, kh · kw · in):
 
         y = C W + b,   dW = Cᵀ dy,   db = Σ dy,   dC = dy Wᵀ,   dx = dC, each entry added to the pixel it was copied from
 
-    The sum does not turn the kernel round: strictly a cross-correlation, as in all such libraries. Y. LeCun et al.,
+    As in other libraries, the kernel is not flipped, so this is strictly a cross-correlation. Y. LeCun et al.,
     "Gradient-based learning applied to document recognition", Proc. IEEE 86 (1998); as a matrix product: K. Chellapilla
     et al., "High performance convolutional neural networks for document processing", IWFHR 2006.
 
     Parameters
     ----------
     filters : int
-        Channels of the output.
+        The number of output channels.
     kernel_size : int or (int, int)
-        One integer means the same along both axes, here and below.
+        The height and width of the window. Here and below, a single integer applies to both axes.
     strides : int or (int, int), default 1
+        The distance between neighboring windows.
     padding : {"valid", "same"} or int, default "valid"
-        Zeros around the image: none; as many as give ⌈size / strides⌉ places, an odd one at the lower right; so many on
-        each side.
+        The zeros around the image. "valid" adds none. "same" adds enough for ⌈size / strides⌉ windows along each axis, with
+        an odd zero at the bottom or right. An integer is the number of zeros on each side.
     dilation_rate : int or (int, int), default 1
-        Distance of neighboring taps.
+        The distance between neighboring taps of a window.
     groups : int, default 1
-        The channels of input and output are cut into so many groups, and each output group sees its own input group
-        alone. ``groups=in`` is a depthwise convolution.
+        The number of groups of channels. Each group of output channels uses only its own group of input channels.
+        ``groups=in`` gives a depthwise convolution.
     activation : str or Layer, optional
-        ``Conv2D(8, 3, activation="relu")`` stands for the two layers ``Conv2D(8, 3), ReLU()`` in a `Sequential`.
+        ``Conv2D(8, 3, activation="relu")`` means the two layers ``Conv2D(8, 3), ReLU()`` in a `Sequential`.
     use_bias : bool, default True
+        If False, there is no b.
     weight_initializer : str or initializer, default "glorot_uniform"
+        Draws W.
     bias_initializer : str or initializer, default "zeros"
+        Draws b.
 
     Raises
     ------
     ValueError
-        A size is not a positive integer; `filters` or the channels are no multiple of `groups`; the input is not an image,
-        or smaller than the window.
+        A setting is invalid, or `filters` or the number of input channels is not a multiple of `groups`. The input is not an
+        image, or it is smaller than the window.
     """
 
     rank = 2
@@ -167,20 +173,20 @@ class Conv1D(_Convolution):
     Parameters
     ----------
     filters : int
-        Channels of the output.
+        The number of output channels.
     kernel_size : int
-        Length of the window.
+        The length of the window.
     strides, dilation_rate, groups : int, default 1
         As in `Conv2D`.
     padding : {"valid", "same"} or int, default "valid"
         As in `Conv2D`.
     activation, use_bias, weight_initializer, bias_initializer
-        As in `Conv2D`.
+        As in `Conv2D`, with the same defaults.
 
     Raises
     ------
     ValueError
-        As in `Conv2D`; the input is not a sequence.
+        As in `Conv2D`, or the input is not a sequence.
     """
 
     rank = 1
@@ -190,11 +196,12 @@ class Conv1D(_Convolution):
 class Conv2DTranspose(_Kernel):
     """y = im2colᵀ(x Wᵀ) + b,   dx = C W,   dW = Cᵀ x,   db = Σ dy,   C = im2col(dy)
 
-    The adjoint of a `Conv2D` from `filters` to in channels: each pixel of x, times the kernel, is added to y where that
-    convolution's window lies, and its backward is that convolution's forward. Strides enlarge the image.
+    The adjoint of a `Conv2D` from `filters` channels to in channels. Each pixel of x is multiplied by the kernel and added to
+    y at the window of that convolution. The backward pass is the forward pass of that convolution. Strides enlarge the image.
+
     x: (batch, height, width, in), y: (batch, ..., ..., filters), W: (kh, kw, filters / groups, in), b: (1, filters). With
-    q = r (k - 1) + 1, a side of n becomes s n + max(q - s, 0) with "valid", s n with "same", s (n - 1) + q - 2p with an
-    integer p, which is cut off each side.
+    q = r (k - 1) + 1, a side of length n becomes s n + max(q - s, 0) with "valid", s n with "same", and s (n - 1) + q - 2p
+    with an integer padding p, which is cut off on each side.
 
     M. Zeiler et al., "Deconvolutional networks", CVPR 2010; V. Dumoulin and F. Visin, "A guide to convolution arithmetic
     for deep learning" (2016).
@@ -202,20 +209,20 @@ class Conv2DTranspose(_Kernel):
     Parameters
     ----------
     filters : int
-        Channels of the output.
+        The number of output channels.
     kernel_size, strides, padding, dilation_rate, groups, activation, use_bias, weight_initializer, bias_initializer
-        As in `Conv2D`.
+        As in `Conv2D`, with the same defaults.
 
     Raises
     ------
     ValueError
-        As in `Conv2D`; padding leaves nothing of the output.
+        As in `Conv2D`, or the padding cuts off the whole output.
     """
 
     rank = 2
 
     def _windows(self, sizes):
-        """Of the convolution from y to x: y has the size that gives as many places as x has pixels."""
+        """Return the windows of the convolution from y to x, which has as many places as x has pixels."""
         windows = []
         for n, kernel, stride, dilation in zip(sizes, self.kernel_size, self.strides, self.dilation_rate, strict=True):
             reach = (kernel - 1) * dilation + 1
@@ -223,8 +230,8 @@ class Conv2DTranspose(_Kernel):
                 size = (n - 1) * stride + reach - 2 * self.padding
             else:
                 size = n * stride + (max(reach - stride, 0) if self.padding == "valid" else 0)
-            rule = "The padding must leave something of the output: make it smaller, or the kernel larger"
-            require(size >= 1, rule, f"an output of {size} places from {n}, with padding={self.padding}")
+            rule = "The padding must not cut off the whole output. Make it smaller, or the kernel larger"
+            require(size >= 1, rule, f"an output of size {size} for an input of size {n}, with padding={self.padding}")
             windows.append(Window.fit(size, kernel, stride, dilation, self.padding))
         return windows
 
@@ -237,7 +244,7 @@ class Conv2DTranspose(_Kernel):
         pixels = _split(xp.reshape(x, (-1, x.shape[-1])), groups)
         y = crop(_join(col2im(pixels, W, windows), groups), windows)
         if b is not None:
-            y += b  # y is ours: made on the line above
+            y += b  # y is a new array
 
         def backward(dy, need_dx=True):
             columns = im2col(_split(pad(dy, windows), groups), windows)
@@ -250,7 +257,7 @@ class Conv2DTranspose(_Kernel):
 
 
 def _split(x: Array, groups: int) -> Array:
-    """(..., groups · c) -> (groups, ..., c); nothing to do for one group."""
+    """(..., groups · c) -> (groups, ..., c), or x unchanged if there is one group."""
     xp = namespace(x)
     return x if groups == 1 else xp.moveaxis(xp.reshape(x, (*x.shape[:-1], groups, x.shape[-1] // groups)), -2, 0)
 
@@ -262,6 +269,6 @@ def _join(x: Array, groups: int) -> Array:
 
 
 def _sum_rows(dy: Array) -> Array:
-    """Σ over the rows of a tall matrix: as a product, 12 times faster than NumPy's sum at (86528, 16)."""
+    """Σ over the rows of a tall matrix, as a product, which is 12 times faster than NumPy's sum for (86528, 16)."""
     ones = namespace(dy).ones((1, dy.shape[0]), dtype=dy.dtype, device=device(dy))
     return ones @ dy

@@ -15,22 +15,25 @@ class Dense(Layer):
     """y = x W + b,   dx = dy Wᵀ,   dW = xᵀ dy,   db = Σ_batch dy
 
     x: (batch, in), y: (batch, units), W: (in, units), b: (1, units). With a leading axis of K parameter sets,
-    W: (K, in, units), K networks are computed at once: x: (batch, in) or (K, batch, in), y: (K, batch, units).
+    W: (K, in, units), the layer computes K networks at once: x: (batch, in) or (K, batch, in), y: (K, batch, units).
 
     Parameters
     ----------
     units : int
-        Width of the output.
+        The width of the output.
     activation : str or Layer, optional
-        ``Dense(100, activation="relu")`` stands for the two layers ``Dense(100), ReLU()`` in a `Sequential`.
+        ``Dense(100, activation="relu")`` means the two layers ``Dense(100), ReLU()`` in a `Sequential`.
     use_bias : bool, default True
+        If False, there is no b.
     weight_initializer : str or initializer, default "glorot_uniform"
+        Draws W.
     bias_initializer : str or initializer, default "zeros"
+        Draws b.
 
     Raises
     ------
     ValueError
-        `units` is not a positive integer, `use_bias` not True or False; the input is not one row of features for each sample.
+        A setting is invalid, or a sample is not a single row of features.
     """
 
     units: int
@@ -49,7 +52,7 @@ class Dense(Layer):
     def output_shape(self, input_shape):
         if len(input_shape) != 1:
             raise ValueError(
-                "Dense takes one row of features for each sample. Put Flatten() before it, or TimeDistributed(Dense(...)) "
+                "Dense needs one row of features for each sample. Put Flatten() before it, or use TimeDistributed(Dense(...)) "
                 f"to apply it at every position. Received: samples of shape {input_shape}"
             )
         return (self.units,)
@@ -65,7 +68,7 @@ class Dense(Layer):
         W, b = params["weight"], params.get("bias")
         y = x @ W
         if b is not None:
-            y += b  # y is ours: made on the line above
+            y += b  # y is a new array
 
         def backward(dy, need_dx=True):
             grads = {"weight": x.mT @ dy}

@@ -11,7 +11,7 @@ from xpnet.random import bernoulli
 
 @dataclass(frozen=True)
 class DropoutBase(Layer):
-    """A mask in training, the identity at inference: what `Dropout` and the spatial dropouts share."""
+    """The base class of `Dropout` and the spatial dropouts. It draws the mask; inference is the identity."""
 
     needs_key = True
 
@@ -21,8 +21,8 @@ class DropoutBase(Layer):
         set_numbers(self, "[0, 1)", "rate")
 
     def mask(self, key, like):
-        """Random zeros, and 1 / (1 - rate) elsewhere."""
-        keep = max(round((1 - self.rate) * 65536), 1) / 65536  # the probability that the mask really has
+        """Return an array of random zeros, and of 1 / (1 - rate) elsewhere."""
+        keep = max(round((1 - self.rate) * 65536), 1) / 65536  # the mask's actual probability
         mask = bernoulli(key, keep, like=like)
         mask *= 1 / keep
         return mask
@@ -35,13 +35,13 @@ class DropoutBase(Layer):
 class Dropout(DropoutBase):
     """y = x · mask / (1 - rate),   dx = dy · mask / (1 - rate),   mask ~ Bernoulli(1 - rate) for each element
 
-    Inference is the identity: the division keeps the expected value ("inverted" dropout). Srivastava et al., "Dropout",
-    JMLR 15 (2014).
+    x, y: any shape. Inference is the identity, because the division preserves the expected value ("inverted" dropout).
+    N. Srivastava et al., "Dropout", JMLR 15 (2014).
 
     Parameters
     ----------
     rate : float
-        The share of elements set to zero, 0 <= rate < 1, kept to 1/65536.
+        The share of elements set to zero, 0 <= rate < 1, rounded to a multiple of 1/65536.
 
     Raises
     ------

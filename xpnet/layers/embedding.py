@@ -1,4 +1,4 @@
-"""Vectors for tokens, and for positions."""
+"""Embeddings of tokens and of positions."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from xpnet.tree import Array
 
 @dataclass(frozen=True)
 class Embedding(Layer):
-    """y = W[x], the row of W that belongs to each token,   dW[v] = Σ dy over the places where x = v
+    """y = W[x], a row of W for each token,   dW[v] = Σ dy over the places where x = v
 
-    y = 0 and no gradient where x = padding_idx.
+    Where x = padding_idx, y is 0 and W gets no gradient.
 
-    x: (batch, ...) of integers in 0 .. input_dim - 1, y: (batch, ..., output_dim), W: (input_dim, output_dim). It is the
-    Dense layer of one-hot rows, without the zeros. Integers have no gradient: `backward` gives None for dx, so an
-    Embedding comes first in a network.
+    x: (batch, ...) of integers in 0 .. input_dim - 1, y: (batch, ..., output_dim), W: (input_dim, output_dim). This equals a
+    Dense layer on one-hot rows, but does not compute with zeros. Integers have no gradient, so `backward` returns None for
+    dx, and an Embedding must come first in a network.
 
     Y. Bengio et al., "A neural probabilistic language model", JMLR 3 (2003).
 
     Parameters
     ----------
     input_dim : int
-        Number of different tokens.
+        The number of different tokens.
     output_dim : int
+        The width of the vectors.
     weight_initializer : str or initializer, default "random_uniform"
-        U(-0.05, 0.05), as in Keras.
+        Draws W. The default is U(-0.05, 0.05), as in Keras.
     padding_idx : int, optional
-        The token that fills short sequences up. A recurrent layer behind it skips those steps with ``mask_value=0.0``.
+        The token that pads short sequences. With ``mask_value=0.0``, a recurrent layer after this one skips these steps.
 
     Raises
     ------
     ValueError
-        `input_dim` or `output_dim` is not a positive integer, `padding_idx` is no token; a model is given tokens that are not
-        integers, or out of range. (A layer used on its own does not look: NumPy and PyTorch raise an IndexError, CuPy and
-        JAX compute on.)
+        `input_dim` or `output_dim` is not a positive integer, or `padding_idx` is not a token. A model also raises it for
+        tokens that are not integers or are out of range. The layer by itself does not check tokens: NumPy and PyTorch raise
+        an IndexError, while CuPy and JAX return values without an error.
     """
 
     needs_leading_batch = True
@@ -64,13 +65,13 @@ class Embedding(Layer):
         return {"weight": weight}, self.output_shape(input_shape)
 
     def check_input(self, x):
-        xp, rule = namespace(x), f"Embedding takes integer tokens in 0 .. {self.input_dim - 1}."
+        xp, rule = namespace(x), f"Embedding needs integer tokens in 0 .. {self.input_dim - 1}."
         if not xp.isdtype(x.dtype, "integral"):
-            raise ValueError(f"{rule} Convert them by x.astype(int). Received: tokens of dtype {x.dtype}")
+            raise ValueError(f"{rule} Convert them with x.astype(int). Received: tokens of dtype {x.dtype}")
         lowest, highest = int(xp.min(x)), int(xp.max(x))
         if lowest < 0 or highest >= self.input_dim:
             raise ValueError(
-                f"{rule} Renumber them (np.unique(x, return_inverse=True)) or make input_dim larger. "
+                f"{rule} Renumber them (np.unique(x, return_inverse=True)) or increase input_dim. "
                 f"Received: tokens from {lowest} to {highest}"
             )
 
@@ -95,20 +96,23 @@ class Embedding(Layer):
 
 @dataclass(frozen=True)
 class PositionEmbedding(Layer):
-    """yₜ = xₜ + Wₜ,   dx = dy,   dWₜ = Σ_batch dyₜ:   tells attention, which knows no order, where in a sequence a step is
+    """yₜ = xₜ + Wₜ,   dx = dy,   dWₜ = Σ_batch dyₜ
+
+    Attention ignores the order of steps. This layer tells it the position of each step in the sequence.
 
     x, y: (batch, time, d), W: (max_length, d). J. Gehring et al., "Convolutional sequence to sequence learning", ICML 2017.
 
     Parameters
     ----------
     max_length : int
-        The longest sequence; shorter ones take the first rows of W.
+        The length of the longest sequence. Shorter sequences use the first rows of W.
     weight_initializer : str or initializer, default "random_uniform"
+        Draws W.
 
     Raises
     ------
     ValueError
-        `max_length` is not a positive integer; the input is not a sequence, or is longer.
+        `max_length` is not a positive integer, or the input is not a sequence of at most `max_length` steps.
     """
 
     max_length: int
@@ -121,8 +125,8 @@ class PositionEmbedding(Layer):
     def output_shape(self, input_shape):
         if len(input_shape) != 2 or input_shape[0] > self.max_length:
             raise ValueError(
-                f"PositionEmbedding takes sequences of shape (batch, time, d), time <= max_length={self.max_length}. Put "
-                f"Embedding before it, or raise max_length. Received: samples of shape {input_shape}"
+                f"PositionEmbedding needs sequences of shape (batch, time, d) with time <= max_length={self.max_length}. Put "
+                f"Embedding before it, or increase max_length. Received: samples of shape {input_shape}"
             )
         return input_shape
 
@@ -143,26 +147,26 @@ class PositionEmbedding(Layer):
 
 
 def sum_by_one_hot(tokens: Array, rows: Array, count: int) -> Array:
-    """y[v] = Σ of the rows whose token is v, as a product with a matrix of 0 and 1: right for few tokens"""
+    """y[v] = Σ of the rows whose token is v, as a product with a matrix of 0 and 1; fast for a small `count`"""
     xp = namespace(rows)
     values = xp.arange(count, dtype=tokens.dtype, device=device(tokens))
     return xp.astype(values[:, None] == tokens, rows.dtype) @ rows
 
 
 def sum_by_token(tokens: Array, rows: Array, count: int) -> Array:
-    """y[v] = Σ of the rows whose token is v,   v = 0 .. count - 1:   the scatter-add that the standard lacks
+    """y[v] = Σ of the rows whose token is v,   v = 0 .. count - 1:   a scatter-add, which the Array API standard lacks
 
-    Sorted by token, the rows of v are a run. Over the sorted rows stands a binary tree: each node knows, of the rows below
-    it, the sum of those that have its first row's token ("head") and of those that have its last row's ("tail"). Below
-    the lowest node that holds a whole run, the run is the tail of the left child and the head of the right one: y[v] is
-    the sum of the two. Nothing is subtracted, so it is as precise as pairwise summation; the work is proportional to the
-    size of rows and y.
+    After sorting by token, the rows of v form a run. A binary tree stands over the sorted rows. Each node stores two sums
+    of rows below it: of the rows with the same token as its first row ("head"), and of those with the same token as its
+    last row ("tail"). Consider the lowest node that contains a whole run. The run is the tail of its left child and the
+    head of its right child, so y[v] is the sum of these two. The result is as precise as pairwise summation, because
+    nothing is subtracted, and the work is proportional to the size of rows and y.
 
     tokens: (n,) of int32, rows: (n, d), y: (count, d).
     """
     xp = namespace(rows)
     n = tokens.shape[0]
-    leaves = 1 << (n - 1).bit_length()  # the next power of two; the rows added have the token `count`, never asked for
+    leaves = 1 << (n - 1).bit_length()  # the next power of two; the added rows have the token `count`, which y lacks
     order = xp.argsort(tokens)
     tokens = _append(xp.take(tokens, order), leaves - n, count)
     edges = xp.searchsorted(tokens, xp.arange(-1, count, dtype=tokens.dtype, device=device(tokens)), side="right")
@@ -179,9 +183,10 @@ def sum_by_token(tokens: Array, rows: Array, count: int) -> Array:
         heads.append(head)
         tails.append(tail)
 
-    # As in a heap: node 1 is the root, node i has the children 2i and 2i + 1, position p is the leaf leaves + p. Node 0 is zero.
-    first, last = edges[:-1] + leaves, edges[1:] + (leaves - 1)  # of each run; last < first if v does not occur
-    height = xp.zeros_like(first)  # at which the ancestors of first and last are siblings
+    # Nodes are numbered as in a heap: node 1 is the root, node i has the children 2i and 2i + 1, and position p is the leaf
+    # leaves + p. Node 0 holds zeros.
+    first, last = edges[:-1] + leaves, edges[1:] + (leaves - 1)  # the ends of each run; last < first if v is absent
+    height = xp.zeros_like(first)  # the height at which the ancestors of first and last are siblings
     for bit in range(1, len(heads)):
         height += xp.astype((first ^ last) >> bit > 0, height.dtype)
     left = xp.where(first <= last, first >> height, 0)

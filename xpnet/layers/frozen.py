@@ -13,11 +13,11 @@ from xpnet.layers.mapping import map_layers
 
 @dataclass(frozen=True)
 class Frozen(Wrapper):
-    """y = f(x),   dx = f'ᵀ dy:   f's parameters keep their values
+    """y = f(x),   dx = f'ᵀ dy:   the parameters of f keep their values
 
-    They have no gradient, no penalty, no weight decay and no memory in the optimizer, and clipping by the norm of all gradients
-    leaves them out. Batch normalization inside normalizes by its running statistics, which stay as they are; dropout still
-    drops. `Model.freeze` does the same by path.
+    The parameters of f have no gradients, penalties, weight decay or optimizer state, and `global_clipnorm` ignores them.
+    Batch normalization inside f uses its running statistics and does not update them. Dropout inside f remains active.
+    `Model.freeze` freezes layers by path.
 
     Parameters
     ----------

@@ -10,9 +10,9 @@ from xpnet.tree import from_leaves, join, leaves, map_leaves, named_leaves
 
 
 def map_layers(network: Layer, change: Callable[[str, Layer], Layer]) -> Layer:
-    """`network` with ``change(path, layer)`` in place of every layer, inner before outer.
+    """Return `network` with ``change(path, layer)`` in place of every layer, inner layers first.
 
-    What is one container object stays one, so that layers which share their parameters still do.
+    A container object that appears several times is rebuilt once, so layers that share their parameters still do.
     """
     rebuilt: dict[int, Layer] = {}
 
@@ -28,7 +28,7 @@ def map_layers(network: Layer, change: Callable[[str, Layer], Layer]) -> Layer:
 
 
 def swap_layers(network: Any, new: dict[int, Layer]) -> Any:
-    """`network` with other layers in place of those whose id is in `new`."""
+    """Return `network` with other layers in place of those whose id is in `new`."""
     if id(network) not in new:
         same = network
         if isinstance(network, Container):
@@ -40,5 +40,5 @@ def swap_layers(network: Any, new: dict[int, Layer]) -> Any:
 
 
 def innermost(layer: Layer) -> Layer:
-    """The layer inside all wrappers."""
+    """Return the layer inside all wrappers."""
     return innermost(layer.layer) if isinstance(layer, Wrapper) else layer

@@ -1,4 +1,4 @@
-"""Noise: layers that disturb their input in training, each sample and step anew, and are the identity at inference."""
+"""Noise. These layers disturb their input at each training step and are the identity at inference."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from xpnet.random import normal
 class GaussianNoise(Layer):
     """y = x + stddev · n,   dx = dy,   n ~ N(0, 1) for each element
 
-    Inference is the identity. C. Bishop, "Training with noise is equivalent to Tikhonov regularization", Neural
-    Computation 7 (1995).
+    x, y: any shape. Inference is the identity. C. Bishop, "Training with noise is equivalent to Tikhonov regularization",
+    Neural Computation 7 (1995).
 
     Parameters
     ----------
     stddev : float
-        Standard deviation of the noise, in the units of x.
+        The standard deviation of the noise, in the units of x.
 
     Raises
     ------
@@ -50,7 +50,7 @@ class GaussianNoise(Layer):
 
 @dataclass(frozen=True)
 class _SpatialDropout(DropoutBase):
-    rank: ClassVar[int]  # the axes of a sample, without its channels
+    rank: ClassVar[int]  # the number of axes of a sample, without its channels
 
     def output_shape(self, input_shape):
         require_image(self, input_shape, self.rank)
@@ -67,19 +67,19 @@ class _SpatialDropout(DropoutBase):
 class SpatialDropout1D(_SpatialDropout):
     """y = x · mask / (1 - rate),   dx = dy · mask / (1 - rate),   mask ~ Bernoulli(1 - rate) for each (sample, channel)
 
-    x: (batch, length, c). A dropped channel is 0 at every position: a single number, as `Dropout` drops it, is easily
-    guessed from its neighbors. Inference is the identity. J. Tompson et al., "Efficient object localization using
+    x, y: (batch, length, c). A dropped channel is 0 at every position. `Dropout` drops single numbers, which the network can
+    guess from their neighbors. Inference is the identity. J. Tompson et al., "Efficient object localization using
     convolutional networks", CVPR 2015.
 
     Parameters
     ----------
     rate : float
-        The share of channels set to zero, 0 <= rate < 1, kept to 1/65536.
+        The share of channels set to zero, 0 <= rate < 1, rounded to a multiple of 1/65536.
 
     Raises
     ------
     ValueError
-        `rate` is not in [0, 1); samples are not (length, c).
+        `rate` is not in [0, 1), or samples do not have shape (length, c).
     """
 
     rank = 1
@@ -89,17 +89,17 @@ class SpatialDropout1D(_SpatialDropout):
 class SpatialDropout2D(_SpatialDropout):
     """y = x · mask / (1 - rate),   dx = dy · mask / (1 - rate),   mask ~ Bernoulli(1 - rate) for each (sample, channel)
 
-    As `SpatialDropout1D` for images, x: (batch, height, width, c).
+    `SpatialDropout1D` for images. x, y: (batch, height, width, c).
 
     Parameters
     ----------
     rate : float
-        The share of channels set to zero, 0 <= rate < 1, kept to 1/65536.
+        The share of channels set to zero, 0 <= rate < 1, rounded to a multiple of 1/65536.
 
     Raises
     ------
     ValueError
-        `rate` is not in [0, 1); samples are not (height, width, c).
+        `rate` is not in [0, 1), or samples do not have shape (height, width, c).
     """
 
     rank = 2

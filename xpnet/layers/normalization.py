@@ -1,7 +1,7 @@
-"""Normalization: x̂ has mean 0 and variance 1, over the batch or within each sample; then y = γ x̂ + β.
+"""Normalization: x̂ has mean 0 and variance 1, over the batch or within each sample. Then y = γ x̂ + β.
 
-γ is the parameter "gamma", β "beta", both of shape (1, c): one number for each channel, the last axis. Weight decay
-spares them.
+γ is the parameter "gamma", and β is "beta". Both have shape (1, c): one number for each channel, the last axis. Weight decay does
+not apply to them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Normalization(Layer):
     def output_shape(self, input_shape):
         if not input_shape:
             raise ValueError(
-                "Normalization takes samples whose last axis is the channels. Received: samples of shape ()"
+                f"{type(self).__name__} needs samples whose last axis is the channels. Received: samples of shape ()"
             )
         return input_shape
 
@@ -37,29 +37,29 @@ class BatchNormalization(_Normalization):
 
     dβ = Σ dy,   dγ = Σ dy x̂,   dx = γ/σ (dy - dβ/n - x̂ dγ/n),   n numbers in each mean
 
-    since xᵢ moves x̂ⱼ directly, by way of μ and by way of σ: ∂μ/∂xᵢ = 1/n and ∂σ/∂xᵢ = x̂ᵢ/n, so
+    because xᵢ changes x̂ⱼ directly, through μ and through σ: ∂μ/∂xᵢ = 1/n and ∂σ/∂xᵢ = x̂ᵢ/n, so
     ∂x̂ⱼ/∂xᵢ = (δᵢⱼ - 1/n - x̂ⱼ x̂ᵢ/n) / σ, and dx̂ = γ dy.
 
-    x, y: (batch, c), (batch, length, c) or (batch, height, width, c). Inference takes μ and σ² from the running
-    statistics, which each training step moves: running = momentum · running + (1 - momentum) · the batch's. The running
-    variance is the biased one (divided by n), as in Keras; PyTorch keeps the unbiased one; its momentum is 1 - ours.
-    Of a batch with one number for each channel x̂ and dx are 0: give batches more rows.
+    x, y: (batch, c), (batch, length, c) or (batch, height, width, c). Inference uses the running μ and σ², which each
+    training step updates: running = momentum · running + (1 - momentum) · batch. The running variance is the biased one
+    (divided by n), as in Keras. PyTorch stores the unbiased variance, and its momentum is 1 minus this one. If a batch has
+    only one number for each channel, x̂ and dx are 0, so use more rows.
 
     S. Ioffe and C. Szegedy, "Batch normalization", ICML 2015.
 
     Parameters
     ----------
     momentum : float, default 0.99
-        0 <= momentum <= 1.
+        The weight of the old running statistics, 0 <= momentum <= 1.
     epsilon : float, default 1e-3
         ε > 0.
     center, scale : bool, default True
-        Whether to learn β, γ; they are 0 and 1 otherwise.
+        Whether to learn β and γ, respectively. If False, β is 0 and γ is 1.
 
     Raises
     ------
     ValueError
-        `momentum` or `epsilon` is out of range, `center` or `scale` not True or False.
+        `momentum` or `epsilon` is out of range, `center` or `scale` is not True or False, or a sample has no channels.
     """
 
     has_statistics = True
@@ -110,7 +110,7 @@ class BatchNormalization(_Normalization):
         return _FrozenBatchNormalization(self)
 
     def __call__(self, params, x, *, statistics):
-        y = x - _spread(statistics["mean"], x)  # first, or digits are lost where μ is large
+        y = x - _spread(statistics["mean"], x)  # subtract first, to keep digits if μ is large
         y *= _spread((statistics["variance"] + self.epsilon) ** -0.5 * params.get("gamma", 1.0), x)
         if self.center:
             y += _spread(params["beta"], x)
@@ -119,7 +119,7 @@ class BatchNormalization(_Normalization):
 
 @dataclass(frozen=True)
 class _FrozenBatchNormalization(Layer):
-    """y = γ (x - μ) / σ + β,   dx = γ/σ dy:   μ and σ are the running statistics, so x does not move them"""
+    """y = γ (x - μ) / σ + β,   dx = γ/σ dy:   μ and σ are the running statistics, so they do not depend on x"""
 
     has_statistics = True
     layer: BatchNormalization
@@ -136,8 +136,8 @@ class LayerNormalization(_Normalization):
 
     dx = (dx̂ - mean dx̂ - x̂ mean(dx̂ x̂)) / σ,   dx̂ = γ dy,   dβ = Σ dy,   dγ = Σ dy x̂   (sums over all other axes)
 
-    in two steps: center z = x - mean x, whose matrix is symmetric, so dx = dz - mean dz; then x̂ = z / rms z as in
-    `RMSNormalization`.
+    computed in two steps. The first is z = x - mean x, whose matrix is symmetric, so dx = dz - mean dz. The second is
+    x̂ = z / rms z, as in `RMSNormalization`.
 
     x, y: (batch, …, c). J. Ba, J. Kiros and G. Hinton, "Layer normalization" (2016).
 
@@ -166,23 +166,23 @@ class LayerNormalization(_Normalization):
 class GroupNormalization(_Normalization):
     """y = γ x̂ + β,   x̂ = (x - μ) / σ with one μ and σ for each sample and group of neighboring channels
 
-    Forward and backward are those of `LayerNormalization`, the numbers of a group taken as its last axis: (batch, …, c)
-    is regrouped to (batch, groups, … · c/groups). With one group this is layer normalization over all of a sample, with
-    c groups instance normalization.
+    The formulas, including dx, are those of `LayerNormalization` over the numbers of a group: (batch, …, c) is reshaped to
+    (batch, groups, … · c/groups). One group gives layer normalization over the whole sample, and c groups give instance
+    normalization.
 
     x, y: (batch, …, c). Y. Wu and K. He, "Group normalization", ECCV 2018.
 
     Parameters
     ----------
     groups : int
-        Divides c.
+        The number of groups. It must divide c.
     epsilon : float, default 1e-3
         ε > 0.
 
     Raises
     ------
     ValueError
-        `groups` does not divide the number of channels.
+        A setting is out of range, or `groups` does not divide the number of channels.
     """
 
     needs_leading_batch = True
@@ -225,7 +225,7 @@ class RMSNormalization(_Normalization):
 
     dγ = Σ dy x̂   (over all axes but the last),   dx = (dx̂ - x̂ mean(dx̂ x̂)) / r,   dx̂ = γ dy
 
-    since ∂r/∂xᵢ = x̂ᵢ/c, so ∂x̂ⱼ/∂xᵢ = (δᵢⱼ - x̂ⱼ x̂ᵢ/c) / r.
+    because ∂r/∂xᵢ = x̂ᵢ/c, so ∂x̂ⱼ/∂xᵢ = (δᵢⱼ - x̂ⱼ x̂ᵢ/c) / r.
 
     x, y: (batch, …, c). B. Zhang and R. Sennrich, "Root mean square layer normalization", NeurIPS 2019.
 
@@ -254,7 +254,7 @@ class RMSNormalization(_Normalization):
 
 
 def _center(x):
-    """x - mean x over the last axis; its own transpose."""
+    """x - mean x over the last axis. This map is its own transpose."""
     return x - namespace(x).mean(x, axis=-1, keepdims=True)
 
 
@@ -279,7 +279,7 @@ def _standardize(x, epsilon):
 
 
 def _affine(params, normalized, normalize_backward):
-    """y = γ x̂ + β,   dx̂ = γ dy,   dγ = Σ dy x̂,   dβ = Σ dy; and dx from dx̂ by `normalize_backward`"""
+    """y = γ x̂ + β,   dx̂ = γ dy,   dγ = Σ dy x̂,   dβ = Σ dy;   `normalize_backward` computes dx from dx̂"""
     gamma, beta = params["gamma"], params.get("beta")
     y = normalized * _spread(gamma, normalized)
     if beta is not None:
@@ -295,9 +295,9 @@ def _affine(params, normalized, normalize_backward):
 
 
 def _channel_sums(x, row):
-    """Sums over all axes but the last, in the shape of `row`: (1, c), or (K, 1, c) of K parameter sets.
+    """Return sums over all axes but the last, in the shape of `row`: (1, c), or (K, 1, c) for K parameter sets.
 
-    Summed over the batch first: on NumPy up to 9 times faster than over all axes at once, in inner loops of length c.
+    Summing over the batch first avoids inner loops of length c, so it is up to 9 times faster on NumPy.
     """
     xp = namespace(x)
     if x.ndim > row.ndim:
@@ -306,5 +306,5 @@ def _channel_sums(x, row):
 
 
 def _spread(row, x):
-    """`row` repeated to the shape of a sample of x: operators then have long inner loops, 3 times faster on NumPy."""
+    """Repeat `row` to the shape of a sample of x. Operators then have long inner loops, which are 3 times faster on NumPy."""
     return namespace(row).tile(row, (*x.shape[row.ndim - 1 : -1], 1))

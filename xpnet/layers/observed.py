@@ -1,4 +1,4 @@
-"""Layers that are looked at while they compute."""
+"""Layers whose results an observer inspects."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from xpnet.tree import Array, Tree
 
 
 class Observer(Protocol):
-    """Looks at what a layer returns, and may raise."""
+    """Inspects what a layer returns, and may raise an error."""
 
     def outputs(self, path: str, layer: Layer, x: Array, result: Any) -> None:
-        """What `forward` returned for x."""
+        """Inspect what `forward` returned for x."""
 
     def gradients(self, path: str, layer: Layer, params: Tree, x: Array, need_dx: bool, result: Any) -> None:
-        """What `backward` returned."""
+        """Inspect what `backward` returned."""
 
 
 @dataclass(frozen=True)
 class Observed(Wrapper):
-    """A layer whose results an observer sees. `xpnet.layers.base.map_layers` puts it around every layer of a network."""
+    """A layer that passes its results to an observer. `xpnet.layers.mapping.map_layers` can wrap every layer of a network."""
 
     path: str
     observer: Observer = field(compare=False)

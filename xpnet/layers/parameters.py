@@ -1,10 +1,10 @@
 """Which parameters a network holds, and which of them train.
 
-A layer object that stands in a network more than once has one set of parameters (tied weights). A link is (later, first), two
-paths of one layer object. The first place holds the parameters; at the others the tree is empty. It is filled before the
-forward pass, and the gradients of all places are added after the backward pass.
+A layer object that appears in a network more than once has one set of parameters (tied weights). A link (later, first) is a
+pair of paths of one layer object. The first place holds the parameters, and the trees at the other places are empty. They are
+filled before the forward pass, and the gradients of all places are added after the backward pass.
 
-The parameters of a frozen layer stand in the tree like others; their gradients and what the optimizer keeps are empty trees.
+The tree holds the parameters of frozen layers like all others. Their gradients and optimizer states are empty trees.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Links = tuple[tuple[str, str], ...]
 
 
 def links(network: Layer) -> Links:
-    """Of all layers inside that may have parameters or statistics."""
+    """Return the links between layers that may have parameters or statistics."""
     return tuple(_links(network, "", {}, False))
 
 
@@ -28,9 +28,9 @@ def _links(layer: Layer, path: str, first: dict[int, tuple[str, bool]], frozen: 
         first_path, first_frozen = first[id(layer)]
         if frozen != first_frozen:
             raise ValueError(
-                f"One layer object has one set of parameters, which trains or does not: freeze it at both places, or make two "
-                f"layers. Received: the same {type(layer).__name__} at {first_path} and {path}, frozen at "
-                f"{path if frozen else first_path} alone"
+                "A layer object that appears twice has one set of parameters, so it must be frozen at both places or at neither. "
+                f"Freeze both, or make two layers. Received: the same {type(layer).__name__} at {first_path} and {path}, frozen "
+                f"only at {path if frozen else first_path}"
             )
         yield path, first_path
     elif any(type(inner).init is not Layer.init for _, inner in walk(layer) if not isinstance(inner, Container)):
@@ -41,35 +41,35 @@ def _links(layer: Layer, path: str, first: dict[int, tuple[str, bool]], frozen: 
 
 
 def require_one_form(links: Links, params: Tree) -> None:
-    """Raise ValueError where the places of one layer need parameters of different shapes."""
+    """Raise ValueError if the places of one layer need parameters of different shapes."""
     for later, first in links:
         forms = [{name: leaf.shape for name, leaf in named_leaves(subtree(params, path))} for path in (first, later)]
         if forms[1] and forms[0] != forms[1]:
             raise ValueError(
-                f"Layers {first} and {later} are one layer object, with one set of parameters, so both must take inputs of one "
-                f"width. Make two layers where they are to differ. Received: parameters of shapes {forms[0]} and {forms[1]}"
+                f"Layers {first} and {later} are one layer object with one set of parameters, so their inputs must have the same "
+                f"width. Otherwise make two layers. Received: parameters of shapes {forms[0]} and {forms[1]}"
             )
 
 
 def empty(tree: Tree, links: Links) -> Tree:
-    """The tree without what stands at later places."""
+    """Return the tree with empty trees at later places."""
     for later, _ in links:
         tree = with_subtree(tree, later, {})
     return tree
 
 
 def fill(tree: Tree, links: Links) -> Tree:
-    """The tree with what stands at first places at the later places too."""
+    """Return the tree with the subtree of each first place also at the later places."""
     for later, first in links:
         tree = with_subtree(tree, later, subtree(tree, first))
     return tree
 
 
 def add(tree: Tree, links: Links, mean: bool = False) -> Tree:
-    """The tree with the sum, or the mean, over all places at the first, and nothing at the others."""
+    """Return the tree with the sum or mean over all places at the first place, and empty trees at the others."""
     places = dict.fromkeys((first for _, first in links), 1)
-    for later, first in reversed(links):  # what stands inside a shared container is added last
-        if leaves(part := subtree(tree, later)):  # else a Sequential inside has done it
+    for later, first in reversed(links):  # layers inside a shared container are added last
+        if leaves(part := subtree(tree, later)):  # otherwise an inner Sequential has already added it
             tree = with_subtree(tree, first, map_leaves(plus, subtree(tree, first), part))
             places[first] += 1
     for first, count in places.items() if mean else ():
@@ -78,7 +78,7 @@ def add(tree: Tree, links: Links, mean: bool = False) -> Tree:
 
 
 def frozen_paths(network: Layer) -> list[str]:
-    """Where the frozen layers of a network stand that hold parameters of their own; not those inside another."""
+    """Return the paths of the outermost frozen layers, without the later places of shared layers."""
     return list(_frozen_paths(network, "", {later for later, _ in getattr(network, "links", ())}))
 
 
@@ -92,7 +92,7 @@ def _frozen_paths(layer: Layer, path: str, shared: set[str]) -> Iterator[str]:
 
 
 def trainable(network: Layer, params: Tree) -> Tree:
-    """The parameters that the optimizer sees: the tree is empty where a layer is frozen."""
+    """Return the parameters that the optimizer sees, with an empty tree for each frozen layer."""
     for path in frozen_paths(network):
         params = with_subtree(params, path, {})
     return params

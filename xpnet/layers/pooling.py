@@ -18,9 +18,9 @@ from xpnet.layers.windows import PerAxis, Window, per_axis, require_image
 
 @dataclass(frozen=True)
 class _Pooling(Layer):
-    """The maximum or mean of a window is that of its columns, each taken along its rows: one axis after the other."""
+    """Pools along one axis after the other, because the maximum of a window is the maximum of its rows' maxima."""
 
-    rank: ClassVar[int]  # the axes of an image, without its channels
+    rank: ClassVar[int]  # the number of axes of an image, without its channels
 
     pool_size: PerAxis = 2
     strides: PerAxis = None
@@ -60,7 +60,7 @@ class _Pooling(Layer):
 
 @dataclass(frozen=True)
 class _MaxPooling(_Pooling):
-    """The maximum of a window is that of its maxima along one axis."""
+    """The maximum over windows."""
 
     def _along(self, x, axis, window):
         def value(*parts):
@@ -84,23 +84,24 @@ class _MaxPooling(_Pooling):
 class MaxPooling2D(_MaxPooling):
     """y = the maximum of each window,   dx = dy at its first maximum, else 0; where windows overlap, their sum
 
-    x: (batch, height, width, channels). The first is that of the uppermost row, and in it the leftmost: as in torch.
-    A ReLU behind the pooling gives what it gives before it, on fewer numbers: max(max(a, 0), max(b, 0)) = max(max(a, b), 0).
+    x: (batch, height, width, channels). The first maximum is the leftmost one in the top row that contains one, as in
+    PyTorch. A ReLU after the pooling gives the same result as before it, because max(max(a, 0), max(b, 0)) =
+    max(max(a, b), 0), and computes with fewer numbers.
 
     Parameters
     ----------
     pool_size : int or (int, int), default 2
         Height and width of the window.
     strides : int or (int, int), optional
-        Distance of neighboring windows; `pool_size` if not given.
+        Distance between neighboring windows. The default is `pool_size`.
     padding : {"valid", "same"}, default "valid"
-        Where windows do not cover the image: leave the rest out, or go over the edge, see `Conv2D`. What lies beyond the
-        edge does not count.
+        If the windows do not cover the image, "valid" ignores the rest, and "same" uses windows that extend beyond the edge,
+        as in `Conv2D`. Positions beyond the edge do not count.
 
     Raises
     ------
     ValueError
-        A size is not a positive integer; the input is not an image, or smaller than the window.
+        A setting is invalid, or the input is not an image or is smaller than the window.
     """
 
     rank = 2
@@ -132,7 +133,7 @@ class MaxPooling1D(_MaxPooling):
 
 @dataclass(frozen=True)
 class _AveragePooling(_Pooling):
-    """The mean of a window is that of its means along one axis."""
+    """The mean over windows. The mean of a window is the mean of its rows' means."""
 
     def _along(self, x, axis, window):
         xp = namespace(x)
@@ -200,7 +201,7 @@ class AveragePooling1D(_AveragePooling):
 
 @dataclass(frozen=True)
 class _GlobalPooling(Layer):
-    """One number for each channel."""
+    """Pools all places of a sample into one number for each channel."""
 
     rank: ClassVar[int]
 
@@ -246,7 +247,12 @@ class GlobalMaxPooling2D(_GlobalMaxPooling):
 class GlobalMaxPooling1D(_GlobalMaxPooling):
     """y = the maximum of each channel over time,   dx = dy at its first maximum, else 0
 
-    x: (batch, time, channels), y: (batch, channels). Errors are those of `GlobalMaxPooling2D`.
+    x: (batch, time, channels), y: (batch, channels).
+
+    Raises
+    ------
+    ValueError
+        The input is not a sequence.
     """
 
     rank = 1
@@ -285,7 +291,12 @@ class GlobalAveragePooling2D(_GlobalAveragePooling):
 class GlobalAveragePooling1D(_GlobalAveragePooling):
     """y = Σₜ x / T,   dx = dy / T
 
-    x: (batch, T, channels), y: (batch, channels). Errors are those of `GlobalAveragePooling2D`.
+    x: (batch, T, channels), y: (batch, channels).
+
+    Raises
+    ------
+    ValueError
+        The input is not a sequence.
     """
 
     rank = 1

@@ -1,7 +1,7 @@
-"""Recurrent layers: one state carried through time, one set of weights for all steps.
+"""Recurrent layers: a state that is carried through time, with the same weights at every step.
 
-All take x: (batch, time, features) and give the last output (batch, units) or, with ``return_sequences=True``, all of them
-(batch, time, units). The loop over time and its backward are in `Recurrent`; a layer adds the formula of one step.
+All accept x: (batch, time, features). They return the last output, (batch, units), or all outputs, (batch, time, units), with
+``return_sequences=True``. `Recurrent` contains the loop over time and its backward pass. A layer adds the formula of one step.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from xpnet.tree import Array, Tree
 class Recurrent(Layer):
     """uₜ = xₜ W + b,   stateₜ = step(uₜ, stateₜ₋₁),   yₜ = hₜ, the first array of stateₜ,   state₀ = 0
 
-    All uₜ come from one matrix product; only hₜ₋₁ R, inside the step, has to wait for the step before. Backpropagation
-    through time is the chain rule down that loop. With vₜ = hₜ₋₁ R and duₜ, dvₜ from the steps' backwards::
+    A single matrix product computes all uₜ. Only hₜ₋₁ R, inside the step, must wait for the previous step. Backpropagation
+    through time is the chain rule, applied backward along the loop. With vₜ = hₜ₋₁ R, and duₜ and dvₜ from each step's
+    backward::
 
         dstateₜ₋₁ = (∂stateₜ/∂stateₜ₋₁)ᵀ dstateₜ,   and dyₜ₋₁ is added to its dhₜ₋₁
         dxₜ = duₜ Wᵀ,   dW = Σ xₜᵀ duₜ,   db = Σ duₜ,   dR = Σ hₜ₋₁ᵀ dvₜ   (sums over time and batch: one product each)
@@ -38,41 +39,45 @@ class Recurrent(Layer):
     Parameters
     ----------
     units : int
-        Width of the state.
+        The width of the state.
     return_sequences : bool, default False
-        Give the output of every step, not the last alone.
+        Return the output of every step instead of the last one.
     truncate : int, optional
-        Truncated backpropagation through time. The sequence is cut into segments of `truncate` steps, counted from its
-        end (the first may be shorter). The state crosses the borders forwards as ever; no gradient crosses them
-        backwards, so dxₜ is that of the outputs of the segment of t alone. R. Williams and J. Peng, "An efficient
-        gradient-based algorithm for on-line training of recurrent network trajectories", Neural Computation 2 (1990).
-        Steps that `mask_value` skips count as well: where only the last output is wanted, pad at the front.
+        Truncated backpropagation through time. The sequence is divided into segments of `truncate` steps, counted from its
+        end, so the first may be shorter. The state passes from segment to segment, but gradients do not, so dxₜ contains only
+        the gradient of the outputs in the segment of t. Steps that `mask_value` skips count too, so pad sequences at the
+        front if only the last output is used. R. Williams and J. Peng, "An efficient gradient-based algorithm for on-line
+        training of recurrent network trajectories", Neural Computation 2 (1990).
     mask_value : float, optional
-        A step of a sample whose features all equal `mask_value` is skipped: the state carries over from the step before. In
-        a sequence of outputs such a step is `mask_value` again, and a recurrent layer behind this one, with the same
-        `mask_value`, skips it too. For tokens: ``Embedding(..., padding_idx=0)`` and ``mask_value=0.0``. Layers between the
-        two must keep the value: 0 passes through tanh, and through ReLU and dropout, which may make 0 of a real step with few
-        features; it does not pass through a bias or a normalization.
-    weight_initializer, recurrent_initializer, bias_initializer : str or initializer
-        Default "glorot_uniform", "orthogonal" and "zeros".
+        If all features of a step equal `mask_value`, the step is skipped: the sample's state does not change. With
+        ``return_sequences=True`` the output of this step is `mask_value`, so a recurrent layer after this one, with the same
+        `mask_value`, skips it too. For tokens, use ``Embedding(..., padding_idx=0)`` and ``mask_value=0.0``. Layers between
+        the two must preserve the value. Tanh, ReLU and dropout preserve 0, but the latter two may also set all features of
+        a real step to 0 if there are few. A bias or a normalization does not preserve 0.
+    weight_initializer : str or initializer, default "glorot_uniform"
+        Draws W.
+    recurrent_initializer : str or initializer, default "orthogonal"
+        Draws R.
+    bias_initializer : str or initializer, default "zeros"
+        Draws b.
 
     Raises
     ------
     ValueError
-        `units` or `truncate` is not a positive integer, `mask_value` is not finite; the input is not a sequence.
+        A setting is out of range, or the input is not a sequence.
 
     Notes
     -----
-    States and gates are accurate in relative error. Their derivatives, σ (1 - σ) and 1 - tanh², are made of the states and
-    gates themselves, as in PyTorch, and so have the absolute error of these, 6e-8 in float32: exact ones, as those of the
-    layers `Sigmoid` and `Tanh`, take 6 to 16 % longer in a training step of LSTM.
+    States and gates are accurate in relative error. Their derivatives, σ (1 - σ) and 1 - tanh², are computed from the states
+    and gates, as in PyTorch, so they are accurate only in absolute error, 6e-8 in float32. Accurate derivatives, as in the
+    layers `Sigmoid` and `Tanh`, would make a training step of LSTM 6 to 16 % slower.
 
-    JAX compiles every step of the loop: 3 s for a sequence of 28 steps, 20 s for 300.
+    JAX compiles every step of the loop, which takes 3 s for a sequence of 28 steps and 20 s for 300.
     """
 
-    # For each block of `units` columns: the uₜ of a step that is skipped. Nothing enters the state, no gradient comes out
+    # The uₜ of a skipped step, one number for each block of `units` columns. It blocks the input and the gradient
     _shut: ClassVar[tuple[float, ...]]
-    _states: ClassVar[int] = 1  # arrays in the state
+    _states: ClassVar[int] = 1  # the number of arrays in the state
 
     units: int
     return_sequences: bool = False
@@ -97,7 +102,7 @@ class Recurrent(Layer):
     def output_shape(self, input_shape):
         if len(input_shape) != 2:
             raise ValueError(
-                f"{type(self).__name__} takes sequences: an input of shape (batch, time, features). Put Reshape((time, "
+                f"{type(self).__name__} needs sequences: an input of shape (batch, time, features). Put Reshape((time, "
                 f"features)) before it, or Embedding for tokens. Received: samples of shape {input_shape}"
             )
         return (input_shape[0], self.units) if self.return_sequences else (self.units,)
@@ -113,11 +118,11 @@ class Recurrent(Layer):
         return params, output_shape
 
     def _step(self, params: Tree, u: Array, *state: Array) -> tuple:
-        """One step -> the new state (a tuple) and its ``backward(*dstate) -> du, dv, the old state's gradient``."""
+        """Compute one step -> the new state (a tuple), and ``backward(*dstate) -> du, dv, gradient of the old state``."""
         raise NotImplementedError
 
     def _valid(self, x: Array) -> Array | None:
-        """Which steps count, (batch, time, 1); None if all do."""
+        """Return which steps are not skipped, (batch, time, 1), or None if `mask_value` is not set."""
         return None if self.mask_value is None else namespace(x).any(x != self.mask_value, axis=-1, keepdims=True)
 
     def _steps(self, params: Tree, x: Array, valid: Array | None) -> Iterator[tuple]:
@@ -170,7 +175,7 @@ class Recurrent(Layer):
                 return xp.reshape(xp.stack(steps, axis=1), (batch * time, steps[0].shape[-1]))
 
             dU = rows(du)
-            dV = dU if dv[0] is du[0] else rows(dv)  # only in GRU are they two
+            dV = dU if dv[0] is du[0] else rows(dv)  # they differ only in GRU
             grads = {
                 "weight": xp.reshape(x, (batch * time, features)).mT @ dU,
                 "recurrent_weight": rows([*zeros[:1], *hs[:-1]]).mT @ dV,
@@ -189,7 +194,7 @@ class Recurrent(Layer):
 
 
 def _skip(valid: Array, old: tuple, new: tuple, backward):
-    """Where a step is not valid, the old h in place of the new; its gates being shut, du and dv are 0 there."""
+    """Keep the old h where a step is skipped. Its gates are shut, so du and dv are 0 there."""
     where = namespace(valid).where
 
     def skipping_backward(dh, *others):
@@ -246,14 +251,15 @@ class SimpleRNN(Recurrent):
 class LSTM(Recurrent):
     """cₜ = f cₜ₋₁ + i g,   hₜ = o tanh cₜ,   (i, f, o) = σ(z_i, z_f, z_o),   g = tanh z_g,   z = xₜ W + hₜ₋₁ R + b
 
-    The cell c is a memory that the gates write, erase and read. Backwards, with σ' = σ (1 - σ) and tanh' = 1 - tanh²::
+    The cell c is a memory that the gates write, erase and read. The backward pass, with σ' = σ (1 - σ) and
+    tanh' = 1 - tanh², is::
 
         dc += dh o (1 - tanh² c) = dh (o - h tanh c),   dcₜ₋₁ = dc f,   dhₜ₋₁ = dz Rᵀ
         dz_i = dc g i (1 - i),   dz_f = dc cₜ₋₁ f (1 - f),   dz_g = dc i (1 - g²),   dz_o = dh tanh c o (1 - o)
 
-    Gates stand in the order i, f, g, o, as in PyTorch and Keras: W: (features, 4 units), R: (units, 4 units), b: (1, 4
-    units). S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9 (1997); the forget gate: F. Gers
-    et al., "Learning to forget", Neural Computation 12 (2000).
+    The gates are in the order i, f, g, o, as in PyTorch and Keras: W: (features, 4 units), R: (units, 4 units),
+    b: (1, 4 units). S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9 (1997); the forget gate:
+    F. Gers et al., "Learning to forget", Neural Computation 12 (2000).
 
     Parameters
     ----------
@@ -302,7 +308,7 @@ class LSTM(Recurrent):
 
         def gradient(dh, dc, h, c_before, i, f, g, o, written, kept, tanh_c):
             dc = dc + dh * (o - h * tanh_c)
-            dc_before = dc * f  # its use in dz_f keeps XLA from computing the chain of all dc anew at each step
+            dc_before = dc * f  # using it in dz_f keeps XLA from recomputing the chain of all dc at each step
             dz = namespace(dh).concat(
                 [dc * (written - written * i), dc_before * (c_before - kept), dc * (i - written * g), dh * (h - h * o)],
                 axis=-1,
@@ -321,14 +327,14 @@ class LSTM(Recurrent):
 class GRU(Recurrent):
     """hₜ = z hₜ₋₁ + (1 - z) n,   (z, r) = σ(u_z + v_z, u_r + v_r),   n = tanh(u_n + r v_n),   u = xₜ W + b,   v = hₜ₋₁ R + b'
 
-    z keeps the old state, r shows it to the candidate n. Backwards::
+    z keeps the old state, and r shows it to the candidate n. The backward pass is::
 
         du_n = dh (1 - z) (1 - n²),   dv_n = du_n r
         du_z = dv_z = dh (hₜ₋₁ - n) z (1 - z),   du_r = dv_r = du_n v_n r (1 - r)
         dhₜ₋₁ = dh z + dv Rᵀ
 
-    Gates stand in the order z, r, n, as in Keras (PyTorch: r, z, n): W: (features, 3 units), R: (units, 3 units), b and b', the
-    ``"recurrent_bias"``: (1, 3 units). That r acts after the product with R is the form of cuDNN, of PyTorch and of Keras
+    The gates are in the order z, r, n, as in Keras (PyTorch: r, z, n): W: (features, 3 units), R: (units, 3 units), b and b',
+    the ``"recurrent_bias"``: (1, 3 units). r is applied after the product with R, as in cuDNN, PyTorch and Keras
     (``reset_after=True``). K. Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014.
 
     Parameters
@@ -383,25 +389,30 @@ class GRU(Recurrent):
 
 @dataclass(frozen=True)
 class Bidirectional(Container):
-    """y = concatenate(f(x), f'(x backwards in time)) or their sum:   each output sees what came before and what follows
+    """y = [f(x), g(x reversed in time)] or their sum,   dx = f'ᵀ dy_f + (g'ᵀ dy_g reversed in time)
 
-    f' is the same layer with parameters of its own. With ``return_sequences=True`` its outputs are turned back, so that step
-    t of both speaks of xₜ; else both last outputs are taken: f's after the last step, f''s after the first. Backwards each
-    gets its part of dy (both get all of a sum), and dx is f's plus that of f' turned back. M. Schuster and K. Paliwal,
-    "Bidirectional recurrent neural networks", IEEE Trans. Signal Processing 45 (1997).
+    Each output depends on earlier and later steps. g is a layer like f with separate parameters. With
+    ``return_sequences=True`` the outputs of g are reversed again, so that step t of both belongs to xₜ. Otherwise y holds the
+    last outputs: that of f after the last step of x, and that of g after the first. In the backward pass each layer receives
+    its part of dy, or all of dy for a sum. M. Schuster and K. Paliwal, "Bidirectional recurrent neural networks", IEEE Trans.
+    Signal Processing 45 (1997).
+
+    x: (batch, time, features), y: (batch, time, units or 2 units) or (batch, units or 2 units).
 
     Parameters
     ----------
     layer : SimpleRNN, LSTM or GRU
+        f.
     merge_mode : {"concat", "sum"}, default "concat"
+        Whether to concatenate or to add the outputs of the two layers.
     backward_layer : SimpleRNN, LSTM or GRU, optional
-        f'; by default a copy of `layer`.
+        g. The default is a copy of `layer`.
 
     Raises
     ------
     ValueError
-        A layer is not recurrent, the two differ in `units` or `return_sequences`, `merge_mode` is not known; a sum would give
-        masked steps another value than `mask_value`.
+        A layer is not recurrent, the two differ in `units` or `return_sequences`, or `merge_mode` is not one of these. A sum
+        would give masked steps another value than `mask_value`.
     """
 
     layer: Layer
@@ -414,13 +425,16 @@ class Bidirectional(Container):
         both: Any = [innermost(layer) for layer in self.children.values()]
         for layer in both:
             if not isinstance(layer, Recurrent):
-                raise ValueError(f"layer must be recurrent: SimpleRNN, LSTM or GRU. Received: {layer!r}")
+                raise ValueError(f"layer must be a SimpleRNN, LSTM or GRU. Received: {layer!r}")
         first = both[0]
         require_choice("merge_mode", self.merge_mode, "concat", "sum")
         if any(layer.units != first.units or layer.return_sequences != first.return_sequences for layer in both):
             raise ValueError(f"Both layers must have the same units and return_sequences. Received: {both}")
         if self.merge_mode == "sum" and first.return_sequences and first.mask_value:
-            raise ValueError(f"A sum keeps no mask_value but 0.0: concatenate. Received: mask_value={first.mask_value}")
+            raise ValueError(
+                'merge_mode="sum" needs mask_value=0.0, because a sum does not preserve other values. Use "concat". '
+                f"Received: mask_value={first.mask_value}"
+            )
 
     @property
     def children(self):
@@ -469,5 +483,5 @@ class Bidirectional(Container):
 
 
 def _turn(y):
-    """A sequence of outputs backwards in time; a single output stays."""
+    """Reverse a sequence of outputs in time; return a single output unchanged."""
     return namespace(y).flip(y, axis=1) if y.ndim == 3 else y

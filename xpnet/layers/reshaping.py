@@ -22,12 +22,14 @@ class Identity(Layer):
 class Rescaling(Layer):
     """y = scale · x + offset,   dx = scale · dy
 
-    ``Rescaling(1 / 255)`` in front of a network lets it take images as bytes, which are kept as bytes on the device.
+    With ``Rescaling(1 / 255)`` as the first layer, a network accepts images as bytes, which stay bytes on the device.
 
     Parameters
     ----------
     scale : float
+        The factor.
     offset : float, default 0.0
+        The summand.
 
     Raises
     ------
@@ -52,15 +54,17 @@ class Rescaling(Layer):
 class Reshape(Layer):
     """y = x with each sample in another shape,   dx = dy in the shape of x
 
+    x: (batch, ...), y: (batch, *target_shape).
+
     Parameters
     ----------
     target_shape : tuple of int
-        Of one sample. One entry may be -1: it is what the others leave.
+        The shape of one sample. One entry may be -1, and is then computed from the others.
 
     Raises
     ------
     ValueError
-        The shape does not hold as many elements as a sample has.
+        The shape is invalid, or a sample has another number of elements.
     """
 
     needs_leading_batch = True
@@ -70,7 +74,7 @@ class Reshape(Layer):
     def __post_init__(self):
         shape = tuple(self.target_shape) if isinstance(self.target_shape, (tuple, list)) else (self.target_shape,)
         sizes = all(is_integer(n) and (n >= 1 or n == -1) for n in shape) and shape.count(-1) <= 1
-        rule = "target_shape must be a tuple of positive sizes, at most one of them -1"
+        rule = "target_shape must be a tuple of positive sizes, one of which may be -1"
         require(sizes, rule, f"target_shape={self.target_shape!r}")
         object.__setattr__(self, "target_shape", shape)
 
@@ -78,7 +82,8 @@ class Reshape(Layer):
         shape, count = self._fitted(input_shape), math.prod(input_shape)
         if math.prod(shape) != count:
             raise ValueError(
-                f"A sample of shape {input_shape} has {count} elements; {self.target_shape} holds another number."
+                f"target_shape={self.target_shape} must have as many elements as a sample. Received: samples of shape "
+                f"{input_shape} with {count} elements"
             )
         return shape
 
@@ -92,7 +97,10 @@ class Reshape(Layer):
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """y = x with each sample as one row,   dx = dy in the shape of x"""
+    """y = x with each sample as one row,   dx = dy in the shape of x
+
+    x: (batch, ...), y: (batch, the number of elements of a sample).
+    """
 
     needs_leading_batch = True
 
@@ -112,7 +120,7 @@ def _reshape(x, sample_shape):
 class ChannelsLast(Layer):
     """y[n, …, c] = x[n, c, …],   dx[n, c, …] = dy[n, …, c]
 
-    Put it in front of a network whose images come as (batch, channels, height, width): all layers here take
+    Use it as the first layer if images have shape (batch, channels, height, width), because all layers expect
     (batch, height, width, channels).
     """
 

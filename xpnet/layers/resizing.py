@@ -1,4 +1,4 @@
-"""Layers that enlarge images: zeros around them, or each pixel several times."""
+"""Layers that enlarge images by adding zeros around them or by repeating pixels."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class ZeroPadding2D(Layer):
     Parameters
     ----------
     padding : int, (int, int) or ((int, int), (int, int)), default 1
-        How many on every side, at the (top and bottom, left and right), at the ((top, bottom), (left, right)).
+        The number of zeros: on every side, as (top and bottom, left and right), or as ((top, bottom), (left, right)).
 
     Raises
     ------
     ValueError
-        A number is not an integer from 0; the input is not an image.
+        A number is not an integer >= 0, or the input is not an image.
     """
 
     padding: PerAxis = 1
@@ -37,7 +37,7 @@ class ZeroPadding2D(Layer):
         pairs = [len(side) for side in sides] == [2, 2] and all(
             is_integer(n) and n >= 0 for side in sides for n in side
         )
-        rule = "padding must be n, (rows, columns) or ((top, bottom), (left, right)), in integers from 0"
+        rule = "padding must be n, (rows, columns) or ((top, bottom), (left, right)), with integers >= 0"
         require(pairs, rule, f"padding={self.padding!r}")
         object.__setattr__(self, "padding", sides)
 
@@ -56,7 +56,7 @@ class ZeroPadding2D(Layer):
 
 @dataclass(frozen=True)
 class UpSampling2D(Layer):
-    """y = x with each pixel s · s times side by side,   dx = Σ of dy over the s · s   (s may differ by axis)
+    """y = x with each pixel repeated in a block of s · s,   dx = Σ of dy over each block   (s may differ by axis)
 
     x: (batch, height, width, channels).
 
@@ -68,7 +68,7 @@ class UpSampling2D(Layer):
     Raises
     ------
     ValueError
-        A size is not a positive integer; the input is not an image.
+        A size is not a positive integer, or the input is not an image.
     """
 
     size: PerAxis = 2

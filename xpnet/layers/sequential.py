@@ -1,4 +1,4 @@
-"""Layers one after another: the chain rule as a loop."""
+"""A chain of layers: the chain rule as a loop."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ from xpnet.tree import leaves
 
 @dataclass(frozen=True)
 class Sequential(Container):
-    """y = fₙ(… f₂(f₁(x))),   dx = f₁'ᵀ(f₂'ᵀ(… fₙ'ᵀ dy)): each backward takes the gradient that the next layer returned.
+    """y = fₙ(… f₂(f₁(x))),   dx = f₁'ᵀ(f₂'ᵀ(… fₙ'ᵀ dy)):   each backward receives the gradient that the next layer returned
 
-    Parameters are the tuple of the layers' parameters. A `Sequential` is a layer, so it nests.
+    The parameters are the tuple of the layers' parameters. A `Sequential` is a layer, so it can be nested.
 
-    A layer object that stands in the network more than once has one set of parameters, whose gradient is the sum over its
-    places ("tied weights"). The places may lie in different containers. The first holds the parameters; the trees of the others
-    are empty. Running statistics are shared likewise, and move once a step, to the mean of what the places saw. Without
-    parameters, as in `ReLU` or `Dropout`, there is nothing to share; each `Dropout` draws its own mask.
+    A layer object that appears in the network more than once has one set of parameters ("tied weights"). Its gradient is the
+    sum over its places, which may be in different containers. The first place holds the parameters, and the trees of the
+    others are empty. Running statistics are shared in the same way: each step updates them once, to the mean over the
+    places. Layers without parameters, such as `ReLU` and `Dropout`, share nothing, and each `Dropout` draws its own mask.
 
     Parameters
     ----------
     layers : iterable of Layer
-        A layer with an ``activation=`` is entered as two layers.
+        f₁, …, fₙ. A layer with an ``activation=`` becomes two layers.
 
     Raises
     ------
     TypeError
-        Anything but one list of layers is given.
+        The argument is not a single list of layers.
     ValueError
-        One layer object is frozen at one place and not at another; its places need parameters of different shapes.
+        A layer object is frozen at one place and not at another, or its places need parameters of different shapes.
     """
 
     layers: tuple[Layer, ...]
-    links: tuple[tuple[str, str], ...] = field(init=False, repr=False)  # (later, first) places of a shared layer
+    links: tuple[tuple[str, str], ...] = field(init=False, repr=False)  # (later, first) paths of shared layers
 
     def __init__(self, layers: Iterable[Layer], *others: Layer):
         if others or isinstance(layers, Layer) or not isinstance(layers, Iterable):
             received = "several arguments" if others else repr(layers)
-            raise TypeError(f"Layers come in one list: Sequential([Dense(10), ReLU()]). Received: {received}")
+            raise TypeError(
+                f"Sequential needs one list of layers, such as Sequential([Dense(10), ReLU()]). Received: {received}"
+            )
         object.__setattr__(self, "layers", tuple(part for layer in layers for part in _split_activation(layer)))
         object.__setattr__(self, "links", parameters.links(self))
 
@@ -93,7 +95,7 @@ class Sequential(Container):
             new_statistics.append(new)
 
         def backward(dy, need_dx=True):
-            grads = list(params)  # below the first layer that trains the trees are empty: their own gradients
+            grads = list(params)  # below the first layer that trains, the empty trees of params serve as gradients
             if self.has_frozen:
                 grads = [parameters.trainable(layer, tree) for layer, tree in zip(self.layers, params, strict=True)]
             lowest = 0 if need_dx else next((i for i, tree in enumerate(grads) if leaves(tree)), len(params))
@@ -114,17 +116,17 @@ class Sequential(Container):
         return x
 
     def filled(self, tree):
-        """A tree of parameters or statistics with those of shared layers at all of their places."""
+        """Return a tree of parameters or statistics in which shared layers have theirs at every place."""
         return parameters.fill(tree, self.links) if tree else tree
 
 
 def _split_activation(layer: Layer) -> tuple[Layer, ...]:
     if not isinstance(layer, Layer):
         remedy = f" Make an object of the class: {layer.__name__}(...)." if isinstance(layer, type) else ""
-        raise TypeError(f"Sequential takes a list of layers, such as [Dense(10)].{remedy} Received: {layer!r}")
+        raise TypeError(f"Sequential needs a list of layers, such as [Dense(10)].{remedy} Received: {layer!r}")
     activation = getattr(layer, "activation", None)
     if activation is None:
         return (layer,)
-    if "_parts" not in vars(layer):  # once: an object that is used twice stays one, and shares its parameters
+    if "_parts" not in vars(layer):  # split only once, so that a layer used twice still shares its parameters
         vars(layer)["_parts"] = replace(layer, activation=None), Activation(activation)  # type: ignore[type-var]
     return vars(layer)["_parts"]

@@ -1,4 +1,4 @@
-"""What a network makes of samples of one shape, without drawing its parameters."""
+"""Shapes and sizes in a network for samples of one shape, without drawing its parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xpnet.tree import Tree, join, leaves, named_leaves, subtree
 
 
 class Place(NamedTuple):
-    """A layer in a network, the shapes of a sample there, and how often the layer runs for one sample of the network."""
+    """A layer in a network, the shapes of its input and output, and how often it runs for one sample of the network."""
 
     path: str
     layer: Layer
@@ -25,7 +25,7 @@ class Place(NamedTuple):
 
 
 def walk_shapes(layer: Layer, input_shape: Shape, path: str = "", runs: int = 1) -> Iterator[Place]:
-    """`base.walk` with shapes."""
+    """Like `base.walk`, with shapes."""
     yield Place(path, layer, input_shape, base.output_shape(layer, input_shape), runs)
     if isinstance(layer, Container):
         children = zip(named_leaves(layer.children), layer.input_shapes(input_shape), strict=True)
@@ -36,7 +36,7 @@ def walk_shapes(layer: Layer, input_shape: Shape, path: str = "", runs: int = 1)
 
 @dataclass(frozen=True)
 class Measured:
-    """A network's output shape, the names and shapes of its parameters and statistics, and its multiplications for a sample."""
+    """A network's output shape, the names and shapes of its parameters and statistics, and its multiplications per sample."""
 
     output_shape: Shape
     form: dict[str, Shape]
@@ -44,7 +44,7 @@ class Measured:
 
 
 def measure(network: Sequential, input_shape: Shape) -> Measured:
-    """The numbers of one sample of this shape; ValueError where a layer cannot take it, with the layer's place."""
+    """Measure the network for samples of this shape. The ValueError of a layer that cannot accept them names the layer."""
     params, output_shape, statistics = base.init(network, ShapesOnly(), input_shape)
     form = {name: tuple(leaf.shape) for tree in (params, statistics) for name, leaf in named_leaves(tree)}
     params = network.filled(params)
@@ -53,22 +53,22 @@ def measure(network: Sequential, input_shape: Shape) -> Measured:
 
 
 def measure_alike(network: Sequential, shape: Shape, known: Shape) -> Measured:
-    """`measure` for samples of another shape than the known one; ValueError where they need other parameters."""
-    rule = f"The model takes samples of shape {known}, and others that need no other parameters."
+    """Like `measure`, for another shape than `known`. Raise ValueError if it needs other parameters."""
+    rule = f"The model accepts samples of shape {known}, and other shapes that need the same parameters."
     try:
         measured = measure(network, shape)
     except ValueError as error:
         raise ValueError(f"{rule} {error}") from error
     if measured.form != measure(network, known).form or len(shape) != len(known):
-        raise ValueError(f"{rule} Build a new model for these. Received: samples of shape {shape}")
+        raise ValueError(f"{rule} Build a new model for other shapes. Received: samples of shape {shape}")
     return measured
 
 
 def _multiplications(place: Place, params: Tree) -> int:
-    """About how many the matrix products of a layer take for one sample of the network.
+    """Estimate the multiplications in a layer's matrix products for one sample of the network.
 
-    Each weight is counted once for each position of the layer's input or output, whichever has more: times of a sequence, pixels
-    of an image. Products of two activations, as in attention, are left out.
+    Each weight counts once for each position of the layer's input or output, whichever has more positions, such as steps of
+    a sequence or pixels of an image. Products of two activations, as in attention, do not count.
     """
     if place.layer.integer_input:
         return 0

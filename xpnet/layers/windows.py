@@ -1,8 +1,8 @@
-"""Windows that slide over images: what convolution and pooling have in common.
+"""Windows that slide over images, for convolution and pooling.
 
-Taking windows out of an image and adding windows up to an image are linear maps, each the adjoint of the other: what one
-does to values, the other does to gradients. Both go one axis at a time. Taking is a view with one more axis for each, copied
-once where the library has such views; adding takes k + k slices to do the work of k · k.
+Taking windows out of an image and adding windows to an image are linear maps, and each is the adjoint of the other. If one is
+applied to values, the other is applied to their gradients. Both proceed one axis at a time. Taking adds an axis to a view for
+each axis of the image, and copies once if the library has such views. Adding needs k + k slices instead of k · k.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from xpnet.checks import count
 from xpnet.layers.base import Layer, Shape
 from xpnet.tree import Array
 
-PerAxis = Any  # a setting given as an int or a tuple of one for each axis; a tuple when the layer is made
+PerAxis = Any  # an int or a tuple with one int for each axis; the layer stores a tuple
 
 
 @dataclass(frozen=True)
 class Window:
-    """`kernel` taps, `dilation` apart, put down every `stride` places along one axis, which is padded at both ends.
+    """A window of `kernel` taps, `dilation` apart, at every `stride`-th place along an axis that is padded at both ends.
 
     An `axis` is counted from the end: -1 is the last.
     """
@@ -38,7 +38,7 @@ class Window:
 
     @classmethod
     def fit(cls, size: int, kernel: int, stride: int, dilation: int, padding: str | int) -> Window:
-        """With the padding of Keras: "same" gives ⌈size / stride⌉ places, and pads after more than before if it must."""
+        """Return a window with Keras' padding: "same" gives ⌈size / stride⌉ places, with an odd zero after the data."""
         reach = (kernel - 1) * dilation + 1
         before = after = 0 if isinstance(padding, str) else padding
         if padding == "same":
@@ -46,8 +46,8 @@ class Window:
             before, after = both // 2, both - both // 2
         if before + size + after < reach:
             raise ValueError(
-                f'The window must fit into the input: make it smaller or use padding="same". Received: a window over '
-                f"{reach} places, an input of {size} with padding={padding!r}"
+                'The window must fit into the input. Make it smaller, or use padding="same". Received: a window over '
+                f"{reach} places for an input of {size}, with padding={padding!r}"
             )
         return cls(size, kernel, stride, dilation, before, after)
 
@@ -57,12 +57,12 @@ class Window:
 
     @property
     def count(self) -> int:
-        """How often the window is put down."""
+        """The number of places of the window."""
         return (self.padded - (self.kernel - 1) * self.dilation - 1) // self.stride + 1
 
     @property
     def taps(self) -> list[slice]:
-        """The places that each tap sees."""
+        """The positions that each tap reads."""
         reach = (self.count - 1) * self.stride + 1
         return [slice(i, i + reach, self.stride) for i in range(0, self.kernel * self.dilation, self.dilation)]
 
@@ -78,13 +78,13 @@ class Window:
         return x if self.padded == self.size else x[along(axis, slice(self.before, self.before + self.size))]
 
     def take(self, x: Array, axis: int) -> list[Array]:
-        """What each tap sees of the padded `x`: `kernel` views, each of `count` places."""
+        """Return what each tap reads from the padded `x`: `kernel` views, each of `count` places."""
         return [x[along(axis, tap)] for tap in self.taps]
 
     def slide(self, x: Array, axis: int) -> Array:
-        """What `take` gives, on a new last axis: (…, padded, …) -> (…, count, …, kernel); a view where the library has one.
+        """Like `take`, stacked on a new last axis: (…, padded, …) -> (…, count, …, kernel), a view if the library has one.
 
-        Here `axis` is counted from the front, for more axes come behind it.
+        Here `axis` is counted from the front, because each call adds an axis at the end.
         """
         xp = namespace(x)
         if hasattr(xp, "sliding_windows"):
@@ -92,10 +92,10 @@ class Window:
         return xp.stack(self.take(x, axis - x.ndim), axis=-1)
 
     def add(self, parts: Sequence[Array], axis: int) -> Array:
-        """The adjoint of `take`: an array of `padded` places, each part added to those that its tap sees."""
+        """The adjoint of `take`: return an array of `padded` positions, with each part added to those that its tap reads."""
         xp, shape = namespace(parts[0]), list(parts[0].shape)
         shape[axis] = self.padded
-        if self.padded == self.count * len(parts) and self.stride == len(parts):  # the taps take turns
+        if self.padded == self.count * len(parts) and self.stride == len(parts):  # the taps alternate without overlap
             return xp.reshape(xp.stack(parts, axis=axis), tuple(shape)) if len(parts) > 1 else parts[0]
         x = xp.zeros(tuple(shape), dtype=parts[0].dtype, device=device(parts[0]))
         for tap, part in zip(self.taps, parts, strict=True):
@@ -104,12 +104,12 @@ class Window:
 
 
 def along(axis: int, part: slice) -> tuple:
-    """The index of a slice along one axis."""
+    """Return the index of a slice along one axis."""
     return (..., part, *(slice(None),) * (-1 - axis))
 
 
 def pad(x: Array, windows: Sequence[Window]) -> Array:
-    """Images (..., *sizes, channels) with zeros around them."""
+    """Put zeros around images (..., *sizes, channels)."""
 
     def padded(x):
         for axis, window in enumerate(windows, -1 - len(windows)):
@@ -127,9 +127,10 @@ def crop(x: Array, windows: Sequence[Window]) -> Array:
 
 
 def im2col(x: Array, windows: Sequence[Window]) -> Array:
-    """Windows as rows: padded images (..., batch, *sizes, c) -> (..., batch · places, taps · c).
+    """Return windows as rows: padded images (..., batch, *sizes, c) -> (..., batch · places, taps · c).
 
-    In memory it is the matrix or, of one channel, its transpose: so copies run along the channels or along the image.
+    With one channel, the matrix is stored as its transpose. Copies therefore run along the channels or, if there is only one,
+    along the image.
     """
     xp, rank = namespace(x), len(windows)
     channel, groups = x.ndim - 1, x.shape[: -rank - 2]
@@ -146,7 +147,7 @@ def col2im(dy: Array, W: Array, windows: Sequence[Window]) -> Array:
     """The adjoint of ``x -> im2col(x) @ W``: (..., batch · places, out) -> (..., batch, *sizes, c), still padded."""
     xp, groups, places, rank = namespace(dy), dy.shape[:-2], [window.count for window in windows], len(windows)
     axes, channel = range(-rank - 1, -1), -1
-    if W.shape[-2] == math.prod(window.kernel for window in windows):  # one channel: additions run along the image
+    if W.shape[-2] == math.prod(window.kernel for window in windows):  # with one channel, add along the image
         axes, channel = range(-rank, 0), -rank - 2
 
     def product(W):
@@ -160,30 +161,32 @@ def col2im(dy: Array, W: Array, windows: Sequence[Window]) -> Array:
             dx = window.add(_parts(dx, channel, window.kernel), axis)
         return namespace(dx).moveaxis(dx, channel, -1)
 
-    # dy @ W.mT by parts: each fits into the cache, and is added in longer runs than as a slice of the whole
+    # dy @ W.mT in parts: each part fits into the cache, and its memory is contiguous, unlike a slice of the whole product
     return fused(add_up, *[product(part) for part in _parts(W, -2, windows[0].kernel)])
 
 
 def _parts(x: Array, axis: int, count: int) -> list[Array]:
-    """`x` cut into `count` equal slices."""
+    """Cut `x` into `count` equal slices."""
     n = x.shape[axis] // count
     return [x[along(axis, slice(i * n, i * n + n))] for i in range(count)]
 
 
 def per_axis(name: str, value: PerAxis, rank: int) -> tuple[int, ...]:
-    """A setting of one positive integer for each axis; a single one means the same along every axis."""
+    """Return a setting as one positive integer for each axis. A single integer applies to every axis."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
     values = tuple(count(name, v) for v in values)
     if len(values) != rank:
-        raise ValueError(f"{name} takes an integer or {rank} of them, one for each axis. Received: {name}={value!r}")
+        raise ValueError(
+            f"{name} must be an integer or a tuple of {rank}, one for each axis. Received: {name}={value!r}"
+        )
     return values
 
 
 def require_image(layer: Layer, input_shape: Shape, rank: int = 2) -> None:
-    """Raise unless the samples have so many axes and one of channels."""
+    """Raise ValueError unless the samples have `rank` axes and an axis of channels."""
     if len(input_shape) != rank + 1:
         axes, example = ("(height, width, channels)", (28, 28, 1)) if rank == 2 else ("(time, channels)", (100, 1))
         raise ValueError(
-            f"{type(layer).__name__} takes samples of shape {axes}. Put Reshape before it, such as Reshape({example}), or "
-            f"ChannelsLast() where channels come first. Received: samples of shape {input_shape}"
+            f"{type(layer).__name__} needs samples of shape {axes}. Put a layer such as Reshape({example}) before it, or "
+            f"ChannelsLast() if channels come first. Received: samples of shape {input_shape}"
         )

@@ -1,7 +1,7 @@
-"""Losses: each is a formula and its derivative, value and gradient computed together.
+"""Losses. Each is a formula and its derivative, and computes value and gradient together.
 
-``loss, dz = softmax_cross_entropy(y, z)`` for targets y and network outputs z. With an axis of K networks in front,
-z: (K, batch, units), the loss is (K,): one for each network.
+``loss, dz = softmax_cross_entropy(y, z)`` for targets y and network outputs z. With a leading axis of K networks,
+z: (K, batch, units), the loss has shape (K,), one value for each network.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _BY_NAME: dict[str, Loss] = {
     "gaussian_nll": gaussian_nll,
 }
 
-_SOFTMAX = '"softmax_cross_entropy", which has the softmax in it: the network ends without one'
-_SIGMOID = '"binary_cross_entropy", which has the sigmoid in it: the network ends without one'
+_SOFTMAX = '"softmax_cross_entropy", which includes the softmax, so the network must not end with one'
+_SIGMOID = '"binary_cross_entropy", which includes the sigmoid, so the network must not end with one'
 _ELSEWHERE = {
     "sparsecategoricalcrossentropy": _SOFTMAX,
     "categoricalcrossentropy": _SOFTMAX,
     "crossentropy": _SOFTMAX,
     "crossentropyloss": _SOFTMAX,
     "nllloss": _SOFTMAX,
-    "logloss": '"softmax_cross_entropy", or "binary_cross_entropy" for one output; both have their activation in them',
-    "kldivergence": '"softmax_cross_entropy": on class probabilities it differs by their entropy, a constant',
-    "kldivloss": '"softmax_cross_entropy": on class probabilities it differs by their entropy, a constant',
+    "logloss": '"softmax_cross_entropy", or "binary_cross_entropy" for one output; both include their activation',
+    "kldivergence": '"softmax_cross_entropy"; for class probabilities the two differ only by a constant, their entropy',
+    "kldivloss": '"softmax_cross_entropy"; for class probabilities the two differ only by a constant, their entropy',
     "binarycrossentropy": _SIGMOID,
     "bce": _SIGMOID,
     "bceloss": _SIGMOID,
@@ -66,10 +66,10 @@ _ELSEWHERE = {
     "poissonnllloss": '"poisson"',
     "pinball": '"quantile"',
     **{
-        name: f'Model(network, loss, "{name}"): the optimizer comes after the loss'
+        name: f'Model(network, loss, "{name}"), with the optimizer after the loss'
         for name in ("sgd", "adam", "adamw", "rmsprop", "adagrad")
     },
-    "gaussiannllloss": '"gaussian_nll", with the logarithm of the variance as an output',
+    "gaussiannllloss": '"gaussian_nll", where the network outputs the logarithm of the variance',
 }
 
 __all__ = [
@@ -91,14 +91,14 @@ __all__ = [
 
 
 def get(loss: str | Loss) -> Loss:
-    """The loss of that name, with default settings; a loss is returned as it is."""
+    """Return the loss with this name, with its default settings, or a `Loss` unchanged."""
     if isinstance(loss, Loss):
         return loss
     if callable(loss) and not isinstance(loss, type):
         raise ValueError(
-            "A loss of your own is a subclass of xpnet.losses.Loss with a method elements(y, z), which returns the losses and "
-            f"their derivatives: see help(xpnet.losses.Loss). Received: {loss!r}"
+            "A custom loss must be a subclass of xpnet.losses.Loss with a method elements(y, z) that returns the losses and "
+            f"their derivatives. See help(xpnet.losses.Loss). Received: {loss!r}"
         )
     if not isinstance(loss, str) or loss not in _BY_NAME:
-        raise unknown_name("A loss is an object such as Huber(0.5) or one of", loss, _BY_NAME, _ELSEWHERE)
+        raise unknown_name("A loss must be an object such as Huber(0.5) or one of", loss, _BY_NAME, _ELSEWHERE)
     return _BY_NAME[loss]

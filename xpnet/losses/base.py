@@ -1,4 +1,4 @@
-"""What all losses share: the weighted mean over the batch, and the check of the targets."""
+"""The base class of the losses: the weighted mean over the batch, and the check of the targets."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from xpnet.backend.fusion import fused
 from xpnet.checks import require
 from xpnet.tree import Array
 
-TINY = 1e-37  # the least sum of weights to divide by: 0/0 is not 0
+TINY = 1e-37  # the smallest sum of weights to divide by, because 0/0 is NaN
 REMEDY = "Remove or replace NaN and infinity, or give their samples the weight 0 (sample_weight)"
-EPSILON = 1e-7  # probabilities and rates are kept this far from where the logarithm has no value, as in Keras
+EPSILON = 1e-7  # probabilities and rates are kept this far from 0, where the logarithm is infinite, as in Keras
 
 
 class Loss(ABC):
     """loss = Σ wᵢ lᵢ / Σ wᵢ,   dz = ∂loss/∂z:   the weighted mean over the batch, and its gradient
 
-    lᵢ, the loss of one sample, is the mean over the output's units. Subclasses are frozen dataclasses of settings and
-    write `elements`. Where lᵢ has a kink, dz is one of its subgradients.
+    lᵢ, the loss of one sample, is the mean over the output's units. Where lᵢ has a kink, dz is one of its subgradients.
+    Subclasses are frozen dataclasses of settings and define `elements`.
     """
 
     target_range: tuple[float, float] = (-math.inf, math.inf)
     outputs_per_target: int = 1
-    of_classes: bool = False  # are the targets classes, so that `decide` gives labels?
-    built_in: str = ""  # the activation that is part of the loss, so that no network ends with it
-    of_probabilities: bool = False  # so that a network must end with an activation that makes them
+    of_classes: bool = False  # whether the targets are classes, so that `decide` returns labels
+    built_in: str = ""  # the activation that the loss includes; a network must not end with it
+    of_probabilities: bool = False  # whether a network must end with an activation that computes probabilities
 
     @quiet
     def __call__(self, y: Array, z: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
-        """The loss and its gradient by `z`.
+        """Return the loss and its gradient with respect to `z`.
 
         Parameters
         ----------
         y : array of shape (batch, units)
-            Targets. Losses of classes take labels of shape (batch,) as well.
+            Targets. Losses of classes also accept labels of shape (batch,).
         z : array of shape (batch, units) or (K, batch, units)
             Network outputs.
         sample_weight : array of shape (batch,), optional
-            Weights >= 0. A sample of weight 0 adds 0 to the loss and has the gradient 0, whatever y and z hold there. If all
-            weights are 0, so are loss and gradient.
+            Weights >= 0. A sample with weight 0 adds 0 to the loss and has the gradient 0, whatever y and z hold there. If
+            all weights are 0, the loss and the gradient are 0.
 
         Returns
         -------
@@ -51,7 +51,7 @@ class Loss(ABC):
         Raises
         ------
         ValueError
-            The shapes do not fit. Values are not looked at, for that would wait for the device: `check` does.
+            The shapes do not fit. Values are not checked, because that would wait for the device; `check` checks them.
         """
         if sample_weight is None:
             l, dz = fused(self._mean, z, y)
@@ -60,10 +60,10 @@ class Loss(ABC):
         return namespace(z).sum(l, axis=(-2, -1)), dz
 
     def _mean(self, z: Array, y: Array) -> tuple[Array, Array]:
-        """The terms of the mean, and their derivatives."""
+        """Return the terms of the mean, and their derivatives."""
         l, dz = self._checked_elements(z, y)
         weight = 1 / max(l.shape[-2] * l.shape[-1], 1)
-        l *= weight  # both are ours: `elements` made them
+        l *= weight  # both are new arrays from `elements`
         dz *= weight
         return l, dz
 
@@ -72,33 +72,36 @@ class Loss(ABC):
         batch, units = l.shape[-2:]
         require(w.shape == (batch,), f"sample_weight must have shape ({batch},)", tuple(w.shape))
         xp, weight = namespace(z), (w / (units * total))[:, None]
-        counts = weight > 0  # a choice, not a factor: 0 times infinity or NaN is NaN
+        counts = weight > 0  # `where` instead of a product, because 0 times infinity or NaN is NaN
         return xp.where(counts, l * weight, 0.0), xp.where(counts, dz * weight, 0.0)
 
     def _checked_elements(self, z: Array, y: Array) -> tuple[Array, Array]:
         parts = self.elements(self.targets(y, z), z)
         if not _are_elements(parts, z):
             raise ValueError(
-                f"{type(self).__name__}.elements must return a tuple of two new arrays: the losses, a row for each of z, and "
-                f"their derivatives by z, of its shape {tuple(z.shape)}. Received: {_form(parts, z)}"
+                f"{type(self).__name__}.elements must return a tuple of two new arrays: the losses, with a row for each row "
+                f"of z, and their derivatives with respect to z, of shape {tuple(z.shape)}. Received: {_form(parts, z)}"
             )
         return parts
 
     @abstractmethod
     def elements(self, y: Array, z: Array) -> tuple[Array, Array]:
-        """The losses before the mean, of shape (..., batch, units), and their derivatives by `z`: new arrays, handed over."""
+        """Return the losses before the mean, (..., batch, units), and their derivatives with respect to `z`.
+
+        Both must be new arrays; the caller overwrites them.
+        """
 
     def activation(self, z: Array) -> Array:
-        """Predictions in the space of the targets; z itself where that is its space."""
+        """Convert outputs to predictions in the space of the targets. By default, return z unchanged."""
         return z
 
     def decide(self, z: Array) -> Array:
-        """The one answer for each target: a label where the targets are classes, else a value."""
+        """Return one answer for each target: a label if the targets are classes, otherwise a value."""
         return self.activation(z)
 
     @property
     def checked(self) -> Loss:
-        """The same loss of what `check` returned, in which ignored labels have the weight 0: it need not look for them."""
+        """The same loss for targets from `check`. Ignored labels already have weight 0, so it does not look for them."""
         return self
 
     @property
@@ -107,28 +110,28 @@ class Loss(ABC):
         return self
 
     def rows(self, y: Array, z: Array, weight: Array | None) -> tuple[Array, Array, Array | None]:
-        """Targets, outputs and weights with one row for each thing that metrics count: here, each sample."""
+        """Return targets, outputs and weights with one row for each item that metrics count; here, each sample."""
         return y, z, weight
 
     def weight_shapes(self, n: int, output_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """The shapes that the weights of n samples may have."""
+        """Return the shapes that the weights of n samples may have."""
         return [(n,)]
 
     def labels(self, y: Any, output_shape: tuple[int, ...]) -> Any:
-        """Checked targets on the host as class labels, one for each thing that has a weight."""
+        """Return checked targets on the host as class labels, one for each item that has a weight."""
         return y[:, 0] if y.shape[1:] == (1,) else y
 
     def row_shapes(self, y_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-        """The shape of the targets in those rows, and the number of units of a row of outputs."""
+        """Return the shape of the targets in those rows, and the number of units in a row of outputs."""
         return y_shape, output_shape[-1]
 
     def targets(self, y: Array, z: Array) -> Array:
-        """`y` as floats of z's type. It is never broadcast: y (n,) against z (n, 1) would make (n, n)."""
-        require(z.ndim >= 2, "Outputs have shape (batch, units)", f"outputs of shape {tuple(z.shape)}")
+        """Return `y` in the dtype of z, without broadcasting: y (n,) against z (n, 1) would give (n, n)."""
+        require(z.ndim >= 2, "Outputs must have shape (batch, units)", f"outputs of shape {tuple(z.shape)}")
         expected = z.shape[-2], z.shape[-1] // self.outputs_per_target
         if y.shape[-2:] != expected:
             raise ValueError(
-                f"{type(self).__name__} of outputs of shape {tuple(z.shape)} needs targets of shape {expected}. "
+                f"{type(self).__name__} for outputs of shape {tuple(z.shape)} needs targets of shape {expected}. "
                 f"Reshape them, as `check` does. Received: targets of shape {tuple(y.shape)}"
             )
         return y if y.dtype == z.dtype else namespace(y).astype(y, z.dtype)
@@ -136,24 +139,25 @@ class Loss(ABC):
     def check(
         self, y: Array, output_shape: tuple[int, ...], dtype: Any, weight: Array | None = None
     ) -> tuple[Array, Array | None]:
-        """Check a data set's targets, once before training, and return them and their weights in the form that `checked` wants.
+        """Check a data set's targets once, before training. Return them and their weights in the form that `checked` needs.
 
-        A target of weight 0 may be anything, NaN included: the first one that counts takes its place.
+        A target with weight 0 may be anything, including NaN. The first target with a positive weight replaces it.
 
         Parameters
         ----------
         y : array
-            Targets of all samples; (n,) is taken as (n, 1) if there is one target for a sample.
+            Targets of all samples. Shape (n,) means (n, 1) if each sample has one target.
         output_shape : tuple of int
-            Of the network's output for one sample.
+            Shape of the network's output for one sample.
         dtype : data type
-            Of the network's output.
-        weight : array of one of the `weight_shapes`, optional
+            Data type of the network's output.
+        weight : array with one of the `weight_shapes`, optional
+            Weights of the samples.
 
         Raises
         ------
         ValueError
-            The targets do not fit the output, or not this loss.
+            The targets do not fit the output or this loss.
         """
         xp, outputs = namespace(y), outputs_of(output_shape)
         rule = f"{type(self).__name__} with {outputs} network output{'s' * (outputs != 1)} needs "
@@ -174,18 +178,18 @@ class Loss(ABC):
             raise ValueError(f"{rule}finite targets in {dtype}. {REMEDY}. Received: {bad}")
         values = f"values from {lowest:g} to {highest:g}"
         fit = self.target_range[0] <= lowest and highest <= self.target_range[1]
-        require(fit, rule + f"targets in {list(self.target_range)}. Rescale them or take another loss", values)
+        require(fit, rule + f"targets in {list(self.target_range)}. Rescale them or use another loss", values)
         return y, weight
 
 
 def _with_sum(w: Array) -> tuple[Array, Array]:
-    """Weights, and what to divide them by."""
+    """Return the weights, and the number to divide them by."""
     xp = namespace(w)
     return w, xp.maximum(xp.sum(w), TINY)
 
 
 def counted(y: Array, weight: Array | None) -> Array:
-    """`y` of shape (n, ...) with the first row of a weight above 0 in place of each row of weight 0."""
+    """Return `y` of shape (n, ...), with the first row that has a positive weight in place of each row with weight 0."""
     if weight is None:
         return y
     xp = namespace(y)
@@ -195,11 +199,11 @@ def counted(y: Array, weight: Array | None) -> Array:
 
 
 def _are_elements(parts: Any, z: Array) -> bool:
-    """Whether `elements` kept to its protocol; only attributes are looked at, because every step asks."""
+    """Whether `elements` followed its protocol. This reads only attributes, because every step calls it."""
     if type(parts) is not tuple or len(parts) != 2:
         return False
     l, dz = parts
-    if l is dz or l is z or dz is z:  # one would be scaled twice, or the network's output with it
+    if l is dz or l is z or dz is z:  # scaling would change one array twice, or the network's output
         return False
     try:
         return dz.shape == z.shape and l.shape[:-1] == z.shape[:-1]
@@ -217,6 +221,6 @@ def _form(parts: Any, z: Array) -> str:
 
 
 def outputs_of(output_shape: tuple[int, ...]) -> int:
-    rule = "A loss needs one row of outputs for each sample; end with Flatten() or Dense, or take PerPosition(loss)"
+    rule = "A loss needs one row of outputs for each sample. End with Flatten() or Dense, or use PerPosition(loss)"
     require(len(output_shape) == 1, rule, f"outputs of shape {output_shape}")
     return output_shape[0]

@@ -14,7 +14,7 @@ from xpnet.tree import Array
 
 
 class ClassLoss(Loss):
-    """A loss of class labels, integers (batch,), or of class probabilities, rows (batch, classes) such as one-hot ones."""
+    """A loss whose targets are integer labels, (batch,), or class probabilities such as one-hot rows, (batch, classes)."""
 
     of_classes = True
 
@@ -49,7 +49,7 @@ class ClassLoss(Loss):
         rule = f"{name} with {classes} network outputs needs "
         require(
             classes > 1,
-            f"{name} needs an output for each class, two at least. For one output and targets of 0 and 1 take "
+            f"{name} needs an output for each class, at least two. For one output and targets of 0 and 1, use "
             "binary_cross_entropy",
             f"a network with {classes} output",
         )
@@ -68,9 +68,9 @@ class ClassLoss(Loss):
             missing = xp.isdtype(y.dtype, "real floating") and not bool(xp.all(xp.isfinite(y)))
             mark = "np.where(np.isnan(y), -100, y)" if missing and self.ignore_index == -100 else "y"
             raise ValueError(
-                f"{rule}integer labels. Convert them by {mark}.astype(int), text by np.unique(y, return_inverse=True)"
-                f"{'; -100 is for samples without a label' * (mark != 'y')}. Received: labels of dtype {y.dtype}"
-                f"{', some of them NaN or infinite' * missing}"
+                f"{rule}integer labels. Convert numbers with {mark}.astype(int), and text with np.unique(y, "
+                f"return_inverse=True){'. -100 marks samples without a label' * (mark != 'y')}. Received: labels of dtype "
+                f"{y.dtype}{', some of them NaN or infinite' * missing}"
             )
         labels = xp.astype(y, dtype)
         counts = labels != (math.nan if self.ignore_index is None else self.ignore_index)  # nothing equals NaN
@@ -78,16 +78,16 @@ class ClassLoss(Loss):
             weight = xp.astype(counts, dtype) if weight is None else xp.where(counts, weight, 0.0)
             require(
                 bool(xp.any(weight > 0)),
-                rule + f"a label of a weight above 0 that is not ignore_index={self.ignore_index}",
-                f"{labels.shape[0]} labels, none of which counts",
+                rule + f"at least one label that is not ignore_index={self.ignore_index} and has a weight above 0",
+                f"{labels.shape[0]} labels, all ignored or with weight 0",
             )
         labels = counted(labels, weight)
         lowest, highest = int(xp.min(labels)), int(xp.max(labels))
         require(
             lowest >= 0 and highest < classes,
             rule
-            + f"labels in 0 .. {classes - 1}, or {self.ignore_index} (ignore_index) where a sample does not count. Renumber "
-            "them (np.unique(y, return_inverse=True)), add outputs, or give samples to leave out the weight 0",
+            + f"labels in 0 .. {classes - 1}, or {self.ignore_index} (ignore_index) to ignore a sample. Renumber them "
+            "(np.unique(y, return_inverse=True)), add outputs, or give the weight 0 to the samples to leave out",
             f"labels from {lowest} to {highest} for {classes} classes",
         )
         return (y if weight is None else xp.astype(labels, xp.int32)), weight
@@ -98,14 +98,14 @@ class ClassLoss(Loss):
         error = float(xp.max(xp.abs(xp.sum(y, axis=-1) - 1.0)))
         several = bool(xp.all((y == 0) | (y == 1)))
         remedy = (
-            "For several classes at once (rows with several ones, or none) take binary_cross_entropy"
+            "If a sample may have several classes or none, use binary_cross_entropy"
             if several else "Divide each row by its sum"
         )  # fmt: skip
         if not math.isfinite(lowest + highest):
             remedy = REMEDY
         require(
             lowest >= 0 and error < 1e-3,
-            rule + f"rows of class probabilities: none negative, of sum 1. {remedy}",
+            rule + f"rows of nonnegative class probabilities with sum 1. {remedy}",
             f"a smallest value of {lowest:g}, a sum off by {error:g}",
         )
 
@@ -114,25 +114,27 @@ class ClassLoss(Loss):
 class SoftmaxCrossEntropy(ClassLoss):
     """l = log Σ eᶻ - Σ t z,   dz = softmax(z) - t,   t = (1 - ε) y + ε / classes   (sums over classes)
 
-    Softmax and cross-entropy -Σ t log p in one, accurate for logits z of any size. Labels stand for one-hot y.
+    This is the softmax followed by the cross-entropy -Σ t log p, accurate for logits z of any size. Labels mean one-hot y.
 
-    A logit of -∞ rules its class out: p = 0 there, and nothing for the loss of the other classes. A target that gives such a
-    class any of its probability has the loss ∞; label smoothing gives some to every class. Logits of +∞ share the whole
-    probability, see `xpnet.functions.softmax`.
+    A logit of -∞ excludes its class: p is 0 there, and the class adds nothing to the loss. If a target assigns probability
+    to an excluded class, the loss is ∞; label smoothing assigns some to every class. Logits of +∞ share the whole
+    probability; see `xpnet.functions.softmax`.
+
+    y: (batch,) or (batch, classes), z: (batch, classes) or (K, batch, classes).
 
     Parameters
     ----------
     label_smoothing : float, default 0.0
         ε, in [0, 1]. C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016.
     ignore_index : int or None, default -100
-        The label of samples that do not count, as if their weight were 0: in the loss, which is the mean over the others, in
-        metrics and in class weights. Where all labels of a batch are ignored, loss and gradient are 0 (PyTorch: NaN); a data
-        set of them is refused.
+        Samples with this label are ignored, as if their weight were 0, by the loss, which is the mean over the others, by
+        metrics and by class weights. If all labels of a batch are ignored, loss and gradient are 0 (PyTorch: NaN). `fit`
+        raises ValueError if all labels of a data set are ignored.
 
     Raises
     ------
     ValueError
-        `label_smoothing` is out of range, `ignore_index` is neither an integer nor None.
+        `label_smoothing` is out of range, or `ignore_index` is neither an integer nor None.
     """
 
     built_in = "Softmax"
@@ -147,8 +149,8 @@ class SoftmaxCrossEntropy(ClassLoss):
 
     def elements(self, y, z):
         xp = namespace(z)
-        z = z.mT  # class first: sums over 10 long rows are 30 times faster than over 10 columns, ...
-        z = xp.reshape(xp.reshape(z, (-1,)), z.shape)  # ... if they are rows in memory too, as from a flat array
+        z = z.mT  # classes first: sums over 10 long rows are 30 times faster than over 10 columns, ...
+        z = xp.reshape(xp.reshape(z, (-1,)), z.shape)  # ... if they are also rows in memory, as from a flat array
         x, is_top = below_maximum(z, axis=-2)
         is_label, soft = self._label_and_soft(y, z)
         label_x = xp.max(xp.where(is_label, x, -math.inf), axis=-2, keepdims=True)
@@ -164,7 +166,7 @@ class SoftmaxCrossEntropy(ClassLoss):
         if soft is None:
             l -= label_x
         else:
-            # Halves, for the difference of numbers such as ±3e38 may be too large
+            # Halves, because the difference of numbers such as ±3e38 overflows
             half = 0.5 * z - 0.5 * xp.max(z, axis=-2, keepdims=True)
             t = xp.where(is_label, 1.0, soft)
             l -= 2.0 * xp.sum(xp.where((t > 0) & ~is_top, t * half, 0.0), axis=-2, keepdims=True)
@@ -172,7 +174,7 @@ class SoftmaxCrossEntropy(ClassLoss):
         return l.mT, p.mT
 
     def _label_and_soft(self, y, z):
-        """Which class is the label, of probability 1, and the probabilities of the others, None if all 0; class first."""
+        """Return which class has probability 1, and the probabilities of the others (None if all are 0); classes first."""
         xp = namespace(z)
         if y.ndim == 1 and not self.label_smoothing:
             return _is_label(y, z), None
@@ -190,14 +192,16 @@ class SoftmaxCrossEntropy(ClassLoss):
 class CategoricalCrossEntropy(ClassLoss):
     """l = -Σ y log p,   dz = -y / p,   p = max(z, 10⁻⁷)   (sum over classes)
 
-    For a network whose outputs z are probabilities already; logits are better left to `SoftmaxCrossEntropy`. Where p is
-    clipped, dz is the derivative at the clip, so that the network can get away from there. The outputs are taken as they are:
-    a row that does not sum to 1 is not divided by its sum, as Keras does it. So end the network with Softmax, not Sigmoid.
+    For networks whose outputs z are already probabilities. If they are logits, use `SoftmaxCrossEntropy`. Where p is
+    clipped, dz is the derivative at the clip, so the network can still move away from it. Unlike Keras, this loss does not
+    divide a row by its sum, so end the network with Softmax, not Sigmoid.
+
+    y: (batch,) or (batch, classes), z: (batch, classes) or (K, batch, classes).
 
     Parameters
     ----------
     ignore_index : int or None, default -100
-        The label of samples that do not count, see `SoftmaxCrossEntropy`.
+        Samples with this label are ignored; see `SoftmaxCrossEntropy`.
 
     Raises
     ------
@@ -223,13 +227,15 @@ class CategoricalCrossEntropy(ClassLoss):
 class BinaryCrossEntropy(Loss):
     """l = log(1 + eᶻ) - y z,   dz = σ(z) - y,   targets y in [0, 1], one for each unit
 
-    Sigmoid and cross-entropy -y log p - (1 - y) log(1 - p) in one, accurate for logits z of any size.
+    This is the sigmoid followed by the cross-entropy -y log p - (1 - y) log(1 - p), accurate for logits z of any size.
+
+    y: (batch, units), z: (batch, units) or (K, batch, units).
 
     Parameters
     ----------
     from_logits : bool, default True
-        If False, z is the probability p: dz = (p - y) / (p (1 - p)), with p clipped to [10⁻⁷, 1 - 10⁻⁷] and, where it
-        is clipped, the derivative at the clip.
+        If False, z is the probability p, clipped to [10⁻⁷, 1 - 10⁻⁷], and dz = (p - y) / (p (1 - p)), also where p is
+        clipped.
 
     Raises
     ------
@@ -256,7 +262,7 @@ class BinaryCrossEntropy(Loss):
     def elements(self, y, z):
         xp = namespace(z)
         if self.from_logits:
-            # The likelier answer is 1 where z > 0. It misses y by `miss`, and p by the rest of the probability, σ(-|z|)
+            # The likelier answer is 1 where z > 0. It differs from y by `miss`, and from p by σ(-|z|)
             size, likelier = xp.abs(z), xp.astype(z > 0, z.dtype)
             miss = xp.abs(y - likelier)
             e = xp.exp(-size)
@@ -270,18 +276,18 @@ class BinaryCrossEntropy(Loss):
         return sigmoid(z) if self.from_logits else z
 
     def decide(self, z):
-        """0 or 1 for each unit."""
+        """Return 0 or 1 for each unit."""
         xp = namespace(z)
         return xp.astype(z > (0.0 if self.from_logits else 0.5), xp.int32)
 
 
 def one_hot(labels: Array, like: Array) -> Array:
-    """1 at each label, else 0: (batch,) -> (batch, classes), with the classes, type and device of `like`."""
+    """Return 1 at each label and 0 elsewhere, (batch,) -> (batch, classes), with the shape, dtype and device of `like`."""
     return namespace(like).astype(_is_label(labels, like.mT), like.dtype).mT
 
 
 def _is_label(labels: Array, like: Array) -> Array:
-    """Class first, (classes, batch), as `SoftmaxCrossEntropy` wants it, and `like` is."""
+    """Return whether each class is the label. The result and `like` have the classes first: (classes, batch)."""
     xp = namespace(like)
     classes = xp.arange(like.shape[-2], dtype=like.dtype, device=device(like))
-    return xp.astype(labels, like.dtype) == classes[:, None]  # as floats, which every library compares, exact up to 2²⁴
+    return xp.astype(labels, like.dtype) == classes[:, None]  # every library compares floats, which are exact up to 2²⁴

@@ -14,20 +14,23 @@ from xpnet.losses.base import Loss
 class PerPosition(Loss):
     """loss = Σ wᵢₜ lᵢₜ / Σ wᵢₜ,   dzᵢₜ = wᵢₜ l'ᵢₜ / Σ wᵢₜ:   the mean of another loss over samples i and positions t = 1 … T
 
-    For networks with an output at every position, such as a language model: z (batch, T, units), y (batch, T) or
-    (batch, T, units); and for images out of images, where the positions are pixels: z (batch, height, width, units). Metrics
-    count positions. Weights are those of samples, (batch,), or of positions, (batch, T) or (batch, height, width): 0 leaves
-    padding out. Class weights are those of positions. Augmentation moves the images and not the targets of their pixels.
+    For networks with an output at every position, such as language models: z (batch, T, units), y (batch, T) or
+    (batch, T, units). In image-to-image networks the positions are pixels: z (batch, height, width, units).
+
+    Metrics and class weights apply to positions. Sample weights apply to samples, (batch,), or to positions, (batch, T) or
+    (batch, height, width); the weight 0 excludes padding. Augmentation layers move the pixels of an image, but not the
+    targets of these pixels.
 
     Parameters
     ----------
     loss : Loss
-        Of one position, such as ``SoftmaxCrossEntropy()``.
+        The loss of one position, such as ``SoftmaxCrossEntropy()``.
 
     Raises
     ------
     ValueError
-        `loss` is not a loss, or `PerPosition` itself; outputs are not (..., units), or targets not one for each position.
+        `loss` is not a loss, or it is a `PerPosition`. Outputs do not have shape (..., units), or the number of targets
+        differs from the number of positions.
     """
 
     loss: Loss
@@ -84,7 +87,9 @@ class PerPosition(Loss):
     def check(self, y, output_shape, dtype, weight=None):
         axes = len(output_shape)
         require(
-            axes >= 2, "PerPosition takes outputs of shape (T, units) or (..., units)", f"outputs of {output_shape}"
+            axes >= 2,
+            "PerPosition needs outputs of shape (T, units) or (..., units). Otherwise use the loss without PerPosition",
+            f"outputs of shape {output_shape}",
         )
         positions = tuple(y.shape[1:axes])
         sizes = ", ".join(map(str, output_shape[:-1]))
@@ -93,7 +98,7 @@ class PerPosition(Loss):
         require(fits, rule, f"targets of shape {tuple(y.shape)}")
         xp = namespace(y)
         y_rows = xp.reshape(y, (-1, *y.shape[axes:]))
-        like = xp.empty((*y.shape[:axes], 1), dtype=dtype, device=device(y))  # of outputs, for their shape
+        like = xp.empty((*y.shape[:axes], 1), dtype=dtype, device=device(y))  # only its shape matters
         _, _, given = self.rows(y, like, weight)
         checked, rows_weight = self.loss.check(y_rows, output_shape[-1:], dtype, given)
         if rows_weight is not given:  # some labels are ignored

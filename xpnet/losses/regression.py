@@ -1,4 +1,4 @@
-"""Losses of numbers: squared, absolute, Huber, Poisson, quantile, Gaussian."""
+"""Losses for regression: squared, absolute, Huber, Poisson, quantile, Gaussian."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from xpnet.tree import Array
 
 @dataclass(frozen=True)
 class MeanSquaredError(Loss):
-    """l = (z - y)²,   dz = 2 (z - y)"""
+    """l = (z - y)²,   dz = 2 (z - y)
+
+    y: (batch, units), z: (batch, units) or (K, batch, units), as in all losses of this module but `GaussianNLL`.
+    """
 
     def elements(self, y, z):
         e = z - y
@@ -39,7 +42,7 @@ class Huber(Loss):
     Parameters
     ----------
     delta : float, default 1.0
-        δ > 0, in the unit of the targets.
+        δ > 0, in the units of the targets.
 
     Raises
     ------
@@ -61,15 +64,14 @@ class Huber(Loss):
 
 @dataclass(frozen=True)
 class Poisson(Loss):
-    """l = eᶻ - y z,   dz = eᶻ - y,   counts y >= 0 of mean eᶻ
+    """l = eᶻ - y z,   dz = eᶻ - y,   counts y >= 0 with mean eᶻ
 
-    The negative log-likelihood without log y!, which does not depend on z. eᶻ overflows float32 from z = 89 on.
+    The negative log-likelihood without log y!, which does not depend on z. eᶻ overflows float32 if z >= 89.
 
     Parameters
     ----------
     log_input : bool, default True
-        If False, z is the mean itself: l = z - y log z, dz = 1 - y / z, with 10⁻⁷ in place of any z below it in log z
-        and y / z.
+        If False, z is the mean itself: l = z - y log z, dz = 1 - y / z. In log z and y / z, 10⁻⁷ replaces smaller z.
 
     Raises
     ------
@@ -88,7 +90,7 @@ class Poisson(Loss):
         xp = namespace(z)
         if self.log_input:
             mean = xp.exp(z)
-            # Near z = 0, e^z - y is (e^z - 1) - (y - 1): of counts y both differences are exact, and keep a small z
+            # Near z = 0, eᶻ - y is computed as (eᶻ - 1) - (y - 1), which keeps the digits of a small z for integer y
             dz = xp.where(xp.abs(z) < 0.5, xp.expm1(z) - (y - 1.0), mean - y)
             return mean - xp.where(y > 0, z, 0.0) * y, dz
         mean = xp.maximum(z, EPSILON)
@@ -102,7 +104,7 @@ class Poisson(Loss):
 class Quantile(Loss):
     """l = q (y - z) where y > z, else (1 - q) (z - y);   dz = -q where y > z, 1 - q where y < z
 
-    The pinball loss: least where z is the q-quantile of y. R. Koenker and G. Bassett, "Regression quantiles",
+    The pinball loss, which is smallest where z is the q-quantile of y. R. Koenker and G. Bassett, "Regression quantiles",
     Econometrica 46 (1978).
 
     Parameters
@@ -133,9 +135,11 @@ class GaussianNLL(Loss):
     """l = ½ (log σ² + (y - μ)² / σ²),   dμ = (μ - y) / σ²,   d log σ² = ½ (1 - (y - μ)² / σ²),   z = (μ, log σ²)
 
     The negative log-likelihood without its constant ½ log 2π. For k targets the network has 2k outputs: first the k means
-    μ, then the k log-variances. `activation` returns (μ, σ²) in the same order; metrics compare the targets with μ. 1/σ is
-    taken to be e⁸⁸ at most in float32, which it reaches at log σ² = -176. D. Nix and A. Weigend, "Estimating the mean and
-    variance of the target probability distribution", ICNN 1994.
+    μ, then the k log-variances. `activation` returns (μ, σ²) in the same order; metrics compare the targets with μ. In
+    float32, 1/σ is limited to e⁸⁸, its value at log σ² = -176.
+
+    y: (batch, k), z: (batch, 2k) or (K, batch, 2k). D. Nix and A. Weigend, "Estimating the mean and variance of the target
+    probability distribution", ICNN 1994.
     """
 
     outputs_per_target = 2
@@ -143,7 +147,7 @@ class GaussianNLL(Loss):
     def elements(self, y, z):
         xp = namespace(z)
         mean, log_variance = _halves(z)
-        # 1/σ, which is finite where 1/σ² is not; kept finite, for 0 · ∞ is NaN
+        # 1/σ, which can be finite where 1/σ² overflows. The limit keeps it finite, because 0 · ∞ is NaN
         precision = xp.exp(xp.minimum(-0.5 * log_variance, 700.0 if z.dtype == xp.float64 else 88.0))
         e = (mean - y) * precision
         square = e * e
