@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from tests.test_graph_safety import Case
-from xpnet import Adam, BackendNotAvailableError, Model, functions
+from xpnet import Adam, BackendNotAvailableError, Model
 from xpnet.backend import make_backend, to_numpy
+from xpnet.backend.fusion import fused, map_elements
 from xpnet.inspection import layer_statistics
 from xpnet.layers import BatchNormalization, Dense, Dropout, Embedding, Flatten
 from xpnet.tree import leaves
@@ -122,16 +123,24 @@ def test_a_backend_computes_on_its_device(graphs):
         assert current_device() == 0
 
 
-def test_a_rule_of_arrays_on_another_device_is_left_to_cupy():
+RULES = {
+    "arguments": lambda rule, x, here: fused(rule, x),
+    "captured": lambda rule, x, here: fused(lambda y: y * rule(x), here),
+    "of an optimizer": lambda rule, x, here: map_elements(rule, x),
+    "captured by an optimizer's": lambda rule, x, here: map_elements(lambda p: p * rule(x[0]), here),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_of_arrays_on_another_device_is_left_to_cupy(name):
     """A kernel of ours must not read them; CuPy says what is wrong, or reads them where devices can."""
-    backend = second_device()
-    x = backend.asarray(np.ones(3, np.float32))
+    x, here = (backend.asarray(np.ones(3, np.float32)) for backend in (second_device(), make_backend("cupy", device=0)))
     try:
-        result = to_numpy(functions.sigmoid(x))
+        result = to_numpy(RULES[name](lambda x: x * 3.0, x, here))
     except ValueError as error:
         assert "different from the current device" in str(error)  # noqa: PT017
     else:
-        np.testing.assert_allclose(result, 1 / (1 + np.exp(-1.0)), rtol=1e-6)
+        np.testing.assert_allclose(result, 3.0)
 
 
 def test_tokens_are_counted_on_the_second_device():

@@ -156,7 +156,7 @@ class Recording:
             named = dict(zip((*self.columns, *gathered), arrays, strict=True))
             rows = {name: take(named[name], counter, axis=0)[0] for name in self.columns}
             rows |= {name: take(named[name], rows["index"], axis=0) for name in gathered}
-            return counter + 0, *[rows[name] for name in names]
+            return namespace(counter).astype(counter, counter.dtype), *[rows[name] for name in names]
 
         now, *rows = fused(rule, self.counter, *self.columns.values(), *gathered.values())
         return now, data | dict(zip(names, rows, strict=True))

@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 
 from xpnet.backend import symbol_functions
-from xpnet.backend.cuda_plans import OPTIONS, THREADS, Launch, Plan
+from xpnet.backend.cuda_plans import ARGUMENT_BYTES, OPTIONS, THREADS, Launch, Plan
 from xpnet.backend.cuda_text import Writer
 from xpnet.backend.symbols import LARGEST, TYPES, Node, NotTraceable, Symbol, Trace, trace_rule
 from xpnet.tree import Array
 
 COPIES = 8  # of more arrays CuPy uploads the addresses when it joins them
-LEAVES = 40  # of one launch: a kernel takes at most 4 KB of arguments
 KNOWN = 4096
-LONGEST = 1 << 16  # elements that one block of threads reduces: CuPy spreads more over the whole device
 
 
 def form_of(rule: Callable, arrays: tuple[Array, ...]) -> Any:
@@ -28,27 +26,35 @@ def form_of(rule: Callable, arrays: tuple[Array, ...]) -> Any:
     try:
         form = _identity(rule), *[(x.shape, x.strides, x.dtype) for x in arrays]
         hash(form)
-    except (TypeError, ValueError):  # it holds an array, say
+    except (AttributeError, TypeError, ValueError):  # it holds an array, say
         return None
     return form
 
 
 def _identity(x: Any, depth: int = 0) -> Any:
-    """Of a rule and what it captures: functions by their code, settings by their values."""
-    if isinstance(x, FunctionType) and not x.__kwdefaults__ and depth < 5:
-        cells = [_identity(cell.cell_contents, depth + 1) for cell in x.__closure__ or ()]
-        return x.__module__, x.__code__, _identity(x.__defaults__, depth + 1), *cells
-    if isinstance(x, MethodType):
-        return _identity(x.__func__, depth), _identity(x.__self__, depth)
-    if isinstance(x, tuple):
-        return tuple, *[_identity(part, depth + 1) for part in x]
+    """Of a rule of this package and what it captures: functions by their code, settings by their values.
+
+    A user's function may read a global variable or call a function that is defined anew, in a notebook, say.
+    """
     if isinstance(x, float):
         return x.hex()  # 0.0 == -0.0
-    if isinstance(x, (int, str, type, NoneType)):
+    if isinstance(x, (int, str, NoneType)):
         return type(x), x
-    if getattr(getattr(type(x), "__dataclass_params__", None), "frozen", False):
-        return type(x), x
-    raise TypeError(f"{type(x).__name__} may change")
+    if isinstance(x, tuple):
+        return tuple, *[_identity(part, depth) for part in x]
+    if isinstance(x, MethodType):
+        return _identity(x.__func__, depth), _identity(x.__self__, depth)
+    of = x if isinstance(x, (FunctionType, type)) else type(x)
+    if not of.__module__.startswith("xpnet.") or depth == 5:
+        raise TypeError(f"{of.__name__} may change")
+    if isinstance(x, FunctionType):
+        captured = *(cell.cell_contents for cell in x.__closure__ or ()), x.__defaults__, x.__kwdefaults__
+        return x.__module__, x.__code__, _identity(captured, depth + 1)
+    if isinstance(x, type):
+        return x
+    if x.__dataclass_params__.frozen:
+        return of, _identity(tuple(vars(x).values()), depth + 1)
+    raise TypeError(f"{of.__name__} may change")
 
 
 class CudaKernels:
@@ -64,24 +70,21 @@ class CudaKernels:
 
     def __init__(self, cp: Any, convert: Callable[[Array], Array] = lambda x: x):
         self.cp, self.convert = cp, convert
-        self.plans: dict[tuple, Plan | NotTraceable] = {}
-        self.known: dict[
-            Any, tuple[Launch | None, bool]
-        ] = {}  # by rule and forms of arrays: such a rule is not traced again
+        self.plans: dict[tuple, Plan | None] = {}
+        self.known: dict[Any, tuple[Launch | None, bool]] = {}  # by `form_of`: such a rule is not traced again
         self.kernels: dict[tuple, Any] = {}
 
     # ------------------------------------------------------------------ a rule of whole arrays
 
     def apply(self, rule: Callable, arrays: tuple[Array, ...], otherwise: Callable | None = None) -> Any:
         """``rule(*arrays)`` by one kernel; by `otherwise`, or the rule as it is, where that cannot be."""
-        device = self.cp.cuda.runtime.getDevice()
-        if any(x.data.device_id != device for x in arrays):  # CuPy copies or refuses them; a kernel would go wrong
+        if not self._are_here(arrays):
             return (otherwise or rule)(*arrays)
         form = form_of(rule, arrays)
         inputs: Sequence[Array] = arrays
         found = self.known.get(form)
         if found is None:
-            found, inputs = self._traced(rule, arrays)
+            found, inputs = self.traced(rule, arrays)
             if form is not None and len(inputs) == len(arrays):  # none is captured
                 if len(self.known) >= KNOWN:
                     self.known.clear()
@@ -93,16 +96,23 @@ class CudaKernels:
         launch(inputs, outputs)
         return tuple(outputs) if several else outputs[0]
 
-    def _traced(self, rule: Callable, arrays: tuple[Array, ...]) -> tuple[tuple[Launch | None, bool], Sequence[Array]]:
+    def traced(self, rule: Callable, arrays: tuple[Array, ...]) -> tuple[tuple[Launch | None, bool], Sequence[Array]]:
         """How to compute the rule, None if not by a kernel, and whether it gives a tuple; and what the kernel reads."""
         trace = Trace()
         try:
             symbols = [Symbol(trace, trace.input(x)) for x in arrays]
             results, several = trace_rule(rule, trace, symbols)
             nodes = [x.node for x in results]
+            if not self._are_here(trace.arrays[len(arrays) :]):
+                raise NotTraceable("an array that is captured on another device")
             return (self._plan(trace, nodes).launch(trace, nodes), several), trace.arrays
         except NotTraceable:
             return (None, False), arrays
+
+    def _are_here(self, arrays: Sequence[Any]) -> bool:
+        """Whether they are CuPy arrays on the current device; CuPy copies or refuses others, a kernel would go wrong."""
+        device = self.cp.cuda.runtime.getDevice()
+        return all(isinstance(x, self.cp.ndarray) and x.data.device_id == device for x in arrays)
 
     def concat(self, arrays: Sequence[Array], axis: int) -> Array:
         """Arrays joined along an axis by one kernel, where CuPy takes one for each or uploads a table of their addresses."""
@@ -114,18 +124,17 @@ class CudaKernels:
         return self.apply(lambda *arrays: symbol_functions.concat(arrays, axis=axis), tuple(arrays), by_copies)
 
     def _plan(self, trace: Trace, nodes: list[Node]) -> Plan:
-        if sum(math.prod(node.shape) for node in nodes) > LARGEST or trace.longest > LONGEST:
+        if sum(math.prod(node.shape) for node in nodes) > LARGEST:
             raise NotTraceable("too much for one kernel")
         key = (*trace.key, *[node.number for node in nodes])
-        plan = self.plans.get(key)
-        if plan is None:
+        if key not in self.plans:
             try:
-                plan = Plan(self.cp, trace, nodes)
-            except NotTraceable as error:
-                plan = error
-            self.plans[key] = plan
-        if isinstance(plan, NotTraceable):
-            raise plan
+                self.plans[key] = Plan(self.cp, trace, nodes)
+            except (NotTraceable, RecursionError):  # thousands of operations, one on another
+                self.plans[key] = None
+        plan = self.plans[key]
+        if plan is None:
+            raise NotTraceable("no kernel can be written")
         plan.require_rows(nodes)
         return plan
 
@@ -133,23 +142,35 @@ class CudaKernels:
 
     def map(self, rule: Callable, groups: list[tuple]) -> list:
         """The rule's result for each group of leaves; the leaves are handed over."""
-        first = groups[0][0]
-        alike = all(x.dtype == first.dtype and x.shape == group[0].shape for group in groups for x in group)
-        if not alike or first.dtype.kind != "f":
+        traced = self._traced_elements(rule, groups)
+        if traced is None:
             return [rule(*group) for group in groups]
+        trace, results, _ = traced
+        others, each = len(trace.numbers) + len(trace.arrays), 1 + len(groups[0]) + len(results)
+        n = (ARGUMENT_BYTES // 8 - others) // each  # leaves of one launch
+        parts = (groups[start : start + n] for start in range(0, len(groups), n))
+        return [result for part in parts for result in self._map(*traced, part)]
+
+    def _traced_elements(self, rule: Callable, groups: list[tuple]) -> tuple[Trace, list[Symbol], bool] | None:
+        """What the rule does with an element, its results, and whether they are a tuple; None if a kernel cannot do it."""
+        first = groups[0][0]
+        if not self._are_here([x for group in groups for x in group]):
+            return None
+        if any(x.dtype != first.dtype or x.shape != group[0].shape for group in groups for x in group):
+            return None
+        trace = Trace(of_elements=True)
         try:
-            trace = Trace(of_elements=True)
             nodes = [trace.node("element", f"a{i}", (), (), first.dtype) for i in range(len(groups[0]))]
             symbols = [Symbol(trace, node, home=i) for i, node in enumerate(nodes)]
             results, several = trace_rule(rule, trace, symbols)
-            if any(x.dtype != first.dtype for x in results):
-                raise NotTraceable("results of another type")
         except NotTraceable:
-            return [rule(*group) for group in groups]
-        parts = (groups[start : start + LEAVES] for start in range(0, len(groups), LEAVES))
-        return [result for part in parts for result in self._map(trace, results, several, first.dtype, part)]
+            return None
+        if not self._are_here(trace.arrays) or any(x.dtype != first.dtype for x in results):
+            return None
+        return trace, results, several
 
-    def _map(self, trace: Trace, results: list[Symbol], several: bool, dtype: np.dtype, groups: list[tuple]) -> list:
+    def _map(self, trace: Trace, results: list[Symbol], several: bool, groups: list[tuple]) -> list:
+        dtype = groups[0][0].dtype
         groups = [tuple(map(self._contiguous, group)) for group in groups]
         homes = [x.home for x in results]
         if 0 not in homes[1:]:

@@ -19,6 +19,7 @@ from xpnet.tree import Array
 
 ARGUMENT_BYTES = 4000  # a kernel takes at most 4 KB of arguments
 THREADS = 256
+LONGEST = 1 << 16  # elements that one block of threads goes through: CuPy spreads more over the whole device
 # Without fused multiply-add, so that the result is the same to the last bit as that of one kernel for each operation
 OPTIONS = ("--fmad=false",)
 
@@ -168,6 +169,8 @@ class Plan:
         else:
             blocks = math.prod(nodes[0].shape[axis] for axis in self.row_axes[0])
             longest = max(trace.longest, *(math.prod(node.shape) // blocks for node in nodes))
+            if longest > LONGEST:
+                raise NotTraceable("too much for one block of threads")
             threads = 32 * min(-(-longest // 32), 8 if blocks > 1 else 32)
         shapes = list(trace.shapes)
         find: dict[str, Callable] = {

@@ -212,7 +212,8 @@ class Writer:
         x, indices = node.operands
         axis, n = node.detail, len(indices.shape)
         place = self.value(indices, index[axis : axis + n])
-        at = self.place(f"(int){place}", *index[axis : axis + n], NOWHERE)
+        size = self.axis_size(x.shape, axis)
+        at = self.place(f"(int){place} < 0 ? (int){place} + {size} : (int){place}", *index[axis : axis + n], NOWHERE)
         return self.value(x, (*index[:axis], at, *index[axis + n :]))
 
     def _concat(self, node, index, depth):

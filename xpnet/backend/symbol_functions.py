@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from xpnet.backend.base import register_namespace
 from xpnet.backend.symbols import BOOL, TYPES, NotTraceable, Symbol, current, view
@@ -21,7 +22,10 @@ SMALLER = "({0} != {0} || {0} < {1} ? {0} : {1})"
 
 
 def permute_dims(x, /, axes):
-    return view(x, "permute", tuple(axes), tuple([x.shape[axis] for axis in axes]))
+    axes = normalize_axis_tuple(axes, x.ndim)
+    if len(axes) < x.ndim:
+        raise NotTraceable("axes that are left out")
+    return view(x, "permute", axes, tuple([x.shape[axis] for axis in axes]))
 
 
 def reshape(x, /, shape, *, copy=None):
@@ -39,18 +43,22 @@ def reshape(x, /, shape, *, copy=None):
 
 
 def moveaxis(x, source, destination, /):
-    axes = [axis for axis in range(x.ndim) if axis != source % x.ndim]
-    axes.insert(destination % x.ndim, source % x.ndim)
+    source, destination = (normalize_axis_index(axis, x.ndim) for axis in (source, destination))
+    axes = [axis for axis in range(x.ndim) if axis != source]
+    axes.insert(destination, source)
     return permute_dims(x, axes)
 
 
 def expand_dims(x, /, *, axis=0):
-    at = axis % (x.ndim + 1)
+    at = normalize_axis_index(axis, x.ndim + 1)
     return x[(*at * (slice(None),), None)]
 
 
 def broadcast_to(x, /, shape):
-    return view(x, "broadcast", None, tuple(shape))
+    shape = tuple(shape)
+    if np.broadcast_shapes(x.shape, shape) != shape:
+        raise NotTraceable("a shape that does not fit")
+    return view(x, "broadcast", None, shape)
 
 
 def tile(x, repetitions, /):
@@ -67,7 +75,7 @@ def concat(arrays, /, *, axis=0):
         arrays, axis = [reshape(x, (-1,)) for x in arrays], 0
     dtype = np.result_type(*[x.dtype for x in arrays])
     nodes = tuple([trace.cast(trace.operand(x, dtype), dtype) for x in arrays])
-    axis %= len(nodes[0].shape)
+    axis = normalize_axis_index(axis, len(nodes[0].shape))
     shape = list(nodes[0].shape)
     ends = np.cumsum([node.shape[axis] for node in nodes]).tolist()
     shape[axis] = ends[-1]
@@ -79,7 +87,7 @@ def concat(arrays, /, *, axis=0):
 
 def stack(arrays, /, *, axis=0):
     arrays = [symbol_of(x) for x in arrays]
-    axis %= arrays[0].ndim + 1
+    axis = normalize_axis_index(axis, arrays[0].ndim + 1)
     return concat([expand_dims(x, axis=axis) for x in arrays], axis=axis)
 
 
@@ -87,7 +95,7 @@ def take(x, indices, /, *, axis=0):
     x, indices = symbol_of(x), symbol_of(indices)
     if indices.dtype.kind not in "iu":
         raise NotTraceable("indices that are no integers")
-    axis %= x.ndim
+    axis = normalize_axis_index(axis, x.ndim)
     shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
     return Symbol(x.trace, x.trace.node("take", axis, (x.node, indices.node), shape, x.dtype))
 
@@ -118,6 +126,8 @@ def astype(x, dtype, /, *, copy=True, device=None):
 
 
 def arange(stop, /, *, dtype=None, device=None):
+    if not isinstance(stop, int):
+        raise NotTraceable("a range that is not of integers")
     return Symbol(current.trace, current.trace.node("iota", None, (), (stop,), np.dtype(dtype or np.int64)))
 
 
@@ -173,13 +183,13 @@ def _reduction(name: str, kinds: str, dtype: np.dtype | None = None) -> Callable
     def function(x, /, *, axis=None, keepdims=False):
         if x.dtype.kind not in kinds:
             raise NotTraceable(f"{name} of {x.dtype}")
-        axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-        axes = tuple(sorted([a % x.ndim for a in axes]))
-        if name == "argmax" and len(axes) != 1:
-            raise NotTraceable("the place of a maximum over several axes")
+        axes = tuple(range(x.ndim)) if axis is None else tuple(sorted(normalize_axis_tuple(axis, x.ndim)))
+        if not axes or (name == "argmax" and len(axes) > 1):
+            raise NotTraceable(f"{name} over {len(axes)} axes")
         shape = tuple([1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes])
         node = x.trace.node("reduce", (name, axes, keepdims), (x.node,), shape, dtype or x.dtype)
-        x.trace.longest = max(x.trace.longest, math.prod(x.shape) // math.prod(shape))
+        before = math.prod(x.shape)
+        x.trace.reductions.append((x.ndim, axes, before, before // math.prod(shape)))
         return Symbol(x.trace, node)
 
     return function

@@ -31,7 +31,7 @@ LARGEST = 2**31 - 1  # kernels count elements in 32 bits
 current = threading.local()  # the trace of this thread
 
 
-class NotTraceable(Exception):
+class NotTraceable(BaseException):  # so that no ``except Exception`` of a rule takes it for an error of its own
     """The rule does something that is no formula for an element."""
 
 
@@ -66,7 +66,7 @@ class Trace:
         self.sizes: list[int] = []
         self.shapes: dict[tuple[int, ...], int] = {}
         self.nodes: dict[tuple, Node] = {}  # by what they are made of: what is done twice is one
-        self.longest = 1  # reduction, in elements
+        self.reductions: list[tuple] = []  # of so many axes, over these; elements before, elements of each
 
     def node(
         self,
@@ -91,6 +91,12 @@ class Trace:
         made = Node(len(self.nodes), kind, detail, operands, places, shape, dtype)
         self.nodes[entry, *sizes] = made
         return made
+
+    @property
+    def longest(self) -> int:
+        """The number of elements that one block of threads may have to reduce: all, if not always over the same axes."""
+        several = len({(ndim, axes) for ndim, axes, *_ in self.reductions}) > 1
+        return max([before if several else each for *_, before, each in self.reductions], default=1)
 
     def shape_number(self, shape: tuple[int, ...]) -> int:
         number = self.shapes.get(shape)
@@ -155,7 +161,7 @@ def fits(x: Any, dtype: np.dtype) -> bool:
     )
 
 
-def _operator(form: str, kinds: str = "fiu", dtype: np.dtype | None = None) -> tuple[Callable, Callable, Callable]:
+def _operator(form: str, kinds: str = "f", dtype: np.dtype | None = None) -> tuple[Callable, Callable, Callable]:
     def forwards(self, other):
         return self.trace.apply(form, self, other, dtype=dtype, kinds=kinds)
 
@@ -209,6 +215,8 @@ class Symbol:
 
     @property
     def mT(self) -> Symbol:
+        if self.ndim < 2:
+            raise NotTraceable("a transposed array without rows")
         axes = *range(self.ndim - 2), self.ndim - 1, self.ndim - 2
         return view(self, "permute", axes, tuple([self.shape[axis] for axis in axes]))
 
@@ -217,15 +225,14 @@ class Symbol:
         """As of a JAX array: ``x.at[index].add(y)``."""
         return _At(self)
 
+    # of floating-point numbers alone: signed integers wrap around in NumPy, and have no defined overflow in C++
     __add__, __radd__, __iadd__ = _operator("{} + {}")
     __sub__, __rsub__, __isub__ = _operator("{} - {}")
     __mul__, __rmul__, __imul__ = _operator("{} * {}")
-    __truediv__, __rtruediv__, __itruediv__ = _operator("{} / {}", "f")
-    __pow__, __rpow__, __ipow__ = _operator("pow({}, {})", "f")
+    __truediv__, __rtruediv__, __itruediv__ = _operator("{} / {}")
+    __pow__, __rpow__, __ipow__ = _operator("pow({}, {})")
     __and__, __rand__, __iand__ = _operator("{} & {}", "biu")
     __or__, __ror__, __ior__ = _operator("{} | {}", "biu")
-    __xor__, __rxor__, __ixor__ = _operator("{} ^ {}", "biu")
-    __rshift__, __rrshift__, __irshift__ = _operator("{} >> {}", "iu")
     __lt__, __gt__ = (_operator(f"{{}} {sign} {{}}", "bfiu", BOOL)[0] for sign in ("<", ">"))
     __le__, __ge__ = (_operator(f"{{}} {sign} {{}}", "bfiu", BOOL)[0] for sign in ("<=", ">="))
     __eq__, __ne__ = (_operator(f"{{}} {sign} {{}}", "bfiu", BOOL)[0] for sign in ("==", "!="))  # type: ignore[assignment]
