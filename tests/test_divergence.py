@@ -142,7 +142,7 @@ def test_what_is_not_found_again_leaves_the_last_finite_state(xp, monkeypatch):
 
     monkeypatch.setattr(loop, "diagnose", diagnose_later)
     model = make_model(xp, layers=[Dense(4), Faulty(), Dense(3)], optimizer=Adam())
-    with pytest.raises(DivergenceError, match=r"steps from step 6: 0\.bias was not finite in the end") as caught:
+    with pytest.raises(DivergenceError, match=r"steps from step 6: 0\.bias was not finite at the end") as caught:
         fit(model, epochs=2, callbacks=[Breaks()])
 
     assert (caught.value.step, model.step, caught.value.layer) == (6, 6, "0.bias")
@@ -159,7 +159,7 @@ def test_a_state_that_somebody_set_is_named_and_taken_back(part, name, xp):
             self.model.state = self.model.state | {part: broken}
 
     model = make_model(xp, layers=[Dense(4), BatchNormalization(), Dense(3)], optimizer=Adam())
-    with pytest.raises(DivergenceError, match=f"{name} was not finite before it, for a callback") as caught:
+    with pytest.raises(DivergenceError, match=f"{name} was not finite before it, because a callback") as caught:
         fit(model, epochs=2, callbacks=[Sets()])
 
     assert (caught.value.step, caught.value.layer) == (6, name)

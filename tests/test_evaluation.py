@@ -144,7 +144,7 @@ def test_classes_are_the_largest_probability(xp):
 def test_a_loss_of_values_has_no_classes(xp):
     model = trained(xp, "mean_squared_error", 1, X[:, 0])
 
-    with pytest.raises(ValueError, match=r"MeanSquaredError\(\) is a loss of values.*predict\(x\)"):
+    with pytest.raises(ValueError, match=r"predict_classes needs a loss of classes.*MeanSquaredError\(\)"):
         model.predict_classes(X)
 
 

@@ -316,7 +316,7 @@ def test_a_property_that_fails_says_why(xp):
 def test_parameters_are_there_once_the_model_is_built(xp):
     model = regression(xp)
 
-    with pytest.raises(RuntimeError, match=r"call fit\(x, y\) or build\(input_shape\) first"):
+    with pytest.raises(RuntimeError, match=r"Call fit\(x, y\) or build\(input_shape\) first"):
         model.parameters  # noqa: B018
     assert model.build((2,)).parameters[0]["weight"].shape == (2, 1)
 

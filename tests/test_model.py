@@ -424,7 +424,7 @@ def test_a_callback_may_change_the_learning_rate(xp):
 
 
 def test_predict_before_fit_says_what_to_do(xp):
-    with pytest.raises(RuntimeError, match="call fit"):
+    with pytest.raises(RuntimeError, match="Call fit"):
         make_model(xp).predict(X)
 
 

@@ -40,7 +40,7 @@ def test_another_optimizer_begins_anew(xp):
         fit(model)
         assert set(model.state["optimizer"]) == names
 
-    with pytest.raises(ValueError, match="one seed at a"):
+    with pytest.raises(ValueError, match="need a model with one seed"):
         make_model(xp, seed=(0, 1)).optimizer = SGD(0.1, clipnorm=1.0)
 
 

@@ -49,7 +49,7 @@ def test_a_second_thread_is_refused_while_a_model_trains(change, xp):
     fit(reference)
 
     assert isinstance(other.result, RuntimeError)
-    assert "a model of its own, such as copy.deepcopy(model)" in str(other.result)
+    assert "a separate model, such as copy.deepcopy(model)" in str(other.result)
     assert_same_parameters(model, reference, rtol=1e-4, atol=1e-5)
 
 

@@ -10,7 +10,7 @@ from xpnet.backend import quiet
 from xpnet.metrics.base import Metric, means
 from xpnet.tree import Tree, map_leaves
 
-# Steps are merged by their number alone: a chunk's length depends on the clock, and other groups would round differently
+# Steps are merged in groups of a fixed size: the lengths of chunks depend on the clock, and each grouping rounds differently
 MERGED_AT_ONCE = 64
 _FIRST, _REST = slice(MERGED_AT_ONCE), slice(MERGED_AT_ONCE, None)
 
@@ -25,7 +25,7 @@ class Averages:
 
     @quiet
     def add(self, records: dict[str, Tree], rows: int | list[int]) -> Averages:
-        """Add the records of some steps: host arrays, one entry a step. Without weights, steps weigh their rows."""
+        """Add the records of steps: host arrays with one entry for each step. Without weights, a step weighs its rows."""
         weight = np.broadcast_to(np.asarray(records.get("weight", rows), dtype=float), np.shape(records["loss"])[:1])
         named = {name: values for name, values in records.items() if name != "weight"}
         parts = map_leaves(lambda v: np.ascontiguousarray(np.moveaxis(np.asarray(v, dtype=float), 0, -1)), named)
@@ -44,7 +44,7 @@ class Averages:
 
     @quiet
     def values(self) -> dict[str, Any]:
-        """``{"loss": ..., "accuracy": ...}`` so far."""
+        """Return the values so far, such as ``{"loss": ..., "accuracy": ...}``."""
         merged = self._merge(self.parts, self.weight)
         networks = np.shape(merged["loss"])
         values = {m.name: self._value(m, merged[m.name], networks) for m in self.metrics if m.name in merged}
@@ -62,5 +62,5 @@ def _join(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def bounded(metric: Metric, values: Any) -> Any:
-    """A float or nested lists of floats within the metric's bounds; for K networks trained at once, a list of these."""
+    """Clip values to the metric's bounds, and return Python floats or nested lists of them."""
     return np.clip(values, *metric.bounds).tolist()

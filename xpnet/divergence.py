@@ -1,5 +1,4 @@
-"""Finding where a training run went non-finite: the last steps are run again, one at a time, with every layer
-watched."""
+"""Finds where a training run became non-finite, by running the last steps again, one at a time, with every layer observed."""
 
 from __future__ import annotations
 
@@ -23,9 +22,9 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class AllFinite:
-    """Whether every floating-point number of a network's training state is finite: a truth value on the device.
+    """Whether every floating-point number in a network's training state is finite, as a truth value on the device.
 
-    What training changes does not become finite again by itself, so one look after many steps is enough.
+    Numbers that training updates do not become finite again, so one check after many steps is enough.
     """
 
     network: Layer
@@ -35,7 +34,7 @@ class AllFinite:
 
 
 def first_non_finite(state: dict[str, Tree]) -> str:
-    """The name of the first part of a training state that holds a number that is not finite, or an empty string."""
+    """Return the name of the first array in a training state with a non-finite number, or an empty string."""
     for name, x in _floating(state):
         if not bool(namespace(x).all(namespace(x).isfinite(x))):
             kind, _, leaf = name.partition(".")
@@ -44,7 +43,7 @@ def first_non_finite(state: dict[str, Tree]) -> str:
 
 
 def _floating(state: Tree) -> Iterator[tuple[str, Array]]:
-    order = ("params", "statistics", "optimizer")  # what comes first is named first
+    order = ("params", "statistics", "optimizer")  # the error names the first
     trees = {key: state[key] for key in order}
     for key, tree in trees.items():
         for name, x in named_leaves(tree, key):
@@ -54,7 +53,7 @@ def _floating(state: Tree) -> Iterator[tuple[str, Array]]:
 
 @dataclass
 class Chunk:
-    """The steps to look through: their data, the state before them, and what was not finite after them."""
+    """The steps to examine: their data, the state before them, and what was not finite after them."""
 
     step: Any
     state: dict[str, Tree]
@@ -65,7 +64,7 @@ class Chunk:
 
 
 def diagnose(backend: Backend, chunk: Chunk, finite: dict[str, Tree]) -> tuple[dict[str, Tree], int, DivergenceError]:
-    """Run a chunk of steps again, eagerly, up to the first that leaves something that is not finite.
+    """Run a chunk of steps again, eagerly, up to the first step whose result is not finite.
 
     Parameters
     ----------
@@ -77,20 +76,20 @@ def diagnose(backend: Backend, chunk: Chunk, finite: dict[str, Tree]) -> tuple[d
     Returns
     -------
     state : dict of trees
-        As it was before the step that failed; if none fails now, before the chunk.
+        The state before the step that failed, or before the chunk if no step fails again.
     number : int
-        Of that step.
+        The number of that step.
     error : DivergenceError
-        Names the step and the first layer, and the remedy.
+        It names the step, the first layer and the remedy.
     """
     state, first = chunk.state, chunk.first
     if part := first_non_finite(state):
         return finite, first, _error(
-            first, part, f"at step {first}: {part} was not finite before it, for a callback or the program has set it",
-            "The model has the last state that training left", "Set finite values; set_weights checks them.",
+            first, part, f"at step {first}: {part} was not finite before it, because a callback or the program set it",
+            "The model has the last state that training left", "Set finite values with set_weights, which checks them.",
         )  # fmt: skip
     watch = Watch()
-    usual: set[str] = set()  # where infinity does no harm, as in the logits of a class that is ruled out
+    usual: set[str] = set()  # where infinity does no harm, as in the logits of an excluded class
     network = chunk.step.inference.network
     watched = chunk.step.with_network(map_layers(network, lambda path, layer: Observed(layer, path, watch)))
     rates = chunk.batches["learning_rate"]
@@ -109,9 +108,9 @@ def diagnose(backend: Backend, chunk: Chunk, finite: dict[str, Tree]) -> tuple[d
         usual.update(watch.places)
         watch.places.clear()
     return chunk.state, first, _error(
-        first, chunk.seen, f"in the {len(rates)} steps from step {first}: {chunk.seen} was not finite in the end, and was "
-        "finite when these steps were run again one by one, not compiled. Rounding may decide it, or a layer that is no pure "
-        "function, or a fault of the machine", f"The model is as it was before step {first}", REMEDY.format(rates[0]),
+        first, chunk.seen, f"in the {len(rates)} steps from step {first}: {chunk.seen} was not finite at the end, but was "
+        "finite when these steps were run again one at a time, without compilation. The cause may be rounding, a layer that is "
+        "not a pure function, or a hardware fault", f"The model is as it was before step {first}", REMEDY.format(rates[0]),
     )  # fmt: skip
 
 
@@ -120,7 +119,7 @@ def _error(step: int, where: str, what: str, model: str, remedy: str) -> Diverge
 
 
 class Watch:
-    """Notes where an output or a gradient is not finite, in the order of the computation."""
+    """Records where an output or a gradient is not finite, in the order of the computation."""
 
     def __init__(self) -> None:
         self.places: list[str] = []
@@ -136,7 +135,7 @@ class Watch:
             self._note(f"{_name(path, layer)} input gradient", dx)
 
     def _note(self, place: str, x: Array) -> None:
-        if not all(_is_finite(part) for part in leaves(x)):  # several, of `Parallel`
+        if not all(_is_finite(part) for part in leaves(x)):  # `Parallel` returns several arrays
             self.places.append(place)
 
 

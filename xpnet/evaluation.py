@@ -17,7 +17,7 @@ from xpnet.progress import Progress
 from xpnet.step import Evaluation, Inference
 from xpnet.tree import Array, Tree, map_leaves
 
-EVALUATION_BATCH = 512  # rows at once where the caller does not say
+EVALUATION_BATCH = 512  # the default number of rows at once
 
 
 def run_batches(
@@ -29,7 +29,7 @@ def run_batches(
     progress: Progress,
     multiplications: int,
 ) -> Iterator[tuple[int, Any]]:
-    """Yield ``(rows, function's result)`` for one batch after the other; a row takes so many multiplications."""
+    """Yield ``(rows, result of function)`` for each batch. `multiplications` is the number for one row."""
     if batch_size is not None:
         require_batch_size(batch_size)
     rows, size = data["x"].shape[0], batch_size or EVALUATION_BATCH
@@ -53,7 +53,7 @@ def evaluate(
     verbose: str | int,
     multiplications: int,
 ) -> dict:
-    """Loss and metrics over a data set, as Python numbers."""
+    """Return the loss and metrics over a data set as Python numbers."""
     with Progress(verbose) as progress:
         started = list(run_batches(backend, function, state, data, batch_size, progress, multiplications))
         home = backend.to_host([result for _, result in started])
@@ -67,7 +67,7 @@ def evaluate(
 
 @quiet
 def _exact_values(metrics: tuple[BinnedMetric, ...], batches: list[tuple[np.ndarray, ...]]) -> dict:
-    """Metrics of all rows, from the targets, predictions and weights of each batch."""
+    """Return the metrics of all rows, from the targets, predictions and weights of each batch."""
     if not metrics:
         return {}
     y, z, *weights = zip(*batches, strict=True)
@@ -83,15 +83,15 @@ def _exact_values(metrics: tuple[BinnedMetric, ...], batches: list[tuple[np.ndar
 
 
 def in_target_form(answer: Array, target_shape: Shape | None, leading: int) -> Array:
-    """Without or with the axis of a single unit, as the targets came, so that ``y - predict(x)`` is never broadcast.
+    """Drop or add the axis of a single unit to match the targets, so that ``y - predict(x)`` is never broadcast.
 
     Parameters
     ----------
     answer : array
     target_shape : tuple of int, optional
-        Of one sample's targets; as the network has it if it is not known.
+        The shape of one sample's targets. If it is None, `answer` is returned unchanged.
     leading : int
-        The number of axes before that of the samples.
+        The number of axes before the axis of samples.
     """
     if target_shape is None:
         return answer
@@ -102,12 +102,12 @@ def in_target_form(answer: Array, target_shape: Shape | None, leading: int) -> A
 
 
 def named_values(logs: dict) -> Any:
-    """A named tuple that can be pickled although its class is made here."""
+    """Return a named tuple that can be pickled although its class is created here."""
     values = collections.namedtuple("Evaluation", logs)  # type: ignore[misc]
     values.__reduce__ = lambda self: (named_values, (self._asdict(),))  # type: ignore
     return values(**logs)
 
 
 def prefixed(prefix: str, logs: dict) -> dict:
-    """The same values under names that begin with `prefix`."""
+    """Return the same values under names that begin with `prefix`."""
     return {prefix + name: value for name, value in logs.items()}

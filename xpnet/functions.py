@@ -1,7 +1,7 @@
-"""Functions the Array API standard lacks, each accurate in relative error over all normal numbers.
+"""Functions that the Array API standard lacks, each accurate in relative error over all normal numbers.
 
-Errors are a few units in the last place, tails included: no formula here takes the difference of nearly equal numbers. Below
-the least normal number (1e-38 in float32) results are accurate in absolute error.
+Errors are a few units in the last place, also in the tails, because no formula subtracts nearly equal numbers. Below the
+smallest normal number (1e-38 in float32), results are accurate in absolute error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ERFCX = (
     1.0361607445969489e-10, 1.475715976623473e-12, -4.277340064396911e-12, -2.07922492859799e-13, 1.8134502003176962e-13,
     1.9734255745447388e-14, -7.287943737592673e-15, -1.5169878690228116e-15, 2.3514112258781404e-16, 1.0006111691821668e-16,
 )  # fmt: skip
-_ERFCX_IN_FLOAT32 = 12  # of them count; the rest are below the rounding of float32
+_ERFCX_IN_FLOAT32 = 12  # the number of coefficients that matter in float32; the rest are below its rounding
 # Chebyshev coefficients of erf(x) / x in 2x² - 1, |x| <= 1
 _ERF = (
     0.975476939382654096, -0.14226120510371364, 0.010035582187599796, -5.768764699767485e-4, 2.741993125219606e-5,
@@ -34,7 +34,7 @@ _ERF_IN_FLOAT32 = 7
 @quiet
 @formula
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + e⁻ˣ); where e⁻ˣ overflows, 0 is right."""
+    """1 / (1 + e⁻ˣ). Where e⁻ˣ overflows, the result 0 is correct."""
     y = namespace(x).exp(-x)
     y += 1.0
     return 1.0 / y
@@ -43,7 +43,7 @@ def sigmoid(x: Array) -> Array:
 @quiet
 @formula
 def sigmoid_and_exp(x: Array) -> tuple[Array, Array]:
-    """σ(x) and e⁻ˣ, from which `complement` makes 1 - σ(x)."""
+    """σ(x) and e⁻ˣ, from which `complement` computes 1 - σ(x)."""
     e = namespace(x).exp(-x)
     return 1.0 / (e + 1.0), e
 
@@ -51,7 +51,7 @@ def sigmoid_and_exp(x: Array) -> tuple[Array, Array]:
 @quiet
 @formula
 def complement(e: Array) -> Array:
-    """σ(-x) = 1 - σ(x) from e = e⁻ˣ as 1 / (1 + 1/e), e from 0 to ∞: the difference itself has no digits left for large x."""
+    """σ(-x) = 1 - σ(x) = 1 / (1 + 1/e) from e = e⁻ˣ in [0, ∞]. The difference would lose all digits for large x."""
     y = 1.0 / e
     y += 1.0
     return 1.0 / y
@@ -59,7 +59,7 @@ def complement(e: Array) -> Array:
 
 @formula
 def sigmoid_factors(x: Array) -> tuple[Array, Array, Array]:
-    """a, b with a b = σ(x), and σ(-x): a product t a b keeps its digits where σ(x) alone is below the normal numbers."""
+    """a, b with a b = σ(x), and σ(-x). A product t a b keeps its digits even if σ(x) is below the normal numbers."""
     xp = namespace(x)
     a, c = xp.exp(0.5 * xp.minimum(x, 0.0)), xp.exp(-xp.maximum(x, 0.0))
     total = a * a + c  # from 1 to 2
@@ -90,9 +90,9 @@ def tanh_slope(x: Array) -> Array:
 
 @quiet
 def below_maximum(x: Array, axis: int = -1) -> tuple[Array, Array]:
-    """x - max x, and where x is the maximum: 0 there, also if it is infinite, so that equal numbers get equal shares.
+    """x - max x, and where x is the maximum. The difference is 0 there even if x is infinite, so equal entries stay equal.
 
-    So exp of it cannot overflow, and -∞ rules an entry out. The difference of numbers such as ±3e38 is -∞, as it should be.
+    Its exponential cannot overflow, and -∞ excludes an entry. The difference of numbers such as ±3e38 is -∞, which is correct.
     """
     xp = namespace(x)
     top = xp.max(x, axis=axis, keepdims=True)
@@ -104,8 +104,8 @@ def below_maximum(x: Array, axis: int = -1) -> tuple[Array, Array]:
 def softmax(x: Array) -> Array:
     """eˣ / Σ eˣ over the last axis.
 
-    -∞ gives exactly 0. Infinite maxima share the whole: of (∞, 0) and (∞, ∞) come (1, 0) and (½, ½), and a row all of -∞ is
-    uniform, as any row of equal numbers.
+    -∞ gives exactly 0. Infinite maxima share the whole probability: (∞, 0) gives (1, 0), and (∞, ∞) gives (½, ½). A row of
+    only -∞ gives a uniform result, like any row of equal numbers.
     """
     xp = namespace(x)
     y = xp.exp(below_maximum(x)[0])
@@ -115,14 +115,14 @@ def softmax(x: Array) -> Array:
 
 @formula
 def log_softmax(x: Array) -> Array:
-    """x - log Σ eˣ over the last axis, infinities as in `softmax`.
+    """x - log Σ eˣ over the last axis, with infinities treated as in `softmax`.
 
-    With the maximum at 0 the sum is 1 + rest, and log1p(rest) keeps the digits of a rest far below 1.
+    If the maximum is 0, the sum is 1 + rest, and log1p(rest) keeps the digits of a rest far below 1.
     """
     xp = namespace(x)
     y, is_top = below_maximum(x)
     rest = xp.sum(xp.where(is_top, 0.0, xp.exp(y)), axis=-1, keepdims=True)
-    rest += xp.sum(xp.astype(is_top, x.dtype), axis=-1, keepdims=True) - 1.0  # of several equal maxima
+    rest += xp.sum(xp.astype(is_top, x.dtype), axis=-1, keepdims=True) - 1.0  # the other equal maxima
     y -= xp.log1p(rest)
     return y
 
@@ -141,9 +141,10 @@ def erf(x: Array) -> Array:
 
 @formula
 def normal_tail(x: Array) -> tuple[Array, Array]:
-    """t, e with Φ(-x) = t e and density φ(x) = e / √2π, Φ the normal distribution, for x from 0 to 40.
+    """t and e with Φ(-x) = t e and φ(x) = e / √2π, the normal distribution and its density, for x in [0, 40].
 
-    e = exp(-x²/2). Rounding x² would cost the digits before the point of x²/2, so x = h + l where h² is exact.
+    e = exp(-x²/2). Rounding x² would cost as many digits as x²/2 has before the point, so x is split into h + l, where h² is
+    exact.
     """
     xp = namespace(x)
     h = xp.round(x * 256.0) * (1 / 256)

@@ -1,4 +1,4 @@
-"""Looking into a network."""
+"""Inspection of a network: the summary, and statistics of activations and gradients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xpnet.tree import Array, Tree, leaves, subtree
 
 
 def summary(network: Sequential, input_shape: Shape) -> str:
-    """A table: each layer, the shape of its output for one sample, its number of parameters, and below it the layers inside."""
+    """Return a table of all layers, inner ones included, with the output shape of one sample and the number of parameters."""
     params, _, _ = base.init(network, ShapesOnly(), input_shape)
     shared = dict(network.links)
     rows = [("", "layer", "output shape", "parameters"), ("", "input", str(input_shape), "")]
@@ -42,21 +42,21 @@ def _count(params: Tree) -> int:
 
 @in_scope
 def layer_statistics(model: Any, x: Any, y: Any) -> list[dict[str, Any]]:
-    """Activations and gradients of each layer in one training pass; nothing is changed.
+    """Return statistics of each layer's activations and gradients in one training pass. The model does not change.
 
     Parameters
     ----------
     model : Model
-        Built.
+        A built model.
     x, y : array
-        A batch, as `fit` takes it.
+        A batch in the form that `fit` accepts.
 
     Returns
     -------
     list of dict
-        For each layer its name, ``"layer"``, and what its output, ``"activation"``, and the gradient of the batch's mean loss
-        by this output, ``"gradient"``, are made of: ``"mean"``, ``"std"``, ``"zeros"`` (the share of exact zeros) and
-        ``"quantiles"`` (at 5, 25, 50, 75 and 95 %).
+        For each layer: ``"layer"``, its name; ``"activation"``, the statistics of its output; and ``"gradient"``, those of
+        the gradient of the batch's mean loss with respect to this output. The statistics are ``"mean"``, ``"std"``,
+        ``"zeros"`` (the share of exact zeros) and ``"quantiles"`` (at 5, 25, 50, 75 and 95 %).
     """
     state, data = model.built_state(), model.prepare(x, y)
     y, backwards, rows = model.training_step.inference.floating(data["x"]), [], []

@@ -1,7 +1,7 @@
 """The training loop: epochs, chunks of steps, records and callbacks.
 
-The loop hands the backend chunks of steps (`Backend.scan`), as long as the next callback, validation or progress update allows,
-and fetches the records of a whole chunk in one transfer. It changes a `TrainingState` and knows no `Model`.
+The loop passes chunks of steps to the backend (`Backend.scan`). A chunk ends where the next callback, validation or progress
+update is due, and its records come back in one transfer. The loop changes a `TrainingState`, and does not know `Model`.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from xpnet.state import TrainingState
 from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
 from xpnet.tree import Array, map_leaves
 
-CHUNK_SECONDS = 0.2  # how long a chunk may take: Ctrl-C and the progress bar wait for its end
+CHUNK_SECONDS = 0.2  # the target duration of a chunk, because Ctrl-C and the progress bar wait for its end
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does. Nothing here changes while it runs.
+    """What a run does. It does not change during the run.
 
     Attributes
     ----------
     backend : Backend
     network, checked : Layer
-        The network, and the same network with checks of its custom layers, which the first chunk of steps runs.
+        The network, and the same network with checks of its custom layers. The first chunk of steps runs the latter.
     scores : Scores
     settings : FitSettings
     data, validation : dict of arrays
         ``"x"``, ``"y"`` and, with weights, ``"weight"``, on the device.
     rows : array of int
-        The rows of `data` that take part.
+        The rows of `data` with a positive weight.
     measured : mapping from a sample's shape to Measured
     keep : callable
-        Returns the function that equal functions share, so that a backend compiles it once.
+        Returns one function for all equal functions, so that a backend compiles it once.
     """
 
     backend: Backend
@@ -77,12 +77,13 @@ class Plan:
 
 
 class Loop:
-    """One run of `fit`: changes `state` as `plan` says.
+    """One run of `fit`, which changes `state` according to `plan`.
 
     Parameters
     ----------
     state : TrainingState
-        Built. Between chunks of steps it is complete and finite. If `position` is not 0, the run continues within the epoch.
+        The state of a built model. It is complete and finite between chunks of steps. If `position` is not 0, the run
+        continues within the epoch.
     plan : Plan
     callbacks : sequence of Callback
     progress : Progress
@@ -97,7 +98,7 @@ class Loop:
         self.every_step = [c for c in callbacks if getattr(c.on_train_batch_end, "__func__", None) is not idle]
         self.all_finite = plan.keep(AllFinite(plan.network))
         self.seed = state.seed[0] if isinstance(state.seed, tuple) else state.seed
-        self.finite = state.arrays  # what the last chunk left: known to be finite
+        self.finite = state.arrays  # the result of the last chunk, known to be finite
         self.step_seconds: float | None = None
 
     def run(self) -> History:
@@ -136,7 +137,7 @@ class Loop:
         self.progress.start(f"Epoch {epoch + 1}/{self.settings.epochs}", steps=self.plan.steps_per_epoch)
         full = len(order) - len(order) % size
         blocks = [order[:full].reshape(-1, size)] + ([order[None, full:]] if full < len(order) else [])
-        before = 0  # steps of the blocks before this one
+        before = 0  # the number of steps in the blocks before this one
         for block in blocks:
             while (start := state.position - before) < len(block):
                 interrupted()
@@ -152,7 +153,7 @@ class Loop:
         return logs
 
     def begin_epoch(self) -> None:
-        """Take the optimizer, which a callback may have set, into the training step."""
+        """Make the training step of the current optimizer, which a callback may have set."""
         state = self.state
         state.match_optimizer(self.plan.network)
         self.rate = schedules.get(state.optimizer.learning_rate)
@@ -179,10 +180,10 @@ class Loop:
         return rows[rng.permutation(len(rows))] if self.settings.shuffle else rows
 
     def _chunk_length(self, steps: int) -> int:
-        """How many steps to run at once, of a block of `steps` equal batches."""
+        """Return the number of steps to run at once, in a block of `steps` batches of the same size."""
         if self.every_step:
             return 1
-        if self.backend.compiles:  # each length is compiled once: few different ones
+        if self.backend.compiles:  # use few different lengths, because each length is compiled once
             length = max(-(-steps // 10), 100)
         else:
             length = max(1, int(CHUNK_SECONDS / self.step_seconds)) if self.step_seconds else 1
@@ -190,11 +191,11 @@ class Loop:
         if every and self.plan.validation is not None:
             length = min(length, every - self.state.step % every)
             if self.backend.compiles:
-                length = 1 << length.bit_length() - 1  # the largest power of two that is not above it
+                length = 1 << length.bit_length() - 1  # round down to a power of two
         return length
 
     def train(self, rows: np.ndarray) -> dict[str, Any]:
-        """Run one chunk of steps, one row of `rows` a step -> its records as host arrays, one entry a step."""
+        """Run one chunk, with one step for each row of `rows` -> its records as host arrays, with one entry for each step."""
         state, numbers = self.state, self.state.step + np.arange(len(rows))
         batches = {"learning_rate": self._learning_rates(numbers)}
         if self.gathers:
@@ -204,7 +205,7 @@ class Loop:
         multiplications = rows.shape[1] * self.plan.measured[tuple(self.plan.data["x"].shape[1:])].multiplications
         begin = time.perf_counter()
         with self.backend.limited_threads(multiplications):
-            # scan reuses the memory it is given: with a copy the state stays whole until the chunk is done
+            # scan may overwrite its arguments. A copy keeps the state complete until the chunk is done
             arrays, records = self.backend.scan(self.step, self.backend.copy(state.arrays), batches, self.plan.data)
             records, finite = self.backend.to_host((records, self.backend.call(self.all_finite, arrays)))
             self.step_seconds = (time.perf_counter() - begin) / len(rows)
@@ -214,7 +215,7 @@ class Loop:
                 self._diverged(Chunk(step, state.arrays, batches, self.plan.data, state.step, seen))
         self.finite = state.arrays = arrays
         state.step += len(rows)
-        if self.network is not self.plan.network and not self.backend.compiles:  # compiled code holds no check
+        if self.network is not self.plan.network and not self.backend.compiles:  # compiled code contains no checks
             self.network = self.plan.network
             self.step = self._step()
         return records
@@ -229,7 +230,7 @@ class Loop:
         return np.array(rates)
 
     def _report(self, records: dict[str, Any], steps: int, rows: int) -> None:
-        """Show and record the steps that were taken; the state includes them already."""
+        """Show and record the steps that were taken. The state already includes them."""
         self.progress.update(steps, self.state.averages.values())
         self._record_iterations(records, steps, rows)
         for callback in self.every_step:
@@ -237,7 +238,7 @@ class Loop:
             callback.on_train_batch_end(self.state.step - 1, averages.values())
 
     def _record_iterations(self, records: dict[str, Any], steps: int, rows: int) -> None:
-        """Keep the mini-batch values of every k-th step and, with validation data, the validation values after it."""
+        """Record the mini-batch values of every k-th step and, with validation data, the validation values after it."""
         every, end, history = self.settings.record_every, self.state.step, self.state.history
         if not every:
             return

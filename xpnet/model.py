@@ -1,4 +1,4 @@
-"""`Model`: a network with its parameters, loss and optimizer; what people train and ask."""
+"""`Model`: a network with its parameters, loss and optimizer, for training and prediction."""
 
 from __future__ import annotations
 
@@ -50,48 +50,51 @@ class Model:
     Parameters
     ----------
     network : Layer or list of Layer
+        A list of layers means ``Sequential(list)``.
     loss : str or Loss
         A name such as ``"softmax_cross_entropy"`` or an object from `xpnet.losses`.
     optimizer : str or Optimizer, default SGD(0.01)
+        A name such as ``"adam"`` or an object such as ``Adam(0.001)``.
     metrics : sequence of str or Metric, default ()
+        Names such as ``"accuracy"`` or objects from `xpnet.metrics`.
     seed : int or sequence of int, default 0
-        Everything random follows from it: initial weights, the order of samples, dropout. Several seeds train that
-        many dense networks at once, on a leading axis of every parameter; losses and metrics then have one value for
-        each, and the order of samples and the random key of dropout follow from the first seed.
+        Determines everything random: initial weights, the order of samples, and dropout. With several seeds, as many dense
+        networks train at once, on a leading axis of every parameter. Losses and metrics then have one value for each network.
+        The first seed determines the order of samples and the random key of dropout.
     backend : str or Backend, optional
-        The backend in force when not given; the model keeps it, see `to`.
+        The default is the current backend. The model keeps its backend; see `to`.
 
     Notes
     -----
-    The first `fit` builds the model for the shape of its samples. `predict`, `evaluate` and later fits take samples of
-    another shape if the network has the same parameters for it: sequences of another length into recurrent layers or
-    attention, images of another size into convolutions up to global pooling. All samples of one call have one shape. (After
-    `Flatten` only the number of elements counts: images of 3 by 5 pixels and of 5 by 3 are then alike.)
+    The first `fit` builds the model for the shape of its samples. `predict`, `evaluate` and later fits accept samples of
+    another shape if the network has the same parameters for it. Examples are sequences of another length for recurrent
+    layers or attention, and images of another size for convolutions before a global pooling. All samples in one call must
+    have the same shape. After `Flatten` only the number of elements matters, so 3 x 5 and 5 x 3 images look the same.
 
-    Threads: one model is trained by one thread at a time; a second `fit`, `build`, `to`, `set_weights` or `train_on_batch` is
-    refused with RuntimeError while the first runs. `predict`, `evaluate` and `get_weights` may run beside training in any number
-    of threads: each call uses the parameters as the last finished chunk of steps left them. Models of their own
-    (``copy.deepcopy(model)``) train side by side.
+    Threads: only one thread at a time may change a model. While it does, `fit`, `build`, `to`, `set_weights`, `freeze` and
+    `train_on_batch` raise RuntimeError in other threads. `predict`, `evaluate` and `get_weights` may run in any number of
+    threads during training. Each call uses the parameters of the last finished chunk of steps. Separate models, such as
+    ``copy.deepcopy(model)``, can train in parallel.
 
     Attributes
     ----------
     training_state : TrainingState
-        Everything that training changes. `state` and the attributes below it are its parts.
+        Everything that training changes. The attributes from `state` to `stop_training` are its parts.
     parameters : tree of arrays
-        ``model.parameters[0]["weight"]``: the model's own arrays, no copies. RuntimeError until the model is built.
+        The model's own arrays, not copies, as in ``model.parameters[0]["weight"]``. RuntimeError until the model is built.
     state : dict of trees
-        ``"params"``, ``"optimizer"``, ``"statistics"``: all that training changes.
+        The arrays that training changes: ``"params"``, ``"optimizer"`` and ``"statistics"``.
     target_shape : tuple of int, optional
-        Of one sample's targets in the last `fit` (before any, in the first `evaluate`): () of y of shape (n,). It decides the
-        shape of predictions, see `predict`.
+        The shape of one sample's targets in the last `fit`, or in the first `evaluate` before any fit. It is () if y has
+        shape (n,). It determines the shape of predictions; see `predict`.
     step : int
-        Training steps taken so far; schedules and random layers go by it.
+        Training steps taken so far. Schedules and random layers depend on it.
     epoch : int
-        Epochs trained so far; the order of samples goes by it.
+        Epochs trained so far. The order of samples depends on it.
     history : History
-        Of the last `fit`, also after an interrupt or an error.
+        The record of the last `fit`, also after an interrupt or an error.
     stop_training : bool
-        Set it in a callback to stop after the epoch.
+        Set it in a callback to stop training after the current epoch.
     validates : bool
         Whether the last `fit` had validation data.
     """
@@ -116,7 +119,7 @@ class Model:
         self.training_state = TrainingState(optimizers.get(optimizer), settings.check_seed(seed))
         self.optimizer = optimizer
         self.input_shape: Any = None
-        self.measured: dict[Shape, Measured] = {}  # for samples of that shape
+        self.measured: dict[Shape, Measured] = {}  # by the shape of samples
         self.checked: Layer = self.network  # the same network with checks of custom layers
         self.validates = False
 
@@ -126,16 +129,16 @@ class Model:
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(type(self), name):
-            return object.__getattribute__(self, name)  # of a property that failed, its own error
+            return object.__getattribute__(self, name)  # a property failed; raise its error again
         remedy = settings.NOT_OF_MODEL.get(name)
         raise AttributeError(
             f"Model has no attribute {name!r}" + (f": {remedy}" if remedy else ""), name=name, obj=self
         )
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
-        """Unpickled arrays lie on their library's current device; they belong on the backend's."""
+        """Move the arrays to the backend's device, because unpickling puts them on their library's current device."""
         vars(self).update(attributes)
-        self.training_state = copy.copy(self.training_state)  # copy.copy(model) trains by itself
+        self.training_state = copy.copy(self.training_state)  # so that copy.copy(model) trains independently
         if self.state is not None:
             self.state = map_leaves(self.backend.asarray, self.state)
 
@@ -143,7 +146,7 @@ class Model:
 
     @property
     def loss(self) -> Loss:
-        """The loss. Set it, and then `metrics`, between runs of `fit` to train on with another."""
+        """The loss. To continue training with another loss, set it and then `metrics` between runs of `fit`."""
         return self._loss
 
     @loss.setter
@@ -154,7 +157,7 @@ class Model:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The metrics, as they fit the loss."""
+        """The metrics, with their settings completed for the loss."""
         return self._metrics
 
     @metrics.setter
@@ -163,7 +166,7 @@ class Model:
 
     @property
     def optimizer(self) -> Optimizer:
-        """The optimizer from the next epoch on; a callback may set it. Its state is reset if it has another form."""
+        """The optimizer. A callback may set a new one, used from the next epoch with a new state if needed."""
         return self.training_state.optimizer
 
     @optimizer.setter
@@ -172,23 +175,23 @@ class Model:
         settings.require_paths(self.network, chosen)
         if self._batch_axis and (chosen.clipnorm or chosen.global_clipnorm):
             raise ValueError(
-                "clipnorm and global_clipnorm would take one norm of all networks. Use clipvalue, or one seed at a "
-                f"time. Received: {chosen!r} with {len(self.seeds)} seeds"
+                "clipnorm and global_clipnorm need a model with one seed, because they would compute one norm over all "
+                f"networks. Use clipvalue, or train the seeds one at a time. Received: {chosen!r} with {len(self.seeds)} seeds"
             )
         self.training_state.optimizer = chosen
 
     @property
     def parameters(self) -> Tree:
-        """The tree of parameters, the model's own arrays; RuntimeError until the model is built."""
+        """The tree of parameters: the model's own arrays. RuntimeError until the model is built."""
         return self.built_state()["params"]
 
     def get_weights(self) -> list[np.ndarray]:
-        """Host copies of all parameters and running statistics, in Keras' order: layer by layer, weights before biases."""
+        """Return host copies of all parameters and running statistics in Keras' order: by layer, weights before biases."""
         return [np.array(to_numpy(x)) for _, x in in_keras_order(self.built_state())]
 
     @alone
     def set_weights(self, weights: Sequence[Any]) -> None:
-        """Take over a list in the form of `get_weights`; the optimizer's state stays. ValueError if anything does not fit."""
+        """Set the arrays that `get_weights` returns, but not the optimizer's state. ValueError if the arrays do not fit."""
         self.state = with_weights(self.backend, self.built_state(), weights)
 
     @property
@@ -230,12 +233,12 @@ class Model:
         Parameters
         ----------
         input_shape : tuple of int
-            Of one sample, without the batch axis. The first `fit` calls this by itself.
+            The shape of one sample, without the batch axis. The first `fit` builds the model automatically.
 
         Raises
         ------
         ValueError
-            The shape is none; a layer does not take what the layer before it gives, and the message names the layer.
+            `input_shape` is invalid, or a layer cannot accept the previous layer's output. The message names the layer.
         """
         self.workshop.require_idle("build")
         shape = settings.check_shape(input_shape)
@@ -243,7 +246,7 @@ class Model:
         return self
 
     def _drawn(self, shape: Shape) -> dict[str, Tree]:
-        """Initial parameters and statistics, on the device."""
+        """Return initial parameters and statistics, on the device."""
         drawn = [base.init(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
         params, output_shape, statistics = drawn[0]
         base.require_one_output(output_shape)
@@ -264,7 +267,7 @@ class Model:
 
     @alone
     def to(self, backend: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any) -> Model:
-        """Move the model to another backend, in place; the arguments are those of `set_backend`. Not during `fit`."""
+        """Move the model to another backend, in place, with the arguments of `set_backend`. RuntimeError during `fit`."""
         self.workshop.require_idle("to")
         target = make_backend(backend, device=device, dtype=dtype, **options)
         state = None if self.state is None else _moved_copy(target, self.state)
@@ -273,16 +276,16 @@ class Model:
 
     @alone
     def freeze(self, *paths: str) -> None:
-        """Make layers `Frozen`, with all that is inside: ``model.freeze("0", "2.1")``, paths as in `summary`.
+        """Freeze the layers at these paths and all layers inside them, as in ``model.freeze("0", "2.1")``.
 
-        A layer that stands at several places is frozen at all of them.
+        `summary` shows the paths. A layer that appears at several places is frozen at all of them. See `xpnet.layers.Frozen`.
         """
         self.workshop.require_idle("freeze")
         self._swap({id(layer): Frozen(layer) for layer in settings.layers_at(self.network, paths)})
 
     @alone
     def unfreeze(self, *paths: str) -> None:
-        """Let the frozen layers at these paths train again; without paths, all. The optimizer's memory of them begins anew."""
+        """Unfreeze the layers at these paths, or all layers if there are no paths. Their optimizer state starts from zero."""
         self.workshop.require_idle("unfreeze")
         layers = settings.layers_at(self.network, paths) if paths else [layer for _, layer in base.walk(self.network)]
         self._swap({id(layer): layer.layer for layer in layers if isinstance(layer, Frozen)})
@@ -299,7 +302,8 @@ class Model:
         """Print each layer with its output shape and number of parameters."""
         if (shape := input_shape or self.input_shape) is None:
             raise ValueError(
-                "The shapes are known once the model is built: summary(input_shape) or build(input_shape)."
+                "summary needs the shape of a sample until the model is built. Call summary(input_shape) or "
+                "build(input_shape). Received: input_shape=None"
             )
         print(inspection.summary(self.network, settings.check_shape(shape)))
 
@@ -326,48 +330,48 @@ class Model:
         record_every: int | None = None,
         **unknown: Any,
     ) -> History:
-        """Train on mini-batches; again, and training goes on where it was: 5 epochs and 5 more are 10 epochs.
+        """Train on mini-batches. A second call continues where the first stopped: 5 epochs and 5 more are 10 epochs.
 
         Parameters
         ----------
         x : array, shape (n, ...)
-            Of any array library. Integers such as bytes stay so on the device and become floating point a batch at a
-            time.
+            Samples, as an array of any library. Integers, such as bytes, stay integers on the device, and each batch is
+            converted to floating point.
         y : array
-            Targets as the loss wants them; integer labels for ``"softmax_cross_entropy"``.
+            Targets in the form that the loss needs, such as integer labels for ``"softmax_cross_entropy"``.
         batch_size : int, default 32
-            The last batch of an epoch may be smaller. With ``batch_size=len(x)``, or more, every step takes all samples.
+            The last batch of an epoch may be smaller. With ``batch_size=len(x)`` or more, every step uses all samples.
         epochs : int, default 1
-            The number of the epoch to stop before: ``epochs - initial_epoch`` epochs are trained.
+            The number of the epoch to stop before. `fit` trains ``epochs - initial_epoch`` epochs.
         verbose : {"auto", 0, 1, 2}, default "auto"
-            0 is silent, 2 prints a line for each epoch, 1 and "auto" show a progress bar before it if a terminal or a notebook
-            is there. Of several networks, or classes, the mean is shown.
+            0 is silent. 2 prints a line for each epoch. 1 and "auto" also show a progress bar in a terminal or notebook. For
+            several networks or classes, the mean is shown.
         callbacks : sequence of Callback, optional
         validation_split : float, default 0.0
-            The share of samples, from the end of x before shuffling, that is held out for validation; what is left for
-            training is rounded down.
+            The share of samples to hold out for validation, from the end of x before shuffling. The number of training
+            samples is rounded down.
         validation_data : (x, y) or (x, y, sample_weight), optional
         shuffle : bool, default True
             Draw a new order for each epoch, from the seed and the model's `epoch`.
         class_weight : dict of label -> float, or "balanced", optional
-            Each sample's weight is multiplied by that of its class; "balanced" makes all classes weigh the same, as in
-            scikit-learn.
+            Multiply each sample's weight by the weight of its class. "balanced" gives all classes the same total weight, as
+            in scikit-learn.
         sample_weight : array, shape (n,), optional
-            The loss is Σ w_i loss_i / Σ w_i over the batch: weights count within a batch, so give batches enough samples.
-            With the loss `PerPosition` also of shape (n, positions). A sample of weight 0 takes no part: it is in no batch,
-            so whatever x and y hold there changes neither a gradient nor batch normalization.
+            The loss is Σ w_i loss_i / Σ w_i over a batch. Weights compare only samples of the same batch, so use large
+            enough batches. `PerPosition` also accepts the shape (n, positions). Samples with weight 0 are in no batch, so
+            their x and y affect neither gradients nor batch normalization.
         initial_epoch : int, default 0
-            The epoch to resume from, as in Keras: the run is the rest of an uninterrupted run of `epochs` epochs, with its
-            epoch numbers, orders of samples and validations. A model whose `epoch` is another number takes this one, and the
-            `step` that belongs to it, so that schedules and dropout continue too. 0 continues from the model's own `epoch`.
+            The epoch to resume from, as in Keras. The run is the rest of an uninterrupted run of `epochs` epochs, with the
+            same epoch numbers, orders of samples and validations. The model's `epoch` and `step` are set to match, so that
+            schedules and dropout continue too. 0 continues from the model's own `epoch`.
         sample_with_replacement : bool, default False
-            Draw each sample of an epoch from all n, so that some come twice and others not.
+            Draw each sample of an epoch from all n samples, so some appear more than once and others do not appear.
         validation_freq : int or collection of int, default 1
-            Validate every so many epochs, or after these (counted from 1).
+            Validate every `validation_freq` epochs, or after the epochs in the collection, counted from 1.
         validation_batch_size : int, default 512
-            How many samples to validate at once; fewer take less memory.
+            The number of samples to validate at once. Smaller batches need less memory.
         record_every : int, optional
-            Also record every so many steps, see `History.iterations`.
+            Also record a value every `record_every` steps; see `History.iterations`.
 
         Returns
         -------
@@ -376,16 +380,17 @@ class Model:
         Raises
         ------
         ValueError
-            Something given does not fit, or the network has no parameters: nothing has been changed. Or, during training, a
-            learning rate is none, or a metric or a callback does not fit: the model is as after its last chunk of steps.
+            Before training: an argument does not fit, or the network has no parameters to train. Nothing has changed. During
+            training: a learning rate is invalid, or a metric or callback does not fit. The model is as after its last
+            finished chunk of steps.
         DivergenceError
-            The loss, a parameter, a running statistic or the optimizer's state became infinite or NaN; the model is as it was
+            The loss, a parameter, a running statistic or the optimizer's state became infinite or NaN. The model is as it was
             before that step.
         RuntimeError
-            A callback moved the model to another backend.
+            A callback called `fit`, `build`, `to`, `freeze` or `unfreeze`, or another thread is changing the model.
         KeyboardInterrupt
-            Ctrl-C, after the current chunk of steps: the model is usable and `history` holds what was recorded. SIGTERM, too,
-            waits for the chunk's end, where the program has no handler of its own, and is then delivered again.
+            Ctrl-C was pressed. The current chunk of steps was finished, the model is usable, and `history` holds the records.
+            SIGTERM also waits for the end of the chunk and is then delivered again, unless the program handles it.
         """
         self.workshop.require_idle("fit")
         settings.require_no_arguments(unknown, inspect.signature(self.fit).parameters)
@@ -404,7 +409,7 @@ class Model:
 
     @alone
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Any:
-        """One training step on the given batch -> its loss and metrics before the step, as `evaluate` returns them."""
+        """Take one training step on this batch -> its loss and metrics before the step, in the form of `evaluate`."""
         plan = self._plan(x, y, sample_weight, class_weight, None, FitSettings(len(x), shuffle=False))
         loop = Loop(self.training_state, plan, (), Progress(0))
         loop.begin_epoch()
@@ -451,9 +456,9 @@ class Model:
         sample_weight: Any = None,
         return_dict: bool = False,
     ) -> Any:
-        """Loss and metrics on a data set, without dropout and with the running statistics.
+        """Return the loss and metrics on a data set, without dropout and with the running statistics.
 
-        With ``verbose=1`` a bar and a line show them, as in `fit`.
+        With ``verbose=1`` it shows a progress bar and a line, as in `fit`.
 
         Returns
         -------
@@ -470,7 +475,7 @@ class Model:
         return logs if return_dict else named_values(logs)
 
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
-        """The network's raw outputs for x, (n, ..., units), on the model's backend; a new array, also where layers pass x on."""
+        """Return the network's raw outputs for x, (n, ..., units), as a new array on the model's backend."""
         state, function = self.built_state(), self._keep(self._inference)
         given, x = x, inputs.prepare_x(self.backend, x)
         inputs.require_finite(self.backend, {"x": x}, given)
@@ -479,21 +484,22 @@ class Model:
             batches = run_batches(self.backend, function, state, {"x": x}, batch_size, progress, multiplications)
             outputs = [z for _, z in batches]
             progress.end()
-        return self.backend.namespace.concat(outputs, axis=self._batch_axis)  # of one batch, a copy
+        return self.backend.namespace.concat(outputs, axis=self._batch_axis)  # always a new array
 
     @quiet
     def predict(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
-        """The network's answer: probabilities of classes, or values in the shape of the targets.
+        """Return predictions: probabilities of classes, or values in the shape of the targets.
 
-        The loss's own activation is applied: the softmax of ``"softmax_cross_entropy"``, the sigmoid of
-        ``"binary_cross_entropy"``, the exponential of ``"poisson"``; of `GaussianNLL` the answer is the mean, and
-        ``model.loss.activation(model.predict_logits(x))`` holds the variance as well.
+        `predict` applies the activation that the loss includes: the softmax of ``"softmax_cross_entropy"``, the sigmoid of
+        ``"binary_cross_entropy"`` or the exponential of ``"poisson"``. With `GaussianNLL` it returns the mean, and
+        ``model.loss.activation(model.predict_logits(x))`` also returns the variance.
 
         Returns
         -------
         array, shape (n, ..., units) or (n, ...)
-            Without the last axis if there is one unit and the targets had no such axis: after ``fit(x, y)`` with y of shape
-            (n,), `predict` gives (n,). A model that has met no targets gives (n, ..., units). Several seeds put an axis in front.
+            If the network has one unit and the targets had no axis of units, the last axis is omitted: after ``fit(x, y)``
+            with y of shape (n,), the shape is (n,). Without known targets it is (n, ..., units). Several seeds add a first
+            axis.
         """
         z = self.predict_logits(x, batch_size, verbose)
         answer = self.loss.activation(z) if self.loss.of_classes else self.loss.decide(z)
@@ -501,20 +507,20 @@ class Model:
 
     @quiet
     def predict_classes(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
-        """The labels: the class of the largest probability; of `BinaryCrossEntropy` 0 or 1 for each unit.
+        """Return labels: the class with the largest probability. With `BinaryCrossEntropy`, 0 or 1 for each unit.
 
         Returns
         -------
         array of integers
-            In the shape of label targets: (n,), or (n, 1) where the targets had that shape; see `predict`.
+            It has the shape of label targets: (n,), or (n, 1) if the targets had this shape; see `predict`.
 
         Raises
         ------
         ValueError
-            The loss is not one of classes.
+            The targets of the loss are not classes.
         """
         if not self.loss.of_classes:
-            raise ValueError(f"{self.loss!r} is a loss of values, without classes. Use predict(x).")
+            raise ValueError(f"predict_classes needs a loss of classes. Use predict(x). Received: {self.loss!r}")
         labels = self.loss.decide(self.predict_logits(x, batch_size, verbose))
         return in_target_form(labels, self.target_shape, self._batch_axis)
 
@@ -525,7 +531,7 @@ class Model:
 
     def built_state(self) -> dict[str, Tree]:
         if self.state is None:
-            raise RuntimeError("The model has no parameters yet: call fit(x, y) or build(input_shape) first.")
+            raise RuntimeError("The model has no parameters yet. Call fit(x, y) or build(input_shape) first.")
         return self.state
 
 

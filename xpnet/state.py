@@ -21,7 +21,7 @@ class TrainingState:
     Attributes
     ----------
     optimizer : Optimizer
-        From the next epoch on.
+        The optimizer from the next epoch on.
     seed : int or tuple of int
         The order of samples and the random keys follow from the seed, `epoch` and `step`.
     arrays : dict of trees, optional
@@ -31,9 +31,9 @@ class TrainingState:
     epoch : int
         Epochs completed so far.
     position : int
-        Steps taken of the current epoch.
+        Steps taken in the current epoch.
     averages : Averages
-        Loss and metrics of those steps.
+        Loss and metrics over those steps.
     target_shape : tuple of int, optional
         The shape of one sample's targets.
     history : History
@@ -54,17 +54,17 @@ class TrainingState:
     stop_training: bool = False
 
     def match_optimizer(self, network: Layer) -> None:
-        """Give the optimizer a new state where the present one belongs to another kind of optimizer."""
-        if self.optimizer.init(np.zeros(1)).keys() != self.arrays["optimizer"].keys():  # named for what they hold
+        """Give the optimizer a new state if the current state has other names, because it belongs to another optimizer."""
+        if self.optimizer.init(np.zeros(1)).keys() != self.arrays["optimizer"].keys():
             self.begin_optimizer(network)
 
     def begin_optimizer(self, network: Layer) -> None:
-        """Give the optimizer a new state, for the parameters that train."""
+        """Give the optimizer a new state for the parameters that train."""
         params = trainable(network, self.arrays["params"])
         self.arrays = self.arrays | {"optimizer": self.optimizer.init(params) if leaves(params) else {}}
 
     def begin_run(self, initial_epoch: int, steps_per_epoch: int) -> None:
-        """Start at the beginning of an epoch, with an empty history: at `initial_epoch`, or at the next one if it is 0."""
+        """Start at the beginning of epoch `initial_epoch`, or of the next epoch if it is 0, with an empty history."""
         if initial_epoch and initial_epoch != self.epoch:
             self.epoch, self.step = initial_epoch, initial_epoch * steps_per_epoch
         self.position, self.history, self.stop_training = 0, History(), False

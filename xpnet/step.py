@@ -1,7 +1,7 @@
 """Pure functions of a state and a batch: inference, evaluation, and the training step.
 
-They hold frozen settings and no arrays, so a backend can hash, compile and scan them. What differs from step to step (rows,
-learning rate, random key) is data in the batch.
+They hold frozen settings and no arrays, so a backend can hash, compile and scan them. Values that differ from step to step
+(rows, learning rate, random key) are data in the batch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Inference:
         return base.infer(self.network, state["params"], self.floating(batch["x"]), state["statistics"])
 
     def floating(self, x: Array) -> Array:
-        """Convert bytes and other integers to floating point, one batch at a time, unless the network takes integers."""
+        """Convert a batch of bytes or other integers to floating point, unless the network needs integers."""
         return x if x.dtype == self.dtype or self.network.integer_input else namespace(x).astype(x, self.dtype)
 
 
@@ -64,7 +64,7 @@ class Scores:
 class Evaluation:
     """``record, kept = evaluation(state, batch)``: loss and metrics in inference mode.
 
-    `kept` holds targets, predictions and weights where a metric needs all rows to be exact; the record leaves that metric out.
+    If a metric needs all rows to be exact, `kept` holds targets, predictions and weights, and the record omits this metric.
     """
 
     inference: Inference
@@ -94,11 +94,11 @@ class TrainingStep:
         return self.update(state, grads, statistics, batch["learning_rate"]), record
 
     def with_network(self, network: Layer) -> TrainingStep:
-        """The same step of another network, such as one that watches its layers."""
+        """Return the same step with another network, such as one with observed layers."""
         return replace(self, inference=replace(self.inference, network=network))
 
     def gradients(self, state: dict[str, Tree], batch: dict[str, Array]) -> tuple[Tree, Tree, dict[str, Tree]]:
-        """The gradients of the batch's loss by the parameters, the new running statistics, and the record."""
+        """Return the gradients with respect to the parameters, the new running statistics, and the record."""
         network, x = self.inference.network, self.inference.floating(batch["x"])
         z, backward, statistics = base.forward(network, state["params"], x, batch.get("key"), state["statistics"])
         loss, dz = self.scores.loss(batch["y"], z, batch.get("weight"))
@@ -106,7 +106,7 @@ class TrainingStep:
         return grads, statistics, self.scores(batch, z, loss)
 
     def update(self, state: dict[str, Tree], grads: Tree, statistics: Tree, learning_rate: Array) -> dict[str, Tree]:
-        """The state after the optimizer's step; `state` and `grads` may be overwritten."""
+        """Return the state after the optimizer's step. It may overwrite `state` and `grads`."""
         params, has_frozen = state["params"], self.inference.network.has_frozen
         trained = prune(params, grads) if has_frozen else params
         trained, optimizer = self.optimizer.update(trained, grads, state["optimizer"], learning_rate)
@@ -115,5 +115,5 @@ class TrainingStep:
 
 
 def training_step(inference: Inference, scores: Scores, optimizer: Optimizer) -> TrainingStep:
-    """The step without a learning rate, which is data of each step: runs with different rates share compiled code."""
+    """Return a training step without a learning rate, so that runs with different rates share compiled code."""
     return TrainingStep(inference, scores, replace(optimizer, learning_rate=0.0))

@@ -1,4 +1,4 @@
-"""What belongs to one model alone, and to no copy and no pickle of it: its lock, and the functions it has had compiled."""
+"""The lock and the compiled functions of a model, which its copies and pickles do not share."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, TypeVar, cast
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-# By backend's name, for data types of two libraries are not to be compared: functions, each as its own value
+# Functions, each as its own value, by backend name, because data types of different libraries cannot be compared
 _alive: dict[str, weakref.WeakKeyDictionary[Any, weakref.ref]] = defaultdict(weakref.WeakKeyDictionary)
 
 
 class Workshop:
-    """One for each model. A copy or a pickle of it is a new one, empty and unlocked."""
+    """The workshop of one model. Copying or unpickling it creates a new one, empty and unlocked."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # a callback may train its model on a batch
+        self.lock = threading.RLock()  # reentrant, because a callback may call train_on_batch
         self.functions: dict[type, Any] = {}
         self.fits = False
 
@@ -29,7 +29,7 @@ class Workshop:
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """A ``with`` block in which a run of `fit` changes the model."""
+        """A ``with`` block during which `fit` changes the model."""
         self.fits = True
         try:
             yield
@@ -37,14 +37,15 @@ class Workshop:
             self.fits = False
 
     def require_idle(self, method: str) -> None:
-        """Raise RuntimeError where a callback calls a method that would change the model under its run."""
+        """Raise RuntimeError if a callback calls this method, which would change the model during `fit`."""
         if self.fits:
-            raise RuntimeError(f"Cannot call `model.{method}()` during `fit`. Call it before or after.")
+            raise RuntimeError(f"Cannot call `model.{method}()` during `fit`. Call it before or after `fit`.")
 
     def keep(self, library: str, function: Any) -> Any:
-        """`function`, or the equal one that some model already has, kept until the next of its class.
+        """Return `function`, or an equal function of another model. Keep it until the next function of its class.
 
-        Code is compiled for a function and released with it: so models that train alike share it, and none outlives them.
+        Compiled code belongs to a function and is released with it. Models with equal functions therefore share compiled code,
+        and it does not outlive them.
         """
         found = _alive[library].get(function, lambda: None)()
         if found is None:
@@ -55,14 +56,14 @@ class Workshop:
 
 
 def alone(method: Method) -> Method:
-    """A method that changes a model: while it runs, another thread's is refused with RuntimeError."""
+    """Decorate a method that changes a model: while it runs, such methods raise RuntimeError in other threads."""
 
     @functools.wraps(method)
     def locked(model: Any, /, *arguments: Any, **options: Any) -> Any:
         if not model.workshop.lock.acquire(blocking=False):
             raise RuntimeError(
-                "Another thread trains or changes this model: one fit at a time. Give each thread a model of its own, such as "
-                f"copy.deepcopy(model), or wait for the other to end. Received: {method.__name__} of {model!r}"
+                "Only one thread at a time may train or change a model, and another thread is doing so. Give each thread a "
+                f"separate model, such as copy.deepcopy(model), or wait. Received: {method.__name__} of {model!r}"
             )
         try:
             return method(model, *arguments, **options)

@@ -97,7 +97,7 @@ class AdamW(_Adam):
     Parameters
     ----------
     learning_rate, beta_1, beta_2, epsilon
-        As in `Adam`.
+        As in `Adam`, with the same defaults.
     weight_decay : float or dict of path -> float, default 0.004
     l1, l2 : float or dict of path -> float, default 0.0
         The L1 and L2 penalties on weights: see `Optimizer`.

@@ -23,7 +23,7 @@ class Optimizer(ABC):
     Each update applies these in order:
 
     1. The penalties: g += l2 W + l1 sign(W), the gradient of l2/2 ΣW² + l1 Σ|W|, for weights only. Biases and a
-       normalization's scale and offset are not penalized.
+       normalization's gamma and beta are not penalized.
     2. Clipping of the gradients.
     3. Decoupled weight decay: W -= learning_rate · weight_decay · W, for weights only. It does not enter the moment
        estimates (I. Loshchilov and F. Hutter, ICLR 2019).
@@ -33,7 +33,7 @@ class Optimizer(ABC):
     ----------
     learning_rate : float, Schedule or callable of the step, default 0.01
     weight_decay : float or dict of path -> float, default 0.0
-        Rate of the decoupled weight decay, multiplied by the learning rate.
+        The rate of the decoupled weight decay, multiplied by the learning rate. A dict sets it by path, as in `l2`.
     l1, l2 : float or dict of path -> float, default 0.0
         Factors of the penalties. ``l2={"0": 1e-4, "2.1": 1e-3}`` applies to the layers at these paths and all layers inside
         them; the longest matching path decides. Other layers have no penalty.
