@@ -1,5 +1,7 @@
 """The layer protocol: containers, whoever wrote them, and layers that have an activation."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -10,11 +12,13 @@ from xpnet.layers import (
     LSTM,
     BatchNormalization,
     Bidirectional,
+    Container,
     Conv1D,
     Conv2DTranspose,
     Dense,
     Dropout,
     Flatten,
+    Layer,
     ReLU,
     Residual,
     Sequential,
@@ -37,6 +41,37 @@ def test_what_a_container_needs_is_what_its_layers_need():
     assert noisy.has_statistics
     assert noisy.needs_leading_batch
     assert not any((gate().needs_key, gate().has_statistics, gate().needs_leading_batch, gate().integer_input))
+
+
+def test_inference_of_a_container_is_forward_with_children_at_inference(xp):
+    """Which defines no `__call__`: nothing is dropped, and batch normalization uses its running statistics."""
+    layer = Gate(Sequential([Dense(3), Dropout(0.5)]), Sequential([Dense(3), BatchNormalization()]))
+    x = np.ones((4, 2), dtype="float32")
+    params, _, statistics = layer.init(np.random.default_rng(0), (2,))
+    on_device = [map_leaves(lambda a: xp.asarray(a.astype("float32")), tree) for tree in (params, statistics)]
+    parts = [x @ params[name][0]["weight"] for name in ("layer", "gate")]
+
+    y = layer(on_device[0], xp.asarray(x), statistics=on_device[1])
+    np.testing.assert_allclose(to_numpy(y), parts[0] * parts[1] / np.sqrt(1.001), rtol=1e-5)
+    with pytest.raises(TypeError, match="Gate needs its running statistics"):
+        layer(on_device[0], xp.asarray(x))
+
+
+def test_the_children_of_a_container_are_its_layers_and_tuples_of_layers():
+    """Checks only settings, so no backend."""
+
+    @dataclass(frozen=True)
+    class Blocks(Container):
+        depth: int
+        blocks: tuple[Layer, ...]
+        head: Layer
+        names: tuple[str, ...] = ("a",)
+
+    container = Blocks(2, (Dense(1), Dropout(0.5)), Tanh())
+
+    assert [path for path, _ in base.walk(container)] == ["", "blocks.0", "blocks.1", "head"]
+    assert container.needs_key
+    assert container.with_children(container.children) == container
 
 
 def test_the_walk_goes_into_every_container():

@@ -16,6 +16,7 @@ from xpnet.layers import (
     Residual,
     Sequential,
     Tanh,
+    TimeDistributed,
     base,
 )
 from xpnet.random import step_keys
@@ -114,6 +115,21 @@ def test_freeze_and_unfreeze_by_path(xp):
     assert not np.array_equal(trained.get_weights()[0], after[0])
     trained.unfreeze()
     assert not trained.network.has_frozen
+
+
+def test_frozen_layers_inside_frozen_layers():
+    """Checks only settings, so no backend."""
+    inner = Sequential([Frozen(Dense(4)), ReLU(), TimeDistributed(Frozen(Dense(3)))])
+    network = Model([Frozen(inner), Dense(3)], "mean_squared_error")
+    network.unfreeze("0.2")
+    assert [path for path, layer in base.walk(network.network) if isinstance(layer, Frozen)] == ["0", "0.0"]
+    network.unfreeze()
+    assert not network.network.has_frozen
+
+    network.freeze("0")
+    network.freeze("0")
+    network.unfreeze("0")
+    assert not network.network.has_frozen
 
 
 def test_freeze_before_build_and_on_all_places_of_a_shared_layer(xp):

@@ -2,12 +2,15 @@
 
 from tests.containers import gate, model
 from tests.test_model import make_model
-from xpnet import Sequential
+from xpnet import Model, Sequential
 from xpnet.backend import make_backend
 from xpnet.layers import (
     GRU,
+    LSTM,
+    BatchNormalization,
     Bidirectional,
     Dense,
+    Embedding,
     Flatten,
     Frozen,
     ReLU,
@@ -25,6 +28,14 @@ def test_summary_sees_through_every_container(xp, capsys):
     assert ["0.gate.0", "Dense", "(3,)", "15"] in rows
     assert ["1.forwards", "GRU", "(5,", "2)", "42"] in rows
     assert ["135", "parameters", "in", "all"] in rows
+
+
+def test_summary_draws_nothing_and_takes_no_memory(capsys):
+    """Of 10¹² parameters, which no machine holds. Checks only shapes, so no backend."""
+    layers = [Embedding(10**9, 1000), Bidirectional(LSTM(10000)), BatchNormalization(), Dense(10**6)]
+    Model(layers, "mean_squared_error").summary((7,))
+
+    assert "1,020,881,120,000 parameters in all" in capsys.readouterr().out
 
 
 def test_summary_counts_frozen_parameters(xp, capsys):

@@ -44,9 +44,10 @@ def test_the_l1_penalty_by_path(xp):
     [
         ({"00": 0.1}, "The paths of this network's layers are .* Did you mean .0."),
         ({"2": 0.1}, "The layer at 2 is the layer at 0; use that path. Received: '2'"),
+        ({"1": 0.1}, "must name a layer with parameters. Received: '1', a ReLU"),
         ({"0": -1.0}, r"l2\['0'\] must be a number in \[0, inf\)"),
     ],
-    ids=["unknown", "shared", "negative"],
+    ids=["unknown", "shared", "without parameters", "negative"],
 )
 def test_paths_of_penalties_are_checked(l2, message):
     """Checks only settings, so no backend."""

@@ -5,13 +5,15 @@ import gc
 import pickle
 import threading
 import weakref
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from tests.test_model import X, Y, assert_same_parameters, fit, make_model
-from xpnet import Callback
+from tests.test_model import X, Y, assert_same_parameters, fit, make_model, writable
+from xpnet import Callback, Model
 from xpnet.backend import make_backend, to_numpy
+from xpnet.layers import Dense, Layer
 
 
 class Elsewhere(Callback):
@@ -116,3 +118,23 @@ def test_models_that_train_alike_share_what_is_compiled(jax_backend):
     gc.collect()
 
     assert second.training_step is step()
+
+
+def test_a_shallow_copy_trains_beside_its_original(xp):
+    class Aside(Callback):
+        def on_epoch_end(self, epoch, logs):
+            fit(copy.copy(self.model))
+
+    model, alone = make_model(xp), make_model(xp)
+    fit(model, callbacks=[Aside()]), fit(alone)
+
+    assert_same_parameters(model, alone)
+
+
+def test_settings_that_cannot_be_hashed_are_refused(xp):
+    @dataclass
+    class Mutable(Layer):
+        a: float = 1.0
+
+    with pytest.raises(TypeError, match=r"Make them frozen dataclasses.*unhashable type: 'Mutable'"):
+        Model([Mutable(), Dense(3)], "softmax_cross_entropy", backend=writable(xp)).fit(X, Y, verbose=0)

@@ -138,7 +138,8 @@ class Model:
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         """Move the arrays to the backend's device, because unpickling puts them on their library's current device."""
         vars(self).update(attributes)
-        self.training_state = copy.copy(self.training_state)  # so that copy.copy(model) trains independently
+        # so that copy.copy(model) trains independently
+        self.training_state, self.workshop = copy.copy(self.training_state), copy.copy(self.workshop)
         if self.state is not None:
             self.state = map_leaves(self.backend.asarray, self.state)
 
@@ -281,14 +282,19 @@ class Model:
         `summary` shows the paths. A layer that appears at several places is frozen at all of them. See `xpnet.layers.Frozen`.
         """
         self.workshop.require_idle("freeze")
-        self._swap({id(layer): Frozen(layer) for layer in settings.layers_at(self.network, paths)})
+        layers = settings.layers_at(self.network, paths)
+        self._swap({id(layer): Frozen(layer) for layer in layers if not isinstance(layer, Frozen)})
 
     @alone
     def unfreeze(self, *paths: str) -> None:
         """Unfreeze the layers at these paths, or all layers if there are no paths. Their optimizer state starts from zero."""
         self.workshop.require_idle("unfreeze")
-        layers = settings.layers_at(self.network, paths) if paths else [layer for _, layer in base.walk(self.network)]
-        self._swap({id(layer): layer.layer for layer in layers if isinstance(layer, Frozen)})
+        settings.layers_at(self.network, paths)
+        thawed: dict[int, Layer] = {}
+        for path, layer in reversed(list(base.walk(self.network))):  # inner layers first
+            if isinstance(layer, Frozen) and (path in paths or not paths):
+                thawed[id(layer)] = swap_layers(layer.layer, thawed)
+        self._swap(thawed)
 
     def _swap(self, layers: dict[int, Layer]) -> None:
         self.network = self.checked = swap_layers(self.network, layers)

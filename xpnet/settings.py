@@ -16,6 +16,7 @@ from xpnet.checks import is_integer, number, require_batch_size, require_positiv
 from xpnet.layers import base
 from xpnet.layers.base import Container, Layer, Shape
 from xpnet.layers.dropout import DropoutBase
+from xpnet.layers.parameters import holds_parameters
 from xpnet.layers.reshaping import Flatten, Identity, Reshape
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
@@ -136,7 +137,13 @@ def layers_at(network: Sequential, paths: Sequence[str]) -> list[Layer]:
 
 def require_paths(network: Sequential, optimizer: Optimizer) -> None:
     """Raise ValueError unless each path in the optimizer's settings holds parameters."""
-    layers_at(network, sorted(optimizer.paths))
+    paths = sorted(optimizer.paths)
+    for path, layer in zip(paths, layers_at(network, paths), strict=True):
+        if not holds_parameters(layer):
+            raise ValueError(
+                f"A path of an optimizer's settings must name a layer with parameters. Received: {path!r}, a "
+                f"{type(layer).__name__}, which has none"
+            )
     for later, first in network.links:
         if named := [path for path in optimizer.paths if f"{path}.".startswith(f"{later}.")]:
             raise ValueError(

@@ -47,7 +47,14 @@ class Workshop:
         Compiled code belongs to a function and is released with it. Models with equal functions therefore share compiled code,
         and it does not outlive them.
         """
-        found = _alive[library].get(function, lambda: None)()
+        try:
+            found = _alive[library].get(function, lambda: None)()
+        except TypeError as error:
+            raise TypeError(
+                "Custom layers, losses, metrics and optimizers must be hashable. Make them frozen dataclasses, "
+                "@dataclass(frozen=True), whose settings are numbers, strings, layers or tuples of these, not lists, dicts or "
+                f"arrays. Received: {error}"
+            ) from error
         if found is None:
             found = function
             _alive[library][found] = weakref.ref(found)

@@ -81,14 +81,14 @@ class MultiHeadAttention(Layer):
     def init(self, rng, input_shape):
         output_shape, d = self.output_shape(input_shape), input_shape[-1]
         width = self.num_heads * (self.key_dim or d // self.num_heads)
-        draw, zeros = initializers.draw, initializers.Zeros()
+        draw = initializers.draw
         return {
             "weight": draw(
                 self.weight_initializer, rng, (d, 3 * width), fan_in=d, fan_out=width
             ),  # q, k and v are three layers
-            "bias": zeros(rng, (1, 3 * width)),
+            "bias": draw("zeros", rng, (1, 3 * width)),
             "output_weight": draw(self.weight_initializer, rng, (width, d)),
-            "output_bias": zeros(rng, (1, d)),
+            "output_bias": draw("zeros", rng, (1, d)),
         }, output_shape
 
     def forward(self, params, x):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from xpnet.tree import Array, Tree, from_leaves, join, leaves, named_leaves
+from xpnet.tree import Array, Tree, from_leaves, join, leaves, map_leaves, named_leaves
 
 Shape = tuple[int, ...]  # the shape of one sample, without the batch axis
 
@@ -110,13 +110,14 @@ class Container(Layer):
 
     A custom container is a frozen dataclass with layers among its fields. It defines `output_shape`, and `forward`, which calls
     each child through `xpnet.layers.base.forward`. Override `input_shapes` unless every child receives the container's input.
+    Inference computes `forward` with children at inference.
     """
 
     @property
     def children(self) -> Tree:
-        """The tree of the layers inside. By default, a dict of the fields that are layers."""
+        """The tree of the layers inside. By default, a dict of the fields that are layers or tuples of layers."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        return {name: value for name, value in values.items() if isinstance(value, Layer)}
+        return {name: tree for name, tree in values.items() if all(isinstance(leaf, Layer) for leaf in leaves(tree))}
 
     def with_children(self, children: Tree) -> Container:
         """Return the same container with other layers, given as a tree with the same structure."""
@@ -180,6 +181,13 @@ class Container(Layer):
             statistics.append(child_statistics)
         return from_leaves(self.children, params), output_shape, from_leaves(self.children, statistics)
 
+    def __call__(self, params: Tree, x: Array, *, statistics: Tree = None) -> Array:
+        return forward(self._inferring, params, x, None, statistics)[0]
+
+    @cached_property
+    def _inferring(self) -> Container:
+        return self.with_children(map_leaves(_Inferring, self.children))
+
     @contextmanager
     def place_of(self, name: Any, child: Layer) -> Iterator[None]:
         """A ``with`` block that puts the child's name in front of errors."""
@@ -219,6 +227,20 @@ class Wrapper(Container):
 
     def __call__(self, params: Tree, x: Array, *, statistics: Tree = None) -> Array:
         return infer(self.layer, params, x, statistics)
+
+
+@dataclass(frozen=True)
+class _Inferring(Wrapper):
+    """A layer whose `forward` is its inference: it draws nothing and keeps nothing for a backward pass."""
+
+    needs_key = False  # type: ignore[assignment]
+
+    def forward(self, params: Tree, x: Array, *, statistics: Tree = None) -> tuple[Array, Backward, Tree]:
+        return infer(self.layer, params, x, statistics), _no_backward, statistics
+
+
+def _no_backward(dy: Array, need_dx: bool = True) -> tuple[Array | None, Tree]:
+    raise RuntimeError("Inference keeps nothing for a backward pass. Call `forward` instead.")
 
 
 def walk(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:

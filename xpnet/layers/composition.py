@@ -80,10 +80,6 @@ class _Branches(Container):
 
         return y, backward, tuple(new_statistics)
 
-    def __call__(self, params, x, *, statistics=None):
-        ys = [base.infer(f, params[i], x, statistics and statistics[i]) for i, f in enumerate(self.branches)]
-        return self._join(ys)[0]
-
 
 @dataclass(frozen=True)
 class Parallel(_Branches):

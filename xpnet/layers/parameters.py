@@ -33,11 +33,16 @@ def _links(layer: Layer, path: str, first: dict[int, tuple[str, bool]], frozen: 
                 f"only at {path if frozen else first_path}"
             )
         yield path, first_path
-    elif any(type(inner).init is not Layer.init for _, inner in walk(layer) if not isinstance(inner, Container)):
+    elif holds_parameters(layer):
         first[id(layer)] = path, frozen
         if isinstance(layer, Container):
             for name, child in named_leaves(layer.children):
                 yield from _links(child, join(path, name), first, frozen or layer.freezes)
+
+
+def holds_parameters(layer: Layer) -> bool:
+    """Whether a layer or one inside it may have parameters or statistics."""
+    return any(type(inner).init is not Layer.init for _, inner in walk(layer) if not isinstance(inner, Container))
 
 
 def require_one_form(links: Links, params: Tree) -> None:

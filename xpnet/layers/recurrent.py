@@ -469,17 +469,9 @@ class Bidirectional(Container):
             dx = dx + xp.flip(dx_flipped, axis=1) if need_dx else None
             return dx, {"forwards": grads, "backwards": grads_flipped}
 
-        return self._merge(y, _turn(flipped)), both_backward, {"forwards": new, "backwards": new_flipped}
-
-    def __call__(self, params, x, *, statistics=None):
-        y, flipped = (
-            base.infer(self.children[name], params[name], z, statistics and statistics[name])
-            for name, z in (("forwards", x), ("backwards", namespace(x).flip(x, axis=1)))
-        )
-        return self._merge(y, _turn(flipped))
-
-    def _merge(self, y, z):
-        return y + z if self.merge_mode == "sum" else namespace(y).concat([y, z], axis=-1)
+        z = _turn(flipped)
+        merged = y + z if self.merge_mode == "sum" else xp.concat([y, z], axis=-1)
+        return merged, both_backward, {"forwards": new, "backwards": new_flipped}
 
 
 def _turn(y):
