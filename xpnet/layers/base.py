@@ -233,7 +233,7 @@ class Wrapper(Container):
 class _Inferring(Wrapper):
     """A layer whose `forward` is its inference: it draws nothing and keeps nothing for a backward pass."""
 
-    needs_key = False  # type: ignore[assignment]
+    needs_key = False
 
     def forward(self, params: Tree, x: Array, *, statistics: Tree = None) -> tuple[Array, Backward, Tree]:
         return infer(self.layer, params, x, statistics), _no_backward, statistics
