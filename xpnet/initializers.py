@@ -272,9 +272,7 @@ def get(initializer):
 
 def draw(initializer, rng, shape, **fans):
     """Draw a parameter with an initializer or the name of one."""
-    if isinstance(rng, ShapesOnly):  # one number takes no memory; the view is writable, as what is drawn is
-        return np.lib.stride_tricks.as_strided(np.zeros(1), shape, (0,) * len(shape))
-    return get(initializer)(rng, shape, **fans)
+    return rng.array(shape) if isinstance(rng, ShapesOnly) else get(initializer)(rng, shape, **fans)
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:

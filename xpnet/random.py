@@ -29,13 +29,17 @@ def host_rng(seed: int, purpose: str, *position: int) -> np.random.Generator:
 
 
 class ShapesOnly(np.random.Generator):
-    """A generator for computing only shapes: with it, `xpnet.initializers.draw` returns zeros and draws nothing."""
+    """A generator for computing only shapes: with it, `xpnet.initializers.draw` returns `array(shape)` and draws nothing."""
 
     def __init__(self) -> None:
         super().__init__(np.random.Philox(0))
 
     def spawn(self, n_children: int) -> list:
         return [self] * n_children
+
+    def array(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return an array of any size that takes the memory of one number. It is writable, like an array that was drawn."""
+        return np.lib.stride_tricks.as_strided(np.zeros(1), shape, (0,) * len(shape))
 
 
 def step_keys(seed: int, steps: np.ndarray | range) -> np.ndarray:
