@@ -17,8 +17,7 @@ from xpnet.evaluation import evaluate, in_target_form, named_values, run_batches
 from xpnet.history import History
 from xpnet.layers import base, contracts
 from xpnet.layers.base import Layer, Shape
-from xpnet.layers.frozen import Frozen
-from xpnet.layers.mapping import swap_layers
+from xpnet.layers.frozen import freeze, unfreeze
 from xpnet.layers.parameters import trainable
 from xpnet.layers.sequential import Sequential
 from xpnet.layers.shapes import Measured, measure
@@ -282,22 +281,17 @@ class Model:
         `summary` shows the paths. A layer that appears at several places is frozen at all of them. See `xpnet.layers.Frozen`.
         """
         self.workshop.require_idle("freeze")
-        layers = settings.layers_at(self.network, paths)
-        self._swap({id(layer): Frozen(layer) for layer in layers if not isinstance(layer, Frozen)})
+        self._exchange(freeze(self.network, settings.layers_at(self.network, paths)))
 
     @alone
     def unfreeze(self, *paths: str) -> None:
         """Unfreeze the layers at these paths, or all layers if there are no paths. Their optimizer state starts from zero."""
         self.workshop.require_idle("unfreeze")
         settings.layers_at(self.network, paths)
-        thawed: dict[int, Layer] = {}
-        for path, layer in reversed(list(base.walk(self.network))):  # inner layers first
-            if isinstance(layer, Frozen) and (path in paths or not paths):
-                thawed[id(layer)] = swap_layers(layer.layer, thawed)
-        self._swap(thawed)
+        self._exchange(unfreeze(self.network, paths))
 
-    def _swap(self, layers: dict[int, Layer]) -> None:
-        self.network = self.checked = swap_layers(self.network, layers)
+    def _exchange(self, network: Any) -> None:
+        self.network = self.checked = network
         if self.state is not None:
             memory = self.state["optimizer"]
             self.training_state.begin_optimizer(self.network)

@@ -101,6 +101,11 @@ class Layer:
         return self.forward(params, x)[0]
 
 
+def _of_children(flag: str) -> Any:
+    """Whether a child of a container has this flag; cached, because every training step reads it."""
+    return cached_property(lambda self: any(getattr(child, flag) for child in leaves(self.children)))
+
+
 class Container(Layer):
     """A layer that holds layers.
 
@@ -133,27 +138,12 @@ class Container(Layer):
         """The children whose outputs, perhaps joined, are the container's output; empty if `forward` changes them."""
         return []
 
-    # A container needs what its layers need. The values are cached, because every training step reads them
-
-    @cached_property
-    def needs_key(self) -> bool:
-        return any(child.needs_key for child in leaves(self.children))
-
-    @cached_property
-    def has_statistics(self) -> bool:
-        return any(child.has_statistics for child in leaves(self.children))
+    needs_key, has_statistics = _of_children("needs_key"), _of_children("has_statistics")
+    needs_leading_batch, has_frozen = _of_children("needs_leading_batch"), _of_children("has_frozen")
 
     @cached_property
     def integer_input(self) -> bool:
         return any(child.integer_input for child in self.entrances)
-
-    @cached_property
-    def needs_leading_batch(self) -> bool:
-        return any(child.needs_leading_batch for child in leaves(self.children))
-
-    @cached_property
-    def has_frozen(self) -> bool:
-        return any(child.has_frozen for child in leaves(self.children))
 
     def check_input(self, x: Array) -> None:
         for child in self.entrances:
@@ -162,7 +152,6 @@ class Container(Layer):
     @abstractmethod
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of one sample's output. The ValueError of a child that cannot accept its input names the child."""
-        raise NotImplementedError
 
     def input_shapes(self, input_shape: Shape) -> list[Shape]:
         """Return each child's input shape, in the order of ``leaves(children)``; by default, the container's own."""
@@ -171,10 +160,8 @@ class Container(Layer):
     def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:
         """Return parameters, output shape and statistics. Each child draws from a separate generator."""
         output_shape, named = self.output_shape(input_shape), list(named_leaves(self.children))
-        params, statistics = [], []
-        for (name, child), child_rng, shape in zip(
-            named, rng.spawn(len(named)), self.input_shapes(input_shape), strict=True
-        ):
+        rngs, shapes, params, statistics = rng.spawn(len(named)), self.input_shapes(input_shape), [], []
+        for (name, child), child_rng, shape in zip(named, rngs, shapes, strict=True):
             with self.place_of(name, child):
                 child_params, _, child_statistics = init(child, child_rng, shape)
             params.append(child_params)
@@ -231,16 +218,12 @@ class Wrapper(Container):
 
 @dataclass(frozen=True)
 class _Inferring(Wrapper):
-    """A layer whose `forward` is its inference: it draws nothing and keeps nothing for a backward pass."""
+    """A layer whose `forward` is its inference: it draws nothing and has no backward pass."""
 
     needs_key = False
 
-    def forward(self, params: Tree, x: Array, *, statistics: Tree = None) -> tuple[Array, Backward, Tree]:
-        return infer(self.layer, params, x, statistics), _no_backward, statistics
-
-
-def _no_backward(dy: Array, need_dx: bool = True) -> tuple[Array | None, Tree]:
-    raise RuntimeError("Inference keeps nothing for a backward pass. Call `forward` instead.")
+    def forward(self, params: Tree, x: Array, *, statistics: Tree = None) -> Any:
+        return infer(self.layer, params, x, statistics), None, statistics
 
 
 def walk(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:

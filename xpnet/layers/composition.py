@@ -180,7 +180,7 @@ class Concatenate(_Branches):
         branches' outputs differ along another axis.
     """
 
-    needs_leading_batch = True  # type: ignore[assignment]
+    needs_leading_batch = True
 
     axis: int = -1
 
@@ -236,7 +236,7 @@ class TimeDistributed(Wrapper):
         Samples have fewer than two axes, or `layer` cannot accept the input.
     """
 
-    needs_leading_batch = True  # type: ignore[assignment]
+    needs_leading_batch = True
 
     def __post_init__(self):
         object.__setattr__(self, "layer", one_layer(self.layer))

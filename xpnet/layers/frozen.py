@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from xpnet.layers import base
 from xpnet.layers.base import Layer, Wrapper
 from xpnet.layers.composition import one_layer
-from xpnet.layers.mapping import map_layers
+from xpnet.layers.mapping import map_layers, swap_layers
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Frozen(Wrapper):
         f; use a `Sequential` for several layers.
     """
 
-    has_frozen = True  # type: ignore[assignment]
+    has_frozen = True
     freezes = True
 
     def __post_init__(self):
@@ -42,3 +43,17 @@ class Frozen(Wrapper):
             return (layer_backward(dy)[0] if need_dx else None), {}
 
         return y, backward, statistics
+
+
+def freeze(network: Layer, layers: Iterable[Layer]) -> Layer:
+    """Return `network` with these of its layers frozen."""
+    return swap_layers(network, {id(layer): Frozen(layer) for layer in layers if not isinstance(layer, Frozen)})
+
+
+def unfreeze(network: Layer, paths: Collection[str]) -> Layer:
+    """Return `network` with the layers at these paths not frozen, or no layer frozen if there are no paths."""
+    new: dict[int, Layer] = {}
+    for path, layer in reversed(list(base.walk(network))):  # inner layers first
+        if isinstance(layer, Frozen) and (path in paths or not paths):
+            new[id(layer)] = swap_layers(layer.layer, new)
+    return swap_layers(network, new)
