@@ -166,6 +166,7 @@ UNTRACEABLE = {
     "integers, whose overflow C++ leaves open": lambda x: (
         namespace(x).astype(x < 0, namespace(x).int32) * (2**31 - 1) + 1 > 0
     ),
+    "a range up to a number that is no integer": lambda x: x + namespace(x).arange(2.5, device=device(x)),
     "a fallback of its own": _with_a_fallback,
     "thousands of operations": lambda x: reduce(lambda y, _: y + 1.0, range(3000), x),
     "what is too long for one block of threads": lambda x: (
