@@ -10,7 +10,7 @@ from tests.scripts import ROOT, run
 
 PACKAGE = ROOT / "xpnet"
 LADDER = [  # each line may import itself and the lines above it
-    {"checks", "errors", "lazy", "signals", "tree", "workshop"},
+    {"checks", "errors", "files", "lazy", "signals", "tensorfile", "tree", "workshop"},
     {"backend"},
     {"random", "functions", "initializers", "schedules", "datasets"},
     {"layers"},
@@ -18,6 +18,8 @@ LADDER = [  # each line may import itself and the lines above it
     {
         "averages",
         "callbacks",
+        "checkpoint",
+        "description",
         "divergence",
         "evaluation",
         "history",
@@ -31,13 +33,14 @@ LADDER = [  # each line may import itself and the lines above it
     },
     {"loop"},
     {"model"},
+    {"restore"},
     {"plotting"},
     {"__init__"},
 ]
 TESTED_TOGETHER = {"backend", "datasets", "losses", "metrics", "optimizers", "plotting"}  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 HOST_NUMPY = {"averages", "checks", "random", "initializers", "layers/base", "datasets", "loop", "state", "evaluation", "inputs",
-              "model", "plotting", "inspection", "settings", "weights"}  # fmt: skip
+              "model", "plotting", "inspection", "settings", "weights", "checkpoint", "tensorfile"}  # fmt: skip
 LONG = {
     "model",
     "layers/activations",
@@ -93,7 +96,7 @@ def test_only_the_backend_knows_an_array_library(module):
 def test_import_brings_no_optional_package():
     code = """
 import sys, xpnet
-optional = {"cupy", "torch", "jax", "array_api_strict", "matplotlib", "sklearn", "scipy", "PIL"}
+optional = {"cupy", "torch", "jax", "array_api_strict", "matplotlib", "sklearn", "scipy", "PIL", "safetensors"}
 print(sorted(optional & set(sys.modules)))
 """
     done = run("-c", code)

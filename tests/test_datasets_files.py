@@ -18,8 +18,8 @@ import pytest
 
 from tests.data_files import equal, idx_bytes, little_set
 from xpnet import datasets
-from xpnet.datasets.files import replacing
 from xpnet.errors import DatasetError
+from xpnet.files import replacing
 
 
 @pytest.fixture

@@ -21,12 +21,13 @@ from xpnet.backend import (
     use_backend,
 )
 from xpnet.callbacks import Callback, EarlyStopping
-from xpnet.errors import BackendNotAvailableError, DatasetError, DivergenceError
+from xpnet.errors import BackendNotAvailableError, CheckpointError, DatasetError, DivergenceError
 from xpnet.history import History
 from xpnet.layers.sequential import Sequential
 from xpnet.lazy import lazy_names
 from xpnet.model import Model
 from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from xpnet.restore import load_model
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "Backend",
     "BackendNotAvailableError",
     "Callback",
+    "CheckpointError",
     "DatasetError",
     "DivergenceError",
     "EarlyStopping",
@@ -53,6 +55,7 @@ __all__ = [
     "get_backend",
     "initializers",
     "layers",
+    "load_model",
     "losses",
     "metrics",
     "optimizers",

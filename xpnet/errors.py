@@ -16,6 +16,10 @@ class BackendNotAvailableError(RuntimeError):
     """The package, driver or device of the requested backend is missing. The message says which one and what to do."""
 
 
+class CheckpointError(ValueError):
+    """A model file is damaged, was not written by xpnet, or is too new; or a model holds something that no file can hold."""
+
+
 class DatasetError(ValueError):
     """A data file is missing, truncated, corrupt, or not the expected file."""
 

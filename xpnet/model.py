@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from xpnet import inputs, inspection, optimizers, settings
+from xpnet import checkpoint, inputs, inspection, optimizers, settings
 from xpnet.averages import Averages
 from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quiet, to_numpy
 from xpnet.callbacks import Callback
 from xpnet.evaluation import evaluate, in_target_form, named_values, run_batches
+from xpnet.files import StrPath
 from xpnet.history import History
 from xpnet.layers import base, contracts
 from xpnet.layers.base import Layer, Shape
@@ -26,12 +27,11 @@ from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.progress import Progress
-from xpnet.random import host_rng
 from xpnet.settings import FitSettings
 from xpnet.state import TrainingState
 from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
 from xpnet.tree import Array, Tree, graft, leaves, map_leaves
-from xpnet.weights import in_keras_order, with_weights
+from xpnet.weights import drawn, in_keras_order, in_order, moved_copy, named_weights, with_weights
 from xpnet.workshop import Workshop, alone
 
 
@@ -189,6 +189,29 @@ class Model:
         """Return host copies of all parameters and running statistics in Keras' order: by layer, weights before biases."""
         return [np.array(to_numpy(x)) for _, x in in_keras_order(self.built_state())]
 
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return these arrays by name, such as ``"0.weight"``."""
+        return {name: np.array(to_numpy(x)) for name, x in named_weights(self.built_state()).items()}
+
+    @alone
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Set the arrays that `state_dict` returns. ValueError if they do not fit."""
+        self.set_weights(in_order(self.built_state(), state_dict))
+
+    @alone
+    def save(self, path: StrPath) -> None:
+        """Write the model and its training state to a file, for `load_model`; CheckpointError if it holds what no file can."""
+        checkpoint.save(self, path)
+
+    def save_weights(self, path: StrPath) -> None:
+        """Write the arrays of `state_dict` to a file."""
+        checkpoint.save_weights(self, path)
+
+    @alone
+    def load_weights(self, path: StrPath) -> None:
+        """Read a file of `save_weights` or `save`. CheckpointError, and no change, if its arrays do not fit the network."""
+        checkpoint.load_weights(self, path)
+
     @alone
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Set the arrays that `get_weights` returns, but not the optimizer's state. ValueError if the arrays do not fit."""
@@ -242,20 +265,8 @@ class Model:
         """
         self.workshop.require_idle("build")
         shape = settings.check_shape(input_shape)
-        self._begin(shape, self._drawn(shape), {shape: measure(self.network, shape)})
+        self._begin(shape, drawn(self.backend, self.network, self.seed, shape), {shape: measure(self.network, shape)})
         return self
-
-    def _drawn(self, shape: Shape) -> dict[str, Tree]:
-        """Return initial parameters and statistics, on the device."""
-        drawn = [base.init(self.network, host_rng(seed, "weights"), shape) for seed in self.seeds]
-        params, output_shape, statistics = drawn[0]
-        base.require_one_output(output_shape)
-        if self._batch_axis:
-            settings.require_rows(self.network, shape, output_shape)
-            params = map_leaves(lambda *values: np.stack(values), *(params for params, *_ in drawn))
-        params = map_leaves(lambda p: np.asarray(p, dtype=self.backend.float_name), params)
-        params, statistics = (_moved_copy(self.backend, tree) for tree in (params, statistics))
-        return {"params": params, "optimizer": {}, "statistics": statistics}
 
     def _begin(self, shape: Shape, arrays: dict[str, Tree], measured: dict[Shape, Measured]) -> None:
         self.state = arrays
@@ -270,7 +281,7 @@ class Model:
         """Move the model to another backend, in place, with the arguments of `set_backend`. RuntimeError during `fit`."""
         self.workshop.require_idle("to")
         target = make_backend(backend, device=device, dtype=dtype, **options)
-        state = None if self.state is None else _moved_copy(target, self.state)
+        state = None if self.state is None else moved_copy(target, self.state)
         self.backend, self.state = target, state
         return self
 
@@ -425,7 +436,7 @@ class Model:
         intake = self._intake
         data, validation = intake.run(x, y, sample_weight, class_weight, validation_data, chosen.validation_split)
         shape = tuple(data["x"].shape[1:])
-        arrays = self._drawn(shape) if self.state is None else self.state
+        arrays = drawn(self.backend, self.network, self.seed, shape) if self.state is None else self.state
         if not leaves(trainable(self.network, arrays["params"])):
             raise ValueError(f"The network has no parameters to train. Add a layer such as Dense. Received: {self!r}")
         if self.state is None:
@@ -533,7 +544,3 @@ class Model:
         if self.state is None:
             raise RuntimeError("The model has no parameters yet. Call fit(x, y) or build(input_shape) first.")
         return self.state
-
-
-def _moved_copy(backend: Backend, tree: Tree) -> Tree:
-    return backend.copy(map_leaves(backend.asarray, tree))

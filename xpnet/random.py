@@ -29,16 +29,26 @@ def host_rng(seed: int, purpose: str, *position: int) -> np.random.Generator:
 
 
 class ShapesOnly(np.random.Generator):
-    """A generator for computing only shapes: with it, `xpnet.initializers.draw` returns `array(shape)` and draws nothing."""
+    """A generator for computing only shapes: with it, `xpnet.initializers.draw` returns `array(shape)` and draws nothing.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    limit : float, default inf
+        The largest number of values in all arrays together. A file cannot make layers larger than the file.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
         super().__init__(np.random.Philox(0))
+        self.left = limit
 
     def spawn(self, n_children: int) -> list:
         return [self] * n_children
 
     def array(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return an array of any size that takes the memory of one number. It is writable, like an array that was drawn."""
+        self.left -= math.prod(shape)
+        if self.left < 0:
+            raise ValueError(f"The layers have more parameters than expected. Received: another array of shape {shape}")
         return np.lib.stride_tricks.as_strided(np.zeros(1), shape, (0,) * len(shape))
 
 

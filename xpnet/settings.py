@@ -34,7 +34,7 @@ EVENTS_ELSEWHERE = {  # events of Keras -> what to write here
     "ontestbatchbegin": '"on_epoch_end", whose logs hold the validation values',
     "ontestbatchend": '"on_epoch_end", whose logs hold the validation values',
 }
-_SAVE = "pickle.dump(model, file) saves a model and its training state; get_weights and set_weights exchange arrays"
+_SAVE = "save(path) writes the network and everything else to one file, which xpnet.load_model reads"
 _MODES = "fit trains, and predict and evaluate do not, so a model has no mode to set"
 NOT_OF_MODEL = {  # attributes of Keras' and scikit-learn's models -> what to use here
     "compile": "pass the same arguments to Model(network, loss, optimizer, metrics)",
@@ -48,11 +48,10 @@ NOT_OF_MODEL = {  # attributes of Keras' and scikit-learn's models -> what to us
     "fit_generator": "fit accepts arrays",
     "partial_fit": "fit continues from the current state, and train_on_batch takes one step",
     "score": "evaluate returns the loss and the metrics",
-    "save": _SAVE,
-    "save_weights": _SAVE,
-    "load_weights": _SAVE,
-    "state_dict": _SAVE,
-    "load_state_dict": _SAVE,
+    "load": "xpnet.load_model(path) returns the model that model.save(path) wrote",
+    "load_model": "xpnet.load_model(path) returns the model that model.save(path) wrote",
+    "to_json": _SAVE,
+    "get_config": _SAVE,
     "train": _MODES,
     "eval": _MODES,
     "forward": "predict returns probabilities or values, and predict_logits returns the raw outputs",

@@ -1,14 +1,19 @@
-"""Parameters and running statistics as a flat list of host arrays, as in Keras."""
+"""Parameters and running statistics: drawn, and as a list or a dict of host arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from xpnet import settings
 from xpnet.backend import Backend, to_numpy
-from xpnet.tree import Array, Tree, from_leaves, named_leaves
+from xpnet.layers import base
+from xpnet.layers.base import Shape
+from xpnet.layers.sequential import Sequential
+from xpnet.random import host_rng
+from xpnet.tree import Array, Tree, from_leaves, map_leaves, named_leaves
 
 # The order within a layer; other names follow in alphabetical order
 ORDER = (
@@ -17,10 +22,51 @@ ORDER = (
 )  # fmt: skip
 
 
+def drawn(backend: Backend, network: Sequential, seed: int | tuple[int, ...], shape: Shape) -> dict[str, Tree]:
+    """Return initial parameters and statistics, on the device; with several seeds, the parameters of all on a leading axis."""
+    seeds = seed if isinstance(seed, tuple) else (seed,)
+    draws = [base.init(network, host_rng(one, "weights"), shape) for one in seeds]
+    params, output_shape, statistics = draws[0]
+    base.require_one_output(output_shape)
+    if isinstance(seed, tuple):
+        settings.require_rows(network, shape, output_shape)
+        params = map_leaves(lambda *values: np.stack(values), *(params for params, *_ in draws))
+    params = map_leaves(lambda p: np.asarray(p, dtype=backend.float_name), params)
+    params, statistics = (moved_copy(backend, tree) for tree in (params, statistics))
+    return {"params": params, "optimizer": {}, "statistics": statistics}
+
+
+def moved_copy(backend: Backend, tree: Tree) -> Tree:
+    """Return a copy of a tree of any library's arrays, on a backend."""
+    return backend.copy(map_leaves(backend.asarray, tree))
+
+
 def in_keras_order(state: dict[str, Tree]) -> list[tuple[str, Array]]:
     """(name, array) pairs, layer by layer: weights before biases, and parameters before running statistics."""
     named = [*named_leaves(state["params"]), *named_leaves(state["statistics"])]
     return sorted(named, key=lambda pair: _position(pair[0]))
+
+
+def named_weights(state: dict[str, Tree]) -> dict[str, Array]:
+    """All parameters and running statistics by name, in the order of `in_keras_order`; ValueError if a name stands twice."""
+    named = in_keras_order(state)
+    if len(found := dict(named)) < len(named):
+        raise ValueError(
+            "A layer's parameters and running statistics must have different names. "
+            f"Received: {[name for name, _ in named]}"
+        )
+    return found
+
+
+def in_order(state: dict[str, Tree], weights: Any) -> list[Any]:
+    """The values of a dict in the order of `in_keras_order`; ValueError unless it has the names of the state, and no others."""
+    names = named_weights(state).keys()
+    if not isinstance(weights, Mapping) or weights.keys() != names:
+        received = f"a {type(weights).__name__}"
+        if isinstance(weights, Mapping):
+            received = f"without {sorted(names - weights.keys())}, and with {sorted(map(str, weights.keys() - names))}"
+        raise ValueError(f"state_dict must map {', '.join(names)} to arrays. Received: {received}")
+    return [weights[name] for name in names]
 
 
 def _position(name: str) -> tuple:

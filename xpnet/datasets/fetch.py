@@ -15,9 +15,10 @@ from typing import BinaryIO
 import numpy as np
 
 from xpnet.datasets.download import download, may_pass
-from xpnet.datasets.files import Split, StrPath, errors_named, reading, replacing, unpacked
+from xpnet.datasets.files import Split, errors_named, reading, unpacked
 from xpnet.datasets.idx import idx_array, idx_content
 from xpnet.errors import DatasetError
+from xpnet.files import StrPath, replacing
 
 logger = logging.getLogger(__name__)
 

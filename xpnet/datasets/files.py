@@ -1,4 +1,4 @@
-"""Shared code of the readers and writers: opening a file, replacing a file, and labeled data.
+"""Shared code of the readers and writers: opening a file, and labeled data.
 
 Every error while a file is read is a :class:`DatasetError` that names the file. The readers refuse pipes and devices,
 which may never end, and they never read past a stated limit.
@@ -12,19 +12,17 @@ import io
 import itertools
 import os
 import stat
-import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from xpnet.errors import DatasetError
+from xpnet.files import StrPath, without_waiting
 
 Split = tuple[np.ndarray, np.ndarray]  # images (or rows of values) and their labels
-StrPath = str | os.PathLike[str]
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_BYTES = 2**30  # 1 GiB: the default limit of a reader
@@ -104,11 +102,6 @@ def errors_named(origin: object) -> Iterator[None]:
         ) from error
 
 
-def without_waiting(path: str, flags: int) -> int:
-    """Open without blocking until the other end of a pipe is open."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
 def unpacked(file: BinaryIO, origin: object) -> BinaryIO:
     """Return the decompressed stream if the stream is gzip, else the stream itself; ``origin`` names it in errors.
 
@@ -162,28 +155,3 @@ class Bounded(io.RawIOBase):
             )
         buffer[: len(block)] = block
         return len(block)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file that is renamed to ``path`` once it is complete on disk, so that nobody reads a partial file.
-
-    Each writer uses a unique temporary name, so any number of processes may write the same ``path`` at once. The new file
-    keeps the permissions of the old one. If ``path`` is a symbolic link, the file that it points to is replaced.
-    """
-    path = path.resolve()
-    mode = path.stat().st_mode if path.exists() else None
-    if mode is not None and not stat.S_ISREG(mode):
-        raise FileExistsError(f"{path} exists and is not a regular file. Choose another name.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name[:200]}.{uuid.uuid4().hex}.part")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if mode is not None:
-            temporary.chmod(stat.S_IMODE(mode))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

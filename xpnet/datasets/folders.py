@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.datasets.files import MAX_BYTES, MAX_LABEL, Labeled, StrPath, errors_named, label_type
+from xpnet.datasets.files import MAX_BYTES, MAX_LABEL, Labeled, errors_named, label_type
 from xpnet.datasets.images import MAX_PIXELS, SUFFIXES, read_image
 from xpnet.errors import DatasetError
+from xpnet.files import StrPath
 
 
 def image_folder(

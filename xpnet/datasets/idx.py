@@ -11,8 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from xpnet.datasets.files import MAX_BYTES, StrPath, reading
+from xpnet.datasets.files import MAX_BYTES, reading
 from xpnet.errors import DatasetError
+from xpnet.files import StrPath
 
 DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MAX_AXES = 32

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from xpnet.datasets.fetch import IdxSet, load
-from xpnet.datasets.files import Split, StrPath
+from xpnet.datasets.files import Split
 from xpnet.errors import optional_import
+from xpnet.files import StrPath
 
 MNIST = IdxSet(
     name="mnist",

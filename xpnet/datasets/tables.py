@@ -16,8 +16,9 @@ from typing import NoReturn
 import numpy as np
 
 from xpnet.checks import is_integer
-from xpnet.datasets.files import MAX_BYTES, MAX_LABEL, Labeled, StrPath, label_type, lines, reading
+from xpnet.datasets.files import MAX_BYTES, MAX_LABEL, Labeled, label_type, lines, reading
 from xpnet.errors import DatasetError
+from xpnet.files import StrPath
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 EITHER = "Pass header=True if they name the columns, header=False if they are data"

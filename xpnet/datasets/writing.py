@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from xpnet.datasets.files import MAX_LABEL, Split, StrPath, replacing
+from xpnet.datasets.files import MAX_LABEL, Split
 from xpnet.errors import optional_import
+from xpnet.files import StrPath, replacing
 
 
 def write_label_first_csv(path: StrPath, x: np.ndarray, y: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from xpnet.backend import namespace, size
 from xpnet.checks import require_no_input_size, set_booleans, set_counts, set_numbers
-from xpnet.initializers import Ones, Zeros
+from xpnet.initializers import draw
 from xpnet.layers.base import Layer
 
 
@@ -28,7 +28,7 @@ class _Normalization(Layer):
 
     def init(self, rng, input_shape):
         row = (1, self.output_shape(input_shape)[-1])
-        return {"gamma": Ones()(rng, row), "beta": Zeros()(rng, row)}, input_shape
+        return {"gamma": draw("ones", rng, row), "beta": draw("zeros", rng, row)}, input_shape
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class BatchNormalization(_Normalization):
 
     def init(self, rng, input_shape):
         row = (1, self.output_shape(input_shape)[-1])
-        params = {"gamma": Ones()(rng, row)} if self.scale else {}
+        params = {"gamma": draw("ones", rng, row)} if self.scale else {}
         if self.center:
-            params["beta"] = Zeros()(rng, row)
-        return params, input_shape, {"mean": Zeros()(rng, row), "variance": Ones()(rng, row)}
+            params["beta"] = draw("zeros", rng, row)
+        return params, input_shape, {"mean": draw("zeros", rng, row), "variance": draw("ones", rng, row)}
 
     def forward(self, params, x, *, statistics):
         sums = _channel_sums(x, statistics["mean"])
@@ -247,7 +247,7 @@ class RMSNormalization(_Normalization):
         set_numbers(self, "(0, inf)", "epsilon")
 
     def init(self, rng, input_shape):
-        return {"gamma": Ones()(rng, (1, self.output_shape(input_shape)[-1]))}, input_shape
+        return {"gamma": draw("ones", rng, (1, self.output_shape(input_shape)[-1]))}, input_shape
 
     def forward(self, params, x):
         return _affine(params, *_divide_by_rms(x, self.epsilon))

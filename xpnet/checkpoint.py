@@ -1,0 +1,221 @@
+"""Models in files: parameters, statistics and the optimizer's memory as arrays, everything else as a description."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from xpnet import settings, tensorfile
+from xpnet.backend import Backend, to_numpy
+from xpnet.checks import boolean, is_integer
+from xpnet.description import Custom, describe, rebuild
+from xpnet.errors import CheckpointError
+from xpnet.files import StrPath
+from xpnet.history import History
+from xpnet.layers import base
+from xpnet.layers.base import Shape
+from xpnet.layers.parameters import trainable
+from xpnet.layers.sequential import Sequential
+from xpnet.optimizers import Optimizer
+from xpnet.random import ShapesOnly
+from xpnet.state import TrainingState
+from xpnet.tensorfile import Entry, TensorFile, refusal
+from xpnet.tree import Tree, from_leaves, leaves, map_leaves, named_leaves
+from xpnet.weights import named_weights, with_weights
+
+PARTS = ("network", "loss", "optimizer", "metrics")
+COUNTS = ("step", "epoch", "position")
+OPTIMIZER, HISTORY = "optimizer.", "history."  # names of arrays begin with these, or with a layer's number
+
+
+def save(model: Any, path: StrPath) -> None:
+    """`Model.save`"""
+    state = copy.copy(model.training_state)
+    if state.arrays is not None:
+        state.match_optimizer(model.network)  # as the next epoch does
+    columns = _columns(state.history)
+    description = {
+        "kind": "model",
+        **describe({name: getattr(model, name) for name in PARTS}),
+        "dtype": model.backend.float_name,
+        "input_shape": model.input_shape,
+        "target_shape": state.target_shape,
+        "validates": model.validates,
+        "seed": state.seed,
+        **{name: int(getattr(state, name)) for name in COUNTS},
+        "history": list(columns),
+    }
+    arrays = {} if state.arrays is None else _host(state.arrays)
+    tensorfile.write(path, arrays | {HISTORY + name: column for name, column in columns.items()}, description)
+
+
+def save_weights(model: Any, path: StrPath) -> None:
+    """`Model.save_weights`"""
+    tensorfile.write(path, _host(model.built_state() | {"optimizer": {}}), {"kind": "weights"})
+
+
+def load_weights(model: Any, path: StrPath) -> None:
+    """`Model.load_weights`"""
+    state, file = model.built_state(), tensorfile.read(path)
+    with tensorfile.errors_named(file.path):
+        expected = {name: tuple(x.shape) for name, x in named_weights(state).items()}
+        found = {n: entry.shape for n, entry in file.table.items() if not n.startswith((OPTIMIZER, HISTORY))}
+        _require_alike(file, expected, found)
+        model.state = with_weights(model.backend, state, list(tensorfile.arrays(file, expected)))
+
+
+def read(path: StrPath, custom: Custom, backend: Backend) -> tuple[dict[str, Any], TrainingState, Shape | None, bool]:
+    """Read the file of a model -> network, loss, optimizer and metrics; training state; input shape; `validates`.
+
+    The parts and the shapes of all arrays are known before an array is read.
+
+    Raises
+    ------
+    CheckpointError
+        The file is not the complete file of a model, or a class is neither one of xpnet nor of `custom`.
+    """
+    file = tensorfile.read(path)
+    with tensorfile.errors_named(file.path):
+        about = file.description
+        if about.get("kind") != "model":
+            raise refusal(
+                file.path, "the file of a model. Read weights by model.load_weights", f"{about.get('kind')!r}"
+            )
+        parts = rebuild(about, PARTS, custom)
+        if not isinstance(parts["network"], Sequential) or not isinstance(parts["optimizer"], Optimizer):
+            raise refusal(file.path, "a Sequential and an Optimizer", repr(parts))
+        state = TrainingState(parts["optimizer"], settings.check_seed(about.get("seed")))
+        for name in COUNTS:
+            setattr(state, name, _count(file, name))
+        state.target_shape = _shape(file, "target_shape")
+        shape = _shape(file, "input_shape")
+        forms = None if shape is None else _forms(file, parts, settings.check_shape(shape), state.seed)
+        names = about.get("history")
+        if not (isinstance(names, list) and all(isinstance(n, str) for n in names) and len(set(names)) == len(names)):
+            raise refusal(file.path, "the names of the history's columns", repr(names))
+        entries = {} if forms is None else dict(_named(forms))
+        columns = [HISTORY + name for name in names]
+        _require_alike(file, entries | {name: file.table.get(name) for name in columns}, file.table)
+        if forms is not None:
+            state.arrays = _on(backend, file, forms)
+        state.history = _history(dict(zip(names, tensorfile.arrays(file, columns), strict=True)))
+        return parts, state, shape, boolean("validates", about.get("validates"))
+
+
+def _host(state: dict[str, Tree]) -> dict[str, np.ndarray]:
+    """All arrays of a state by name, as host arrays; they must be finite."""
+    arrays = {name: to_numpy(x) for name, x in _named(state)}
+    for name, array in arrays.items():
+        if not np.all(np.isfinite(array)):
+            raise CheckpointError(f"A model file holds finite values. Received: NaN or infinity in {name}")
+    return arrays
+
+
+def _named(state: dict[str, Tree]) -> list[tuple[str, Any]]:
+    """(name, array) pairs: ``"0.weight"``, then ``"optimizer.velocity.0.weight"``."""
+    return [*named_weights(state).items(), *((OPTIMIZER + name, x) for name, x in named_leaves(state["optimizer"]))]
+
+
+def _forms(file: TensorFile, parts: dict, shape: Shape, seed: Any) -> dict[str, Tree]:
+    """The state that the network and the optimizer need, with an `Entry` in place of each array."""
+    network, dtype = parts["network"], file.description.get("dtype")
+    if dtype not in ("float32", "float64"):
+        raise refusal(file.path, 'the dtype "float32" or "float64"', repr(dtype))
+    limit = sum(math.prod(entry.shape) for entry in file.table.values())
+    params, output_shape, statistics = base.init(network, ShapesOnly(limit), shape)
+    base.require_one_output(output_shape)
+    networks: Shape = ()
+    if isinstance(seed, tuple):
+        settings.require_rows(network, shape, output_shape)
+        networks = (len(seed),)
+    # Without elements, the optimizer's memory takes none; what has the leading 0 has the shape of a parameter
+    without_elements = map_leaves(lambda x: np.empty((0, *networks, *x.shape), dtype), params)
+    trained = trainable(network, without_elements)
+    memory = parts["optimizer"].init(trained) if leaves(trained) else {}
+
+    def entry(x: np.ndarray) -> Entry:
+        return Entry(dtype, tuple(x.shape[1:] if x.shape[:1] == (0,) else x.shape))
+
+    return {
+        "params": map_leaves(entry, without_elements),
+        "optimizer": map_leaves(entry, memory),
+        "statistics": map_leaves(lambda x: Entry(dtype if x.dtype.kind == "f" else x.dtype.name, x.shape), statistics),
+    }
+
+
+def _require_alike(file: TensorFile, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise CheckpointError unless the file has arrays of these names and forms, and no others."""
+    for name in [*expected, *found]:
+        form, other = expected.get(name), found.get(name)
+        if form is None or form != other:
+            described = [f"{name!r:.100}: {'no such array' if x is None else x}" for x in (form, other)]
+            raise refusal(file.path, f"the arrays of this network, {described[0]}", described[1])
+
+
+def _on(backend: Backend, file: TensorFile, forms: dict[str, Tree]) -> dict[str, Tree]:
+    """Read the arrays onto a backend, in its float type."""
+    named = _named(forms)
+    placed = {}
+    for (name, _), array in zip(named, tensorfile.arrays(file, [name for name, _ in named]), strict=True):
+        if array.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                array = array.astype(backend.float_name, copy=False)
+            if not np.all(np.isfinite(array)):
+                raise refusal(file.path, f"finite values in {backend.float_name}", f"NaN or infinity in {name}")
+        placed[name] = backend.asarray(array)
+    prefixes = {"params": "", "optimizer": OPTIMIZER, "statistics": ""}
+    trees = {
+        part: from_leaves(forms[part], [placed[prefix + name] for name, _ in named_leaves(forms[part])])
+        for part, prefix in prefixes.items()
+    }
+    return backend.copy(trees)
+
+
+def _count(file: TensorFile, name: str) -> int:
+    value = file.description.get(name)
+    if not is_integer(value) or not 0 <= value < 2**53:
+        raise refusal(file.path, f"{name} to be a number of steps or epochs", repr(value))
+    return value
+
+
+def _shape(file: TensorFile, name: str) -> Shape | None:
+    sizes = file.description.get(name)
+    if sizes is None:
+        return None
+    if not isinstance(sizes, list) or not all(is_integer(n) and 0 <= n < 2**53 for n in sizes):
+        raise refusal(file.path, f"{name} to be a shape", repr(sizes))
+    return tuple(sizes)
+
+
+def _columns(history: History) -> dict[str, np.ndarray]:
+    """The lists of a history as arrays."""
+    lists = {"epoch": history.epoch, "validation_epoch": history.validation_epoch}
+    for table in ("history", "iterations"):
+        lists |= {f"{table}.{name}": column for name, column in getattr(history, table).items()}
+    columns = {}
+    for name, column in lists.items():
+        try:
+            values = np.asarray(column)
+        except ValueError as error:
+            raise CheckpointError(f"A history holds numbers. Received: {name} with {column!r:.200}") from error
+        if values.dtype.kind not in "iuf":
+            raise CheckpointError(f"A history holds numbers. Received: {name} with {column!r:.200}")
+        columns[name] = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+    return columns
+
+
+def _history(columns: dict[str, np.ndarray]) -> History:
+    history = History()
+    for name, column in columns.items():
+        table, dot, key = name.partition(".")
+        if dot and table in ("history", "iterations"):
+            getattr(history, table)[key] = column.tolist()
+        elif name in ("epoch", "validation_epoch"):
+            setattr(history, name, column.tolist())
+        else:
+            raise CheckpointError(f"Expected a column of a history. Received: {name!r:.100}")
+    return history

@@ -1,0 +1,42 @@
+"""Opening a file without waiting, and replacing a file as a whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+StrPath = str | os.PathLike[str]
+
+
+def without_waiting(path: str, flags: int) -> int:
+    """Open without blocking until the other end of a pipe is open."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file that is renamed to ``path`` once it is complete on disk, so that nobody reads a partial file.
+
+    Each writer uses a unique temporary name, so any number of processes may write the same ``path`` at once. The new file
+    keeps the permissions of the old one. If ``path`` is a symbolic link, the file that it points to is replaced.
+    """
+    path = path.resolve()
+    mode = path.stat().st_mode if path.exists() else None
+    if mode is not None and not stat.S_ISREG(mode):
+        raise FileExistsError(f"{path} exists and is not a regular file. Choose another name.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name[:200]}.{os.urandom(16).hex()}.part")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            temporary.chmod(stat.S_IMODE(mode))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

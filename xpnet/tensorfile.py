@@ -1,0 +1,186 @@
+"""Files of named arrays and a description: the format of safetensors, checked before anything else reads it.
+
+A file is the length of its header (8 bytes), the header (JSON: type, shape and place of each array), and the arrays one after
+another. The description is JSON too, in the header's metadata. Nothing in a file is ever executed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import math
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+import xpnet
+from xpnet.checks import is_integer
+from xpnet.errors import CheckpointError
+from xpnet.files import StrPath, replacing, without_waiting
+
+FORMAT = 1  # the version of the format; a file of a later one is refused
+MAX_HEADER = 2**22  # bytes
+MAX_ENTRIES = 200_000  # names, numbers and brackets of a header: one takes about 100 bytes of memory
+DTYPES = {"F32": "float32", "F64": "float64", "I32": "int32", "I64": "int64"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The type and shape of an array in a file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class TensorFile(NamedTuple):
+    """A file whose header has been checked: its description and its table of arrays."""
+
+    path: Path
+    description: dict[str, Any]
+    table: dict[str, Entry]
+
+
+def write(path: StrPath, arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> None:
+    """Write a file, which replaces an existing one once it is complete on disk.
+
+    Raises
+    ------
+    CheckpointError
+        An array is not of one of these types; the description or the table is too long.
+    OSError
+        The file cannot be written. An existing file stays.
+    """
+    for name, array in arrays.items():
+        if array.dtype.name not in DTYPES.values():
+            expected = f"arrays of type {', '.join(DTYPES.values())}"
+            raise CheckpointError(f"A model file holds {expected}. Received: {name} of type {array.dtype}")
+    text = json.dumps({"format": FORMAT, "xpnet": xpnet.__version__, **description}, allow_nan=False)
+    content = _safetensors("numpy").save(
+        {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, {"xpnet": text}
+    )
+    _checked(io.BytesIO(content), len(content), Path(path))
+    with replacing(Path(path)) as file:
+        file.write(content)
+
+
+def read(path: StrPath) -> TensorFile:
+    """Read the header of a file and check it against the file's size; CheckpointError if anything is wrong."""
+    path = Path(path)
+    with errors_named(path), open(path, "rb", opener=without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise refusal(path, "a regular file", "a pipe, a socket or a device")
+        return _checked(file, os.fstat(file.fileno()).st_size, path)
+
+
+def arrays(file: TensorFile, names: Iterable[str]) -> Iterator[np.ndarray]:
+    """Yield arrays of a file, each read when its turn comes."""
+    with errors_named(file.path), _safetensors().safe_open(file.path, framework="numpy") as opened:
+        for name in names:
+            array = opened.get_tensor(name)
+            if Entry(array.dtype.name, array.shape) != file.table[name]:
+                raise refusal(file.path, "a file that does not change while it is read", "another one")
+            yield array
+
+
+def refusal(path: Path, expected: str, received: str) -> CheckpointError:
+    """Return the error that says what a file should have held."""
+    return CheckpointError(f"{path}: expected {expected}. Received: {received:.300}")
+
+
+@contextmanager
+def errors_named(path: Path) -> Iterator[None]:
+    """Turn any error while a file is read into a CheckpointError that names the file."""
+    try:
+        yield
+    except (CheckpointError, ImportError):
+        raise
+    except Exception as error:
+        expected = "a readable, complete model file of xpnet. Check the path, and replace the file if it is damaged"
+        raise refusal(path, expected, f"{type(error).__name__}: {error}") from error
+
+
+def _checked(stream: BinaryIO, size: int, path: Path) -> TensorFile:
+    """Read the header, and check everything that it says about the arrays."""
+    length = int.from_bytes(stream.read(8), "little")
+    if size < 8 or length > size - 8:
+        expected = "a complete model file of xpnet, whose first 8 bytes are the length of its header"
+        raise refusal(path, expected, f"a length of {length:,} in a file of {size:,} bytes")
+    if length > MAX_HEADER:
+        raise refusal(path, f"a header of at most {MAX_HEADER:,} bytes", f"one of {length:,}")
+    header = _parsed(path, stream.read(length))
+    if not isinstance(header, dict):
+        raise refusal(path, "a header that maps names to arrays", f"a {type(header).__name__}")
+    metadata = header.pop("__metadata__", {})
+    text = metadata.get("xpnet") if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        expected = "a file that xpnet wrote. Read others by safetensors.numpy.load_file and load_state_dict"
+        raise refusal(path, expected, "a file without xpnet's description")
+    description = _parsed(path, text.encode())
+    if not isinstance(description, dict) or not is_integer(description.get("format")) or description["format"] < 1:
+        raise refusal(path, "a description with its format's version", f"{text!r:.100}")
+    if description["format"] > FORMAT:
+        expected = f"format {FORMAT} or older. Upgrade xpnet, {xpnet.__version__} here"
+        received = f"format {description['format']}, which xpnet {description.get('xpnet')!r:.20} wrote"
+        raise refusal(path, expected, received)
+    return TensorFile(path, description, _table(path, header, size - 8 - length))
+
+
+def _table(path: Path, header: dict[str, Any], size: int) -> dict[str, Entry]:
+    """Check that the arrays fill the rest of the file, one after another."""
+    table, places = {}, []
+    for name, entry in header.items():
+        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+            raise refusal(path, "dtype, shape and data_offsets of each array", f"{name!r:.100}: {entry!r:.100}")
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            raise refusal(path, f"arrays of types {', '.join(DTYPES)}", f"{name!r:.100}: {dtype!r:.100}")
+        if not (_are_counts(shape) and len(shape) <= 32 and _are_counts(offsets) and len(offsets) == 2):
+            raise refusal(path, "shapes and offsets of non-negative integers", f"{name!r:.100}: {entry!r:.200}")
+        begin, end = offsets
+        if end - begin != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
+            raise refusal(path, "as many bytes as an array's shape needs", f"{name!r:.100}: {entry!r:.200}")
+        table[name] = Entry(DTYPES[dtype], tuple(shape))
+        places.append((begin, end))
+    reached = 0
+    for begin, end in sorted(places):
+        if begin != reached:
+            raise refusal(path, f"an array at byte {reached:,}, without gap or overlap", f"one at {begin:,}")
+        reached = end
+    if reached != size:
+        raise refusal(path, f"{reached:,} bytes of arrays", f"{size:,}")
+    return table
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, list) and all(is_integer(value) and 0 <= value < 2**63 for value in values)
+
+
+def _parsed(path: Path, text: bytes) -> Any:
+    """JSON without repeated names, whose size is checked before it is taken apart."""
+    if (entries := sum(text.count(sign) for sign in (b",", b"[", b"{"))) > MAX_ENTRIES:
+        raise refusal(path, f"at most {MAX_ENTRIES:,} entries in a header", f"{entries:,}")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise refusal(path, "each name once", "a name twice")
+        return found
+
+    try:
+        return json.loads(text.decode(), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise refusal(path, "a header of JSON", f"{type(error).__name__}: {error}") from error
+
+
+def _safetensors(module: str = "") -> Any:
+    """The package, which only files need."""
+    return importlib.import_module(f"safetensors.{module}" if module else "safetensors")
