@@ -11,7 +11,6 @@ import stat
 import struct
 import threading
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ import pytest
 from tests.data_files import equal, idx_bytes, little_set
 from xpnet import datasets
 from xpnet.errors import DatasetError
-from xpnet.files import replacing
 
 
 @pytest.fixture
@@ -461,15 +459,6 @@ def test_a_new_file_has_the_permissions_of_the_umask(tmp_path):
         os.umask(umask)
 
     assert stat.S_IMODE((tmp_path / "new.csv").stat().st_mode) == 0o640
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no /dev/null on this system")
-def test_a_device_is_never_replaced():
-    with (
-        pytest.raises(FileExistsError, match="/dev/null exists and is not a regular file"),
-        replacing(Path("/dev/null")),
-    ):
-        pass
 
 
 # --- damage -------------------------------------------------------------------------------------------------

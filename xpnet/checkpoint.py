@@ -60,11 +60,12 @@ def save_weights(model: Any, path: StrPath) -> None:
 
 def load_weights(model: Any, path: StrPath) -> None:
     """`Model.load_weights`"""
-    state, file = model.built_state(), tensorfile.read(path)
-    with tensorfile.errors_named(file.path):
+    state = model.built_state()
+    with tensorfile.errors_named(path):
+        file = tensorfile.read(path)
         expected = {name: tuple(x.shape) for name, x in named_weights(state).items()}
         found = {n: entry.shape for n, entry in file.table.items() if not n.startswith((OPTIMIZER, HISTORY))}
-        _require_alike(file, expected, found)
+        _require_alike(expected, found)
         model.state = with_weights(model.backend, state, list(tensorfile.arrays(file, expected)))
 
 
@@ -79,31 +80,28 @@ def read(path: StrPath, custom: Custom, backend: Backend) -> tuple[dict[str, Any
         The file is not the complete file of a model, or a class is neither one of xpnet nor of `custom`.
     """
     file = tensorfile.read(path)
-    with tensorfile.errors_named(file.path):
-        about = file.description
-        if about.get("kind") != "model":
-            raise refusal(
-                file.path, "the file of a model. Read weights by model.load_weights", f"{about.get('kind')!r}"
-            )
-        parts = rebuild(about, PARTS, custom)
-        if not isinstance(parts["network"], Sequential) or not isinstance(parts["optimizer"], Optimizer):
-            raise refusal(file.path, "a Sequential and an Optimizer", repr(parts))
-        state = TrainingState(parts["optimizer"], settings.check_seed(about.get("seed")))
-        for name in COUNTS:
-            setattr(state, name, _count(file, name))
-        state.target_shape = _shape(file, "target_shape")
-        shape = _shape(file, "input_shape")
-        forms = None if shape is None else _forms(file, parts, settings.check_shape(shape), state.seed)
-        names = about.get("history")
-        if not (isinstance(names, list) and all(isinstance(n, str) for n in names) and len(set(names)) == len(names)):
-            raise refusal(file.path, "the names of the history's columns", repr(names))
-        entries = {} if forms is None else dict(_named(forms))
-        columns = [HISTORY + name for name in names]
-        _require_alike(file, entries | {name: file.table.get(name) for name in columns}, file.table)
-        if forms is not None:
-            state.arrays = _on(backend, file, forms)
-        state.history = _history(dict(zip(names, tensorfile.arrays(file, columns), strict=True)))
-        return parts, state, shape, boolean("validates", about.get("validates"))
+    about = file.description
+    if about.get("kind") != "model":
+        raise refusal("the file of a model. Read weights by model.load_weights", f"a file of {about.get('kind')!r}")
+    parts = rebuild(about, PARTS, custom)
+    if not isinstance(parts["network"], Sequential) or not isinstance(parts["optimizer"], Optimizer):
+        raise refusal("a Sequential and an Optimizer", parts)
+    state = TrainingState(parts["optimizer"], settings.check_seed(about.get("seed")))
+    for name in COUNTS:
+        setattr(state, name, _count(file, name))
+    state.target_shape = _shape(file, "target_shape")
+    shape = _shape(file, "input_shape")
+    forms = None if shape is None else _forms(file, parts, settings.check_shape(shape), state.seed)
+    names = about.get("history")
+    if not (isinstance(names, list) and all(isinstance(n, str) for n in names) and len(set(names)) == len(names)):
+        raise refusal("the names of the history's columns", names)
+    entries = {} if forms is None else dict(_named(forms))
+    columns = [HISTORY + name for name in names]
+    _require_alike(entries | {name: file.table.get(name) for name in columns}, file.table)
+    if forms is not None:
+        state.arrays = _on(backend, file, forms)
+    state.history = _history(dict(zip(names, tensorfile.arrays(file, columns), strict=True)))
+    return parts, state, shape, boolean("validates", about.get("validates"))
 
 
 def _host(state: dict[str, Tree]) -> dict[str, np.ndarray]:
@@ -124,7 +122,7 @@ def _forms(file: TensorFile, parts: dict, shape: Shape, seed: Any) -> dict[str, 
     """The state that the network and the optimizer need, with an `Entry` in place of each array."""
     network, dtype = parts["network"], file.description.get("dtype")
     if dtype not in ("float32", "float64"):
-        raise refusal(file.path, 'the dtype "float32" or "float64"', repr(dtype))
+        raise refusal('the dtype "float32" or "float64"', dtype)
     limit = sum(math.prod(entry.shape) for entry in file.table.values())
     params, output_shape, statistics = base.init(network, ShapesOnly(limit), shape)
     base.require_one_output(output_shape)
@@ -147,13 +145,13 @@ def _forms(file: TensorFile, parts: dict, shape: Shape, seed: Any) -> dict[str, 
     }
 
 
-def _require_alike(file: TensorFile, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def _require_alike(expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raise CheckpointError unless the file has arrays of these names and forms, and no others."""
     for name in [*expected, *found]:
         form, other = expected.get(name), found.get(name)
         if form is None or form != other:
             described = [f"{name!r:.100}: {'no such array' if x is None else x}" for x in (form, other)]
-            raise refusal(file.path, f"the arrays of this network, {described[0]}", described[1])
+            raise refusal(f"the arrays of this network, {described[0]}", described[1])
 
 
 def _on(backend: Backend, file: TensorFile, forms: dict[str, Tree]) -> dict[str, Tree]:
@@ -165,7 +163,7 @@ def _on(backend: Backend, file: TensorFile, forms: dict[str, Tree]) -> dict[str,
             with np.errstate(over="ignore"):
                 array = array.astype(backend.float_name, copy=False)
             if not np.all(np.isfinite(array)):
-                raise refusal(file.path, f"finite values in {backend.float_name}", f"NaN or infinity in {name}")
+                raise refusal(f"finite values in {backend.float_name}", f"NaN or infinity in {name}")
         placed[name] = backend.asarray(array)
     prefixes = {"params": "", "optimizer": OPTIMIZER, "statistics": ""}
     trees = {
@@ -178,7 +176,7 @@ def _on(backend: Backend, file: TensorFile, forms: dict[str, Tree]) -> dict[str,
 def _count(file: TensorFile, name: str) -> int:
     value = file.description.get(name)
     if not is_integer(value) or not 0 <= value < 2**53:
-        raise refusal(file.path, f"{name} to be a number of steps or epochs", repr(value))
+        raise refusal(f"{name} to be a number of steps or epochs", value)
     return value
 
 
@@ -187,7 +185,7 @@ def _shape(file: TensorFile, name: str) -> Shape | None:
     if sizes is None:
         return None
     if not isinstance(sizes, list) or not all(is_integer(n) and 0 <= n < 2**53 for n in sizes):
-        raise refusal(file.path, f"{name} to be a shape", repr(sizes))
+        raise refusal(f"{name} to be a shape", sizes)
     return tuple(sizes)
 
 

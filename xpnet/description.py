@@ -23,6 +23,7 @@ from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.schedules import Schedule
+from xpnet.tensorfile import refusal
 
 KINDS: dict[str, tuple[ModuleType, type]] = {
     "initializers": (initializers, Initializer),
@@ -33,7 +34,7 @@ KINDS: dict[str, tuple[ModuleType, type]] = {
     "schedules": (schedules, Schedule),
 }
 MAX_DEPTH = 50  # of containers in containers
-MAX_LAYERS = 100_000  # of all containers, each with all that is inside
+MAX_LAYERS = 10_000  # of all containers, each with all that is inside
 Custom = Mapping[str, type]
 
 
@@ -135,13 +136,13 @@ class _Construction:
     def add_layers(self, described: Any) -> None:
         """Build all layers. Their number is counted first: a few containers of containers can hold millions."""
         if not isinstance(described, list):
-            raise _refusal("a list of layers", described)
+            raise refusal("a list of layers", described)
         total = 0
         for i, one in enumerate(described):
             self.used = []
             cls, settings = self._class_and_settings(one, f"layer {i}")
             if not issubclass(cls, Layer):
-                raise _refusal(f"layer {i} to be a layer", one)
+                raise refusal(f"layer {i} to be a layer", one)
             size = 1 + sum(self.sizes[j][0] for j in self.used)
             depth = 1 + max((self.sizes[j][1] for j in self.used), default=0)
             total += size
@@ -156,7 +157,7 @@ class _Construction:
     def value(self, data: Any, place: str, depth: int = 0) -> Any:
         """The value that `_Description.value` returned as data."""
         if depth > MAX_DEPTH:
-            raise _refusal(f"settings at most {MAX_DEPTH} deep", place)
+            raise refusal(f"settings at most {MAX_DEPTH} deep", place)
         if data is None or isinstance(data, (bool, int, float, str)):
             return data
         if isinstance(data, list):
@@ -164,10 +165,10 @@ class _Construction:
         if data.keys() == {"class", "settings"}:
             cls, settings = self._class_and_settings(data, place, depth)
             if issubclass(cls, Layer):
-                raise _refusal(f"{place} to refer to a layer of the list", data)
+                raise refusal(f"{place} to refer to a layer of the list", data)
             return cls(**settings)
         if len(data) != 1:
-            raise _refusal(f"{place} to be a setting", data)
+            raise refusal(f"{place} to be a setting", data)
         ((kind, content),) = data.items()
         if kind == "layer" and is_integer(content) and 0 <= content < len(self.layers):
             self.used.append(content)
@@ -178,26 +179,26 @@ class _Construction:
             return tuple(self.value(content, place, depth + 1))
         if kind == "dict" and isinstance(content, dict):
             return {key: self.value(one, place, depth + 1) for key, one in content.items()}
-        raise _refusal(f"{place} to be a setting", data)
+        raise refusal(f"{place} to be a setting", data)
 
     def _class_and_settings(self, data: Any, place: str, depth: int = 0) -> tuple[type, dict[str, Any]]:
         if not isinstance(data, dict) or data.keys() != {"class", "settings"}:
-            raise _refusal(f"{place} to be a class and its settings", data)
+            raise refusal(f"{place} to be a class and its settings", data)
         name, settings = data["class"], data["settings"]
         cls = self._class(name, place)
         known = {field.name for field in fields(cls) if field.init}  # type: ignore[arg-type]
         if not isinstance(settings, dict) or not settings.keys() <= known:
-            raise _refusal(f"{place}, {name}, to have settings among {sorted(known)}", settings)
+            raise refusal(f"{place}, {name}, to have settings among {sorted(known)}", settings)
         return cls, {key: self.value(one, f"{place}, {name}.{key}", depth + 1) for key, one in settings.items()}
 
     def _class(self, name: Any, place: str) -> type:
         if not isinstance(name, str):
-            raise _refusal(f"the name of a class for {place}", name)
+            raise refusal(f"the name of a class for {place}", name)
         kind, dot, own = name.partition(".")
         if dot:
             cls = _known(kind, own)
             if cls is None:
-                raise _refusal(f"a class of xpnet for {place}. A newer xpnet may have it", name)
+                raise refusal(f"a class of xpnet for {place}. A newer xpnet may have it", name)
             return cls
         if name not in self.custom:
             raise CheckpointError(
@@ -228,7 +229,3 @@ def _known(kind: str, name: str) -> type | None:
     found = getattr(module, name, None) if name in dir(module) else None
     fits = isinstance(found, type) and issubclass(found, base) and is_dataclass(found)
     return found if fits and not inspect.isabstract(found) and not name.startswith("_") else None
-
-
-def _refusal(expected: str, received: Any) -> CheckpointError:
-    return CheckpointError(f"Expected {expected}. Received: {received!r:.200}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from xpnet import checkpoint
 from xpnet.backend import Backend, get_backend, make_backend
@@ -42,7 +41,7 @@ def load_model(
     """
     custom = check_custom(custom_objects)
     target = get_backend() if backend is None else make_backend(backend)
-    with target.scope(), errors_named(Path(path)):
+    with target.scope(), errors_named(path):
         parts, state, shape, validates = checkpoint.read(path, custom, target)
         model = Model(**parts, seed=state.seed, backend=target)
         model.training_state, model.validates = state, validates

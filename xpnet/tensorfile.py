@@ -65,96 +65,99 @@ def write(path: StrPath, arrays: Mapping[str, np.ndarray], description: Mapping[
     content = _safetensors("numpy").save(
         {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, {"xpnet": text}
     )
-    _checked(io.BytesIO(content), len(content), Path(path))
+    _checked(Path(path), io.BytesIO(content), len(content))
     with replacing(Path(path)) as file:
         file.write(content)
 
 
 def read(path: StrPath) -> TensorFile:
-    """Read the header of a file and check it against the file's size; CheckpointError if anything is wrong."""
+    """Read the header of a file and check it against the file's size; CheckpointError or OSError if anything is wrong."""
     path = Path(path)
-    with errors_named(path), open(path, "rb", opener=without_waiting) as file:
+    with open(path, "rb", opener=without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise refusal(path, "a regular file", "a pipe, a socket or a device")
-        return _checked(file, os.fstat(file.fileno()).st_size, path)
+            raise refusal("a regular file", "a pipe, a socket or a device")
+        return _checked(path, file, os.fstat(file.fileno()).st_size)
 
 
 def arrays(file: TensorFile, names: Iterable[str]) -> Iterator[np.ndarray]:
     """Yield arrays of a file, each read when its turn comes."""
-    with errors_named(file.path), _safetensors().safe_open(file.path, framework="numpy") as opened:
+    with _safetensors().safe_open(file.path, framework="numpy") as opened:
         for name in names:
             array = opened.get_tensor(name)
             if Entry(array.dtype.name, array.shape) != file.table[name]:
-                raise refusal(file.path, "a file that does not change while it is read", "another one")
+                raise refusal("a file that does not change while it is read", "another one")
             yield array
 
 
-def refusal(path: Path, expected: str, received: str) -> CheckpointError:
-    """Return the error that says what a file should have held."""
-    return CheckpointError(f"{path}: expected {expected}. Received: {received:.300}")
+def refusal(expected: str, received: Any) -> CheckpointError:
+    """Return the error that says what a file should have held; `errors_named` adds which file."""
+    text = received if isinstance(received, str) else repr(received)
+    return CheckpointError(f"Expected {expected}. Received: {text:.300}")
 
 
 @contextmanager
-def errors_named(path: Path) -> Iterator[None]:
-    """Turn any error while a file is read into a CheckpointError that names the file."""
+def errors_named(path: StrPath) -> Iterator[None]:
+    """Turn any error while a file is loaded into a CheckpointError that names the file."""
     try:
         yield
-    except (CheckpointError, ImportError):
+    except ImportError:
         raise
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:
         expected = "a readable, complete model file of xpnet. Check the path, and replace the file if it is damaged"
-        raise refusal(path, expected, f"{type(error).__name__}: {error}") from error
+        raise CheckpointError(f"{path}: {refusal(expected, f'{type(error).__name__}: {error}')}") from error
 
 
-def _checked(stream: BinaryIO, size: int, path: Path) -> TensorFile:
+def _checked(path: Path, stream: BinaryIO, size: int) -> TensorFile:
     """Read the header, and check everything that it says about the arrays."""
     length = int.from_bytes(stream.read(8), "little")
     if size < 8 or length > size - 8:
         expected = "a complete model file of xpnet, whose first 8 bytes are the length of its header"
-        raise refusal(path, expected, f"a length of {length:,} in a file of {size:,} bytes")
+        raise refusal(expected, f"a length of {length:,} in a file of {size:,} bytes")
     if length > MAX_HEADER:
-        raise refusal(path, f"a header of at most {MAX_HEADER:,} bytes", f"one of {length:,}")
-    header = _parsed(path, stream.read(length))
+        raise refusal(f"a header of at most {MAX_HEADER:,} bytes", f"one of {length:,}")
+    header = _parsed(stream.read(length))
     if not isinstance(header, dict):
-        raise refusal(path, "a header that maps names to arrays", f"a {type(header).__name__}")
+        raise refusal("a header that maps names to arrays", f"a {type(header).__name__}")
     metadata = header.pop("__metadata__", {})
     text = metadata.get("xpnet") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         expected = "a file that xpnet wrote. Read others by safetensors.numpy.load_file and load_state_dict"
-        raise refusal(path, expected, "a file without xpnet's description")
-    description = _parsed(path, text.encode())
+        raise refusal(expected, "a file without xpnet's description")
+    description = _parsed(text.encode())
     if not isinstance(description, dict) or not is_integer(description.get("format")) or description["format"] < 1:
-        raise refusal(path, "a description with its format's version", f"{text!r:.100}")
+        raise refusal("a description with its format's version", f"{text!r:.100}")
     if description["format"] > FORMAT:
         expected = f"format {FORMAT} or older. Upgrade xpnet, {xpnet.__version__} here"
         received = f"format {description['format']}, which xpnet {description.get('xpnet')!r:.20} wrote"
-        raise refusal(path, expected, received)
-    return TensorFile(path, description, _table(path, header, size - 8 - length))
+        raise refusal(expected, received)
+    return TensorFile(path, description, _table(header, size - 8 - length))
 
 
-def _table(path: Path, header: dict[str, Any], size: int) -> dict[str, Entry]:
+def _table(header: dict[str, Any], size: int) -> dict[str, Entry]:
     """Check that the arrays fill the rest of the file, one after another."""
     table, places = {}, []
     for name, entry in header.items():
         if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-            raise refusal(path, "dtype, shape and data_offsets of each array", f"{name!r:.100}: {entry!r:.100}")
+            raise refusal("dtype, shape and data_offsets of each array", f"{name!r:.100}: {entry!r:.100}")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str) or dtype not in DTYPES:
-            raise refusal(path, f"arrays of types {', '.join(DTYPES)}", f"{name!r:.100}: {dtype!r:.100}")
+            raise refusal(f"arrays of types {', '.join(DTYPES)}", f"{name!r:.100}: {dtype!r:.100}")
         if not (_are_counts(shape) and len(shape) <= 32 and _are_counts(offsets) and len(offsets) == 2):
-            raise refusal(path, "shapes and offsets of non-negative integers", f"{name!r:.100}: {entry!r:.200}")
+            raise refusal("shapes and offsets of non-negative integers", f"{name!r:.100}: {entry!r:.200}")
         begin, end = offsets
         if end - begin != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
-            raise refusal(path, "as many bytes as an array's shape needs", f"{name!r:.100}: {entry!r:.200}")
+            raise refusal("as many bytes as an array's shape needs", f"{name!r:.100}: {entry!r:.200}")
         table[name] = Entry(DTYPES[dtype], tuple(shape))
         places.append((begin, end))
     reached = 0
     for begin, end in sorted(places):
         if begin != reached:
-            raise refusal(path, f"an array at byte {reached:,}, without gap or overlap", f"one at {begin:,}")
+            raise refusal(f"an array at byte {reached:,}, without gap or overlap", f"one at {begin:,}")
         reached = end
     if reached != size:
-        raise refusal(path, f"{reached:,} bytes of arrays", f"{size:,}")
+        raise refusal(f"{reached:,} bytes of arrays", f"{size:,}")
     return table
 
 
@@ -162,15 +165,15 @@ def _are_counts(values: Any) -> bool:
     return isinstance(values, list) and all(is_integer(value) and 0 <= value < 2**63 for value in values)
 
 
-def _parsed(path: Path, text: bytes) -> Any:
+def _parsed(text: bytes) -> Any:
     """JSON without repeated names, whose size is checked before it is taken apart."""
     if (entries := sum(text.count(sign) for sign in (b",", b"[", b"{"))) > MAX_ENTRIES:
-        raise refusal(path, f"at most {MAX_ENTRIES:,} entries in a header", f"{entries:,}")
+        raise refusal(f"at most {MAX_ENTRIES:,} entries in a header", f"{entries:,}")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            raise refusal(path, "each name once", "a name twice")
+            raise refusal("each name once", "a name twice")
         return found
 
     try:
@@ -178,7 +181,7 @@ def _parsed(path: Path, text: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise refusal(path, "a header of JSON", f"{type(error).__name__}: {error}") from error
+        raise refusal("a header of JSON", f"{type(error).__name__}: {error}") from error
 
 
 def _safetensors(module: str = "") -> Any:

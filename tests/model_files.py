@@ -1,0 +1,158 @@
+"""Model files that are damaged or hostile: ``python -m tests.model_files 200000`` loads so many mutations of valid files.
+
+Each must load as a model that predicts, or raise CheckpointError; anything else ends the run with the file's content.
+"""
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from xpnet import Adam, CheckpointError, Model, load_model
+from xpnet.layers import LSTM, BatchNormalization, Conv2D, Dense, Dropout, Embedding, Flatten, Frozen, Residual
+from xpnet.schedules import CosineDecay, WarmUp
+
+WORDS = [b"null", b"-1", b"0", b"1e999", b"[", b"]", b"{", b"}", b'"', b",", b'\\"', b"true", b"18446744073709551616",
+         b"../../etc/passwd", b"F16", b"F64", b"os.system", b"layers.Dense", b"layers.LSTM", b'{\\"layer\\": 0}',
+         b"1000000000000", b"\0", b"\xff"]  # fmt: skip
+
+
+def header_of(content):
+    """The JSON of the header, and what follows it."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def file_of(header, data=b""):
+    """The content of a file with this header, given as JSON or as bytes."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def described(content, change):
+    """The file with `change` made to its description, which is a dict."""
+    header, data = header_of(content)
+    description = json.loads(header["__metadata__"]["xpnet"])
+    change(description)
+    header["__metadata__"]["xpnet"] = json.dumps(description)
+    return file_of(header, data)
+
+
+def valid_files(folder):
+    """The contents of a few files, of layers and settings of all kinds."""
+    rng = np.random.default_rng(0)
+    rows, labels = rng.normal(size=(12, 4)).astype("float32"), np.arange(12) % 3
+    shared = Dense(4, "tanh")
+    schedule = WarmUp(2, CosineDecay(0.01, 20))
+    models = [
+        (Model([shared, BatchNormalization(), shared, Dropout(0.1), Frozen(Dense(3))], "softmax_cross_entropy",
+               Adam(schedule, l2={"0": 1e-4}), metrics=["accuracy"]), rows, labels),
+        (Model([Conv2D(2, 3), Flatten(), Dense(1)], "mse"), rng.normal(size=(12, 4, 4, 1)).astype("float32"), labels * 1.0),
+        (Model([Embedding(5, 3), LSTM(3), Residual(Dense(3))], "softmax_cross_entropy", "rmsprop"),
+         rng.integers(0, 5, (12, 4)), labels),
+        (Model([Dense(2, "relu"), Dense(1)], "mae", seed=(0, 1)), rows, labels * 1.0),
+    ]  # fmt: skip
+    contents = []
+    for model, x, y in models:
+        model.fit(x, y, epochs=2, verbose=0)
+        model.save(folder / "valid")
+        contents.append((folder / "valid").read_bytes())
+    return contents
+
+
+VALUES = [None, True, 0, -1, 1, 2.5, 1e300, 10**12, 10**40, "", "relu", "../../etc/passwd", [], {}, [1], {"layer": 0},
+          {"tuple": [1, 2]}, {"float": "inf"}, {"class": "layers.Dense", "settings": {}}, "float64"]  # fmt: skip
+
+
+def changed(content, rng):
+    """One copy whose description has another value at a random place, one of `VALUES` or one from elsewhere in it."""
+
+    def change(description):
+        places, nodes = [], []
+
+        def visit(node):
+            for key in node if isinstance(node, dict) else range(len(node)):
+                places.append((node, key))
+                nodes.append(json.dumps(node[key]))
+                if isinstance(node[key], (dict, list)):
+                    visit(node[key])
+
+        visit(description)
+        for _ in range(rng.integers(1, 3)):
+            node, key = places[rng.integers(len(places))]
+            others = [json.dumps(value) for value in VALUES] if rng.random() < 0.7 else nodes
+            if isinstance(node, dict) and rng.random() < 0.2:
+                node.pop(key, None)
+            else:
+                node[key] = json.loads(others[rng.integers(len(others))])
+
+    return described(content, change)
+
+
+def mutated(content, rng):
+    """One damaged copy, mostly in its header, whose length is often put right again."""
+    if rng.random() < 0.5:
+        return changed(content, rng)
+    damaged = bytearray(content)
+    length = int.from_bytes(content[:8], "little")
+    for _ in range(rng.integers(1, 4)):
+        end = len(damaged) if rng.random() < 0.1 else 8 + length
+        at, size = int(rng.integers(0 if rng.random() < 0.1 else 8, end)), int(rng.integers(1, 9))
+        kind = rng.integers(6)
+        if kind == 0:
+            damaged[at : at + size] = rng.bytes(len(damaged[at : at + size]))
+        elif kind == 1:
+            del damaged[at : at + size]
+        elif kind == 2:
+            damaged[at:at] = damaged[at : at + 10 * size]
+        elif kind == 3:
+            damaged[at:at] = WORDS[rng.integers(len(WORDS))]
+        elif kind == 4:
+            word = WORDS[rng.integers(len(WORDS))]
+            damaged[at : at + len(word)] = word
+        elif rng.random() < 0.1:
+            del damaged[at + 1 :]
+        else:  # another digit
+            digits = [i for i in range(at, min(at + 200, len(damaged))) if 48 <= damaged[i] < 58]
+            if digits:
+                damaged[digits[0]] = 48 + int(rng.integers(10))
+    if rng.random() < 0.8:
+        damaged[:8] = max(0, length + len(damaged) - len(content)).to_bytes(8, "little")
+    return bytes(damaged)
+
+
+def load(path):
+    """Whether the file holds a model, which then predicts, instead of raising CheckpointError."""
+    try:
+        model = load_model(path)
+    except CheckpointError as error:
+        assert str(path) in str(error)  # noqa: PT017
+        return False
+    model.get_weights()
+    return True
+
+
+def campaign(folder, count, seed=0):
+    """Load so many mutations -> how many were models, and the longest time of one."""
+    rng, contents, models, longest = np.random.default_rng(seed), valid_files(folder), 0, 0.0
+    path = folder / "mutated"
+    for i in range(count):
+        path.write_bytes(mutated(contents[i % len(contents)], rng))
+        begin = time.perf_counter()
+        models += load(path)
+        longest = max(longest, time.perf_counter() - begin)
+    return models, longest
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
+        models, longest = campaign(Path(folder), wanted, seed=int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(
+            f"{wanted:,} files: {models:,} models, the others refused; the longest {longest:.2f} s; {peak:.0f} MB at most"
+        )
