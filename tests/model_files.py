@@ -4,7 +4,6 @@ Each must load as a model that predicts, or raise CheckpointError; anything else
 """
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -149,6 +148,8 @@ def campaign(folder, count, seed=0):
 
 
 if __name__ == "__main__":
+    import resource
+
     with tempfile.TemporaryDirectory() as folder:
         wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
         models, longest = campaign(Path(folder), wanted, seed=int(sys.argv[2]) if len(sys.argv) > 2 else 0)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from xpnet.layers import (
     Flatten,
     Frozen,
     GlobalAveragePooling1D,
+    Layer,
     Residual,
 )
 from xpnet.losses import Huber
@@ -161,6 +163,31 @@ def test_what_cannot_be_saved_leaves_the_old_file(xp, tmp_path):
 
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == ["model"]
+
+
+@dataclass(frozen=True)
+class Counter(Layer):
+    has_statistics = True
+
+    def init(self, rng, input_shape):
+        return {}, input_shape, {"count": np.zeros((), np.int64)}
+
+    def forward(self, params, x, *, statistics):
+        return x, lambda dy, need_dx=True: (dy, {}), statistics
+
+    def __call__(self, params, x, *, statistics):
+        return x
+
+
+def test_integer_statistics_and_a_state_of_another_form_are_not_saved(tmp_path):
+    """Refused on the host, so NumPy is enough."""
+    with pytest.raises(CheckpointError, match=r"floating-point parameters and statistics.*0\.count of type int64"):
+        Model([Counter(), Dense(1)], "mse").build((2,)).save(tmp_path / "model")
+    model = Model([Dense(1)], "mse").build((2,))
+    model.state = model.state | {"params": ({"weight": np.zeros((3, 1), np.float32)},)}
+    with pytest.raises(CheckpointError, match=r"the arrays of this network, '0\.weight'"):
+        model.save(tmp_path / "model")
+    assert not os.listdir(tmp_path)
 
 
 def test_state_dict_names_arrays_and_copies_them(xp):

@@ -37,11 +37,11 @@ def save(model: Any, path: StrPath) -> None:
     state = copy.copy(model.training_state)
     if state.arrays is not None:
         state.match_optimizer(model.network)  # as the next epoch does
-    columns = _columns(state.history)
+    columns, dtype = _columns(state.history), model.backend.float_name
     description = {
         "kind": "model",
         **describe({name: getattr(model, name) for name in PARTS}),
-        "dtype": model.backend.float_name,
+        "dtype": dtype,
         "input_shape": model.input_shape,
         "target_shape": state.target_shape,
         "validates": model.validates,
@@ -49,13 +49,19 @@ def save(model: Any, path: StrPath) -> None:
         **{name: int(getattr(state, name)) for name in COUNTS},
         "history": list(columns),
     }
-    arrays = {} if state.arrays is None else _host(state.arrays)
+    arrays = {}
+    if state.arrays is not None:
+        arrays = _host(state.arrays, dtype)
+        forms = _forms(model.network, state.optimizer, dtype, model.input_shape, state.seed)
+        _require_alike(dict(_named(forms)), {name: Entry(x.dtype.name, x.shape) for name, x in arrays.items()})
     tensorfile.write(path, arrays | {HISTORY + name: column for name, column in columns.items()}, description)
 
 
 def save_weights(model: Any, path: StrPath) -> None:
     """`Model.save_weights`"""
-    tensorfile.write(path, _host(model.built_state() | {"optimizer": {}}), {"kind": "weights"})
+    tensorfile.write(
+        path, _host(model.built_state() | {"optimizer": {}}, model.backend.float_name), {"kind": "weights"}
+    )
 
 
 def load_weights(model: Any, path: StrPath) -> None:
@@ -91,7 +97,11 @@ def read(path: StrPath, custom: Custom, backend: Backend) -> tuple[dict[str, Any
         setattr(state, name, _count(file, name))
     state.target_shape = _shape(file, "target_shape")
     shape = _shape(file, "input_shape")
-    forms = None if shape is None else _forms(file, parts, settings.check_shape(shape), state.seed)
+    forms = None
+    if shape is not None:
+        values = sum(math.prod(entry.shape) for entry in file.table.values())
+        dtype, shape = about.get("dtype"), settings.check_shape(shape)
+        forms = _forms(parts["network"], parts["optimizer"], dtype, shape, state.seed, values)
     names = about.get("history")
     if not (isinstance(names, list) and all(isinstance(n, str) for n in names) and len(set(names)) == len(names)):
         raise refusal("the names of the history's columns", names)
@@ -104,12 +114,19 @@ def read(path: StrPath, custom: Custom, backend: Backend) -> tuple[dict[str, Any
     return parts, state, shape, boolean("validates", about.get("validates"))
 
 
-def _host(state: dict[str, Tree]) -> dict[str, np.ndarray]:
-    """All arrays of a state by name, as host arrays; they must be finite."""
-    arrays = {name: to_numpy(x) for name, x in _named(state)}
-    for name, array in arrays.items():
+def _host(state: dict[str, Tree], dtype: str) -> dict[str, np.ndarray]:
+    """Return all arrays of a state by name, as host arrays; raise CheckpointError for what is not finite floats."""
+    arrays = {}
+    for name, x in _named(state):
+        array = to_numpy(x)
+        if array.dtype.kind != "f":
+            raise CheckpointError(
+                "A model file holds floating-point parameters and statistics. Return such arrays from init. "
+                f"Received: {name} of type {array.dtype}"
+            )
         if not np.all(np.isfinite(array)):
             raise CheckpointError(f"A model file holds finite values. Received: NaN or infinity in {name}")
+        arrays[name] = array.astype(dtype, copy=False)
     return arrays
 
 
@@ -118,12 +135,15 @@ def _named(state: dict[str, Tree]) -> list[tuple[str, Any]]:
     return [*named_weights(state).items(), *((OPTIMIZER + name, x) for name, x in named_leaves(state["optimizer"]))]
 
 
-def _forms(file: TensorFile, parts: dict, shape: Shape, seed: Any) -> dict[str, Tree]:
-    """The state that the network and the optimizer need, with an `Entry` in place of each array."""
-    network, dtype = parts["network"], file.description.get("dtype")
+def _forms(
+    network: Sequential, optimizer: Optimizer, dtype: Any, shape: Shape, seed: Any, limit: float = math.inf
+) -> dict[str, Tree]:
+    """Return the state that the network and the optimizer need, with an `Entry` in place of each array.
+
+    A ValueError is raised where the parameters of one network hold more values than the limit.
+    """
     if dtype not in ("float32", "float64"):
         raise refusal('the dtype "float32" or "float64"', dtype)
-    limit = sum(math.prod(entry.shape) for entry in file.table.values())
     params, output_shape, statistics = base.init(network, ShapesOnly(limit), shape)
     base.require_one_output(output_shape)
     networks: Shape = ()
@@ -133,7 +153,7 @@ def _forms(file: TensorFile, parts: dict, shape: Shape, seed: Any) -> dict[str, 
     # Without elements, the optimizer's memory takes none; what has the leading 0 has the shape of a parameter
     without_elements = map_leaves(lambda x: np.empty((0, *networks, *x.shape), dtype), params)
     trained = trainable(network, without_elements)
-    memory = parts["optimizer"].init(trained) if leaves(trained) else {}
+    memory = optimizer.init(trained) if leaves(trained) else {}
 
     def entry(x: np.ndarray) -> Entry:
         return Entry(dtype, tuple(x.shape[1:] if x.shape[:1] == (0,) else x.shape))
@@ -141,7 +161,7 @@ def _forms(file: TensorFile, parts: dict, shape: Shape, seed: Any) -> dict[str, 
     return {
         "params": map_leaves(entry, without_elements),
         "optimizer": map_leaves(entry, memory),
-        "statistics": map_leaves(lambda x: Entry(dtype if x.dtype.kind == "f" else x.dtype.name, x.shape), statistics),
+        "statistics": map_leaves(lambda x: Entry(dtype, tuple(x.shape)), statistics),
     }
 
 
@@ -159,11 +179,10 @@ def _on(backend: Backend, file: TensorFile, forms: dict[str, Tree]) -> dict[str,
     named = _named(forms)
     placed = {}
     for (name, _), array in zip(named, tensorfile.arrays(file, [name for name, _ in named]), strict=True):
-        if array.dtype.kind == "f":
-            with np.errstate(over="ignore"):
-                array = array.astype(backend.float_name, copy=False)
-            if not np.all(np.isfinite(array)):
-                raise refusal(f"finite values in {backend.float_name}", f"NaN or infinity in {name}")
+        with np.errstate(over="ignore"):
+            array = array.astype(backend.float_name, copy=False)
+        if not np.all(np.isfinite(array)):
+            raise refusal(f"finite values in {backend.float_name}", f"NaN or infinity in {name}")
         placed[name] = backend.asarray(array)
     prefixes = {"params": "", "optimizer": OPTIMIZER, "statistics": ""}
     trees = {

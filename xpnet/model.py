@@ -28,18 +28,11 @@ from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.progress import Progress
 from xpnet.settings import FitSettings
-from xpnet.state import TrainingState
+from xpnet.state import TrainingState, part
 from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
 from xpnet.tree import Array, Tree, graft, leaves, map_leaves
 from xpnet.weights import drawn, in_keras_order, in_order, moved_copy, named_weights, with_weights
 from xpnet.workshop import Workshop, alone
-
-
-def _part(name: str) -> Any:
-    """A property that is an attribute of `Model.training_state`."""
-    return property(
-        lambda self: getattr(self.training_state, name), lambda self, value: setattr(self.training_state, name, value)
-    )
 
 
 @all_in_scope
@@ -98,8 +91,8 @@ class Model:
         Whether the last `fit` had validation data.
     """
 
-    state, seed, step, epoch = _part("arrays"), _part("seed"), _part("step"), _part("epoch")
-    target_shape, history, stop_training = _part("target_shape"), _part("history"), _part("stop_training")
+    state, seed, step, epoch = part("arrays"), part("seed"), part("step"), part("epoch")
+    target_shape, history, stop_training = part("target_shape"), part("history"), part("stop_training")
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -68,3 +69,10 @@ class TrainingState:
         if initial_epoch and initial_epoch != self.epoch:
             self.epoch, self.step = initial_epoch, initial_epoch * steps_per_epoch
         self.position, self.history, self.stop_training = 0, History(), False
+
+
+def part(name: str) -> Any:
+    """A property that is an attribute of `Model.training_state`."""
+    return property(
+        lambda self: getattr(self.training_state, name), lambda self, value: setattr(self.training_state, name, value)
+    )
