@@ -38,6 +38,7 @@ CASES = {
         [SHARED, BatchNormalization(), SHARED, Frozen(Dense(4, "relu")), Residual(Dense(4)), Dense(3)],
         "softmax_cross_entropy", RMSprop(momentum=0.5), X, LABELS,
     ),
+    "shared alone": ([SHARED, SHARED, SHARED, Dense(3)], "softmax_cross_entropy", "sgd", X, LABELS),
     "images": ([Conv2D(2, 3), BatchNormalization(), Flatten(), Dense(1)], Huber(0.5), Adagrad(),
                RNG.normal(size=(30, 5, 5, 1)).astype(np.float32), X[:, 0]),
     "sequences": ([Embedding(7, 3), Bidirectional(LSTM(2, return_sequences=True)), GlobalAveragePooling1D(), Dense(1)],

@@ -173,7 +173,7 @@ def test_a_network_larger_than_its_file_takes_no_memory(tmp_path, layer, units):
 
     content = described((tmp_path / "valid").read_bytes(), enlarge)
     tracemalloc.start()
-    refused(tmp_path / "file", content, "more parameters than expected")
+    refused(tmp_path / "file", content, "A parameter may have .* values")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 

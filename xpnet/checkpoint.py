@@ -140,7 +140,7 @@ def _forms(
 ) -> dict[str, Tree]:
     """Return the state that the network and the optimizer need, with an `Entry` in place of each array.
 
-    A ValueError is raised where the parameters of one network hold more values than the limit.
+    A ValueError is raised where a parameter has more values than the limit.
     """
     if dtype not in ("float32", "float64"):
         raise refusal('the dtype "float32" or "float64"', dtype)

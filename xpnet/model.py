@@ -16,7 +16,7 @@ from xpnet.callbacks import Callback
 from xpnet.evaluation import evaluate, in_target_form, named_values, run_batches
 from xpnet.files import StrPath
 from xpnet.history import History
-from xpnet.layers import base, contracts
+from xpnet.layers import contracts
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.frozen import freeze, unfreeze
 from xpnet.layers.parameters import trainable

@@ -34,21 +34,20 @@ class ShapesOnly(np.random.Generator):
     Parameters
     ----------
     limit : float, default inf
-        The largest number of values in all arrays together. A file cannot make layers larger than the file.
+        The largest number of values in one array. A file cannot make layers larger than the file.
     """
 
     def __init__(self, limit: float = math.inf) -> None:
         super().__init__(np.random.Philox(0))
-        self.left = limit
+        self.limit = limit
 
     def spawn(self, n_children: int) -> list:
         return [self] * n_children
 
     def array(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return an array of any size that takes the memory of one number. It is writable, like an array that was drawn."""
-        self.left -= math.prod(shape)
-        if self.left < 0:
-            raise ValueError(f"The layers have more parameters than expected. Received: another array of shape {shape}")
+        if math.prod(shape) > self.limit:
+            raise ValueError(f"A parameter may have {self.limit:,} values. Received: shape {shape}")
         return np.lib.stride_tricks.as_strided(np.zeros(1), shape, (0,) * len(shape))
 
 
