@@ -39,3 +39,12 @@ def test_the_files_it_names_exist():
     for path in re.findall(r"`((?:xpnet|tests|docs)/[\w/]+\.(?:py|md))`", PAGE):
         if "NAME" not in path:
             assert (ROOT / path).exists(), path
+
+
+def test_the_checks_before_a_commit_are_run_from_the_environment_that_the_page_makes():
+    """Otherwise a commit fails in a shell that has not activated it."""
+    entries = re.findall(r"entry: (\S+)", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+
+    assert entries
+    assert all(entry.startswith(".venv/bin/") for entry in entries)
+    assert "python3 -m venv .venv &&" in PAGE

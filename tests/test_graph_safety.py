@@ -17,21 +17,10 @@ import pytest
 
 import xpnet.layers
 from tests.conftest import make, no_sync, only_on
+from tests.test_activations import ACTIVATIONS
 from xpnet import SGD, Adam, Model, inputs, losses, metrics
 from xpnet.backend import namespace
-from xpnet.layers.activations import (
-    ELU,
-    GELU,
-    SELU,
-    LeakyReLU,
-    LogSoftmax,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Tanh,
-)
+from xpnet.layers.activations import ReLU, Softplus, Tanh
 from xpnet.layers.attention import MultiHeadAttention, TransformerBlock
 from xpnet.layers.augmentation import RandomCrop, RandomFlip, RandomRotation, RandomTranslation
 from xpnet.layers.base import Container, Layer, Wrapper
@@ -70,8 +59,7 @@ STEPS, BATCH = 4, 3
 
 NETWORKS = {  # name: shape of a sample, layers; the last gives a row of 3
     "dense": (ROW, [Dense(8), ReLU(), Dense(5), Tanh(), Dense(3)]),
-    "activations": (ROW, [Dense(4), LeakyReLU(), ELU(), SELU(), GELU(), GELU("tanh"), SiLU(), Softplus(), Sigmoid(), Softmax(),
-                          LogSoftmax(), Dense(3)]),
+    "activations": (ROW, [Dense(4), *ACTIVATIONS, Dense(3)]),
     "dropout": (ROW, [Dropout(0.5), Dense(8), Dropout(0.25), GaussianNoise(0.1), Dense(3)]),
     "reshaping": (ROW, [Rescaling(0.5, 0.1), Identity(), Reshape((2, 3)), Flatten(), Dense(3)]),
     "frozen normalization": (ROW, [Frozen(Dense(4)), Dense(4), BatchNormalization(),
