@@ -19,6 +19,7 @@ from xpnet.layers import (
     Residual,
 )
 from xpnet.layers.base import Layer
+from xpnet.random import normal
 from xpnet.step import training_step
 
 from .test_model import writable
@@ -56,6 +57,8 @@ class Scale(Layer):
         params = {"w": np.ones((1, *input_shape))}
         if self.wrong == "init":
             return params
+        if self.wrong == "number":
+            return {"w": 1.0}, input_shape
         return params, (5,) if self.wrong == "output shape" else input_shape
 
     def forward(self, params, x):
@@ -132,12 +135,13 @@ class Twice(Layer):
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
+        ("number", TypeError, r"Scale: init must return .* tree of NumPy arrays.*Received: \({'w': 1.0}"),
         ("init", TypeError, "Scale: init must return parameters, output_shape.*Received: {'w'"),
         ("output shape", ValueError, r"Scale: forward must return an output of shape \(5,\).*Received: .* of shape \(4, 3\)"),
         ("forward", TypeError, "Layer 1, Scale: forward must return y, backward. Received: "),
         ("backward", TypeError, "Layer 1, Scale: backward must return dx, grads. Received: dict"),
-        ("gradient", ValueError, r"Scale: the gradient of 'w' must have the parameter's shape, \(1, 3\). Received: \(4, 3\)"),
-        ("name", ValueError, r"Scale: grads must have the names of the parameters, \['w'\]. Received: \['weight'\]"),
+        ("gradient", ValueError, r"Scale: the gradient 'w' must have shape \(1, 3\), as init says. Received: \(4, 3\)"),
+        ("name", ValueError, r"Scale: gradients must have the names \['w'\]. Received: \['weight'\]"),
         ("dx", ValueError, r"Scale: dx must have the shape of x, \(4, 3\). Received: .* of shape \(1, 3\)"),
     ],
 )  # fmt: skip
@@ -164,7 +168,7 @@ def test_several_outputs_are_refused_by_the_model(xp):
         build(xp, [Parallel([Dense(1), Dense(1)])])
 
 
-@pytest.mark.parametrize("what", ["output", "dx", "gradient of 'scale'"])
+@pytest.mark.parametrize("what", ["output", "dx", "gradient 'scale'"])
 def test_a_result_of_another_float_type_is_named(what, xp):
     other = "float16" if xp.name == "jax" else "float64"  # JAX has no float64 by default
 
@@ -182,9 +186,57 @@ def test_a_result_of_another_float_type_is_named(what, xp):
 
             def backward(dy, need_dx=True):
                 scale = space.sum(dy * x, axis=None)[None]
-                return widened("dx", dy * params["scale"]), {"scale": widened("gradient of 'scale'", scale)}
+                return widened("dx", dy * params["scale"]), {"scale": widened("gradient 'scale'", scale)}
 
             return widened("output", x * params["scale"]), backward
 
     with pytest.raises(ValueError, match=f"Layer 1, Widens: (the )?{what} must have dtype .*{other}"):
         train(xp, [Dense(3), Widens(), Dense(3)])
+
+
+@dataclass(frozen=True)
+class Center(Layer):
+    """y = x - running mean, with one thing done wrong."""
+
+    wrong: str = ""
+
+    has_statistics = True
+
+    def init(self, rng, input_shape):
+        return {}, input_shape, {"mean": np.zeros((1, *input_shape))}
+
+    def forward(self, params, x, *, statistics):
+        mean = namespace(x).mean(x, axis=0, keepdims=self.wrong != "shape")
+        return (
+            x - statistics["mean"],
+            lambda dy, need_dx=True: (dy, {}),
+            {"means" if self.wrong == "name" else "mean": mean},
+        )
+
+    def __call__(self, params, x, *, statistics):
+        return x - statistics["mean"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("shape", r"Layer 1, Center: the statistic 'mean' must have shape \(1, 3\), as init says. Received: \(3,\)"),
+        ("name", r"Layer 1, Center: statistics must have the names \['mean'\]. Received: \['means'\]"),
+    ],
+)
+def test_new_statistics_must_match_the_old_ones(xp, wrong, message):
+    train(xp, [Dense(3), Center()])
+    with pytest.raises(ValueError, match=message):
+        train(xp, [Dense(3), Center(wrong)])
+
+
+def test_a_layer_that_draws_must_define_its_inference(xp):
+    @dataclass(frozen=True)
+    class Noise(Layer):
+        needs_key = True
+
+        def forward(self, params, x, *, key):
+            return x + normal(key, x), lambda dy, need_dx=True: (dy, {})
+
+    with pytest.raises(TypeError, match=r"Layer 1, Noise: .* must define __call__, its inference"):
+        build(xp, [Dense(3), Noise()])

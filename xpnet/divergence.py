@@ -124,7 +124,7 @@ class Watch:
     def __init__(self) -> None:
         self.places: list[str] = []
 
-    def outputs(self, path, layer, x, result):
+    def outputs(self, path, layer, x, statistics, result):
         self._note(f"{_name(path, layer)} output", result[0])
 
     def gradients(self, path, layer, params, x, need_dx, result):

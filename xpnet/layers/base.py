@@ -34,7 +34,7 @@ class Layer:
 
     Some layers need more, and declare it in a class attribute:
 
-    - ``needs_key = True`` (dropout): `forward` accepts a keyword `key`; see `xpnet.random`.
+    - ``needs_key = True`` (dropout): `forward` accepts a keyword `key`, see `xpnet.random`. `__call__` draws nothing.
     - ``has_statistics = True`` (batch normalization): `init` returns the running statistics as a third value. `forward` and
       the call accept them as a keyword `statistics`, and `forward` returns the new ones as a third value.
     - ``integer_input = True`` (embedding): x contains integers, `check_input` checks their values, and `backward` returns
@@ -265,10 +265,11 @@ def init(layer: Layer, rng: np.random.Generator, input_shape: Shape) -> tuple[Tr
     require_one_layer(layer)
     require_one_output(input_shape)
     result = layer.init(rng, input_shape)
-    if not (isinstance(result, tuple) and len(result) in (2, 3) and isinstance(result[1], (tuple, list))):
+    formed = isinstance(result, tuple) and len(result) in (2, 3) and isinstance(result[1], (tuple, list))
+    if not (formed and all(hasattr(leaf, "shape") for leaf in leaves(result[::2]))):
         raise TypeError(
-            f"{type(layer).__name__}: init must return parameters, output_shape and, with has_statistics = True, statistics. "
-            f"output_shape must be a tuple, without the batch. Received: {result!r:.200}"
+            f"{type(layer).__name__}: init must return parameters, output_shape and, with has_statistics = True, statistics: a "
+            f"tree of NumPy arrays, a tuple without the batch, and another tree. Received: {result!r:.200}"
         )
     return (*result, {}) if len(result) == 2 else result
 

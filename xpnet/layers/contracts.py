@@ -9,7 +9,7 @@ from xpnet.layers.base import Container, Layer, Shape, walk
 from xpnet.layers.mapping import map_layers
 from xpnet.layers.observed import Observed
 from xpnet.layers.shapes import walk_shapes
-from xpnet.tree import Array, named_leaves
+from xpnet.tree import Array, Tree, named_leaves
 
 
 def checked(network: Layer, input_shape: Shape) -> Layer:
@@ -17,14 +17,19 @@ def checked(network: Layer, input_shape: Shape) -> Layer:
 
     The checks compare what a layer returns with the protocol. They run in the first training step, so they call custom layers
     only on real samples, and later steps cost nothing extra. A check raises TypeError if `forward` or `backward` does not
-    return a tuple of the right form. It raises ValueError if an output does not match `output_shape`, or a gradient does not
-    match its parameter. The message names the layer.
+    return a tuple of the right form. It raises ValueError if an output does not match `output_shape`, a gradient does not match
+    its parameter, or new statistics do not match the old ones. The message names the layer.
     """
     if not any(_is_own(layer) for _, layer in walk(network)):
         return network
     shapes = {(place.path, type(place.layer)): place.output_shape for place in walk_shapes(network, input_shape)}
 
     def change(path: str, layer: Layer) -> Layer:
+        if (layer.needs_key or layer.has_statistics) and type(layer).__call__ is Layer.__call__:
+            raise TypeError(
+                f"{_name(path, layer)}: a layer with needs_key or has_statistics must define __call__, its inference, which "
+                "draws nothing and returns the output alone. Received: a class without __call__"
+            )
         return Observed(layer, path, Contract(shapes[path, type(layer)])) if _is_own(layer) else layer
 
     return map_layers(network, change)
@@ -40,7 +45,7 @@ class Contract:
 
     output_shape: Shape
 
-    def outputs(self, path, layer, x, result):
+    def outputs(self, path, layer, x, statistics, result):
         name, wants_three = _name(path, layer), layer.has_statistics or isinstance(layer, Container)
         if not (isinstance(result, tuple) and len(result) == 2 + wants_three and callable(result[1])):
             form = "y, backward, statistics" if wants_three else "y, backward"
@@ -56,6 +61,8 @@ class Contract:
             )
         if not layer.integer_input:
             _require_type(f"{name}: the output", y, x)
+        if layer.has_statistics and not isinstance(layer, Container):
+            _require_alike(name, "statistic", statistics, result[2])
 
     def gradients(self, path, layer, params, x, need_dx, result):
         name = _name(path, layer)
@@ -66,18 +73,20 @@ class Contract:
             raise ValueError(f"{name}: dx must have the shape of x, {tuple(x.shape)}. Received: {_form(dx)}")
         if need_dx and not layer.integer_input:
             _require_type(f"{name}: dx", dx, x)
-        wanted, got = (dict(named_leaves(tree)) for tree in (params, grads))
         # A container returns no gradients for frozen and shared layers
-        missing_any = wanted.keys() - got.keys() and not isinstance(layer, Container)
-        if missing_any or got.keys() - wanted.keys():
-            raise ValueError(
-                f"{name}: grads must have the names of the parameters, {list(wanted)}. Received: {list(got)}"
-            )
-        for leaf, grad in got.items():
-            what, shape, received = f"{name}: the gradient of {leaf!r}", tuple(wanted[leaf].shape), tuple(grad.shape)
-            if received != shape:
-                raise ValueError(f"{what} must have the parameter's shape, {shape}. Received: {received}")
-            _require_type(what, grad, wanted[leaf])
+        _require_alike(name, "gradient", params, grads, partial=isinstance(layer, Container))
+
+
+def _require_alike(name: str, kind: str, tree: Tree, result: Tree, partial: bool = False) -> None:
+    """Raise ValueError unless `result` has the names, shapes and types of `tree`; a part of them if `partial`."""
+    wanted, got = dict(named_leaves(tree)), dict(named_leaves(result))
+    if got.keys() - wanted.keys() or (not partial and wanted.keys() - got.keys()):
+        raise ValueError(f"{name}: {kind}s must have the names {list(wanted)}. Received: {list(got)}")
+    for leaf, value in got.items():
+        what, shape, received = f"{name}: the {kind} {leaf!r}", tuple(wanted[leaf].shape), tuple(value.shape)
+        if received != shape:
+            raise ValueError(f"{what} must have shape {shape}, as init says. Received: {received}")
+        _require_type(what, value, wanted[leaf])
 
 
 def _require_type(what: str, x: Array, like: Array) -> None:

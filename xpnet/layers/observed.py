@@ -12,8 +12,8 @@ from xpnet.tree import Array, Tree
 class Observer(Protocol):
     """Inspects what a layer returns, and may raise an error."""
 
-    def outputs(self, path: str, layer: Layer, x: Array, result: Any) -> None:
-        """Inspect what `forward` returned for x."""
+    def outputs(self, path: str, layer: Layer, x: Array, statistics: Tree, result: Any) -> None:
+        """Inspect what `forward` returned for x and the running statistics, which are None if there are none."""
 
     def gradients(self, path: str, layer: Layer, params: Tree, x: Array, need_dx: bool, result: Any) -> None:
         """Inspect what `backward` returned."""
@@ -28,7 +28,7 @@ class Observed(Wrapper):
 
     def forward(self, params, x, **extra):
         result = self.layer.forward(params, x, **extra)
-        self.observer.outputs(self.path, self.layer, x, result)
+        self.observer.outputs(self.path, self.layer, x, extra.get("statistics"), result)
         y, layer_backward, *statistics = result
 
         def backward(dy, need_dx=True):
