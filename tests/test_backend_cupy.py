@@ -342,6 +342,21 @@ def test_nothing_is_computed_during_capture(cupy):
     assert_equal(case.scan(), Case(make_backend("cupy"), SMALL, ROW).scan())
 
 
+def test_rows_that_no_kernel_of_ours_gathers(cupy):
+    """Of float16: CuPy gathers them. The step's number is not the counter itself, which the step's end moves on."""
+    backend = make_backend("cupy", graphs=True)
+    data = cupy.arange(12, dtype="float16").reshape(6, 2)
+    index = np.arange(10).reshape(5, 2) % 6
+
+    def step(state, batch):
+        return state + 1.0, batch["x"] * 1.0
+
+    state, rows = backend.scan(step, cupy.zeros(3, "float32"), {"index": index}, {"x": data})
+
+    np.testing.assert_array_equal(state.get(), 5)
+    np.testing.assert_array_equal(rows.get(), data.get()[index])
+
+
 def test_replay_equals_steps_run_as_they_are_while_others_use_the_memory(cupy, monkeypatch):
     """50 steps in chunks; between them arrays come and go, and no graph writes into them."""
     case, plain = small_case(optimizer=Adam(0.05)), small_case(optimizer=Adam(0.05))
