@@ -7,6 +7,7 @@ import pytest
 
 from tests.containers import Gate, gate
 from tests.layer_checks import check_layer
+from xpnet import initializers
 from xpnet.backend import to_numpy
 from xpnet.layers import (
     LSTM,
@@ -104,3 +105,14 @@ def test_a_layer_with_an_activation_never_computes_without_it(layer, shape, xp, 
         with pytest.raises(ValueError, match=r"means two layers.*Put it into a Sequential"):
             compute(params[0], x)
     assert np.all(to_numpy(network(params, x)) >= 0)
+
+
+def test_the_shape_of_a_layer_that_defines_init_alone_draws_nothing():
+    """Of 10¹² weights. Checks only shapes, so no backend."""
+
+    @dataclass(frozen=True)
+    class Wide(Layer):
+        def init(self, rng, input_shape):
+            return {"weight": initializers.draw("glorot_uniform", rng, (*input_shape, 10**9))}, [10**9]
+
+    assert base.output_shape(Wide(), (1000,)) == (10**9,)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from xpnet.random import ShapesOnly
 from xpnet.tree import Array, Tree, from_leaves, join, leaves, map_leaves, named_leaves
 
 Shape = tuple[int, ...]  # the shape of one sample, without the batch axis
@@ -70,9 +71,9 @@ class Layer:
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of one sample's output; raise ValueError if the layer cannot accept such samples.
 
-        By default this calls `init`, which draws the parameters. Override it if the layer has many parameters.
+        By default this calls `init`, where `xpnet.initializers.draw` then draws nothing. Override it if `init` draws by itself.
         """
-        return self.init(np.random.default_rng(0), input_shape)[1]
+        return tuple(init(self, ShapesOnly(), input_shape)[1])
 
     def forward(self, params: Tree, x: Array, **extra: Any) -> tuple[Array, Backward] | tuple[Array, Backward, Tree]:
         """The training pass.
@@ -278,8 +279,6 @@ def output_shape(layer: Layer, input_shape: Shape) -> Shape:
     """Return `layer.output_shape`, after checking that the layer can stand in a network."""
     require_one_layer(layer)
     require_one_output(input_shape)
-    if type(layer).output_shape is Layer.output_shape:  # this one calls `init`, whose result needs a check
-        return tuple(init(layer, np.random.default_rng(0), input_shape)[1])
     return layer.output_shape(input_shape)
 
 
