@@ -27,7 +27,7 @@ class AllFinite:
     Numbers that training updates do not become finite again, so one check after many steps is enough.
     """
 
-    network: Layer
+    network: Layer  # so that the code compiled for a network is released with it
 
     def __call__(self, state: dict[str, Tree]) -> Array:
         return reduce(lambda a, b: a & b, [namespace(x).all(namespace(x).isfinite(x)) for _, x in _floating(state)])
@@ -43,10 +43,8 @@ def first_non_finite(state: dict[str, Tree]) -> str:
 
 
 def _floating(state: Tree) -> Iterator[tuple[str, Array]]:
-    order = ("params", "statistics", "optimizer")  # the error names the first
-    trees = {key: state[key] for key in order}
-    for key, tree in trees.items():
-        for name, x in named_leaves(tree, key):
+    for key in ("params", "statistics", "optimizer"):  # the error names the first
+        for name, x in named_leaves(state[key], key):
             if namespace(x).isdtype(x.dtype, "real floating"):
                 yield name, x
 
