@@ -172,7 +172,7 @@ def test_environment_variable_picks_the_backend(monkeypatch):
 
 def test_backend_objects_are_accepted(xp):
     assert make_backend(xp) is xp
-    with pytest.raises(ValueError, match="has its device and dtype"):
+    with pytest.raises(ValueError, match="already has its device and settings"):
         make_backend(xp, dtype="float64")
 
 
@@ -192,7 +192,7 @@ def test_unknown_names_are_value_errors(arguments, message):
 @pytest.mark.parametrize("name", ["torch", "jax"])
 def test_unknown_device_is_not_available(name):
     pytest.importorskip(name)
-    with pytest.raises(xpnet.BackendNotAvailableError, match="cannot use the device 'no_such_device'"):
+    with pytest.raises(xpnet.BackendNotAvailableError, match=r"The device must be one that .*no_such_device"):
         xpnet.set_backend(name, device="no_such_device")
 
 
@@ -210,7 +210,7 @@ def test_a_package_that_does_not_load_says_why(monkeypatch):
     monkeypatch.setitem(sys.modules, "xpnet.backend.cupy", None)
     monkeypatch.setattr(switch.importlib.util, "find_spec", lambda name: object())
 
-    with pytest.raises(xpnet.BackendNotAvailableError, match="installed but does not load"):
+    with pytest.raises(xpnet.BackendNotAvailableError, match="installed, but importing it failed"):
         xpnet.set_backend("cupy")
 
 

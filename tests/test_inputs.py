@@ -69,24 +69,24 @@ class Samples:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, "An array of numbers is needed, and here is none. Received: None"),
-        ({"input": X}, "and here is none. Received: an object of type dict"),
-        (len, "and here is none. Received: an object of type builtin_function_or_method"),
-        ("data.csv", "and here is none. Received: an object of type str"),
-        (((X, Y) for _ in range(2)), "Put what the batches hold together.*type generator"),
-        (Batches(), "Put what the batches hold together.*type Batches"),
-        (Samples(), "np.stack of arrays of one shape.*type Samples"),
-        ([[1, 2], [3]], "rows of one length.*type list"),
-        (np.array([[1.5, True]], dtype=object), r"numbers in another type: x.astype\(float\)\. Received: an array of dtype obj"),
+        (None, "An array of numbers is needed. Received: None"),
+        ({"input": X}, "An array of numbers is needed. Received: an object of type dict"),
+        (len, "An array of numbers is needed. Received: an object of type builtin_function_or_method"),
+        ("data.csv", "An array of numbers is needed. Received: an object of type str"),
+        (((X, Y) for _ in range(2)), "Join the batches.*type generator"),
+        (Batches(), "Join the batches.*type Batches"),
+        (Samples(), "with np.stack.*type Samples"),
+        ([[1, 2], [3]], "rows of the same length.*type list"),
+        (np.array([[1.5, True]], dtype=object), r"these numbers with x.astype\(float\)\. Received: an array of dtype obj"),
         (np.array([1, 2], dtype=object), r"x.astype\(float\), or astype\(int\) for labels"),
-        (np.array(["1", "2"]), r"numbers in another type: x.astype\(float\)"),
+        (np.array(["1", "2"]), r"Convert these numbers with x.astype\(float\)"),
         ([Decimal("1.5"), Fraction(1, 2)], r"x.astype\(float\)\. Received: an array of dtype object from a list"),
         (np.array([1.0, None]), r"Fill or drop missing values \(None\)"),
         (np.array([np.ones(2), np.ones(3)], dtype=object), r"np.stack\(list\(x\)\)"),
-        (np.array(["a", "b"]), "Make numbers of text"),
-        (np.array(["a", 1], dtype=object), "Make numbers of text"),
-        (np.array(["2020-01-01"], dtype="M8[D]"), "Make numbers of dates"),
-        (np.array([[1.5, date(2020, 1, 1)]], dtype=object), "Make numbers of dates"),
+        (np.array(["a", "b"]), "Convert text to numbers"),
+        (np.array(["a", 1], dtype=object), "Convert text to numbers"),
+        (np.array(["2020-01-01"], dtype="M8[D]"), "Convert dates"),
+        (np.array([[1.5, date(2020, 1, 1)]], dtype=object), "Convert dates"),
         (np.ones(2) * 1j, "np.stack.*x.real, x.imag"),
         (np.zeros(2, dtype=[("a", float)]), "structured_to_unstructured"),
     ],
@@ -127,7 +127,7 @@ def test_a_column_of_dates_is_answered_with_what_makes_numbers_of_dates():
     pd = pytest.importorskip("pandas")
     table = pd.DataFrame({"age": [1, 2], "day": pd.to_datetime(["2020-01-01", "2020-01-02"])})
 
-    assert "Make numbers of dates" in refused(real_numbers, table)
+    assert "Convert dates" in refused(real_numbers, table)
 
 
 @pytest.mark.parametrize("form", ["bfloat16", "to_sparse"])
@@ -136,7 +136,9 @@ def test_a_tensor_that_numpy_cannot_hold_is_answered_with_what_converts_it(form)
 
     message = refused(real_numbers, getattr(torch.ones(2, 2), form)())
 
-    assert message.startswith("A dense tensor of a type that NumPy has is needed: x.to_dense(), x.float().")
+    assert message.startswith(
+        "A dense tensor with a dtype of NumPy is needed. Convert it with x.to_dense() or x.float()."
+    )
 
 
 def test_the_columns_of_a_table_that_are_no_numbers_are_named():

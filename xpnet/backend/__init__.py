@@ -1,7 +1,6 @@
-"""Which array library computes, on which device, how arrays move there, and how the training loop runs.
+"""Array libraries: which one computes, on which device, how arrays move there, and how the training loop runs.
 
-This package is the only place in xpnet that knows a library's name: one module a library, imported when it is asked
-for.
+Only this package knows the names of array libraries. Each library has a module, which is imported when it is first used.
 """
 
 from xpnet.backend.base import Backend, all_in_scope, device, in_scope, namespace, quiet, size

@@ -1,4 +1,4 @@
-"""array-api-strict: NumPy that refuses whatever the standard does not promise; for tests."""
+"""array-api-strict, for tests: NumPy that rejects everything that the standard does not guarantee."""
 
 from __future__ import annotations
 

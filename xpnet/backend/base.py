@@ -1,4 +1,4 @@
-"""What a backend is: an array library, a device on it, a default float type, and how to move arrays and loop there."""
+"""A backend: an array library, a device, a default float type, and how to move arrays and run loops there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _namespaces: dict[type, Any] = {}
 
 
 def namespace(x: Array) -> Any:
-    """The Array API namespace of `x`: a dictionary look-up by type, 50 ns where inspecting the array costs 700."""
+    """Return the Array API namespace of `x`. A dictionary lookup by type takes 50 ns; inspecting the array takes 700."""
     try:
         return _namespaces[type(x)]
     except KeyError:
@@ -39,22 +39,21 @@ def unregister_namespace(array_type: type) -> None:
     _namespaces.pop(array_type, None)
 
 
-# What becomes infinite or NaN is reported by the divergence guard, not by a warning in the middle of it.
+# The divergence guard reports infinite and NaN values, so NumPy's warnings are not needed.
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 @dataclass(frozen=True)
 class Backend:
-    """An array library made ready to compute on: everything xpnet knows about it.
+    """An array library that is ready to compute on a device, and everything that xpnet knows about it.
 
-    The mathematics never asks for a backend; it takes the namespace from its arrays. A `Model` holds a backend to move
-    arrays to the device and back, and to run its training loop. Each library's module in this package overrides what
-    that library does differently.
+    The mathematics never asks for a backend. It gets the namespace from its arrays. A `Model` holds a backend to move arrays
+    to the device and back, and to run its training loop. Each library's module overrides what that library does differently.
 
     Attributes
     ----------
     name : str
-        As in `set_backend`.
+        The name in `set_backend`.
     namespace : module
         The Array API namespace, from array-api-compat.
     device : object
@@ -68,7 +67,7 @@ class Backend:
     device: Any
     dtype: Any = field(repr=False)
 
-    compiles = False  # does `scan` compile once more for each new number of steps?
+    compiles = False  # whether `scan` compiles again for each new number of steps
 
     def __repr__(self) -> str:
         return f"<xpnet backend {self.name} on {self.device}, {self.float_name}>"
@@ -77,7 +76,7 @@ class Backend:
         return _unpickle, (self.name, self._device_name(), self.float_name)
 
     def _device_name(self) -> Any:
-        """The device in a form that can be pickled and that the library's `create` takes."""
+        """Return the device in a form that can be pickled and that the library's `create` accepts."""
         return str(self.device)
 
     @cached_property
@@ -91,11 +90,11 @@ class Backend:
 
     @quiet
     def asarray(self, x: Any, dtype: Any = None) -> Array:
-        """Bring `x` to this backend's device.
+        """Move `x` to this backend's device.
 
-        An array of this library is used where it is when device and type are right already; anything else goes through
-        host memory, except that CuPy shares what another library has in CUDA memory. Floating point becomes the backend's
-        default float type unless `dtype` says otherwise; integers and booleans keep their type.
+        An array of this library with the right device and type is returned without a copy. Anything else goes through host
+        memory, except that CuPy shares arrays of other libraries in CUDA memory. Floating-point numbers get the backend's
+        default float type unless `dtype` is given. Integers and booleans keep their type.
         """
         xp = self.namespace
         if not self.owns(x):
@@ -112,10 +111,10 @@ class Backend:
         return x if dtype is None or x.dtype == dtype else xp.astype(x, dtype)
 
     def scope(self) -> AbstractContextManager:
-        """A ``with`` block for computing on this backend's device.
+        """Return a ``with`` block for computing on this backend's device.
 
-        Only CuPy has a current device of each thread, to which new arrays go and whose memory alone kernels may use. Every method
-        of a `Model` computes inside such a block; so should what is done beside it with arrays of a backend on another device.
+        Only CuPy needs it. Each of its threads has a current device, which gets new arrays, and whose memory kernels may use.
+        Every method of a `Model` computes inside such a block. Your own code should do so too for a backend on another device.
         """
         return nullcontext()
 
@@ -123,34 +122,34 @@ class Backend:
         return self.namespace.asarray(x, device=self.device)
 
     def copy(self, tree: Tree) -> Tree:
-        """New memory for every array of a tree."""
+        """Copy every array of a tree to new memory."""
         return map_leaves(lambda x: self.namespace.asarray(x, copy=True), tree)
 
     def to_host(self, tree: Tree) -> Tree:
-        """`to_numpy` of every array of a tree, in one transfer where transfers cost."""
+        """Apply `to_numpy` to every array of a tree, in a single transfer if transfers are expensive."""
         return map_leaves(to_numpy, tree)
 
     def synchronize(self) -> None:
-        """Wait until the device has done all it was asked to."""
+        """Wait until the device has finished all its work."""
 
     def gather(self, x: Array, index: Array) -> Array:
-        """Rows of `x`: ``x[index]``; every index must be in range, and is not checked."""
+        """Return the rows ``x[index]``. Every index must be in range; this is not checked."""
         return self.namespace.take(x, index, axis=0)
 
     def rows(self, data: dict[str, Array], index: Array | None) -> dict[str, Array]:
-        """The rows of every array of `data`; without an index the arrays themselves."""
+        """Return the rows of every array of `data`, or the arrays themselves if `index` is None."""
         return data if index is None else {name: self.gather(values, index) for name, values in data.items()}
 
     def limited_threads(self, multiplications: int) -> AbstractContextManager:
-        """A ``with`` block for steps whose forward pass takes so many multiplications: few need no second thread.
+        """Return a ``with`` block that may limit the number of threads, given the multiplications of a forward pass.
 
-        Only NumPy's backend has such a rule. It depends on shapes and settings and on no timing, so a run repeats bit for bit.
+        Only NumPy's backend limits them. The limit depends on shapes and settings, not on timings, so runs repeat bit for bit.
         """
         return nullcontext()
 
     @quiet
     def call(self, function: Callable, *args: Any) -> Any:
-        """``function(*args)``, compiled where the library compiles; `function` is pure and hashable."""
+        """Return ``function(*args)``, compiled if the library compiles. `function` must be pure and hashable."""
         return function(*args)
 
     def scan(self, step: Callable, state: Tree, batches: dict[str, np.ndarray], data: dict[str, Array]) -> tuple:
@@ -159,20 +158,21 @@ class Backend:
         Parameters
         ----------
         step : callable
-            A pure, hashable function: no branch on array values and no state of its own, so that it can be compiled.
+            A pure, hashable function without branches on array values, so that it can be compiled.
         state : tree
-            Handed over: its memory may be reused.
+            `scan` may overwrite its memory.
         batches : dict of host arrays
-            What varies from step to step, one row a step. ``"index"`` holds row numbers into `data`; without it every
-            step gets all rows. One-dimensional entries arrive in the step as numbers, others as arrays on the device.
+            The values that vary from step to step, with one row for each step. ``"index"`` holds the row numbers in `data`
+            for a step. Without it, every step gets all rows. A step receives one-dimensional entries as numbers, and others
+            as arrays on the device.
         data : dict of arrays
-            The data set on the device; each step finds its rows in its batch under the same name.
+            The data set on the device. Each step receives its rows in its batch under the same name.
 
         Returns
         -------
         state : tree
         records : tree
-            Each record stacked over the steps, still on the device: one transfer fetches them all.
+            The records, stacked over the steps and still on the device, so that one transfer can fetch all of them.
         """
         return self.scan_eagerly(step, state, batches, data)
 
@@ -180,7 +180,7 @@ class Backend:
     def scan_eagerly(
         self, step: Callable, state: Tree, batches: dict[str, np.ndarray], data: dict[str, Array]
     ) -> tuple:
-        """`scan` as a loop in Python, where nothing is compiled: the step may read values."""
+        """Like `scan`, as a Python loop without compilation, so the step may read values."""
         columns = {
             name: values.tolist() if values.ndim == 1 else self._rows(values) for name, values in batches.items()
         }
@@ -199,7 +199,7 @@ class Backend:
 
 
 def in_scope(method: Callable) -> Callable:
-    """Run a function inside the scope of its first argument's backend."""
+    """Decorate a function to run inside the scope of its first argument's backend."""
 
     @functools.wraps(method)
     def run(owner: Any, *args: Any, **settings: Any) -> Any:
@@ -210,7 +210,7 @@ def in_scope(method: Callable) -> Callable:
 
 
 def all_in_scope(cls: type[T]) -> type[T]:
-    """`in_scope` for every public method that a class defines: there is no other way to its arrays."""
+    """Decorate every public method that a class defines with `in_scope`."""
     for name, method in list(vars(cls).items()):
         if inspect.isfunction(method) and not name.startswith("_"):
             setattr(cls, name, in_scope(method))
@@ -222,20 +222,20 @@ def _unpickle(name: str, device: Any, dtype: str) -> Backend:
 
 
 def device(x: Array) -> Any:
-    """Where `x` is; None, meaning the compiler's choice, for the values that `jax.jit` traces."""
+    """Return the device of `x`, or None (the compiler's choice) for values that `jax.jit` traces."""
     return getattr(x, "device", None)
 
 
 def size(x: Array) -> int:
-    """The number of elements (``x.size`` is a method on torch)."""
+    """Return the number of elements, because ``x.size`` is a method in PyTorch."""
     return math.prod(x.shape)
 
 
 def keep_freed_memory() -> None:
-    """Have glibc reuse what a step frees, rather than return it and be given fresh pages in the next step.
+    """Make glibc reuse the memory that a step frees, instead of returning it to the system and getting fresh pages.
 
-    Freeing a block of just under 32 MiB raises the sizes from which malloc returns memory to 32 and 64 MiB, for good
-    (mallopt(3), "dynamic mmap threshold"). Without it a step of a small convolutional network took 6,900 page faults.
-    Elsewhere it does nothing.
+    Freeing a block of just under 32 MiB permanently raises the sizes from which malloc returns memory to 32 and 64 MiB
+    (mallopt(3), "dynamic mmap threshold"). Without it, a step of a small convolutional network took 6,900 page faults. With
+    other C libraries it has no effect.
     """
     np.empty(31 << 20, np.uint8)

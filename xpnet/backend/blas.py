@@ -1,8 +1,8 @@
-"""How many threads NumPy's matrix products use.
+"""The number of threads in NumPy's matrix products.
 
-With other work on the cores, each product that is split between threads waits for the one whose core is taken: a step of
-784-100-30-10 took five times as long as on a quiet machine, and half as long again with one thread. A quiet machine gains little
-from a second thread in products of that size.
+On a busy machine, a product that is split between threads waits for the thread whose core is occupied. A training step of
+784-100-30-10 then took five times as long as on an idle machine, but with one thread only 1.5 times as long. On an idle machine,
+products of this size gain little from a second thread.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import threading
 
 from threadpoolctl import ThreadpoolController
 
-SMALL = 10_000_000  # multiplications of a forward pass: 0.2 ms on one core
+SMALL = 10_000_000  # multiplications in a forward pass, which take 0.2 ms on one core
 
 
 class BlasThreads:
-    """The number of threads of the BLAS libraries in this process, set while something runs.
+    """Sets the number of threads of the BLAS libraries in this process during runs.
 
-    The number belongs to the process. Where several runs overlap, the last one to begin sets it and the last one to end
+    The number belongs to the process. If several runs overlap, the last one to begin sets it, and the last one to end
     restores it.
     """
 
@@ -27,7 +27,7 @@ class BlasThreads:
         self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
 
     def begin(self, threads: int | None) -> None:
-        """Set the number; None is what it was before anything ran."""
+        """Set the number. None means the number before any run."""
         with self._lock:
             if not self._running:
                 self._before = [library.get_num_threads() for library in self.libraries]
@@ -35,7 +35,7 @@ class BlasThreads:
             self._set([threads] * len(self._before) if threads else self._before)
 
     def end(self) -> None:
-        """Restore the number unless something else still runs."""
+        """Restore the number unless another run is active."""
         with self._lock:
             self._running -= 1
             if not self._running:
@@ -50,9 +50,9 @@ process = BlasThreads()
 
 
 class LimitedThreads:
-    """A ``with`` block whose matrix products use `threads` threads; None is the number in force outside.
+    """A ``with`` block whose matrix products use `threads` threads. None means the number outside the block.
 
-    A class, and not a generator: it costs 3 µs, and the prediction of one row takes 30.
+    A class is faster than a generator. It costs 3 µs, and the prediction of one row takes 30.
     """
 
     def __init__(self, threads: int | None):
@@ -66,5 +66,5 @@ class LimitedThreads:
 
 
 def limited(multiplications: int, threads: int | None) -> LimitedThreads:
-    """`threads` if given; else one below `SMALL` multiplications, and from there on the number in force outside."""
+    """Return a block with `threads` threads. None means one thread below `SMALL` multiplications, else the current number."""
     return LimitedThreads(threads or (1 if multiplications < SMALL else None))

@@ -1,4 +1,4 @@
-"""From what people hand over to NumPy arrays of real numbers, or an error that says what to do with it."""
+"""Conversion of user input to NumPy arrays of real numbers, or an error that explains what to do."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from xpnet.tree import Array
 
 
 def to_numpy(x: Array) -> np.ndarray:
-    """Bring an array of any library, or whatever NumPy understands, home as a NumPy array.
+    """Convert an array of any library, or anything that NumPy accepts, to a NumPy array.
 
-    What is in host memory already is not copied: the result may share its memory with `x`.
+    Arrays in host memory are not copied, so the result may share memory with `x`.
     """
     if isinstance(x, np.ma.MaskedArray):
-        raise ValueError(
-            "Masked values have no meaning here. Fill them first: x.filled(value). Received: a masked array"
-        )
+        raise ValueError("Arrays must not be masked. Fill masked values with x.filled(value). Received: a masked array")
     if isinstance(x, np.ndarray):
-        return np.asarray(x)  # matrices and other subclasses have operators of their own
+        return np.asarray(x)  # np.matrix and other subclasses have different operators
     if array_api_compat.is_torch_array(x):
         return x.detach().cpu().resolve_conj().numpy()
     if array_api_compat.is_cupy_array(x):
@@ -33,35 +31,35 @@ def to_numpy(x: Array) -> np.ndarray:
 
 
 def real_numbers(x: Any) -> np.ndarray:
-    """`to_numpy` of what holds real numbers, tables of numbers and truth values included.
+    """Like `to_numpy`, for arrays and tables of real numbers or truth values.
 
     Raises
     ------
     ValueError
-        It holds anything else; the message names what came and how to make numbers of it.
+        `x` contains anything else. The message names it and says how to convert it to numbers.
     """
     what = "None" if x is None else f"an object of type {type(x).__name__}"
-    none = ValueError(f"An array of numbers is needed, and here is none. Received: {what}")
+    none = ValueError(f"An array of numbers is needed. Received: {what}")
     if isinstance(x, (dict, set)) or x is None:
         raise none
     if isinstance(x, Iterator) or _gives_batches(x):
         raise ValueError(
-            "An array of numbers is needed, with all samples. Put what the batches hold together: "
-            f"x = np.concatenate([x for x, y in batches]), and y likewise. Received: {what}"
+            "An array of numbers is needed, with all samples. Join the batches with "
+            f"x = np.concatenate([x for x, y in batches]), and y in the same way. Received: {what}"
         )
     if hasattr(x, "toarray") and not hasattr(x, "__array__"):
-        raise ValueError(f"A dense array of numbers is needed: x.toarray(). Received: {what}")
+        raise ValueError(f"A dense array of numbers is needed. Convert it with x.toarray(). Received: {what}")
     try:
         array = _table(x) if hasattr(x, "iloc") else to_numpy(x)
     except (ValueError, TypeError, RuntimeError) as error:
         if not hasattr(x, "shape"):
             raise ValueError(
-                "An array of numbers is needed: rows of one length, np.stack of arrays of one shape. Pad what is shorter. "
-                f"Received: {what} that makes none ({error})"
+                "An array of numbers is needed, with rows of the same length. Pad shorter rows, or join arrays of the same "
+                f"shape with np.stack. Received: {what} that NumPy cannot convert ({error})"
             ) from error
         if array_api_compat.is_torch_array(x):
             raise ValueError(
-                "A dense tensor of a type that NumPy has is needed: x.to_dense(), x.float(). "
+                "A dense tensor with a dtype of NumPy is needed. Convert it with x.to_dense() or x.float(). "
                 f"Received: a tensor of dtype {x.dtype} and layout {x.layout}"
             ) from error
         raise
@@ -75,12 +73,12 @@ def real_numbers(x: Any) -> np.ndarray:
 
 
 def _gives_batches(x: Any) -> bool:
-    """Whether `x` is iterated over and is no sequence: PyTorch's DataLoader, TensorFlow's Dataset."""
+    """Whether `x` can only be iterated over, like PyTorch's DataLoader and TensorFlow's Dataset."""
     return hasattr(x, "__iter__") and not hasattr(x, "__getitem__") and not hasattr(x, "__array__")
 
 
 def _table(x: Any) -> np.ndarray:
-    """A pandas table or column; where it mixes numbers, truth values or pandas' own types, as one type of NumPy."""
+    """Convert a pandas table or column. If it mixes numbers, truth values or pandas' types, choose one NumPy type."""
     array = to_numpy(x)
     kinds = {getattr(dtype, "kind", "O") for dtype in _dtypes(x)}
     if array.dtype.kind != "O" or not kinds <= set("fiub"):
@@ -91,12 +89,12 @@ def _table(x: Any) -> np.ndarray:
         kind = float if "f" in kinds else int
     try:
         return x.to_numpy(dtype=kind)
-    except (ValueError, TypeError):  # a missing value: NaN, which is looked for later
+    except (ValueError, TypeError):  # a missing value becomes NaN, which is checked later
         return x.to_numpy(dtype=float, na_value=np.nan)
 
 
 def _dtypes(x: Any) -> list:
-    """Of the columns of a pandas table, or of a column."""
+    """Return the dtypes of a pandas table's columns, or of a column."""
     return list(x.dtypes) if x.ndim == 2 else [x.dtype]
 
 
@@ -105,7 +103,7 @@ def _described(x: Any, array: np.ndarray) -> str:
         columns = [
             f"{name!r} ({dtype})" for name, dtype in x.dtypes.items() if getattr(dtype, "kind", "O") not in "fiub"
         ]
-        return f"a table with the columns {', '.join(columns[:5])}{' and more' if len(columns) > 5 else ''}"
+        return f"a table with columns {', '.join(columns[:5])}{' and more' if len(columns) > 5 else ''}"
     made = "" if hasattr(x, "dtype") else f" from a {type(x).__name__}"
     return f"an array of dtype {array.dtype}{made}"
 
@@ -113,19 +111,22 @@ def _described(x: Any, array: np.ndarray) -> str:
 def _remedy(array: np.ndarray) -> str:
     kind = array.dtype.kind
     if kind == "c":
-        return "Split them: np.stack([x.real, x.imag], axis=-1)."
+        return "Split complex numbers with np.stack([x.real, x.imag], axis=-1)."
     if kind in "mM" or any(isinstance(value, (date, timedelta)) for value in array.flat):
-        return "Make numbers of dates and durations, for example x / np.timedelta64(1, 'D')."
+        return "Convert dates and durations to numbers, for example with x / np.timedelta64(1, 'D')."
     if kind == "V":
-        return "Make columns of the fields: numpy.lib.recfunctions.structured_to_unstructured(x)."
+        return "Convert the fields to columns with numpy.lib.recfunctions.structured_to_unstructured(x)."
     first: Any = next((value for value in array.flat if value is not None), 0)
     if isinstance(first, (list, tuple)) or np.ndim(first) > 0:
-        return "Put arrays of one shape together: np.stack(list(x)); pad what is shorter."
+        return "Join arrays of the same shape with np.stack(list(x)), and pad shorter ones."
     try:
         numbers = array.astype(float)
     except (ValueError, TypeError):
-        return "Make numbers of text: y = np.unique(y, return_inverse=True)[1] for labels, pandas.get_dummies(x) for columns."
+        return (
+            "Convert text to numbers: y = np.unique(y, return_inverse=True)[1] for labels, or pandas.get_dummies(x) for "
+            "columns."
+        )
     if kind == "O" and np.any(array == None):  # noqa: E711, elementwise
-        return "Fill or drop missing values (None): x.astype(float) makes NaN of them."
+        return "Fill or drop missing values (None). x.astype(float) converts them to NaN."
     whole = np.all(numbers == np.rint(numbers))
-    return f"These are numbers in another type: x.astype(float){', or astype(int) for labels' if whole else ''}."
+    return f"Convert these numbers with x.astype(float){', or astype(int) for labels' if whole else ''}."

@@ -1,8 +1,8 @@
-"""Matrix products by cuBLAS, called directly: CuPy's own refuse to be captured in a CUDA graph.
+"""Matrix products that call cuBLAS directly, because CuPy's products cannot be captured in a CUDA graph.
 
-cuBLAS counts columns first. A matrix stored row by row is, to it, the transpose; so row-major c = a b is asked for as
-cᵀ = bᵀ aᵀ, and no operand is moved. NVIDIA documents cuBLAS as capturable; it needs a workspace that it does not
-allocate by itself, hence ours.
+cuBLAS stores matrices by columns, so it reads a matrix stored by rows as its transpose. The row-major product c = a b is
+therefore requested as cᵀ = bᵀ aᵀ, without moving an operand. According to NVIDIA's documentation, cuBLAS can be captured if it
+does not allocate its workspace itself, so this module provides one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NORMAL, TRANSPOSED = 0, 1  # cublasOperation_t
 REAL_32F, REAL_64F = 0, 1  # cudaDataType_t
 COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70  # cublasComputeType_t
 DEFAULT_ALGORITHM = -1  # cublasGemmAlgo_t
-WORKSPACE_BYTES = 32 << 20  # what the cuBLAS manual recommends for Hopper
+WORKSPACE_BYTES = 32 << 20  # recommended for Hopper in the cuBLAS manual
 STATUS = {
     1: "not initialized", 3: "allocation failed", 7: "invalid value", 8: "architecture mismatch", 11: "mapping error",
     13: "execution failed", 14: "internal error", 15: "not supported", 16: "license error",
@@ -44,13 +44,13 @@ ARGUMENTS = {
 
 
 def load_library() -> Any:
-    """The cuBLAS that CuPy uses, with the types of the arguments declared."""
+    """Load the cuBLAS that CuPy uses, and declare the types of the arguments."""
     path = importlib.import_module("cuda.pathfinder").load_nvidia_dynamic_lib("cublas").abs_path
     return declare(ctypes.CDLL(path))
 
 
 def declare(library: Any) -> Any:
-    """Declare the argument types of the functions used: an undeclared integer would be passed as 32 bits."""
+    """Declare the argument types of the functions, because ctypes passes undeclared integers as 32 bits."""
     for name, types in ARGUMENTS.items():
         function = getattr(library, name)
         function.argtypes, function.restype = types, ctypes.c_int
@@ -58,30 +58,28 @@ def declare(library: Any) -> Any:
 
 
 def layout(x: Array) -> tuple[int, int] | None:
-    """How cuBLAS can read the matrices in the last two axes of `x`.
+    """Return how cuBLAS can read the matrices in the last two axes of `x`, or None if it cannot.
 
     Returns
     -------
     operation : int
-        NORMAL for a matrix stored row by row, TRANSPOSED for the transpose of one, as ``.mT`` gives it.
+        NORMAL for a matrix stored by rows, TRANSPOSED for the transpose of one, such as ``x.mT``.
     leading dimension : int
-        Elements from one stored row to the next.
-
-    None if the matrices are stored in neither way.
+        The number of elements from one stored row to the next.
     """
     (rows, columns), (down, right) = x.shape[-2:], (stride // x.itemsize for stride in x.strides[-2:])
     for operation, outer, inner, count, length in (
         (NORMAL, down, right, rows, columns),
         (TRANSPOSED, right, down, columns, rows),
     ):
-        # The stride of an axis with one element is never used, whatever it says
+        # The stride of an axis with one element has no meaning
         if (inner == 1 or length == 1) and (outer >= length or count == 1):
             return operation, max(outer if count > 1 else 0, length, 1)
     return None
 
 
 def batch_stride(x: Array, batch: tuple[int, ...]) -> int | None:
-    """Elements from one matrix of `x` to the next, its leading axes broadcast to `batch`; None if that varies."""
+    """Return the elements from one matrix of `x` to the next, with leading axes broadcast to `batch`; None if they vary."""
     missing = len(batch) - len(x.shape[:-2])
     sizes = (1,) * missing + tuple(x.shape[:-2])
     strides = (0,) * missing + tuple(x.strides[:-2])
@@ -98,19 +96,20 @@ def batch_stride(x: Array, batch: tuple[int, ...]) -> int | None:
 
 
 class Gemm:
-    """``gemm(a, b)`` is ``a @ b`` on one stream, with a handle and a workspace of its own.
+    """``gemm(a, b)`` is ``a @ b`` on one stream, with a separate handle and workspace.
 
-    The workspace may be used by one product at a time: one stream, one `Gemm`.
+    Only one product at a time may use the workspace, so each stream needs its own `Gemm`.
 
     Parameters
     ----------
     cp : module
-        CuPy; gives memory.
+        CuPy, which allocates memory.
     stream : cupy.cuda.Stream
     library : optional
-        cuBLAS, as `load_library` finds it when not given.
+        cuBLAS. The default is the result of `load_library`.
     tf32 : bool, optional
-        Round float32 operands to 10 bits of mantissa, for the tensor cores; by default what CUPY_TF32 says, as in CuPy.
+        Whether to round float32 operands to a mantissa of 10 bits for the tensor cores. The default comes from CUPY_TF32, as
+        in CuPy.
     """
 
     def __init__(self, cp: Any, stream: Any, library: Any = None, tf32: bool | None = None):
@@ -126,9 +125,11 @@ class Gemm:
         handle = ctypes.c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(handle))
         self.handle = handle.value
-        weakref.finalize(self, self.library.cublasDestroy_v2, self.handle).atexit = False  # CUDA is gone by then
+        weakref.finalize(
+            self, self.library.cublasDestroy_v2, self.handle
+        ).atexit = False  # CUDA has already shut down at exit
         self.workspace = cp.empty(WORKSPACE_BYTES, dtype="uint8")
-        self._call("cublasSetStream_v2", self.handle, stream.ptr)  # takes the workspace away, so it comes first
+        self._call("cublasSetStream_v2", self.handle, stream.ptr)  # first, because it resets the workspace
         self._call("cublasSetWorkspace_v2", self.handle, self.workspace.data.ptr, WORKSPACE_BYTES)
 
     def _call(self, name: str, *arguments: Any) -> None:
@@ -137,18 +138,18 @@ class Gemm:
             raise RuntimeError(f"{name} failed: {STATUS.get(status, 'unknown error')} (status {status})")
 
     def takes(self, a: Array, b: Array) -> bool:
-        """Whether the operands are of types that this class multiplies."""
+        """Whether this class can multiply operands of these types."""
         return all(getattr(x, "dtype", np.dtype("O")).name in self.kinds for x in (a, b))
 
     def __call__(self, a: Array, b: Array) -> Array:
-        """``a @ b``: (..., m, k) by (..., k, n), leading axes broadcast; (k,) is taken as one row or one column."""
+        """Return ``a @ b`` for (..., m, k) and (..., k, n), with leading axes broadcast. (k,) means one row or one column."""
         dtype = np.promote_types(a.dtype, b.dtype)
         row, column = a.ndim == 1, b.ndim == 1
         a = (a[None, :] if row else a).astype(dtype, copy=False)
         b = (b[:, None] if column else b).astype(dtype, copy=False)
         (m, k), (k_b, n) = a.shape[-2:], b.shape[-2:]
         if k != k_b:
-            raise ValueError(f"matmul: the inner sizes differ. Received: shapes {a.shape} and {b.shape}")
+            raise ValueError(f"matmul needs equal inner sizes. Received: shapes {a.shape} and {b.shape}")
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         c = self.cp.empty((*batch, m, n), dtype=dtype)
         if not k:
@@ -164,7 +165,7 @@ class Gemm:
         b, b_operation, b_leading, b_stride = self._readable(b, batch)
         (m, k), n, count = a.shape[-2:], b.shape[-1], math.prod(batch)
         if max(m, n, k, count, a_leading, b_leading) > 2**31 - 1:
-            raise ValueError(f"cuBLAS counts in 32 bits. Received: shapes {a.shape} and {b.shape}")
+            raise ValueError(f"Sizes must be below 2**31 in cuBLAS. Received: shapes {a.shape} and {b.shape}")
         kind, compute, one, zero = self.kinds[c.dtype.name]
         start = self.handle, b_operation, a_operation, n, m, k, ctypes.byref(one)
         b_matrix, a_matrix, c_matrix = ((x.data.ptr, kind, ld) for x, ld in ((b, b_leading), (a, a_leading), (c, n)))
@@ -178,7 +179,7 @@ class Gemm:
             )  # fmt: skip
 
     def _readable(self, x: Array, batch: tuple[int, ...]) -> tuple:
-        """`x`, copied if cuBLAS could not read it, with its operation, leading dimension and stride."""
+        """Return `x`, copied if cuBLAS cannot read it, with its operation, leading dimension and stride."""
         form, stride = layout(x), batch_stride(x, batch)
         if stride is None:
             x = self.cp.broadcast_to(x, (*batch, *x.shape[-2:]))

@@ -1,16 +1,16 @@
-"""A scan by CUDA graphs: a training step is captured once and replayed, one launch a step instead of dozens.
+"""A scan with CUDA graphs: a training step is captured once and replayed, with one launch for each step instead of dozens.
 
-A graph repeats what was captured: the same kernels on the same addresses with the same numbers. Hence:
+A graph repeats what was captured: the same kernels on the same addresses with the same numbers. This has four consequences:
 
-- What a step reads and writes stays where it is: the state, the table of what varies from step to step, the records. They
-  are filled before the first launch and copied out after the last.
-- What varies is looked up on the device. A counter there, which the step increments, picks the row of the table.
-- Temporaries come from a pool that serves nothing else and gives no block back: all steps run one after another on one
-  stream, so they may share it, and nobody else's array can ever be where a graph writes.
-- CuPy calls no cuBLAS while a stream captures. Inside a step arrays are therefore of a type of our own: a CuPy array whose
-  ``@`` goes to `xpnet.backend.cublas`, and whose namespace returns arrays of that type again.
+- Everything that a step reads and writes has fixed addresses: the state, the table of values that vary from step to step, and the
+  records. They are filled before the first launch and copied out after the last.
+- A step looks up the values that vary on the device. A counter there selects the row of the table, and the step increments it.
+- Temporary arrays come from a separate pool that never releases a block. All steps run one after another on one stream, so they
+  can share the pool, and no other array can ever be where a graph writes.
+- CuPy does not call cuBLAS during a capture. Inside a step, arrays therefore have a special type: a CuPy array whose ``@`` calls
+  `xpnet.backend.cublas`, and whose namespace returns arrays of this type.
 
-The first two steps of a kind are run as they are, which compiles their kernels and fills the pool; the third is captured.
+The first two steps of each kind run normally, which compiles their kernels and fills the pool. The third step is captured.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from xpnet.backend.namespaces import Namespace
 from xpnet.tree import Array, Tree, leaves, map_leaves
 
 WARM_UP = 2  # steps before the capture
-RECORDINGS = 16  # kept at once: the least recently used is dropped
-TABLE_BYTES = 4 << 20  # of the table; a longer scan refills it
+RECORDINGS = 16  # the number kept; the least recently used is dropped
+TABLE_BYTES = 4 << 20  # the largest size of the table; a longer scan refills it
 TABLE_ROWS = 4096
-JOINED = 64  # arrays, by one kernel
+JOINED = 64  # the most arrays that one kernel joins
 
 
 def make_array_type(cp: Any, xp: Any, gemm: Gemm) -> type:
-    """A type of CuPy arrays that a step can be captured with, and its namespace, registered.
+    """Create a type of CuPy arrays with which a step can be captured, and register its namespace.
 
-    CuPy keeps the type in ufuncs, operators and views; where it does not (reductions, `take`, creation) the namespace does.
+    CuPy preserves the type in ufuncs, operators and views. In reductions, `take` and array creation, the namespace restores it.
     """
 
     class CapturableArray(cp.ndarray):
@@ -83,12 +83,12 @@ def steps_in(batches: dict[str, np.ndarray]) -> int:
 
 
 class Recording:
-    """One step on one set of addresses: first run, then captured, then replayed.
+    """One step with fixed addresses: first it is run, then captured, then replayed.
 
     Parameters
     ----------
     step, state, batches
-        As in `Backend.scan`; of arrays only shapes and types matter.
+        As in `Backend.scan`. Only the shapes and types of arrays matter.
     """
 
     def __init__(self, cp: Any, stream: Any, array: type, step: Callable, state: Tree, batches: dict):
@@ -113,9 +113,9 @@ class Recording:
             old[...] = new
 
     def run(self, batches: dict[str, np.ndarray], data: dict[str, Array], scratch: Callable) -> None:
-        """As many steps as the batches have rows, which must fit into the table.
+        """Take one step for each row of the batches, which must fit into the table.
 
-        `data` must lie where it lay at the first run; `scratch` allocates temporaries.
+        `data` must have the same addresses as in the first run. `scratch` allocates temporary arrays.
         """
         table = np.zeros(steps_in(batches), self.row)
         for name, values in batches.items():
@@ -132,7 +132,7 @@ class Recording:
             self.graph.launch(self.stream)
 
     def once(self, data: dict[str, Array], scratch: Callable) -> None:
-        """One step: look up its row, compute, write record and state back, count."""
+        """Take one step: look up its row, compute, store the record and the state, and count."""
         outside = self.cp.cuda.get_allocator()
         with self.cp.cuda.using_allocator(scratch):
             now, batch = self._look_up(data)
@@ -147,7 +147,7 @@ class Recording:
             )
 
     def _look_up(self, data: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-        """The number of this step, and its batch."""
+        """Return the number of this step, and its batch."""
         gathered = data if "index" in self.columns else {}
         names = [name for name in (*self.columns, *gathered) if name != "index"]
 
@@ -162,29 +162,29 @@ class Recording:
         return now, data | dict(zip(names, rows, strict=True))
 
     def _column(self, part: np.dtype, start: int) -> Array:
-        """One field of the table's rows, a view."""
+        """Return a view of one field of the table's rows."""
         strides = self.row.itemsize, *np.empty(part.shape, part.base).strides
         return self.cp.ndarray((self.rows, *part.shape), part.base, self.table.data + start, strides)
 
     def _apart(self, x: Array) -> Array:
-        """`x`, copied if it lies where the state is written to."""
+        """Return `x`, copied if it shares memory with the state, which will be overwritten."""
         return x.copy() if any(self.cp.may_share_memory(x, old) for old in leaves(self.state)) else x
 
     def _changed(self, state: Tree) -> list[tuple[Array, Array]]:
-        """What is to be copied to where: the leaves that were not updated in place."""
+        """Return the copies to make, as (to, from), for the leaves that were not updated in place."""
         old, changed = leaves(self.state), []
         for kept, new in zip(old, leaves(state), strict=True):
             if new.shape != kept.shape or new.dtype != kept.dtype:
                 raise TypeError(
-                    f"A step must return a state of the form that it was given. Received: {new.dtype} {new.shape} for "
-                    f"{kept.dtype} {kept.shape}"
+                    "A step must return a state with the same shapes and dtypes as its argument. Received: "
+                    f"{new.dtype} {new.shape} for {kept.dtype} {kept.shape}"
                 )
-            if (new.data.ptr, new.strides) != (kept.data.ptr, kept.strides):  # else it was updated in place
-                changed.append((kept, self._apart(new)))  # two arrays may change places
+            if (new.data.ptr, new.strides) != (kept.data.ptr, kept.strides):  # otherwise it was updated in place
+                changed.append((kept, self._apart(new)))  # copied, because two arrays may be swapped
         return changed
 
     def capture(self, data: dict[str, Array], scratch: Callable) -> Any:
-        """The graph of one step; nothing is computed."""
+        """Capture one step as a graph, without computing it."""
         enabled = gc.isenabled()
         gc.collect()
         gc.disable()  # a finalizer may call CUDA, which would end the capture
@@ -193,11 +193,11 @@ class Recording:
             try:
                 self.once(data, scratch)
             except BaseException as error:
-                with contextlib.suppress(Exception):  # the stream must not stay capturing; the first error is the one
+                with contextlib.suppress(Exception):  # end the capture, and keep the first error
                     self.stream.end_capture()
                 error.add_note(
-                    "This happened while a training step was captured in a CUDA graph. Without graphs=True the backend runs "
-                    "steps one by one, and is less strict."
+                    "This happened while a training step was captured in a CUDA graph. Without graphs=True, the backend runs "
+                    "steps one at a time and accepts more operations."
                 )
                 raise
             return self.stream.end_capture()
@@ -207,7 +207,7 @@ class Recording:
 
 
 class GraphScan:
-    """`Backend.scan` by graphs, on the device that is current when this is made.
+    """`Backend.scan` with graphs, on the device that is current when the object is created.
 
     Parameters
     ----------
@@ -216,9 +216,9 @@ class GraphScan:
     xp : module
         Its Array API namespace.
     float_name : str
-        The type in which numbers such as the learning rate arrive in a step.
+        The type of numbers such as the learning rate in a step.
     library : optional
-        cuBLAS; found when not given.
+        cuBLAS. The default is the library that CuPy uses.
     """
 
     def __init__(self, cp: Any, xp: Any, float_name: str, library: Any = None):
@@ -226,7 +226,7 @@ class GraphScan:
         self.stream = cp.cuda.Stream(non_blocking=True)
         self.gemm = Gemm(cp, self.stream, library)
         self.array = make_array_type(cp, xp, self.gemm)
-        self.blocks: list = []  # held here, no block is returned to CUDA even when memory runs out
+        self.blocks: list = []  # references to all blocks, so that none returns to CUDA even if memory runs out
         self.pool = cp.cuda.MemoryPool(self._new_block)
         self.recordings: OrderedDict = OrderedDict()
         self.lock = threading.Lock()
@@ -237,7 +237,7 @@ class GraphScan:
         return block
 
     def __call__(self, step: Callable, state: Tree, batches: dict[str, np.ndarray], data: dict[str, Array]) -> tuple:
-        """See `Backend.scan`; the state returned is a copy, so graphs cannot change it."""
+        """See `Backend.scan`. The returned state is a copy, so graphs cannot change it."""
         batches = {
             name: values.astype(self.float_name, copy=False) if values.dtype.kind == "f" else values
             for name, values in batches.items()
@@ -245,7 +245,7 @@ class GraphScan:
         with self.lock:
             recording = self._recording(step, state, batches, data)
             outside, parts = self.cp.cuda.get_current_stream(), []
-            self.stream.wait_event(outside.record())  # state and data may still be on their way
+            self.stream.wait_event(outside.record())  # transfers of state and data may still be running
             try:
                 with self.stream:
                     recording.load(state)
@@ -263,7 +263,7 @@ class GraphScan:
             return state, map_leaves(lambda *values: self.cp.concatenate(values), *parts)
 
     def _copied(self, tree: Tree) -> Tree:
-        """Copies made on our stream, before the next scan, in memory that the caller's stream allocates and may free."""
+        """Copy a tree on this object's stream, before the next scan, to memory that belongs to the caller's stream."""
         copies = map_leaves(self.cp.empty_like, tree)
         with self.stream:
             for copy, x in zip(leaves(copies), leaves(tree), strict=True):
@@ -279,7 +279,7 @@ class GraphScan:
         )
         if key not in self.recordings:
             if len(self.recordings) >= RECORDINGS:
-                self.stream.synchronize()  # neither a graph nor its memory may go while it runs
+                self.stream.synchronize()  # a running graph and its memory must not be released
                 self.recordings.popitem(last=False)
             self.recordings[key] = Recording(self.cp, self.stream, self.array, step, state, batches)
         self.recordings.move_to_end(key)

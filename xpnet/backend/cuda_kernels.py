@@ -1,4 +1,4 @@
-"""Formulas as single CUDA kernels: see `xpnet.backend.fusion` and `xpnet.backend.symbols`."""
+"""Formulas as single CUDA kernels; see `xpnet.backend.fusion` and `xpnet.backend.symbols`."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from xpnet.backend.cuda_text import Writer
 from xpnet.backend.symbols import LARGEST, TYPES, Node, NotTraceable, Symbol, Trace, trace_rule
 from xpnet.tree import Array
 
-COPIES = 8  # of more arrays CuPy uploads the addresses when it joins them
+COPIES = 8  # to join more arrays, CuPy uploads their addresses
 KNOWN = 4096
 
 
 def form_of(rule: Callable, arrays: tuple[Array, ...]) -> Any:
-    """What is equal for two calls only if both do the same with their arrays' values; None where that is not known."""
+    """Return a key that is equal for two calls only if both do the same with their arrays' values; None if unknown."""
     if len({id(x) for x in arrays}) < len(arrays):
         return None
     try:
         form = _identity(rule), *[(x.shape, x.strides, x.dtype) for x in arrays]
         hash(form)
-    except (AttributeError, TypeError, ValueError):  # it holds an array, say
+    except (AttributeError, TypeError, ValueError):  # for example, the rule captures an array
         return None
     return form
 
 
 def _identity(x: Any, depth: int = 0) -> Any:
-    """Of a rule of this package and what it captures: functions by their code, settings by their values.
+    """Identify a rule of this package and everything it captures: functions by their code, settings by their values.
 
-    A user's function may read a global variable or call a function that is defined anew, in a notebook, say.
+    Other functions raise TypeError, because they may read a global variable, or call a function that is redefined in a
+    notebook.
     """
     if isinstance(x, float):
-        return x.hex()  # 0.0 == -0.0
+        return x.hex()  # because 0.0 == -0.0
     if isinstance(x, (int, str, NoneType)):
         return type(x), x
     if isinstance(x, tuple):
@@ -58,26 +59,26 @@ def _identity(x: Any, depth: int = 0) -> Any:
 
 
 class CudaKernels:
-    """Applies rules by kernels made for them.
+    """Applies rules with kernels that are generated for them.
 
     Parameters
     ----------
     cp : module
         CuPy.
     convert : callable, optional
-        Of each array that is made anew.
+        Converts each new array. The default returns it unchanged.
     """
 
     def __init__(self, cp: Any, convert: Callable[[Array], Array] = lambda x: x):
         self.cp, self.convert = cp, convert
         self.plans: dict[tuple, Plan | None] = {}
-        self.known: dict[Any, tuple[Launch | None, bool]] = {}  # by `form_of`: such a rule is not traced again
+        self.known: dict[Any, tuple[Launch | None, bool]] = {}  # by `form_of`; these rules are not traced again
         self.kernels: dict[tuple, Any] = {}
 
-    # ------------------------------------------------------------------ a rule of whole arrays
+    # ------------------------------------------------------------------ rules of whole arrays
 
     def apply(self, rule: Callable, arrays: tuple[Array, ...], otherwise: Callable | None = None) -> Any:
-        """``rule(*arrays)`` by one kernel; by `otherwise`, or the rule as it is, where that cannot be."""
+        """Return ``rule(*arrays)`` from one kernel or, if that is impossible, from `otherwise` or the rule itself."""
         if not self._are_here(arrays):
             return (otherwise or rule)(*arrays)
         form = form_of(rule, arrays)
@@ -85,7 +86,7 @@ class CudaKernels:
         found = self.known.get(form)
         if found is None:
             found, inputs = self.traced(rule, arrays)
-            if form is not None and len(inputs) == len(arrays):  # none is captured
+            if form is not None and len(inputs) == len(arrays):  # no captured arrays
                 if len(self.known) >= KNOWN:
                     self.known.clear()
                 self.known[form] = found
@@ -97,25 +98,25 @@ class CudaKernels:
         return tuple(outputs) if several else outputs[0]
 
     def traced(self, rule: Callable, arrays: tuple[Array, ...]) -> tuple[tuple[Launch | None, bool], Sequence[Array]]:
-        """How to compute the rule, None if not by a kernel, and whether it gives a tuple; and what the kernel reads."""
+        """Return the launch (None if a kernel is impossible) and whether the rule returns a tuple; then the kernel's inputs."""
         trace = Trace()
         try:
             symbols = [Symbol(trace, trace.input(x)) for x in arrays]
             results, several = trace_rule(rule, trace, symbols)
             nodes = [x.node for x in results]
             if not self._are_here(trace.arrays[len(arrays) :]):
-                raise NotTraceable("an array that is captured on another device")
+                raise NotTraceable("a captured array on another device")
             return (self._plan(trace, nodes).launch(trace, nodes), several), trace.arrays
         except NotTraceable:
             return (None, False), arrays
 
     def _are_here(self, arrays: Sequence[Any]) -> bool:
-        """Whether they are CuPy arrays on the current device; CuPy copies or refuses others, a kernel would go wrong."""
+        """Whether they are CuPy arrays on the current device. CuPy copies or rejects others, but a kernel would fail."""
         device = self.cp.cuda.runtime.getDevice()
         return all(isinstance(x, self.cp.ndarray) and x.data.device_id == device for x in arrays)
 
     def concat(self, arrays: Sequence[Array], axis: int) -> Array:
-        """Arrays joined along an axis by one kernel, where CuPy takes one for each or uploads a table of their addresses."""
+        """Join arrays along an axis with one kernel. CuPy needs a kernel for each, or uploads a table of their addresses."""
 
         def by_copies(*arrays):
             few = [self.cp.concatenate(arrays[i : i + COPIES], axis=axis) for i in range(0, len(arrays), COPIES)]
@@ -130,29 +131,29 @@ class CudaKernels:
         if key not in self.plans:
             try:
                 self.plans[key] = Plan(self.cp, trace, nodes)
-            except (NotTraceable, RecursionError):  # thousands of operations, one on another
+            except (NotTraceable, RecursionError):  # RecursionError: a chain of thousands of operations
                 self.plans[key] = None
         plan = self.plans[key]
         if plan is None:
-            raise NotTraceable("no kernel can be written")
+            raise NotTraceable("a rule that has no kernel")
         plan.require_rows(nodes)
         return plan
 
-    # ------------------------------------------------------------------ a rule of elements, for all leaves of trees
+    # ------------------------------------------------------------------ rules of elements, for all leaves of trees
 
     def map(self, rule: Callable, groups: list[tuple]) -> list:
-        """The rule's result for each group of leaves; the leaves are handed over."""
+        """Return the rule's result for each group of leaves. The memory of the leaves may be reused."""
         traced = self._traced_elements(rule, groups)
         if traced is None:
             return [rule(*group) for group in groups]
         trace, results, _ = traced
         others, each = len(trace.numbers) + len(trace.arrays), 1 + len(groups[0]) + len(results)
-        n = (ARGUMENT_BYTES // 8 - others) // each  # leaves of one launch
+        n = (ARGUMENT_BYTES // 8 - others) // each  # the number of leaves in one launch
         parts = (groups[start : start + n] for start in range(0, len(groups), n))
         return [result for part in parts for result in self._map(*traced, part)]
 
     def _traced_elements(self, rule: Callable, groups: list[tuple]) -> tuple[Trace, list[Symbol], bool] | None:
-        """What the rule does with an element, its results, and whether they are a tuple; None if a kernel cannot do it."""
+        """Return the trace of the rule, its results, and whether they are a tuple; None if a kernel is impossible."""
         first = groups[0][0]
         if not self._are_here([x for group in groups for x in group]):
             return None
@@ -174,7 +175,7 @@ class CudaKernels:
         groups = [tuple(map(self._contiguous, group)) for group in groups]
         homes = [x.home for x in results]
         if 0 not in homes[1:]:
-            homes[0] = 0  # parameters stay where they are: replay then has nothing to copy back
+            homes[0] = 0  # update parameters in place, so that a replay has nothing to copy back
         outputs = [
             tuple(self._empty(group[0].shape, dtype) if i is None else group[i] for i in homes) for group in groups
         ]
@@ -197,23 +198,23 @@ class CudaKernels:
 
 
 class Keeper:
-    """Moves what a captured step leaves to where it stays, and counts the step: bookkeeping, one kernel for it all.
+    """Copies the results of a captured step to their permanent places and counts the step, in one kernel.
 
     Parameters
     ----------
     cp : module
         CuPy.
     counter : array of one int64
-        Set to `now` + 1.
+        It is set to `now` + 1.
     """
 
-    PAIRS = 150  # of one launch
+    PAIRS = 150  # the number of copies in one launch
 
     def __init__(self, cp: Any, counter: Array):
         self.cp, self.counter = cp, counter
 
     def __call__(self, now: Array, rows: list[tuple[Array, Array]], whole: list[tuple[Array, Array]]) -> None:
-        """Copy arrays to row `now` of tables, ``(table, array)`` in `rows`, and over arrays of their own form, in `whole`."""
+        """For each (to, array), copy the array to row `now` of table `to` (in `rows`), or over all of `to` (in `whole`)."""
         pairs = [(to, self.cp.ascontiguousarray(x), "*now * n{0} + i") for to, x in rows]
         pairs += [(to, self.cp.ascontiguousarray(x), "i") for to, x in whole]
         for start in range(0, max(len(pairs), 1), self.PAIRS):
@@ -241,7 +242,7 @@ class Keeper:
 
 
 def rule_source(trace: Trace, results: list[Symbol], arrays: int, count: int, T: str) -> str:
-    """CUDA text: the rule for every element of `count` groups of `arrays` arrays, results in as many arrays more."""
+    """Return the CUDA source that applies the rule to every element of `count` groups of `arrays` arrays each."""
     total = arrays + len(results)
     pointers = [[f"{T}* p{leaf}_{i}" for i in range(total)] for leaf in range(count)]
     writer = Writer(trace.shapes)

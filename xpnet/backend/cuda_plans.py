@@ -1,8 +1,8 @@
-"""How the elements of a kernel's outputs are shared between threads.
+"""How a kernel divides the elements of its outputs between threads.
 
-Without reductions a thread computes one element of every output of a shape. With reductions a block of threads
-computes a row: all that depends on the same reductions. The threads share the work of each reduction, and then each
-takes its elements of the row. Sums are taken in an order of the kernel's own, the same in each run.
+Without reductions, a thread computes one element of every output of the same shape. With reductions, a block of threads
+computes a row, the elements that depend on the same reductions. The threads share the work of each reduction, and then each
+computes its elements of the row. The order of a sum is specific to the kernel and the same in each run.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from xpnet.backend.cuda_text import NOWHERE, REDUCING, Index, Writer
 from xpnet.backend.symbols import TYPES, Node, NotTraceable, Trace
 from xpnet.tree import Array
 
-ARGUMENT_BYTES = 4000  # a kernel takes at most 4 KB of arguments
+ARGUMENT_BYTES = 4000  # a kernel accepts at most 4 KB of arguments
 THREADS = 256
-LONGEST = 1 << 16  # elements that one block of threads goes through: CuPy spreads more over the whole device
-# Without fused multiply-add, so that the result is the same to the last bit as that of one kernel for each operation
+LONGEST = 1 << 16  # the most elements for one block of threads; CuPy distributes longer reductions over the device
+# Without fused multiply-add, so that the results are the same bits as those of one kernel for each operation
 OPTIONS = ("--fmad=false",)
 
 
 class KernelWriter(Writer):
-    """Writes all of a kernel."""
+    """Writes the source of a whole kernel."""
 
     def elements(self, outputs: list[Node]) -> None:
-        """A thread for each element of each output; those of one shape have the same threads."""
+        """Write a kernel with a thread for each element. Outputs of the same shape share threads."""
         lines = self.blocks[0].lines
         lines.append("int i = blockIdx.x * blockDim.x + threadIdx.x;")
         groups = groups_of(outputs)
@@ -42,7 +42,7 @@ class KernelWriter(Writer):
             lines += [] if last else [f"i -= {self.count(shape)};"]
 
     def rows(self, outputs: list[Node], row_axes: list[tuple[int, ...]]) -> None:
-        """A block of threads for each row, of which every output has the same number."""
+        """Write a kernel with a block of threads for each row. Every output has the same number of rows."""
         self.shared_rows = True
         self.blocks[0].lines.append("const int row = blockIdx.x;")
         first = outputs[0]
@@ -81,7 +81,7 @@ class KernelWriter(Writer):
 
 
 def groups_of(outputs: list[Node]) -> dict[tuple[int, ...], list[int]]:
-    """The numbers of the outputs of each shape."""
+    """Return the numbers of the outputs by shape."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for number, node in enumerate(outputs):
         groups.setdefault(node.shape, []).append(number)
@@ -89,7 +89,7 @@ def groups_of(outputs: list[Node]) -> dict[tuple[int, ...], list[int]]:
 
 
 def row_axes(node: Node) -> tuple[int, ...] | None:
-    """The axes of an output on which the reductions behind it depend; None if there are none."""
+    """Return the axes of an output on which the reductions that it uses depend, or None if it uses none."""
     found: list[frozenset] = []
     seen = set()
 
@@ -150,11 +150,11 @@ class Plan:
             sum(8 if "*" in kind or "long" in kind or "double" in kind else 4 for kind, _ in self.parameters)
             > ARGUMENT_BYTES
         ):
-            raise NotTraceable("more arguments than a kernel takes")
+            raise NotTraceable("more arguments than a kernel accepts")
         self.kernel = cp.RawKernel(writer.source(), "rule", OPTIONS)
 
     def require_rows(self, outputs: list[Node]) -> None:
-        """Raise NotTraceable unless all outputs have the same rows; whether they do depends on the sizes too."""
+        """Raise NotTraceable unless all outputs have the same rows, which also depends on their sizes."""
         if (
             self.row_axes
             and len({tuple(x.shape[i] for i in a) for x, a in zip(outputs, self.row_axes, strict=True)}) > 1
@@ -162,7 +162,7 @@ class Plan:
             raise NotTraceable("outputs with different rows")
 
     def launch(self, trace: Trace, nodes: list[Node]) -> Launch:
-        """The launch for arrays of the trace's form."""
+        """Return the launch for arrays with the form of the trace."""
         if self.row_axes is None:
             threads = THREADS
             blocks = -(-sum(math.prod(shape) for shape in groups_of(nodes)) // THREADS)
@@ -188,7 +188,7 @@ class Plan:
 
 
 class Launch:
-    """A kernel with all its arguments but the arrays, whose forms it knows."""
+    """A kernel with all its arguments except the arrays, whose shapes and types are fixed."""
 
     def __init__(self, kernel: Any, blocks: int, threads: int, arguments: list, places: list, outputs: list):
         self.kernel, self.grid, self.block = kernel, (blocks,), (threads,)

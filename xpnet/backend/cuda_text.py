@@ -1,8 +1,8 @@
-"""The text of CUDA kernels, written from nodes of `xpnet.backend.symbols`.
+"""The source text of CUDA kernels, written from nodes of `xpnet.backend.symbols`.
 
-The text of a kernel is written from the outputs backwards. The value of a node at an index comes from the values
-of its operands at the same index, that of a view from another index, that of a sum from a loop. Each value is a
-variable in the outermost block of the text in which its index is known, so no thread computes anything twice.
+The text is written from the outputs backward. An operation computes its value at an index from its operands' values at the same
+index, a view from its operand's value at another index, and a sum from a loop. Each value is a variable in the outermost block in
+which its index is known, so no thread computes anything twice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from xpnet.backend.symbols import TYPES, Node
 
-Index = tuple[tuple[str, int], ...]  # for each axis an expression, and the depth of the block in which it is known
+Index = tuple[tuple[str, int], ...]  # for each axis, an expression and the depth of the block in which it is known
 NOWHERE = ("0", 0)
 
 REDUCING = """
@@ -23,7 +23,7 @@ __device__ bool other(bool v, int distance) { return __shfl_xor_sync(0xffffffffu
 template <class T> __device__ Place<T> other(Place<T> v, int distance) {
   return {other(v.value, distance), other(v.at, distance)};
 }
-template <class T, class F> __device__ T together(T v, F join) {  // of all threads of a block, the same in each of them
+template <class T, class F> __device__ T together(T v, F join) {  // joins the values of all threads in a block
   for (int distance = 16; distance; distance >>= 1) v = join(v, other(v, distance));
   if (blockDim.x > 32) {
     __shared__ T parts[32];
@@ -40,7 +40,7 @@ struct Max { template <class T> __device__ T operator()(T a, T b) const { return
 struct Min { template <class T> __device__ T operator()(T a, T b) const { return a != a || a < b ? a : b; } };
 struct Any { __device__ bool operator()(bool a, bool b) const { return a || b; } };
 struct All { __device__ bool operator()(bool a, bool b) const { return a && b; } };
-struct First {  // of several maxima; NaN is one
+struct First {  // the first of several maxima; NaN counts as a maximum
   template <class T> __device__ Place<T> operator()(Place<T> a, Place<T> b) const {
     if (a.at < 0 || b.at < 0) return a.at < 0 ? b : a;
     const bool more = a.value != a.value ? b.value == b.value : a.value > b.value;
@@ -53,7 +53,7 @@ REDUCTIONS = {"sum": "Sum", "max": "Max", "min": "Min", "any": "Any", "all": "Al
 
 
 class Block:
-    """A part of a kernel's text, in braces: its lines, and the variables in it by (node, index)."""
+    """A part of a kernel's text in braces: its lines, and its variables by (node, index)."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -61,13 +61,13 @@ class Block:
 
 
 class Writer:
-    """Writes a kernel; `parameters` are what its text names, each with its type and where its argument is found."""
+    """Writes a kernel. `parameters` are the names in its text, each with a type and the source of its argument."""
 
     def __init__(self, shapes: dict[tuple[int, ...], int]):
         self.shapes = shapes
         self.blocks = [Block()]
         self.parameters: dict[str, tuple[str, tuple]] = {}
-        self.shared_rows = False  # is the outermost block's index the same in all threads of a block?
+        self.shared_rows = False  # whether all threads of a block have the same index in the outermost block of text
         self.variables = 0
 
     # ------------------------------------------------------------------ names
@@ -93,9 +93,9 @@ class Writer:
 
     @contextmanager
     def block(self, depth: int, head: str, lines: list[str] | None = None) -> Iterator[int]:
-        """A block inside the one at `depth` -> its own depth; its text goes there, or to `lines`.
+        """Open a block of text inside the block at `depth` -> its depth. The text goes to the outer block or to `lines`.
 
-        Blocks that are open below `depth` wait meanwhile.
+        Open blocks below `depth` are set aside meanwhile.
         """
         waiting, self.blocks = self.blocks[depth + 1 :], [*self.blocks[: depth + 1], Block()]
         yield depth + 1
@@ -109,7 +109,7 @@ class Writer:
         return name
 
     def place(self, expression: str, *parts: tuple[str, int]) -> tuple[str, int]:
-        """An index that is computed, in a variable."""
+        """Return a computed index, stored in a variable."""
         depth = max(d for _, d in parts)
         known = self.blocks[depth].known
         if (expression,) not in known:
@@ -119,7 +119,7 @@ class Writer:
     # ------------------------------------------------------------------ values
 
     def value(self, node: Node, index: Index) -> str:
-        """The variable that holds an element of a node; of an index with more axes the last ones are taken."""
+        """Return the variable that holds an element of a node. If the index has more axes, only the last ones count."""
         index = index[len(index) - len(node.shape) :]
         index = tuple([NOWHERE if n == 1 else i for n, i in zip(node.shape, index, strict=True)])
         depth = max((d for _, d in index), default=0)
@@ -184,7 +184,7 @@ class Writer:
         return self.value(x, self.unflattened(flat, x.shape))
 
     def flattened(self, index: Index, shape: tuple[int, ...]) -> tuple[str, int]:
-        """The number of an element in an array of this shape, row by row."""
+        """Return the number of an element in an array of this shape, counted row by row."""
         text, parts = "", [NOWHERE]
         for axis, i in enumerate(index):
             if text and shape[axis] != 1:
@@ -195,7 +195,7 @@ class Writer:
         return self.place(text, *parts) if len(parts) > 2 or "*" in text else (text or "0", parts[-1][1])
 
     def unflattened(self, flat: tuple[str, int], shape: tuple[int, ...], axes: tuple[int, ...] | None = None) -> Index:
-        """The index of element number `flat` among these axes of an array; 0 for the others."""
+        """Return the index of element number `flat` along these axes of an array, with 0 along the others."""
         axes = tuple(range(len(shape))) if axes is None else axes
         index, rest = [NOWHERE] * len(shape), flat
         several = [axis for axis in axes if shape[axis] != 1]
@@ -229,7 +229,7 @@ class Writer:
                 local = self.define(inside, "int", "j", f"{i}{start}")
                 value = self.value(x, (*index[:axis], (local, inside), *index[axis + 1 :]))
                 self.blocks[inside].lines.append(f"{result} = {value};")
-        self.blocks[depth].lines += choices  # behind what they need
+        self.blocks[depth].lines += choices  # after the lines that they need
         return result
 
     def _add_at(self, node, index, depth):
@@ -263,7 +263,7 @@ class Writer:
         length = " * ".join(self.axis_size(x.shape, axis) for axis in axes)
         if name == "argmax":
             kind = f"Place<{kind}>"
-        if not start:  # a maximum begins with the first element, which more than one thread may take
+        if not start:  # a maximum starts with the first element, which several threads may read
             start = self.value(x, tuple([NOWHERE if axis in axes else i for axis, i in enumerate(outer)]))
         self.blocks[depth].lines.append(f"{kind} {result} = {start};")
         first, step = ("(int)threadIdx.x", "(int)blockDim.x") if shared else ("0", "1")

@@ -1,4 +1,4 @@
-"""CuPy on a CUDA GPU."""
+"""CuPy, on a CUDA GPU."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from xpnet.errors import BackendNotAvailableError, install_command
 from xpnet.tree import Array, Tree, from_leaves, leaves
 
 NO_DRIVER, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
-CUDA = 2  # kDLCUDA, DLPack's number of the kind of device
+CUDA = 2  # kDLCUDA, DLPack's number for CUDA devices
 
 
 def sign(x: Array, /) -> Array:
-    """-1, 0, 1 or NaN; CuPy's gives 0 for NaN, array-api-compat's asks the device how many there are, and waits."""
+    """Return -1, 0, 1 or NaN. CuPy's `sign` returns 0 for NaN, and array-api-compat's waits for the device to count NaNs."""
     return cupy.where(x == x, cupy.sign(x), x) if x.dtype.kind == "f" else cupy.sign(x)
 
 
 def clip(x: Array, /, min: Any = None, max: Any = None) -> Array:
-    """`x` kept within bounds; array-api-compat's waits for the device."""
+    """Clip `x` to bounds. array-api-compat's `clip` waits for the device."""
     if min is not None:
         x = cupy.maximum(x, min)
     return x if max is None else cupy.minimum(x, max)
 
 
 def vecdot(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
-    """Σ x1 x2 over an axis, of real numbers; array-api-compat's is a matrix product for each row."""
+    """Σ x1 x2 over an axis, for real numbers. array-api-compat computes a matrix product for each row."""
     return cupy.sum(x1 * x2, axis=axis)
 
 
@@ -65,12 +65,12 @@ register_kernels(cupy.ndarray, kernels)
 
 @dataclass(frozen=True, repr=False)
 class CupyBackend(Backend):
-    """See `Backend`; new arrays go to CuPy's current device, not to their operands', so `scope` sets it.
+    """The CuPy backend. CuPy puts new arrays on the current device, not on their operands' device, so `scope` sets it.
 
     Attributes
     ----------
     graphs : bool
-        Whether `scan` captures its step in a CUDA graph and replays it, see `xpnet.backend.cuda_graph`.
+        Whether `scan` captures its step in a CUDA graph and replays it; see `xpnet.backend.cuda_graph`.
     """
 
     graphs: bool = False
@@ -78,7 +78,7 @@ class CupyBackend(Backend):
     def __repr__(self) -> str:
         return super().__repr__()[:-1] + (", graphs>" if self.graphs else ">")
 
-    def __hash__(self) -> int:  # CuPy's devices have none
+    def __hash__(self) -> int:  # CuPy's devices are not hashable
         return hash((self.name, self.device.id, self.float_name, self.graphs))
 
     def __reduce__(self):
@@ -104,9 +104,8 @@ class CupyBackend(Backend):
     def to_host(self, tree: Tree) -> Tree:
         arrays = leaves(tree)
         with self.device:
-            packed = cupy.concatenate(
-                [x.ravel().view("uint8") for x in arrays]
-            ).get()  # each copy would wait for the device
+            # One transfer for all arrays, because each transfer waits for the device
+            packed = cupy.concatenate([x.ravel().view("uint8") for x in arrays]).get()
         parts = np.split(packed, np.cumsum([x.nbytes for x in arrays])[:-1])
         return from_leaves(tree, [part.view(x.dtype).reshape(x.shape) for part, x in zip(parts, arrays, strict=True)])
 
@@ -141,9 +140,9 @@ class CupyBackend(Backend):
 
 
 def _where_it_lies(x: Any) -> Any:
-    """Another library's array in CUDA memory as CuPy's, with the same memory; whatever else `x` is, `x`."""
+    """Return another library's array in CUDA memory as a CuPy array with the same memory, or any other `x` unchanged."""
     if array_api_compat.is_torch_array(x):
-        x = x.detach()  # else it refuses
+        x = x.detach()  # PyTorch does not export tensors that require gradients
     if getattr(x, "__dlpack_device__", lambda: (None,))()[0] == CUDA:
         return cupy.from_dlpack(x)
     return cupy.asarray(x) if hasattr(x, "__cuda_array_interface__") else x
@@ -151,15 +150,15 @@ def _where_it_lies(x: Any) -> Any:
 
 @functools.cache
 def graph_scan(device: int, float_name: str) -> Any:
-    """One for each device: it has a stream, a cuBLAS workspace and its graphs. `device` must be the current one."""
+    """Return the `GraphScan` of a device, with its stream, cuBLAS workspace and graphs. `device` must be the current one."""
     cuda_graph = importlib.import_module("xpnet.backend.cuda_graph")
     return cuda_graph.GraphScan(cupy, xp, float_name)
 
 
 def create(device: Any, dtype: str, graphs: bool = False) -> CupyBackend:
-    """The backend on a device given by number, as ``"cuda:1"``, or as CuPy's own object; by default the current one.
+    """Create the backend on a device: a number, a name such as ``"cuda:1"``, a CuPy device, or None for the current one.
 
-    The thread's current device stays what it was.
+    The thread's current device does not change.
     """
     count = _device_count()
     number = str(getattr(device, "id", device)).removeprefix("cuda:")
@@ -167,14 +166,15 @@ def create(device: Any, dtype: str, graphs: bool = False) -> CupyBackend:
         number = str(cupy.cuda.Device().id)
     if not number.isdigit() or int(number) >= count:
         raise BackendNotAvailableError(
-            f'CuPy sees {count} CUDA device(s), numbered from 0. Use "cuda:0" or 0. Received: device={device!r}'
+            f'The device must be one of the {count} CUDA device(s) that CuPy finds, numbered from 0. Use "cuda:0" or 0. '
+            f"Received: device={device!r}"
         )
     chosen = cupy.cuda.Device(int(number))
-    with chosen, _explained(f"CuPy sees the CUDA device {number}, but cannot compute on it"):
+    with chosen, _explained(f"CuPy finds the CUDA device {number}, but cannot compute on it"):
         x = cupy.ones((2, 2), dtype=dtype)
-        x @ x + x  # loads cuBLAS and, to compile, NVRTC
+        x @ x + x  # loads cuBLAS, and NVRTC for compilation
     if graphs:
-        with chosen, _explained("CuPy computes, but graphs=True cannot be had"):
+        with chosen, _explained("CuPy can compute, but graphs=True is not available"):
             graph_scan(chosen.id, dtype)
     return CupyBackend("cupy", xp, chosen, np.dtype(dtype), graphs)
 
@@ -184,8 +184,8 @@ def _device_count() -> int:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         remedy = {
-            NO_DRIVER: "The NVIDIA driver is missing, or older than this CuPy's CUDA. Install or update it",
-            NO_DEVICE: "The driver shows no device. Check CUDA_VISIBLE_DEVICES, and in a container --gpus all",
+            NO_DRIVER: "The NVIDIA driver is missing or older than CuPy's CUDA version. Install or update it",
+            NO_DEVICE: "The driver reports no device. Check CUDA_VISIBLE_DEVICES and, in a container, --gpus all",
         }.get(error.status, "Check the NVIDIA driver and CUDA_VISIBLE_DEVICES")
         raise BackendNotAvailableError(
             f"CuPy is installed, but no CUDA device answers: {error}. {remedy} (nvidia-smi shows both), or use "
@@ -193,20 +193,20 @@ def _device_count() -> int:
         ) from error
     if not count:
         raise BackendNotAvailableError(
-            "CuPy is installed, but no CUDA device answers: the driver shows none. Check CUDA_VISIBLE_DEVICES, and in a "
-            'container --gpus all, or use set_backend("numpy").'
+            "CuPy is installed, but the driver reports no CUDA device. Check CUDA_VISIBLE_DEVICES and, in a container, "
+            '--gpus all, or use set_backend("numpy").'
         )
     return count
 
 
 @contextmanager
 def _explained(what: str):
-    """Turn whatever goes wrong into an error that says what to run."""
+    """Turn any exception into an error that says what to run."""
     try:
         yield
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BackendNotAvailableError(
-            f"{what}: {reason}. If a CUDA library (NVRTC, cuBLAS, headers) is missing or does not fit, this brings them all: "
-            f"{install_command('cuda12')} (or cuda13 in place of cuda12; nvidia-smi shows the CUDA version)"
+            f"{what}: {reason}. If a CUDA library (NVRTC, cuBLAS, headers) is missing or does not fit, this installs all of "
+            f"them: {install_command('cuda12')} (or cuda13 instead of cuda12; nvidia-smi shows the CUDA version)"
         ) from error

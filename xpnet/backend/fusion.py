@@ -1,7 +1,7 @@
-"""Formulas that a library may compute in one go: one kernel on CuPy, elsewhere the operations they are written as.
+"""Formulas that CuPy computes with a single kernel, and other libraries one operation at a time.
 
-A rule is a function of arrays, written in the Array API as any other. It is pure, but for in-place operators: what it changes in
-place it must return, for where it is one kernel the array itself stays as it was.
+A rule is a function of arrays, written in the Array API. It must be pure, except for in-place operators. If it changes an array
+in place, it must return the array, because a kernel leaves the original unchanged.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 from xpnet.tree import Tree, from_leaves, leaves, map_leaves, map_to_trees
 
-_kernels: dict[type, Any] = {}  # by the type of arrays
+_kernels: dict[type, Any] = {}  # by the type of array
 
 
 def register_kernels(array_type: type, kernels: Any) -> None:
-    """Compute rules of arrays of this type by an object with the methods of `xpnet.backend.cuda_kernels.CudaKernels`."""
+    """Let an object with the methods of `xpnet.backend.cuda_kernels.CudaKernels` compute rules for this type of array."""
     _kernels[array_type] = kernels
 
 
@@ -25,18 +25,18 @@ def unregister_kernels(array_type: type) -> None:
 
 
 def kernels_of(array_type: type) -> Any:
-    """What was registered for this type of arrays; None if nothing was."""
+    """Return the object registered for this type of array, or None."""
     return _kernels.get(array_type)
 
 
 def fused(rule: Callable, *arrays: Any) -> Any:
-    """``rule(*arrays)``, an array or a tuple of arrays."""
+    """Return ``rule(*arrays)``, an array or a tuple of arrays."""
     kernels = _kernels.get(type(arrays[0]))
     return rule(*arrays) if kernels is None else kernels.apply(rule, arrays)
 
 
 def formula(rule: Callable) -> Callable:
-    """A function of arrays alone that is always called as a rule: a decorator."""
+    """Decorate a function whose arguments are all arrays, so that every call computes it as a rule."""
 
     @functools.wraps(rule)
     def apply(*arrays: Any) -> Any:
@@ -46,16 +46,16 @@ def formula(rule: Callable) -> Callable:
 
 
 def map_elements(rule: Callable, tree: Tree, *others: Tree) -> Tree:
-    """`map_leaves` for a rule that computes each element from the elements at the same place, and from numbers.
+    """Like `map_leaves`, for a rule that computes each element from numbers and the elements at the same place.
 
-    The trees are handed over: results may lie in their memory.
+    The memory of the trees may be reused for the results.
     """
     results = _in_one_go(rule, tree, *others)
     return map_leaves(rule, tree, *others) if results is None else from_leaves(tree, results)
 
 
 def map_elements_to_trees(rule: Callable, tree: Tree, *others: Tree) -> tuple[Tree, ...]:
-    """`map_to_trees` for such a rule with several results."""
+    """Like `map_to_trees`, for such a rule with several results."""
     results = _in_one_go(rule, tree, *others)
     if results is None:
         return map_to_trees(rule, tree, *others)
@@ -63,7 +63,7 @@ def map_elements_to_trees(rule: Callable, tree: Tree, *others: Tree) -> tuple[Tr
 
 
 def _in_one_go(rule: Callable, *trees: Tree) -> list[Any] | None:
-    if not _kernels:  # no such library is in use: not a microsecond is spent here
+    if not _kernels:  # return quickly if no library has kernels
         return None
     groups = list(zip(*map(leaves, trees), strict=True))
     kernels = _kernels.get(type(groups[0][0])) if groups else None

@@ -1,4 +1,4 @@
-"""Parts of arrays: writing into them and looking through windows, which libraries do not do alike, and what an index says."""
+"""Parts of arrays: writing to slices and sliding windows, which differ between libraries, and the analysis of an index."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from xpnet.tree import Array
 
 
 def slice_add(x: Array, index: Any, y: Array) -> Array:
-    """`x` with `y` added at ``x[index]``, a slice; `x` is handed over and its memory reused where the library can."""
-    if hasattr(x, "at"):  # JAX, whose arrays cannot be written to
+    """Return `x` with `y` added to the slice ``x[index]``. The memory of `x` is reused if the library allows it."""
+    if hasattr(x, "at"):  # arrays of JAX cannot be written to
         return x.at[index].add(y)
     part = x[index]  # a view
     part += y
@@ -18,7 +18,7 @@ def slice_add(x: Array, index: Any, y: Array) -> Array:
 
 
 def sliding_windows(as_strided: Callable, x: Array, axis: int, size: int, stride: int, dilation: int) -> Array:
-    """(…, n, …) -> (…, places, …, size): `size` elements, `dilation` apart, from every `stride`-th place of an axis; a view"""
+    """(…, n, …) -> (…, places, …, size), a view: `size` elements, `dilation` apart, from every `stride`-th place of an axis"""
     places = (x.shape[axis] - (size - 1) * dilation - 1) // stride + 1
     before, step, after = x.strides[:axis], x.strides[axis], x.strides[axis + 1 :]
     shape = (*x.shape[:axis], places, *x.shape[axis + 1 :], size)
@@ -26,10 +26,10 @@ def sliding_windows(as_strided: Callable, x: Array, axis: int, size: int, stride
 
 
 def index_codes(shape: tuple[int, ...], index: Any, counted: bool = False) -> tuple[str, list[int], tuple[int, ...]]:
-    """An index as a letter for each axis, with the sizes that it needs, and the shape of what it gives.
+    """Return an index as one character for each axis, the sizes that go with them, and the shape of the result.
 
-    ``=`` is all of an axis, ``+`` from a start on, ``:`` from a start in steps, ``.`` one place, ``n`` a new axis.
-    With `counted` the sizes include the number of places.
+    ``=`` means a whole axis, ``+`` a slice with step 1, ``:`` a slice with another step, ``.`` one place, and ``n`` a new
+    axis. The sizes are the starts and steps. With `counted` they include the number of places.
     """
     index = index if isinstance(index, tuple) else (index,)
     missing = len(shape) - sum(part is not None and part is not Ellipsis for part in index)

@@ -1,4 +1,4 @@
-"""JAX arrays; the training loop is one ``jax.jit`` around ``jax.lax.scan``."""
+"""JAX. The training loop is one ``jax.jit`` around ``jax.lax.scan``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xpnet.errors import BackendNotAvailableError
 
 @contextlib.contextmanager
 def float32_products():
-    """Matrix products in float32: on GPUs and TPUs JAX takes fewer bits unless jax_default_matmul_precision says how many."""
+    """A ``with`` block with float32 matrix products, which JAX rounds to fewer bits on GPUs and TPUs by default."""
     asked = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     with jax.default_matmul_precision(asked or "highest"):
         yield
@@ -33,9 +33,9 @@ class JaxBackend(Backend):
     def _from_numpy(self, x: np.ndarray) -> jax.Array:
         if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and x.size and not jax.config.read("jax_enable_x64"):
             lowest, highest = x.min(), x.max()
-            if lowest < -(2**31) or highest >= 2**31:  # JAX would cut them to 32 bits and say nothing
+            if lowest < -(2**31) or highest >= 2**31:  # JAX would silently truncate them to 32 bits
                 raise ValueError(
-                    'JAX has 32-bit integers unless dtype="float64" was given to set_backend, or jax_enable_x64 set. '
+                    'Integers must fit into 32 bits in JAX. Pass dtype="float64" to set_backend, or set jax_enable_x64. '
                     f"Received: integers from {lowest} to {highest}"
                 )
         return jax.device_put(x, self.device)
@@ -58,7 +58,7 @@ class JaxBackend(Backend):
 
     def scan(self, step, state, batches, data):
         rates = {name: x.astype(self.float_name) for name, x in batches.items() if x.dtype.kind == "f"}
-        # jit moves host arrays in a tenth of asarray's time
+        # jit moves host arrays 10 times faster than asarray
         return _compiled(step, self, self.compile_scan)(state, batches | rates, data)
 
     def compile_scan(self, step):
@@ -87,8 +87,8 @@ def compile_call(function):
     return call
 
 
-# By function: what has been compiled for it, which holds the function by a weak reference alone and so is released with it.
-# jax.jit with a static argument would keep both for good.
+# The compiled code of each function. It holds only a weak reference to the function, so it is released with the function.
+# jax.jit with a static argument would keep both forever.
 compiled_functions: weakref.WeakKeyDictionary[Any, dict[Any, Callable]] = weakref.WeakKeyDictionary()
 
 
@@ -106,8 +106,8 @@ def create(device: Any, dtype: str) -> JaxBackend:
         chosen = _device(device)
     except (RuntimeError, IndexError, ValueError) as error:
         raise BackendNotAvailableError(
-            f'JAX cannot use the device {device!r} ({str(error).splitlines()[0]}). Use a name such as "cpu" or '
-            f'"cuda:0" from jax.devices(). This machine has {jax.devices()}.'
+            f'The device must be one that JAX can use ({str(error).splitlines()[0]}). Use a name such as "cpu" or "cuda:0". '
+            f"This machine has {jax.devices()}. Received: device={device!r}"
         ) from error
     return JaxBackend("jax", jnp, chosen, jnp.dtype(dtype))
 

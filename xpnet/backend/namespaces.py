@@ -1,4 +1,4 @@
-"""An Array API namespace with some functions of our own."""
+"""An Array API namespace with some functions replaced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Namespace:
-    """The functions of `library`, some of them replaced, each result passed on by `convert`."""
+    """The functions of `library`, some of them replaced. `convert`, if given, converts each result."""
 
     def __init__(self, library: Any, convert: Callable[[Any], Any] | None = None, **replacements: Callable):
         self._library, self._convert = library, convert
@@ -20,7 +20,7 @@ class Namespace:
         value = getattr(self._library, name)
         if callable(value) and not isinstance(value, type):
             value = self._converting(value)
-        setattr(self, name, value)  # found at once the next time
+        setattr(self, name, value)  # so that the next access is direct
         return value
 
     def _converting(self, function: Callable) -> Callable:

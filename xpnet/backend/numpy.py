@@ -1,4 +1,4 @@
-"""NumPy on the CPU: the default, always there."""
+"""NumPy on the CPU, the default backend, which is always available."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xpnet.backend.namespaces import Namespace
 from xpnet.checks import count
 
 
-# NumPy's and array-api-compat's functions are Python around these: np.sum takes 2.7 µs for 10 x 100 numbers, this one 1.3
+# NumPy's and array-api-compat's functions wrap these in Python: np.sum takes 2.7 µs for 10 x 100 numbers, and this sum 1.3
 def sum(x, /, *, axis=None, dtype=None, keepdims=False):
     return np.add.reduce(x, axis=axis, dtype=dtype, keepdims=keepdims)
 
@@ -51,7 +51,7 @@ for array_type in (np.ndarray, np.float32, np.float64):
 
 @dataclass(frozen=True, repr=False)
 class NumpyBackend(Backend):
-    """NumPy, and how many threads its matrix products use; None is the rule of `xpnet.backend.blas`."""
+    """The NumPy backend. `threads` is the number of threads in matrix products; None applies the rule of `xpnet.backend.blas`."""
 
     threads: int | None = None
 
@@ -76,6 +76,6 @@ class NumpyBackend(Backend):
 
 def create(device: Any, dtype: str, threads: int | None = None) -> NumpyBackend:
     if device not in (None, "cpu"):
-        raise ValueError(f'NumPy has one device, "cpu". Received: device={device!r}')
+        raise ValueError(f'The device of NumPy must be "cpu". Received: device={device!r}')
     keep_freed_memory()
     return NumpyBackend("numpy", xp, "cpu", np.dtype(dtype), None if threads is None else count("threads", threads))

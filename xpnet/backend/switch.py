@@ -1,4 +1,4 @@
-"""Which backend is in force: the process default, a context's override, the environment variable XPNET_BACKEND."""
+"""The current backend: the process default, the override of a context, or the environment variable XPNET_BACKEND."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from xpnet.tree import Array
 log = logging.getLogger("xpnet")
 
 EXTRAS = {
-    "numpy": "",  # comes with xpnet
+    "numpy": "",  # installed with xpnet
     "cupy": "cuda12",
     "torch": "torch",
     "jax": "jax",
@@ -42,31 +42,36 @@ _fallback_said = False
 
 
 def set_backend(name: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any) -> Backend:
-    """Choose the backend of every model and array made from now on, in all threads.
+    """Choose the backend for every model and array created from now on, in all threads.
 
     Parameters
     ----------
     name : {"numpy", "cupy", "torch", "jax", "array_api_strict", "auto"} or Backend
-        ``"auto"`` is CuPy when a CUDA device answers, else NumPy.
+        ``"auto"`` means CuPy if a CUDA device answers, and NumPy otherwise.
     device : optional
-        The library's name for a device, such as ``"cuda:1"``; the library's default when not given.
-    dtype : {"float32", "float64"}, optional
-        The default float type, ``"float32"`` unless given. On JAX ``"float64"`` turns on ``jax_enable_x64``.
+        A device in the library's notation, such as ``"cuda:1"``. The default is the library's default device.
+    dtype : {"float32", "float64"}, default "float32"
+        The default float type. With JAX, ``"float64"`` enables ``jax_enable_x64``.
     threads : int, optional
-        NumPy only: how many threads matrix products use, whatever their size. When not given, steps with fewer than ten
-        million multiplications in their forward pass use one thread, and larger ones as many as are in force (by the cores of
-        the process, ``OPENBLAS_NUM_THREADS``, threadpoolctl). The same number gives the same bits; another one may round
-        differently. The number belongs to the process, and xpnet sets it while it computes: where several models compute at
-        once, the last one to begin sets it, and the last one to end restores what it was.
+        NumPy only: the number of threads in all matrix products. By default, steps with fewer than ten million
+        multiplications in their forward pass use one thread. Larger steps use the current number (from the cores of the
+        process, ``OPENBLAS_NUM_THREADS`` or threadpoolctl). The same number gives the same bits, and another number may round
+        differently. The number belongs to the process, and xpnet sets it while it computes. If several models compute at
+        once, the last one to begin sets it, and the last one to end restores the previous number.
     graphs : bool, default False
-        CuPy only, and tested on an emulated device, not yet on a GPU: capture the training step in a CUDA graph and replay it.
+        CuPy only: capture the training step in a CUDA graph and replay it. This was tested on an emulated device, not yet on
+        a GPU.
+
+    Returns
+    -------
+    Backend
 
     Raises
     ------
     BackendNotAvailableError
         The package, the driver or the device is missing.
     ValueError
-        The name, the device's form, the dtype or an option is not known.
+        The name, the form of the device, the dtype or an option is invalid.
     """
     global _default
     _default = make_backend(name, device=device, dtype=dtype, **options)
@@ -77,7 +82,7 @@ def set_backend(name: str | Backend, *, device: Any = None, dtype: str | None = 
 def use_backend(
     name: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any
 ) -> Iterator[Backend]:
-    """Like `set_backend`, inside a ``with`` block and for the current thread or task alone."""
+    """Like `set_backend`, but only inside a ``with`` block and for the current thread or task."""
     token = _override.set(make_backend(name, device=device, dtype=dtype, **options))
     try:
         yield get_backend()
@@ -86,17 +91,18 @@ def use_backend(
 
 
 def get_backend() -> Backend:
-    """The backend in force: of the enclosing `use_backend`, of `set_backend`, of XPNET_BACKEND, else NumPy."""
+    """Return the current backend, from the enclosing `use_backend`, `set_backend` or XPNET_BACKEND; otherwise NumPy."""
     backend = _override.get() or _default
     return backend if backend is not None else set_backend(os.environ.get("XPNET_BACKEND") or "numpy")
 
 
 def make_backend(name: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any) -> Backend:
-    """A backend by name, not put in force; the arguments are those of `set_backend`."""
+    """Return a backend without making it the current one. The arguments are those of `set_backend`."""
     if isinstance(name, Backend):
         if device is not None or dtype is not None or options:
             raise ValueError(
-                f"A Backend object has its device and dtype; give neither. Received: {device=}, {dtype=}, {options}"
+                "A Backend object already has its device and settings, so no other arguments may be given. "
+                f"Received: {device=}, {dtype=}, {options}"
             )
         return name
     if dtype is not None:
@@ -109,10 +115,12 @@ def make_backend(name: str | Backend, *, device: Any = None, dtype: str | None =
         library = importlib.import_module(f"xpnet.backend.{name}")
     except Exception as error:  # a broken library raises OSError, RuntimeError, ...
         if importlib.util.find_spec(name) is not None:
-            raise BackendNotAvailableError(f"The package {name} is installed but does not load: {error}") from error
+            raise BackendNotAvailableError(
+                f"The package {name} is installed, but importing it failed: {error}"
+            ) from error
         raise BackendNotAvailableError(
             f"The package {name} is not installed. Run: {install_command(EXTRAS[name])}"
-            + (" (or cuda13 in place of cuda12; nvidia-smi shows the CUDA version)" if name == "cupy" else "")
+            + (" (or cuda13 instead of cuda12; nvidia-smi shows the CUDA version)" if name == "cupy" else "")
         ) from error
     unknown = options.keys() - inspect.signature(library.create).parameters
     if unknown:
@@ -132,7 +140,7 @@ def _auto(device: Any, dtype: str | None, options: dict[str, Any]) -> Backend:
 
 
 def available_backends() -> dict[str, str]:
-    """Each backend's name with ``"usable"`` or the reason why not; this imports every installed one."""
+    """Return each backend's name with ``"usable"`` or the reason why it is not. This imports every installed library."""
     reasons = {}
     for name in EXTRAS:
         try:
@@ -143,12 +151,12 @@ def available_backends() -> dict[str, str]:
 
 
 def asarray(x: Any, dtype: Any = None) -> Array:
-    """Bring `x` to the backend in force; what is there already is not copied, see `Backend.asarray`."""
+    """Move `x` to the current backend. Arrays that are already there are not copied; see `Backend.asarray`."""
     return get_backend().asarray(x, dtype)
 
 
 def show_versions() -> None:
-    """Print what a bug report needs: versions, BLAS, backends."""
+    """Print the versions, BLAS library and backends for a bug report."""
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     print(f"Python           {platform.python_version()}, {platform.platform()}")
     for package in ("xpnet", "numpy", "array-api-compat", "cupy", "torch", "jax", "array-api-strict", "scikit-learn"):
@@ -160,7 +168,7 @@ def show_versions() -> None:
 
 
 def _version(package: str) -> str:
-    metadata = importlib.import_module("importlib.metadata")  # 10 ms that only a bug report needs
+    metadata = importlib.import_module("importlib.metadata")  # takes 10 ms, so only bug reports import it
     for name in ("cupy-cuda13x", "cupy-cuda12x", "cupy") if package == "cupy" else (package,):
         try:
             return metadata.version(name)

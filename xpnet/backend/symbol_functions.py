@@ -1,4 +1,4 @@
-"""The functions of the Array API for symbols, see `xpnet.backend.symbols`; those that are missing cannot be in a kernel."""
+"""The functions of the Array API for symbols; see `xpnet.backend.symbols`. Kernels do not support the missing functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from xpnet.backend.base import register_namespace
 from xpnet.backend.symbols import BOOL, TYPES, NotTraceable, Symbol, current, view
 
-FLOATS = {  # functions of floating-point numbers, as C++
+FLOATS = {  # functions of floating-point numbers, in C++
     "sqrt": "sqrt({})", "exp": "exp({})", "expm1": "expm1({})", "log": "log({})", "log1p": "log1p({})", "tanh": "tanh({})",
     "cos": "cos({})", "sin": "sin({})", "round": "rint({})", "abs": "fabs({})",
     "sign": "({0} != {0} ? {0} : ({0} > 0) - ({0} < 0))",
@@ -24,7 +24,7 @@ SMALLER = "({0} != {0} || {0} < {1} ? {0} : {1})"
 def permute_dims(x, /, axes):
     axes = normalize_axis_tuple(axes, x.ndim)
     if len(axes) < x.ndim:
-        raise NotTraceable("axes that are left out")
+        raise NotTraceable("missing axes")
     return view(x, "permute", axes, tuple([x.shape[axis] for axis in axes]))
 
 
@@ -94,7 +94,7 @@ def stack(arrays, /, *, axis=0):
 def take(x, indices, /, *, axis=0):
     x, indices = symbol_of(x), symbol_of(indices)
     if indices.dtype.kind not in "iu":
-        raise NotTraceable("indices that are no integers")
+        raise NotTraceable("indices that are not integers")
     axis = normalize_axis_index(axis, x.ndim)
     shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
     return Symbol(x.trace, x.trace.node("take", axis, (x.node, indices.node), shape, x.dtype))
@@ -210,7 +210,7 @@ _FUNCTIONS: dict[str, Any] = {
 
 
 class SymbolNamespace:
-    """What `namespace` gives for a symbol."""
+    """The namespace of symbols."""
 
     def __getattr__(self, name: str) -> Any:
         if name not in _FUNCTIONS:

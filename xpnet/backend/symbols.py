@@ -1,11 +1,11 @@
-"""Formulas as data: a rule is called with symbols in the place of arrays, and they note what is done to them.
+"""Formulas as data: a rule is called with symbols instead of arrays, and the symbols record the operations.
 
-A symbol has the shape and type of the array that it stands for. It takes part in the same operators and Array API functions, so a
-rule need not know what it is given. What the rule does is kept in a `Trace`: nodes, each made of earlier ones. A library's module
-writes one kernel from it, see `xpnet.backend.cuda_kernels`. Whatever a kernel could not do raises `NotTraceable`, and the rule is
-then called with the arrays.
+A symbol has the shape and type of an array, and supports the same operators and Array API functions, so a rule works with both. A
+`Trace` stores the operations as nodes, each computed from earlier nodes. A library's module writes one kernel from it; see
+`xpnet.backend.cuda_kernels`. An operation that a kernel cannot perform raises `NotTraceable`, and the rule is then called with
+the arrays.
 
-Two traces with equal keys have the same kernel; shapes, strides, numbers and addresses are its arguments.
+Two traces with equal keys have the same kernel. Shapes, strides, numbers and addresses are its arguments.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ LARGEST = 2**31 - 1  # kernels count elements in 32 bits
 current = threading.local()  # the trace of this thread
 
 
-class NotTraceable(BaseException):  # so that no ``except Exception`` of a rule takes it for an error of its own
-    """The rule does something that is no formula for an element."""
+class NotTraceable(BaseException):  # so that ``except Exception`` in a rule does not catch it
+    """The rule does something that is not a formula for an element."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
-    """One value of each element: `kind` says how it is made of its operands and of `sizes`, numbers in `Trace.sizes`."""
+    """One value for each element. `kind` says how to compute it from its operands and `sizes`, places in `Trace.sizes`."""
 
     number: int
     kind: str
@@ -49,24 +49,24 @@ class Node:
 
 
 class Trace:
-    """What a rule did. `arrays`, `numbers` and `sizes` are the arguments of its kernel.
+    """The operations of a rule. `arrays`, `numbers` and `sizes` are the arguments of its kernel.
 
     Parameters
     ----------
-    of_elements : bool
-        Whether symbols stand for single elements of arrays of any shape, so that nothing may be asked about other elements.
+    of_elements : bool, default False
+        Whether symbols represent single elements of arrays of any shape, so that a rule cannot use other elements.
     """
 
     def __init__(self, of_elements: bool = False) -> None:
         self.of_elements = of_elements
         self.key: list = []
         self.arrays: list[Array] = []
-        self._inputs: list[Node] = []  # of these
+        self._inputs: list[Node] = []  # the nodes of `arrays`
         self.numbers: list[np.generic] = []
         self.sizes: list[int] = []
         self.shapes: dict[tuple[int, ...], int] = {}
-        self.nodes: dict[tuple, Node] = {}  # by what they are made of: what is done twice is one
-        self.reductions: list[tuple] = []  # of so many axes, over these; elements before, elements of each
+        self.nodes: dict[tuple, Node] = {}  # by content, so that equal operations are one node
+        self.reductions: list[tuple] = []  # (number of axes, reduced axes, elements before, elements in each reduction)
 
     def node(
         self,
@@ -94,7 +94,7 @@ class Trace:
 
     @property
     def longest(self) -> int:
-        """The number of elements that one block of threads may have to reduce: all, if not always over the same axes."""
+        """The most elements that one block of threads may have to reduce: all, if reductions are over different axes."""
         several = len({(ndim, axes) for ndim, axes, *_ in self.reductions}) > 1
         return max([before if several else each for *_, before, each in self.reductions], default=1)
 
@@ -106,13 +106,13 @@ class Trace:
         return number
 
     def input(self, x: Array) -> Node:
-        """An array that the kernel reads; the same one twice is one input."""
+        """Return the node of an array that the kernel reads. An array that is used twice is one input."""
         for node, known in zip(self._inputs, self.arrays, strict=True):
             if known is x:
                 return node
         extent = sum((n - 1) * abs(stride) for n, stride in zip(x.shape, x.strides, strict=True))
         if extent > LARGEST * x.itemsize or any(stride % x.itemsize for stride in x.strides):
-            raise NotTraceable("an array of more than 2^31 elements, or between the places of its type")
+            raise NotTraceable("an array of more than 2^31 elements, or with misaligned strides")
         strides = [stride // x.itemsize for stride in x.strides]
         detail = len(self.arrays), x.flags.c_contiguous, bool(strides) and strides[-1] == 1
         made = self.node("input", detail, (), tuple(x.shape), x.dtype, strides)
@@ -121,7 +121,7 @@ class Trace:
         return made
 
     def operand(self, x: Any, dtype: np.dtype) -> Node:
-        """A symbol, an array or a number of Python as a node; numbers take the type of what they meet."""
+        """Return the node of a symbol, an array or a Python number. A number gets the type of the other operand."""
         if isinstance(x, Symbol):
             if x.trace is not self:
                 raise NotTraceable("a symbol of another rule")
@@ -136,7 +136,7 @@ class Trace:
         raise NotTraceable(f"an operand of type {type(x).__name__}")
 
     def apply(self, form: str, *operands: Any, dtype: np.dtype | None = None, kinds: str = "") -> Symbol:
-        """An operation on elements, as C++; `dtype` of the result where it is not that of the operands."""
+        """Apply an operation on elements, given as C++. `dtype` is the result's type if it differs from the operands'."""
         types = [x.dtype for x in operands if hasattr(x, "dtype")]
         common = types[0] if all(t == types[0] for t in types) else np.result_type(*types)
         if kinds and common.kind not in kinds:
@@ -155,7 +155,7 @@ class Trace:
 
 
 def fits(x: Any, dtype: np.dtype) -> bool:
-    """Whether a number of Python keeps the type of an array that it meets."""
+    """Whether an operation with this Python number keeps the dtype of an array."""
     return (
         dtype.kind == "f" or (isinstance(x, int) and dtype.kind in "iu") or (isinstance(x, bool) and dtype.kind == "b")
     )
@@ -171,22 +171,22 @@ def _operator(form: str, kinds: str = "f", dtype: np.dtype | None = None) -> tup
     def in_place(self, other):
         result = self.trace.apply(form, self, other, dtype=dtype, kinds=kinds).node
         if (result.shape, result.dtype) != (self.shape, self.dtype):
-            raise NotTraceable("a change in place of an array's form")
+            raise NotTraceable("an in-place operation that changes an array's shape or type")
         self.memory[0] += 1
-        self._node, self.version = result, self.memory[0]  # seen by whoever else holds this symbol
+        self._node, self.version = result, self.memory[0]  # all references to this symbol see the change
         return self
 
     return forwards, swapped, in_place
 
 
 class Symbol:
-    """Stands for an array; `home` is the number of the argument in whose memory it is, if it is in any.
+    """Represents an array. `home` is the number of the argument whose memory it uses, or None.
 
-    An array and its views share memory, and so do their symbols, which count the changes in place in `memory`. A
-    change reaches one symbol, and the others that share its memory may not be used any more.
+    An array and its views share memory. Their symbols share `memory`, which counts in-place changes. A change updates one
+    symbol, and the others that share its memory can no longer be used.
     """
 
-    __array_ufunc__ = None  # arrays leave operators to this class
+    __array_ufunc__ = None  # so that NumPy arrays leave operators to this class
     __hash__ = None  # type: ignore[assignment]
     device = None
 
@@ -198,7 +198,7 @@ class Symbol:
     @property
     def node(self) -> Node:
         if self.version != self.memory[0]:
-            raise NotTraceable("a change in place, seen through another view")
+            raise NotTraceable("an in-place change that is read through another view")
         return self._node
 
     @property
@@ -222,10 +222,10 @@ class Symbol:
 
     @property
     def at(self) -> _At:
-        """As of a JAX array: ``x.at[index].add(y)``."""
+        """As for a JAX array: ``x.at[index].add(y)``."""
         return _At(self)
 
-    # of floating-point numbers alone: signed integers wrap around in NumPy, and have no defined overflow in C++
+    # Only for floating-point numbers: signed integers wrap around in NumPy, but their overflow is undefined in C++
     __add__, __radd__, __iadd__ = _operator("{} + {}")
     __sub__, __rsub__, __isub__ = _operator("{} - {}")
     __mul__, __rmul__, __imul__ = _operator("{} * {}")
@@ -248,7 +248,7 @@ class Symbol:
         return view(self, "index", codes, shape, sizes)
 
     def _refuse(self, *args):
-        raise NotTraceable("an operation that a kernel does not know")
+        raise NotTraceable("an operation that a kernel does not support")
 
     __bool__ = __float__ = __int__ = __len__ = __iter__ = __index__ = __setitem__ = __matmul__ = __rmatmul__ = _refuse
 
@@ -259,7 +259,7 @@ class Symbol:
 
 
 class _At:
-    """Of ``x.at[index].add(y)``."""
+    """Implements ``x.at[index].add(y)``."""
 
     def __init__(self, x: Symbol, codes: str = "", sizes: Sequence[int] = (), shape: tuple = ()):
         self.x, self.codes, self.sizes, self.shape = x, codes, sizes, shape
@@ -267,7 +267,7 @@ class _At:
     def __getitem__(self, index):
         codes, sizes, shape = index_codes(self.x.shape, index, counted=True)
         if not set(codes) <= set("=+:"):
-            raise NotTraceable("writing at an index that is no slice")
+            raise NotTraceable("writing to an index that is not a slice")
         return _At(self.x, codes, sizes, shape)
 
     def add(self, y: Any) -> Symbol:
@@ -288,18 +288,18 @@ def trace_rule(rule: Callable, trace: Trace, arguments: Sequence[Symbol]) -> tup
     Raises
     ------
     NotTraceable
-        The rule is no formula that a kernel could compute, or fails.
+        The rule is not a formula that a kernel can compute, or it fails.
     """
     outer, current.trace = getattr(current, "trace", None), trace
     try:
         result = rule(*arguments)
     except NotTraceable:
         raise
-    except Exception as error:  # of a rule of somebody's own, say; if it is one of arrays too it comes again
+    except Exception as error:  # if the rule also fails with arrays, the error is raised then
         raise NotTraceable(str(error)) from error
     finally:
         current.trace = outer
     results = list(result) if isinstance(result, tuple) else [result]
     if not results or not all(isinstance(x, Symbol) for x in results):
-        raise NotTraceable("a result that is no array")
+        raise NotTraceable("a result that is not an array")
     return results, isinstance(result, tuple)
