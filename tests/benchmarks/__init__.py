@@ -1,1 +1,1 @@
-"""Speed, memory and size of xpnet beside other libraries: ``python -m tests.benchmarks --help``."""
+"""Speed, memory and size of xpnet compared with other libraries: ``python -m tests.benchmarks --help``."""

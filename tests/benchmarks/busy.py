@@ -1,4 +1,4 @@
-"""Training while other processes keep the cores busy, beside the same training on the quiet machine."""
+"""Training while other processes keep the cores busy, compared with the same training on an idle machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FAIR = 1.5  # two processes on two cores leave a third one two thirds of a core
 
 @contextmanager
 def other_work(processes: int) -> Iterator[None]:
-    """So many processes that never rest, as long as the block lasts."""
+    """A ``with`` block during which this number of processes run without pause."""
     running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
         yield

@@ -1,4 +1,4 @@
-"""What is trained: the networks, the data, and the matrix products that no implementation gets around."""
+"""The cases: networks, data, and the matrix products that every implementation must compute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-LEARNING_RATE = 0.1  # plain SGD, without momentum, for everyone
+LEARNING_RATE = 0.1  # plain SGD without momentum, for every library
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Case:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one sample, channels last."""
+        """The shape of one sample, with the channels last."""
         return {"dense": (784,), "cnn": (28, 28, 1), "lstm": (28, 28)}[self.kind]
 
 
@@ -79,7 +79,7 @@ def write_data(folder: Path, rows: int = 60_000) -> str:
 
 
 def read_data(folder: Path, case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """The case's samples and labels: nothing is allocated but these two arrays."""
+    """Return the case's samples and labels, without allocating any other array."""
     with open(folder / "x.npy", "rb") as file:
         np.lib.format.read_magic(file)
         (rows, features), _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -116,7 +116,7 @@ def products(case: Case) -> list[Products]:
 
 
 def floor_step(case: Case):
-    """A function that does all of `products` with NumPy, into memory that is there already."""
+    """Return a function that computes all of `products` with NumPy, in memory that is already allocated."""
     rng, calls = np.random.default_rng(0), []
     for p in products(case):
         x, W, dy = (

@@ -17,8 +17,8 @@ POOLS: list = []  # where graphs write, kept for as long as there may be graphs
 
 
 def capture(cupy, work: Callable):
-    """`work` as a graph, with memory of its own, and its stream."""
-    cupy.cuda.Device().synchronize()  # what `work` reads was made on another stream
+    """Capture `work` as a graph with separate memory -> the graph and its stream."""
+    cupy.cuda.Device().synchronize()  # another stream created the arrays that `work` reads
     POOLS.append(cupy.cuda.MemoryPool())
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream, cupy.cuda.using_allocator(POOLS[-1].malloc):

@@ -1,4 +1,4 @@
-"""What `gpu_check` found, as Markdown."""
+"""The results of `gpu_check`, as Markdown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.benchmarks.report import table
 
 
 def markdown(results: dict) -> str:
-    """All that was found, for people."""
+    """Return all results as a readable report."""
     head = "# GPU check\n\n"
     if results["dry run"]:
         head += "**A dry run on the CPU: it tests the plumbing. No figure here means anything.**\n\n"

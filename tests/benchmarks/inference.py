@@ -1,4 +1,4 @@
-"""Prediction: each entry makes ``predict(x)``, from a NumPy array to NumPy labels."""
+"""Prediction. Each entry creates ``predict(x)``, which converts a NumPy array to NumPy labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a library costs before it computes anything: the time of its import, the bytes of its installation."""
+"""The cost of a library before it computes anything: the time to import it and the bytes to install it."""
 
 from __future__ import annotations
 

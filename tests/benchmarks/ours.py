@@ -1,4 +1,4 @@
-"""The same training by xpnet: its public `fit`, with loss, accuracy metric and progress bar."""
+"""The training with xpnet: its public `fit`, with loss, accuracy metric and progress bar."""
 
 from __future__ import annotations
 

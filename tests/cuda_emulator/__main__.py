@@ -1,4 +1,4 @@
-"""``python -m tests.cuda_emulator build`` makes the environment, ``... test`` makes it and runs the tests of xpnet in it."""
+"""``python -m tests.cuda_emulator build`` builds the environment. ``... test`` also runs xpnet's tests in it."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).parents[2]
 SUITE = ["tests", "--ignore=tests/cuda_emulator"]
 MODELS = "averages callbacks devices divergence evaluation history inspection loop model settings shapes state step"
 ON_MODELS = [f"tests/test_{name}.py" for name in MODELS.split()]
-RUNS = {  # what each shows stands in README.md
+RUNS = {  # README.md says what each run shows
     "emulator": ({"XPNET_TEST_BACKENDS": "cupy"}, ["tests/cuda_emulator"]),
     "eager": ({"XPNET_TEST_BACKENDS": "cupy"}, SUITE),
     "graphs": ({"XPNET_TEST_BACKENDS": "cupy-graphs", "FAKECUDA_LAZY": "1"}, SUITE),
@@ -42,13 +42,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.cuda_emulator",
         usage="%(prog)s {build,test} [--environment FOLDER] [--runs RUN ...] [-- ARGUMENT OF PYTEST ...]",
-        description=f"{__doc__} Arguments of pytest, behind --, take the place of -n auto.",
+        description=f"{__doc__} Arguments of pytest after -- replace -n auto.",
     )
     parser.add_argument("command", choices=["build", "test"])
     parser.add_argument(
         "--environment", type=Path, default=CHECKOUT / ".venv-cuda", help="the folder, default .venv-cuda"
     )
-    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="of `test`, default all")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="the runs of `test`; default: all")
     ours, behind = sys.argv[1:], []
     if "--" in ours:
         ours, behind = ours[: ours.index("--")], ours[ours.index("--") + 1 :]

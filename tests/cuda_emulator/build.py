@@ -1,4 +1,4 @@
-"""Builds the environment: CuPy's wheel, the emulated CUDA libraries, and the modules of CuPy that hold code for a GPU."""
+"""Builds the environment: CuPy's wheel, the emulated CUDA libraries, and the modules of CuPy that contain GPU code."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SOURCE, KERNEL_INCLUDE = HERE / "source", HERE / "source" / "kernel_include"
 CUPY, CUDA = "14.2.0", "13020"
-OLDEST_COMPILER = 12  # the first with _Float16 in C++
+OLDEST_COMPILER = 12  # the first version with _Float16 in C++
 COMPILE = ["g++", "-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall"]
 RUNTIME = ["device", "memory", "stream", "graph", "kernel", "driver"]
-STUBBED = {  # their names' beginning, CuPy's modules that use them, what is emulated; the rest says that it is not
+STUBBED = {  # the prefix of names, the modules of CuPy that use them, and the emulated parts; other functions are stubs
     "libcublas.so.13": ("cublas", ["cupy_backends/cuda/libs/cublas"], ["cublas"]),
     "libcurand.so.10": ("curand", ["cupy_backends/cuda/libs/curand"], ["curand"]),
     "libcusolver.so.12": ("cusolver", ["cupy_backends/cuda/libs/cusolver", "cupyx/_cusolver"], []),
@@ -29,10 +29,10 @@ STUBBED = {  # their names' beginning, CuPy's modules that use them, what is emu
     "libcufft.so.12": ("cufft", ["cupy/cuda/cufft"], []),
 }
 CUPY_RUNTIME, CUPY_RANDOM = "cupy_backends.cuda.api.runtime", "cupy.random._generator_api"
-# The driver is in libcudart, the others are never called
+# libcudart contains the driver, and the other libraries are never called
 EMPTY = ["libcuda.so.1", "libcublasLt.so.13", "libnvJitLink.so.13"]
 NOT_SUPPORTED, RUNTIME_NOT_SUPPORTED = 15, 801
-# Of kernels; the precompiled header must be made with the same ones, see nvrtc.cpp
+# Options for kernels. The precompiled header must be built with the same options; see nvrtc.cpp
 KERNEL = ["-x", "c++-header", "-std=c++17", "-O1", "-w", "-fPIC", "-fvisibility=hidden", "-fwhole-program",
           "-fno-threadsafe-statics", "-fno-exceptions", "-fno-math-errno"]  # fmt: skip
 
@@ -42,12 +42,12 @@ class BuildError(Exception):
 
 
 def build(environment: Path) -> None:
-    """Make `environment`, a virtual environment, or bring it up to date; does nothing where it is.
+    """Create or update the virtual environment `environment`. Do nothing if it is up to date.
 
     Raises
     ------
     BuildError
-        The machine is not x86-64 Linux, g++ is missing or too old, or the packages cannot be had.
+        The machine is not x86-64 Linux, g++ is missing or too old, or the packages are not available.
     """
     require_tools()
     stamp, wanted = environment / "cuda_emulator", fingerprint()
@@ -66,7 +66,7 @@ def build(environment: Path) -> None:
 
 def require_tools() -> None:
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64"):
-        raise BuildError(f"it runs on x86-64 Linux alone. Found: {sys.platform} on {platform.machine()}")
+        raise BuildError(f"it needs x86-64 Linux. Received: {sys.platform} on {platform.machine()}")
     for tool in ("g++", "nm"):
         if shutil.which(tool) is None:
             raise BuildError(
@@ -74,7 +74,7 @@ def require_tools() -> None:
             )
     version = compiler_version()
     if int(version.split(".")[0]) < OLDEST_COMPILER:
-        raise BuildError(f"g++ {OLDEST_COMPILER} or newer is needed. Found: g++ {version}")
+        raise BuildError(f"g++ {OLDEST_COMPILER} or newer is needed. Received: g++ {version}")
 
 
 def compiler_version() -> str:
@@ -89,7 +89,7 @@ def digest(*paths: Path) -> str:
 
 
 def fingerprint() -> str:
-    """Of all that the environment is made from."""
+    """Return a fingerprint of all files from which the environment is built."""
     files = [*SOURCE.rglob("*.*"), *HERE.glob("installed/*.py"), HERE / "requirements.txt", *HERE.glob("*.py")]
     return f"{sys.version}\n{digest(*(path for path in files if not path.name.startswith(('test_', 'conftest'))))}\n"
 
@@ -111,7 +111,7 @@ def without_emulator() -> dict[str, str]:
 
 
 class Builder:
-    """One build: `site` is where the environment has its packages, `work` a folder for what is needed meanwhile."""
+    """One build. `site` is the environment's folder of packages, and `work` is a temporary folder."""
 
     def __init__(self, python: Path, work: Path):
         self.python, self.work = python, work
@@ -150,18 +150,18 @@ class Builder:
         run(*COMPILE, *speed, *self.include, "-c", SOURCE / f"{name}.cpp", "-o", self.object(name))
 
     def unpack_cupy(self) -> Path:
-        """CuPy's source distribution. Its own build would want CUDA; pip has unpacked it before that fails."""
+        """Return CuPy's source distribution. Its own build needs CUDA and fails, but only after pip has unpacked it."""
         options = ["--no-clean", "--no-binary", ":all:", "--no-deps", "--no-build-isolation", "-d", self.work]
         command = [self.python, "-m", "pip", "download", *options, f"cupy=={CUPY}"]
         environment = without_emulator() | {"TMPDIR": str(self.work)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         found = list(self.work.glob("*/*/cupy_backends/cuda/api/runtime.pyx"))
         if not found:
-            raise BuildError(f"pip gives no source distribution of CuPy {CUPY}:\n{(done.stdout + done.stderr)[-800:]}")
+            raise BuildError(f"pip did not unpack the sources of CuPy {CUPY}:\n{(done.stdout + done.stderr)[-800:]}")
         return found[0].parents[3]
 
     def compile_cupy(self, sources: Path, module: str) -> None:
-        """A module of CuPy's to C++ by the wheel's Cython, then to an object."""
+        """Compile a module of CuPy to C++ with the wheel's Cython, and then to an object file."""
         cpp = self.work / f"{module}.cpp"
         run(self.python, HERE / "cython_module.py", module, sources, cpp, CUDA, env=without_emulator())
         own = sources.joinpath(*module.split(".")[:-1])
@@ -169,7 +169,7 @@ class Builder:
             f"-I{own}", "-c", cpp, "-o", self.object(module))  # fmt: skip
 
     def precompile(self, name: str, fma: bool) -> None:
-        """What every kernel includes. A folder of this name holds a header for each set of options."""
+        """Precompile the header that every kernel includes. A folder with its name holds one file for each set of options."""
         header = self.prelude / f"{name}.h"
         defined = "#define FK_WITH_CUPY\n" if name == "prelude_cupy" else ""
         header.write_text(f'{defined}#include "kernel_prelude.h"\n')
@@ -199,7 +199,7 @@ class Builder:
         self.link_cupy(beside[1:])
 
     def link_cupy(self, cudart: list) -> None:
-        """The modules of the wheel that have NVIDIA's libraries or code for a GPU inside, made anew."""
+        """Rebuild the modules of the wheel that contain NVIDIA's libraries or GPU code."""
         runtime, generator = self.object(CUPY_RUNTIME), [self.object("distributions"), self.object(CUPY_RANDOM)]
         has = self.symbols("cuda", self.lib / "libcudart.so.13", dynamic=True)
         stubs = self.stubs(self.symbols("cuda", runtime, undefined=True) - has, RUNTIME_NOT_SUPPORTED)
@@ -213,13 +213,13 @@ class Builder:
         (self.site / "fakecuda.pth").write_text("import fakecuda\n")
 
     def shared(self, path: Path, *arguments) -> None:
-        """A shared library, put in place whole: a process may be using the one that is there."""
+        """Link a shared library and replace the old one atomically, because a process may be using it."""
         fresh = path.with_name(path.name + ".new")
         run("g++", "-shared", *arguments, "-o", fresh, f"-Wl,-soname,{path.name}")
         fresh.replace(path)
 
     def symbols(self, prefix: str, *files: Path, undefined: bool = False, dynamic: bool = False) -> set[str]:
-        """Names that begin with `prefix`."""
+        """Return the symbols that begin with `prefix`."""
         if not files:
             return set()
         dynamic = dynamic or files[0].suffix == ".so"
@@ -227,7 +227,7 @@ class Builder:
         return set(re.findall(rf"\b({prefix}[A-Z]\w*)(?:@|$)", listed, re.MULTILINE))
 
     def stubs(self, names: set[str], status: int) -> Path:
-        """An object with functions that say that they are not emulated."""
+        """Return an object file with functions that report that they are not emulated."""
         text = 'int {0}(void) {{ fprintf(stderr, "fakecuda: {0} is not emulated\\n"); return {1}; }}'
         lines = [text.format(name, status) for name in sorted(names)]
         source = self.work / "stubs.c"

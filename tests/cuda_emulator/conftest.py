@@ -1,4 +1,4 @@
-"""The emulator's own tests, which need it: elsewhere they are not there."""
+"""Collects the emulator's own tests only in its environment."""
 
 import importlib.util
 

@@ -1,14 +1,14 @@
-"""What is freed into CuPy's memory pool is overwritten by NaN and -1: reading it afterwards shows, every time."""
+"""Overwrites memory that is freed into CuPy's pool with NaN and -1, so that reading it afterward always shows."""
 
 import cupy
 from cupy.cuda import runtime
 
 
 class PoisonFreed(cupy.cuda.MemoryHook):
-    """For the current thread, inside a ``with`` block.
+    """Applies to the current thread, inside a ``with`` block.
 
-    A pool hands a block out again on the stream that it was allocated on alone, so that is where it is overwritten: after
-    the work that used it, before the work that will. While that stream captures, the graph overwrites it at each launch.
+    A pool reuses a block only on the stream on which it was allocated. The block is overwritten on this stream, after the work
+    that used it and before the work that will use it. During a capture of this stream, the graph overwrites it at each launch.
     """
 
     name = "PoisonFreed"
@@ -26,5 +26,5 @@ class PoisonFreed(cupy.cuda.MemoryHook):
         try:
             with cupy.cuda.Device(device_id):
                 runtime.memsetAsync(mem_ptr, 0xFF, mem_size, stream)
-        except runtime.CUDARuntimeError:  # the stream is gone, or its capture failed
+        except runtime.CUDARuntimeError:  # the stream was destroyed, or its capture failed
             pass

@@ -1,4 +1,4 @@
-"""What the emulation refuses, shows and counts. Settings that hold for a whole process are tested in one of their own."""
+"""What the emulator rejects, reveals and counts. Settings that apply to a whole process are tested in a separate process."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ runtime, driver = cp.cuda.runtime, cp.cuda.driver
 
 
 def run(script, **settings):
-    """What `script` prints, in words."""
+    """Return the words that `script` prints."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("FAKECUDA")}
     command = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(command, env=environment | settings, capture_output=True, text=True)
