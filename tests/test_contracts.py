@@ -238,5 +238,5 @@ def test_a_layer_that_draws_must_define_its_inference(xp):
         def forward(self, params, x, *, key):
             return x + normal(key, x), lambda dy, need_dx=True: (dy, {})
 
-    with pytest.raises(TypeError, match=r"Layer 1, Noise: .* must define __call__, its inference"):
+    with pytest.raises(TypeError, match=r"Layer 1, Noise: .* must define its inference, __call__"):
         build(xp, [Dense(3), Noise()])

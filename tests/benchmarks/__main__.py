@@ -1,11 +1,11 @@
-"""Measure xpnet, beside other libraries with --peers, and print Markdown tables.
+"""Measure xpnet (with --peers also other libraries), and print Markdown tables.
 
     python -m tests.benchmarks --peers --json results.json        everything: about half an hour on two cores
     python -m tests.benchmarks --backends numpy --cases W2 --tables steps
     python -m tests.benchmarks --backends numpy --peers --tables busy
 
-Every measurement runs in a process of its own, one after the other, each variant once a round, so that a noisy moment hits
-all alike. Run it on a machine that does nothing else.
+Measurements run one at a time, each in a separate process. Each round measures every variant once, so that a noisy moment affects
+all variants alike. Run it on a machine that is otherwise idle.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def parse_arguments(arguments=None):
 
 
 def rounds(groups: list[list[dict]], repeats: int, threads: int) -> list[dict]:
-    """Measure all specs once a round; a group's in turn, each round beginning with another one.
+    """Measure all specs once in each round. The specs of a group take turns, and each round starts with another one.
 
-    What cannot be measured is not tried again.
+    A spec that cannot be measured is not tried again.
     """
     results: list[dict] = []
     failed = set()

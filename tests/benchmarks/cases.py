@@ -14,12 +14,12 @@ LEARNING_RATE = 0.1  # plain SGD without momentum, for every library
 
 @dataclass(frozen=True)
 class Case:
-    """A network, a batch size and a number of rows, of which an epoch trains every one.
+    """A network, a batch size and the number of rows in an epoch.
 
     Attributes
     ----------
     widths : tuple of int
-        Of a dense network, from input to output; ReLU between the layers.
+        The widths of a dense network, from input to output, with ReLU between the layers.
     kind : {"dense", "cnn", "lstm"}
         "cnn" and "lstm" are fixed networks on images of 28 x 28.
     """
@@ -59,9 +59,9 @@ STANDARD = tuple(name for name in CASES if name != "tiny")  # that one is for th
 
 
 def write_data(folder: Path, rows: int = 60_000) -> str:
-    """Write ``x.npy``, float32 (rows, 784) in 0 .. 1, and ``y.npy``, labels -> what they are.
+    """Write ``x.npy``, float32 (rows, 784) in 0 .. 1, and ``y.npy``, labels -> a description of the data.
 
-    Each measurement reads them straight into the arrays it trains on, so that all start with the same, untouched heap.
+    Each measurement reads them directly into its training arrays, so that all start with the same, untouched heap.
     """
     import xpnet
 

@@ -1,4 +1,4 @@
-"""All that a machine with a CUDA device can tell about xpnet, in one command, without a network, in at most 8 minutes.
+"""All checks of xpnet on a machine with a CUDA device, in one command, without a network connection, in at most 8 minutes.
 
     python -m tests.benchmarks.gpu_check --out results     NumPy, CuPy, PyTorch and JAX are installed, $XPNET_DATA holds MNIST
     python -m tests.benchmarks.gpu_check --dry-run         the plumbing alone, on NumPy and tiny sizes: its figures mean nothing
@@ -56,7 +56,7 @@ IMPORTED = ("array_api_compat", "array_api_strict", "cupy", "hypothesis", "jax",
 
 @dataclass
 class Job:
-    """What a stage is told, and where it leaves what it found: `put` writes at once, for the stage may be stopped."""
+    """A stage's settings and results. `put` writes a result immediately, because the stage may be stopped."""
 
     file: Path
     dry: bool
@@ -78,7 +78,7 @@ class Job:
         self.file.write_text(json.dumps(self.results, indent=1))
 
     def attempt(self, name: str, function: Callable, *args) -> None:
-        """Put the function's result, or why there is none."""
+        """Put the function's result, or the reason why it has none."""
         try:
             self.put(name, function(*args))
         except Exception as error:
@@ -131,7 +131,7 @@ def gpu_tests(job: Job) -> None:
 
 
 def suite(job: Job) -> None:
-    """The whole suite on CuPy, but for what `gpu_tests` has run and what tests this file."""
+    """The whole suite on CuPy, except the tests of `gpu_tests` and the test of this file."""
     others = ("benchmarks", "gpu_check", "cupy_backend", "graph_safety")
     whole = ["tests", *(f"--ignore=tests/test_{name}.py" for name in others)]
     run_pytest(job, "numpy" if job.dry else "cupy", *(["tests/test_metrics.py"] if job.dry else whole))
@@ -150,7 +150,7 @@ INTERRUPTIBLE = (
 
 
 def run_pytest(job: Job, backend: str, *arguments: str) -> None:
-    """Run tests on one backend -> counts, and the names and first lines of what failed, also if time runs out."""
+    """Run tests on one backend -> counts, and the name and first line of each failure, even if time runs out."""
     report = job.folder / "junit.xml"
     report.unlink(missing_ok=True)
     command = [
@@ -172,11 +172,11 @@ def run_pytest(job: Job, backend: str, *arguments: str) -> None:
         process.wait(None if job.limit == math.inf else max(job.seconds_left - GRACE, 1))
     except subprocess.TimeoutExpired:
         job.put("cut short", f"after {time.monotonic() - job.begin:.0f} s: what is counted below is not all")
-        process.send_signal(signal.SIGINT)  # pytest then writes what it has
+        process.send_signal(signal.SIGINT)  # pytest then writes its results so far
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)
     finally:
-        process.kill()  # nothing happens where it has ended
+        process.kill()  # no effect if it has ended
         process.wait()
     job.put("exit status", process.returncode)
     if not report.exists():
@@ -255,7 +255,7 @@ def _run_example(script: str, arguments: list[str]) -> dict:
 
 
 def benchmark(job: Job) -> None:
-    """Each variant in a process of its own, with a limit of its own: all cases, one after the other."""
+    """Run all cases of each variant in a separate process with a time limit."""
     job.put("data", write_data(job.folder, 60_000))
     for variant in variants(job.dry):
         file = job.folder / "variant.json"
@@ -314,7 +314,7 @@ STAGES: dict[str, tuple[Callable[[Job], None], int]] = {  # the most telling fir
 
 
 def read(file: Path) -> dict:
-    """What a stage has left; nothing if it left nothing, or was stopped in the middle of a word."""
+    """Return the results of a stage, or nothing if it wrote none or was stopped while writing."""
     try:
         return json.loads(file.read_text())
     except (OSError, json.JSONDecodeError):
@@ -322,7 +322,7 @@ def read(file: Path) -> dict:
 
 
 def run_process(task: list[str], job: Job, limit: float, log=None) -> str:
-    """Do a task in a process of its own -> "done", or what happened instead. Whatever it started ends with it."""
+    """Run a task in a separate process -> "done", or what happened instead. Its child processes end with it."""
     settings = {"dry": job.dry, "tf32": job.tf32, "cases": job.cases, "folder": str(job.folder), "file": str(job.file),
                 "limit": limit}  # fmt: skip
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # xpnet need not be installed
@@ -336,7 +336,7 @@ def run_process(task: list[str], job: Job, limit: float, log=None) -> str:
     except subprocess.TimeoutExpired:
         return f"stopped after {limit:.0f} s"
     finally:
-        with suppress(ProcessLookupError):  # nobody is left of the group
+        with suppress(ProcessLookupError):  # the whole group has ended
             os.killpg(process.pid, signal.SIGKILL) if log is not None else process.kill()
         process.wait()
     return "done" if code == 0 else f"exit status {code}: see gpu_check.log"

@@ -1,7 +1,7 @@
-"""What a training step asks of a CUDA device: ``.venv-cuda/bin/python -m tests.benchmarks.launches`` on the emulated one.
+"""The work of a training step on a CUDA device: ``.venv-cuda/bin/python -m tests.benchmarks.launches`` on the emulated device.
 
-Kernels, matrix products, copies and temporaries are counted, not timed: the difference between twice as many steps and once as
-many, so that what a chunk of steps costs once is left out. A replayed graph launches its nodes, each once.
+It counts kernels, matrix products, copies and temporary arrays, without timing them. The counts of n steps are subtracted from
+those of 2n steps, which removes the work that occurs once in a chunk. A replayed graph launches each of its nodes once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPS = 4  # a graph is captured in the third
 
 
 def counts() -> Counter:
-    """What was done so far. Streams that run late are waited for."""
+    """Return the counts so far, after waiting for all streams."""
     importlib.import_module("cupy").cuda.runtime.deviceSynchronize()
     return Counter(importlib.import_module("fakecuda").counts())
 

@@ -1,8 +1,8 @@
-"""The same training by other libraries, each as its own users would write it for speed.
+"""The same training with other libraries, as their users would write it for speed.
 
-Every function here is ``train(case, x, y, epochs, on_epoch)``: plain SGD on shuffled mini-batches, loss and accuracy of
-each step recorded without waiting for it, and ``on_epoch(loss, accuracy)`` called when an epoch is over and its numbers
-are on the host. x, y: host arrays, channels last. PyTorch and JAX take a `device` as well.
+Every function has the form ``train(case, x, y, epochs, on_epoch)``. It trains with plain SGD on shuffled mini-batches, records
+the loss and accuracy of each step without waiting for it, and calls ``on_epoch(loss, accuracy)`` when an epoch is over and its
+numbers are on the host. x and y are host arrays, channels last. The functions for PyTorch and JAX also accept a `device`.
 """
 
 from __future__ import annotations

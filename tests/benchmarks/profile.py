@@ -1,7 +1,7 @@
 """Where the time of a training step goes: ``python -m tests.benchmarks.profile --case W2 --backend numpy``.
 
-Each piece of the step is timed at every step; the minimum is what the piece costs when nothing disturbs it, and can be
-trusted on a busy machine too. On JAX a step is part of one compiled program: use ``jax.profiler`` there.
+Every step times each of its pieces. The minimum is the undisturbed cost of the piece, which is reliable even on a busy machine.
+On JAX a step is part of one compiled program, so use ``jax.profiler`` there.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ GOALS = [  # (case, variant, beside which other variant, at most so many times i
 
 
 def describe_machine(threads: int, data: str) -> dict:
-    """What the figures depend on."""
+    """Return the properties of the machine on which the figures depend."""
     import numpy as np
 
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
@@ -118,7 +118,7 @@ class Steps:
         return [a[i]["us_per_step"] / b[i]["us_per_step"] for i in sorted(a.keys() & b.keys())]
 
     def overview(self) -> str:
-        """µs per step, and in brackets the ratio to the floor: a row for each case."""
+        """A table of µs per step, with the ratio to the floor in brackets, and a row for each case."""
 
         def cell(case, variant):
             if (case, variant) not in self.of:
@@ -164,7 +164,7 @@ class Steps:
         return table(["case", "variant", "beside", "time ratio (rounds)", "at most", "met"], rows)
 
     def text(self) -> str:
-        """All of it."""
+        """Return the whole report."""
         epochs = ", ".join(f"{case} {CASES[case].rows:,} rows" for case in self.cases)
         one = next((m for runs in self.of.values() for m in runs.values()), None)
         parts = ["## Training"]

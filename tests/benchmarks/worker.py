@@ -1,7 +1,7 @@
-"""One measurement in a process of its own: ``python -m tests.benchmarks.worker '{"task": "steps", ...}'``.
+"""One measurement in a separate process: ``python -m tests.benchmarks.worker '{"task": "steps", ...}'``.
 
-`measure` starts it, with its output on a pseudo-terminal (progress bars draw there as on a screen, and are thrown away)
-and its result in a file.
+`measure` starts the process. Its output goes to a pseudo-terminal, where progress bars draw as on a screen, and is discarded. Its
+result goes to a file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FLOOR = "GEMM floor"
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment of all measurements: CPU only, so many threads, bytecode kept as after an installation."""
+    """Return the environment of all measurements: CPU only, a fixed number of threads, and cached bytecode."""
     names = ("OPENBLAS", "OMP", "MKL", "NUMEXPR")
     own = {f"{name}_NUM_THREADS": str(threads) for name in names}
     own |= {"JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax", "TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
@@ -153,7 +153,7 @@ def predict_task(spec: dict) -> dict:
 
 
 def memory_task(spec: dict) -> dict:
-    """The most memory that one epoch needs beyond the library's own, beside what it must hold."""
+    """The peak memory of one epoch beyond the memory of the loaded library, and the memory that it must hold."""
     from tests.benchmarks.cases import CASES, read_data
 
     case = CASES[spec["case"]]

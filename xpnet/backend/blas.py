@@ -66,5 +66,5 @@ class LimitedThreads:
 
 
 def limited(multiplications: int, threads: int | None) -> LimitedThreads:
-    """Return a block with `threads` threads. None means one thread below `SMALL` multiplications, else the current number."""
+    """Return a block with `threads` threads. None means one below `SMALL` multiplications, and the current number above."""
     return LimitedThreads(threads or (1 if multiplications < SMALL else None))

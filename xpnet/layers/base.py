@@ -71,7 +71,8 @@ class Layer:
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of one sample's output; raise ValueError if the layer cannot accept such samples.
 
-        By default this calls `init`, where `xpnet.initializers.draw` then draws nothing. Override it if `init` draws by itself.
+        By default this calls `init` with a generator for which `xpnet.initializers.draw` draws nothing. Override it if `init`
+        does not use `draw`.
         """
         return tuple(init(self, ShapesOnly(), input_shape)[1])
 
@@ -103,7 +104,7 @@ class Layer:
 
 
 def _of_children(flag: str) -> Any:
-    """Whether a child of a container has this flag; cached, because every training step reads it."""
+    """A cached property: whether a child of the container has this flag. Every training step reads it."""
     return cached_property(lambda self: any(getattr(child, flag) for child in leaves(self.children)))
 
 
@@ -219,7 +220,7 @@ class Wrapper(Container):
 
 @dataclass(frozen=True)
 class _Inferring(Wrapper):
-    """A layer whose `forward` is its inference: it draws nothing and has no backward pass."""
+    """A layer whose `forward` computes its inference, without random numbers and without a backward pass."""
 
     needs_key = False
 

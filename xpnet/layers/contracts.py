@@ -27,8 +27,8 @@ def checked(network: Layer, input_shape: Shape) -> Layer:
     def change(path: str, layer: Layer) -> Layer:
         if (layer.needs_key or layer.has_statistics) and type(layer).__call__ is Layer.__call__:
             raise TypeError(
-                f"{_name(path, layer)}: a layer with needs_key or has_statistics must define __call__, its inference, which "
-                "draws nothing and returns the output alone. Received: a class without __call__"
+                f"{_name(path, layer)}: a layer with needs_key or has_statistics must define its inference, __call__, which "
+                "draws nothing and returns only the output. Received: a class without __call__"
             )
         return Observed(layer, path, Contract(shapes[path, type(layer)])) if _is_own(layer) else layer
 
@@ -78,7 +78,7 @@ class Contract:
 
 
 def _require_alike(name: str, kind: str, tree: Tree, result: Tree, partial: bool = False) -> None:
-    """Raise ValueError unless `result` has the names, shapes and types of `tree`; a part of them if `partial`."""
+    """Raise ValueError unless `result` has the names (if `partial`, some of the names), shapes and types of `tree`."""
     wanted, got = dict(named_leaves(tree)), dict(named_leaves(result))
     if got.keys() - wanted.keys() or (not partial and wanted.keys() - got.keys()):
         raise ValueError(f"{name}: {kind}s must have the names {list(wanted)}. Received: {list(got)}")

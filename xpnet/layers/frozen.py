@@ -51,7 +51,7 @@ def freeze(network: Layer, layers: Iterable[Layer]) -> Layer:
 
 
 def unfreeze(network: Layer, paths: Collection[str]) -> Layer:
-    """Return `network` with the layers at these paths not frozen, or no layer frozen if there are no paths."""
+    """Return `network` with the layers at these paths unfrozen, or all layers if `paths` is empty."""
     new: dict[int, Layer] = {}
     for path, layer in reversed(list(base.walk(network))):  # inner layers first
         if isinstance(layer, Frozen) and (path in paths or not paths):

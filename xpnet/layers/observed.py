@@ -13,7 +13,7 @@ class Observer(Protocol):
     """Inspects what a layer returns, and may raise an error."""
 
     def outputs(self, path: str, layer: Layer, x: Array, statistics: Tree, result: Any) -> None:
-        """Inspect what `forward` returned for x and the running statistics, which are None if there are none."""
+        """Inspect what `forward` returned for x and the running statistics (None if the layer has none)."""
 
     def gradients(self, path: str, layer: Layer, params: Tree, x: Array, need_dx: bool, result: Any) -> None:
         """Inspect what `backward` returned."""

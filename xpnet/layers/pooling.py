@@ -85,8 +85,8 @@ class MaxPooling2D(_MaxPooling):
     """y = the maximum of each window,   dx = dy at its first maximum, else 0; where windows overlap, their sum
 
     x: (batch, height, width, channels). The first maximum is the leftmost one in the top row that contains one, as in
-    PyTorch. A ReLU after the pooling gives the same result as before it, because max(max(a, 0), max(b, 0)) =
-    max(max(a, b), 0), and computes with fewer numbers.
+    PyTorch. Put a ReLU after the pooling instead of before it. The result is the same, because max(max(a, 0), max(b, 0)) =
+    max(max(a, b), 0), but the ReLU computes with fewer numbers.
 
     Parameters
     ----------
