@@ -23,7 +23,7 @@ def test_all_that_a_step_launches_is_counted():
 @pytest.mark.parametrize("graphs", [False, True], ids=["eager", "graphs"])
 @pytest.mark.parametrize(
     ("case", "eager", "graph"),
-    [("W1", 9, 11), ("W2", 23, 25), ("CNN", 38, 40), ("LSTM", 129, 131)],
+    [("W1", 9, 11), ("W2", 23, 25), ("W3", 16, 18), ("W7", 23, 25), ("CNN", 38, 40), ("LSTM", 129, 131)],
     ids=lambda value: str(value),
 )
 def test_a_step_launches_no_more_than_it_did(case, eager, graph, graphs):

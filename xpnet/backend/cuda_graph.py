@@ -167,7 +167,7 @@ class Recording:
         return self.cp.ndarray((self.rows, *part.shape), part.base, self.table.data + start, strides)
 
     def _apart(self, x: Array) -> Array:
-        """Return `x`, copied if it shares memory with the state, which will be overwritten."""
+        """`x`, copied if it lies where the state is written. One kernel keeps records and state, in no fixed order."""
         return x.copy() if any(self.cp.may_share_memory(x, old) for old in leaves(self.state)) else x
 
     def _changed(self, state: Tree) -> list[tuple[Array, Array]]:
