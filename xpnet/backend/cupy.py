@@ -92,7 +92,7 @@ class CupyBackend(Backend):
 
     def asarray(self, x: Any, dtype: Any = None) -> cupy.ndarray:
         with self.device:
-            return super().asarray(_where_it_lies(x), dtype)
+            return super().asarray(x if self.owns(x) else _where_it_lies(x), dtype)
 
     def _from_numpy(self, x: np.ndarray) -> cupy.ndarray:
         return cupy.asarray(x)
