@@ -236,7 +236,7 @@ def test_weights_go_from_model_to_model(xp, tmp_path):
         assert np.array_equal(to_numpy(other.predict(x)), to_numpy(model.predict(x)))
     other.fit(x, y, verbose=0)  # the optimizer has its memory
 
-    with pytest.raises(CheckpointError, match=r"Expected the file of a model. Read weights by model\.load_weights"):
+    with pytest.raises(CheckpointError, match=r"Expected the file of a model. Read weights with model\.load_weights"):
         load_model(tmp_path / "weights")
 
 

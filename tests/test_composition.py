@@ -229,7 +229,7 @@ def test_under_jit(layer, rng):
             lambda: init(Concatenate([Identity()], axis=2), (4,)),
             r"axis must be an axis of.* Received: axis=2 for samples of shapes \[\(4,\)\]",
         ),
-        (lambda: init(Concatenate([Identity()], axis=-2), (4,)), "counted from 0, the batch. Received: axis=-2"),
+        (lambda: init(Concatenate([Identity()], axis=-2), (4,)), "axis 0 is the batch. Received: axis=-2"),
         (
             lambda: init(Concatenate([Identity(), Flatten()]), (2, 3)),
             "along axis -1 needs branches whose outputs have the same size",

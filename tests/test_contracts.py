@@ -136,7 +136,7 @@ class Twice(Layer):
     ("wrong", "error", "message"),
     [
         ("number", TypeError, r"Scale: init must return .* tree of NumPy arrays.*Received: \({'w': 1.0}"),
-        ("init", TypeError, "Scale: init must return parameters, output_shape.*Received: {'w'"),
+        ("init", TypeError, "Scale: init must return parameters .*, output_shape.*Received: {'w'"),
         ("output shape", ValueError, r"Scale: forward must return an output of shape \(5,\).*Received: .* of shape \(4, 3\)"),
         ("forward", TypeError, "Layer 1, Scale: forward must return y, backward. Received: "),
         ("backward", TypeError, "Layer 1, Scale: backward must return dx, grads. Received: dict"),

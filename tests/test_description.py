@@ -119,7 +119,7 @@ def test_what_is_not_a_setting_is_refused_with_its_place(part, names):
 def test_custom_classes_are_asked_for_by_name():
     described = describe({"one": Sequential([Scaled(3.0)])})
 
-    with pytest.raises(CheckpointError, match=r"The class of layer 0 is not one of xpnet. Pass .*'Scaled'"):
+    with pytest.raises(CheckpointError, match=r"The class of layer 0 is not an xpnet class. Pass .*'Scaled'"):
         rebuild(described, ["one"])
     assert rebuild(described, ["one"], {"Scaled": Scaled})["one"].layers == (Scaled(3.0),)
 

@@ -205,7 +205,7 @@ def test_under_jit(rng):
         (lambda: Embedding(3, 2.5), "output_dim must be an integer of at least 1. Received: output_dim=2.5"),
         (
             lambda: Sequential([Flatten(), Embedding(4, 2)]).init(np.random.default_rng(0), (5,)),
-            "Layer 1, Embedding: It takes integers.* put it first",
+            "Layer 1, Embedding: Only the first layer can receive integers.* Received: place 1",
         ),
         (lambda: Embedding(3, 2, padding_idx=3), r"padding_idx must be in 0 \.\. 2. Received: padding_idx=3"),
         (lambda: PositionEmbedding(0), "max_length must be an integer of at least 1. Received: max_length=0"),

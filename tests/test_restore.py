@@ -90,7 +90,7 @@ def test_custom_classes_are_passed(xp, tmp_path):
     model.fit(X, X[:, :1], verbose=0)
     model.save(tmp_path / "model")
 
-    with pytest.raises(CheckpointError, match=r"The class of layer 0 is not one of xpnet\. Pass custom_objects"):
+    with pytest.raises(CheckpointError, match=r"The class of layer 0 is not an xpnet class\. Pass custom_objects"):
         load_model(tmp_path / "model", xp)
     again = load_model(tmp_path / "model", xp, custom_objects={"Sine": Sine, "Half": Half})
     assert again.loss == Half(0.25)

@@ -54,7 +54,7 @@ class EarlyStopping(Callback):
     mode : {"auto", "min", "max"}, default "auto"
         Whether lower ("min") or higher ("max") values are better. "auto" uses the metric's `Metric.higher_is_better`.
     restore_best_weights : bool, default False
-        Restore the state of the best epoch at the end of training, also after Ctrl-C or a divergence.
+        Restore the state of the best epoch at the end of training, even after Ctrl-C or a divergence.
 
     Raises
     ------

@@ -83,12 +83,12 @@ def read(path: StrPath, custom: Custom, backend: Backend) -> tuple[dict[str, Any
     Raises
     ------
     CheckpointError
-        The file is not the complete file of a model, or a class is neither one of xpnet nor of `custom`.
+        The file is not the complete file of a model, or a class is neither in xpnet nor in `custom`.
     """
     file = tensorfile.read(path)
     about = file.description
     if about.get("kind") != "model":
-        raise refusal("the file of a model. Read weights by model.load_weights", f"a file of {about.get('kind')!r}")
+        raise refusal("the file of a model. Read weights with model.load_weights", f"a file of {about.get('kind')!r}")
     parts = rebuild(about, PARTS, custom)
     if not isinstance(parts["network"], Sequential) or not isinstance(parts["optimizer"], Optimizer):
         raise refusal("a Sequential and an Optimizer", parts)
@@ -115,7 +115,7 @@ def read(path: StrPath, custom: Custom, backend: Backend) -> tuple[dict[str, Any
 
 
 def _host(state: dict[str, Tree], dtype: str) -> dict[str, np.ndarray]:
-    """Return all arrays of a state by name, as host arrays; raise CheckpointError for what is not finite floats."""
+    """Return all arrays of a state by name, as host arrays; raise CheckpointError unless all are finite floats."""
     arrays = {}
     for name, x in _named(state):
         array = to_numpy(x)
@@ -140,7 +140,7 @@ def _forms(
 ) -> dict[str, Tree]:
     """Return the state that the network and the optimizer need, with an `Entry` in place of each array.
 
-    A ValueError is raised where a parameter has more values than the limit.
+    Raises ValueError if a parameter has more values than the limit.
     """
     if dtype not in ("float32", "float64"):
         raise refusal('the dtype "float32" or "float64"', dtype)
@@ -150,7 +150,7 @@ def _forms(
     if isinstance(seed, tuple):
         settings.require_rows(network, shape, output_shape)
         networks = (len(seed),)
-    # Without elements, the optimizer's memory takes none; what has the leading 0 has the shape of a parameter
+    # These arrays take no memory. In the optimizer's state, a leading 0 marks an array with a parameter's shape
     without_elements = map_leaves(lambda x: np.empty((0, *networks, *x.shape), dtype), params)
     trained = trainable(network, without_elements)
     memory = optimizer.init(trained) if leaves(trained) else {}

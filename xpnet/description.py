@@ -1,7 +1,7 @@
-"""Networks, losses, optimizers and metrics as data, and back: a class is its name, an object its settings.
+"""Networks, losses, optimizers and metrics as data, and back: a class becomes its name, and an object its settings.
 
 Only classes of xpnet, and classes that the caller passes, are ever made from data. Layers form a list, inner before outer, and
-refer to each other by their place in it, so a layer that stands in a network twice is one entry.
+refer to each other by their place in it, so a layer that appears twice in a network is one entry.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ KINDS: dict[str, tuple[ModuleType, type]] = {
     "optimizers": (optimizers, Optimizer),
     "schedules": (schedules, Schedule),
 }
-MAX_DEPTH = 50  # of containers in containers
-MAX_LAYERS = 10_000  # of all containers, each with all that is inside
+MAX_DEPTH = 50  # the depth of nested containers
+MAX_LAYERS = 10_000  # the sum over all containers, each with everything inside it
 Custom = Mapping[str, type]
 
 
 def describe(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return objects as data, with their layers under ``"layers"``; CheckpointError for what is not a setting."""
+    """Return objects as data, with layers under ``"layers"``. Raises CheckpointError for a value that is not a setting."""
     description = _Description()
     described = {name: description.value(part, name) for name, part in parts.items()}
     described["layers"] = description.layers
@@ -120,7 +120,7 @@ class _Description:
                 return f"{kind}.{cls.__name__}"
         if self.custom.setdefault(cls.__name__, cls) is not cls:
             raise CheckpointError(
-                f"{place} cannot be saved: two classes have one name, by which load_model would find them. Rename one. "
+                f"{place} cannot be saved: two classes have one name, and load_model finds classes by name. Rename one. "
                 f"Received: {self.custom[cls.__name__]} and {cls}"
             )
         return cls.__name__
@@ -148,7 +148,7 @@ class _Construction:
             total += size
             if total > MAX_LAYERS or depth > MAX_DEPTH:
                 raise CheckpointError(
-                    f"A network in a file may have {MAX_LAYERS:,} layers, and containers {MAX_DEPTH} deep. Received: "
+                    f"A network in a file may have at most {MAX_LAYERS:,} layers, nested at most {MAX_DEPTH} deep. Received: "
                     f"{total:,} layers and a depth of {depth} at layer {i}"
                 )
             self.layers.append(cls(**settings))
@@ -202,7 +202,7 @@ class _Construction:
             return cls
         if name not in self.custom:
             raise CheckpointError(
-                f"The class of {place} is not one of xpnet. Pass custom_objects={{{name!r:.80}: ...}} with the class. "
+                f"The class of {place} is not an xpnet class. Pass custom_objects={{{name!r:.80}: ...}} with the class. "
                 f"Received: custom_objects with {sorted(self.custom) or 'no class'}"
             )
         return self.custom[name]
@@ -222,7 +222,7 @@ def check_custom(custom: Any) -> Custom:
 
 
 def _known(kind: str, name: str) -> type | None:
-    """The public class of xpnet with this name, None if there is none."""
+    """The public class of xpnet with this name, or None."""
     if kind not in KINDS:
         return None
     module, base = KINDS[kind]

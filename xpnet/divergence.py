@@ -69,7 +69,7 @@ def diagnose(backend: Backend, chunk: Chunk, finite: dict[str, Tree]) -> tuple[d
     backend : Backend
     chunk : Chunk
     finite : dict of trees
-        The last state known to be finite, in case the chunk began with another.
+        The last state known to be finite, in case the chunk began with a different state.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def diagnose(backend: Backend, chunk: Chunk, finite: dict[str, Tree]) -> tuple[d
     if part := first_non_finite(state):
         return finite, first, _error(
             first, part, f"at step {first}: {part} was not finite before it, because a callback or the program set it",
-            "The model has the last state that training left", "Set finite values with set_weights, which checks them.",
+            "The model keeps the last state from training", "Set finite values with set_weights, which checks them.",
         )  # fmt: skip
     watch = Watch()
     usual: set[str] = set()  # where infinity does no harm, as in the logits of an excluded class

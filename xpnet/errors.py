@@ -17,7 +17,7 @@ class BackendNotAvailableError(RuntimeError):
 
 
 class CheckpointError(ValueError):
-    """A model file is damaged, was not written by xpnet, or is too new; or a model holds something that no file can hold."""
+    """A model file is damaged, was not written by xpnet, or is too new; or a model holds something that a file cannot."""
 
 
 class DatasetError(ValueError):

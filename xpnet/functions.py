@@ -1,6 +1,6 @@
 """Functions that the Array API standard lacks, each accurate in relative error over all normal numbers.
 
-Errors are a few units in the last place, also in the tails, because no formula subtracts nearly equal numbers. Below the
+Errors are a few units in the last place, even in the tails, because no formula subtracts nearly equal numbers. Below the
 smallest normal number (1e-38 in float32), results are accurate in absolute error.
 """
 
@@ -104,7 +104,7 @@ def below_maximum(x: Array, axis: int = -1) -> tuple[Array, Array]:
 def softmax(x: Array) -> Array:
     """eˣ / Σ eˣ over the last axis.
 
-    -∞ gives exactly 0. Infinite maxima share the whole probability: (∞, 0) gives (1, 0), and (∞, ∞) gives (½, ½). A row of
+    -∞ gives exactly 0. Infinite maxima share all of the probability: (∞, 0) gives (1, 0), and (∞, ∞) gives (½, ½). A row of
     only -∞ gives a uniform result, like any row of equal numbers.
     """
     xp = namespace(x)

@@ -251,7 +251,7 @@ class HeNormal(_VarianceScaling):
 def get(initializer):
     """Return the initializer with this name, such as "glorot_uniform", with its default settings, or an object unchanged.
 
-    A function of your own is called like an initializer. The shape of its result is checked.
+    Your own function is called in the same way as an initializer. The shape of its result is checked.
     """
     if isinstance(initializer, str) and initializer in _BY_NAME:
         return _BY_NAME[initializer]()

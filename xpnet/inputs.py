@@ -33,7 +33,7 @@ class Intake:
     Attributes
     ----------
     backend, network, loss, metrics
-        Those of the model.
+        The parts of the model with these names.
     input_shape : tuple of int, optional
         The shape of the samples that the model was built for, or None before `build`.
     measured : dict
@@ -238,7 +238,7 @@ def _require_length(name: str, values: Array, x: Array) -> None:
 
 @quiet
 def require_finite(backend: Backend, data: dict[str, Array], given: Any, rows: slice = slice(None)) -> None:
-    """Raise ValueError if a row of x that counts is not finite. `data` holds these `rows` of `given`, x before conversion."""
+    """Raise ValueError if a row of x that counts is not finite. `given` is x before conversion, and `data` holds its `rows`."""
     x = data["x"]
     xp = namespace(x)
     if not xp.isdtype(x.dtype, "real floating") or bool(xp.isfinite(xp.sum(x))):  # a finite sum implies finite terms
@@ -262,7 +262,7 @@ def _counted_rows(values: np.ndarray, weight: Array | None) -> np.ndarray:
 def _overflow(
     backend: Backend, name: str, values: Array, given: Any, weight: Array | None, rows: slice = slice(None)
 ) -> ValueError | None:
-    """The error for values, in rows that count, that are finite before conversion but overflow the backend's float type."""
+    """Return the error for rows that count and hold finite values that overflow the backend's float type."""
     host = to_numpy(values)
     if host.dtype.kind != "f" or np.all(np.isfinite(host)):
         return None

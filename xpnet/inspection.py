@@ -54,9 +54,9 @@ def layer_statistics(model: Any, x: Any, y: Any) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        For each layer: ``"layer"``, its name; ``"activation"``, the statistics of its output; and ``"gradient"``, those of
-        the gradient of the batch's mean loss with respect to this output. The statistics are ``"mean"``, ``"std"``,
-        ``"zeros"`` (the share of exact zeros) and ``"quantiles"`` (at 5, 25, 50, 75 and 95 %).
+        For each layer: ``"layer"``, its name; ``"activation"``, the statistics of its output; and ``"gradient"``, the
+        statistics of the gradient of the batch's mean loss with respect to this output. The statistics are ``"mean"``,
+        ``"std"``, ``"zeros"`` (the share of exact zeros) and ``"quantiles"`` (at 5, 25, 50, 75 and 95 %).
     """
     state, data = model.built_state(), model.prepare(x, y)
     y, backwards, rows = model.training_step.inference.floating(data["x"]), [], []

@@ -50,17 +50,17 @@ class Model:
     metrics : sequence of str or Metric, default ()
         Names such as ``"accuracy"`` or objects from `xpnet.metrics`.
     seed : int or sequence of int, default 0
-        Determines everything random: initial weights, the order of samples, and dropout. With several seeds, as many dense
-        networks train at once, on a leading axis of every parameter. Losses and metrics then have one value for each network.
-        The first seed determines the order of samples and the random key of dropout.
+        Determines everything random: initial weights, the order of samples, and dropout. Several seeds train one dense
+        network each, all at once, on a leading axis of every parameter. Losses and metrics then have one value for each
+        network. The first seed determines the order of samples and the random key of dropout.
     backend : str or Backend, optional
         The default is the current backend. The model keeps its backend; see `to`.
 
     Notes
     -----
-    The first `fit` builds the model for the shape of its samples. `predict`, `evaluate` and later fits accept samples of
-    another shape if the network has the same parameters for it. Examples are sequences of another length for recurrent
-    layers or attention, and images of another size for convolutions before a global pooling. All samples in one call must
+    The first `fit` builds the model for the shape of its samples. `predict`, `evaluate` and later fits accept samples of a
+    different shape if the network has the same parameters for it. Examples are sequences of a different length for recurrent
+    layers or attention, and images of a different size for convolutions before a global pooling. All samples in one call must
     have the same shape. After `Flatten` only the number of elements matters, so 3 x 5 and 5 x 3 images look the same.
 
     Threads: only one thread at a time may change a model. While it does, `fit`, `build`, `to`, `set_weights`, `freeze` and
@@ -73,7 +73,7 @@ class Model:
     training_state : TrainingState
         Everything that training changes. The attributes from `state` to `stop_training` are its parts.
     parameters : tree of arrays
-        The model's own arrays, not copies, as in ``model.parameters[0]["weight"]``. RuntimeError until the model is built.
+        The model's own arrays, not copies, as in ``model.parameters[0]["weight"]``. Raises RuntimeError until the model is built.
     state : dict of trees
         The arrays that training changes: ``"params"``, ``"optimizer"`` and ``"statistics"``.
     target_shape : tuple of int, optional
@@ -84,7 +84,7 @@ class Model:
     epoch : int
         Epochs trained so far. The order of samples depends on it.
     history : History
-        The record of the last `fit`, also after an interrupt or an error.
+        The record of the last `fit`, even after an interrupt or an error.
     stop_training : bool
         Set it in a callback to stop training after the current epoch.
     validates : bool
@@ -175,7 +175,7 @@ class Model:
 
     @property
     def parameters(self) -> Tree:
-        """The tree of parameters: the model's own arrays. RuntimeError until the model is built."""
+        """The tree of parameters: the model's own arrays. Raises RuntimeError until the model is built."""
         return self.built_state()["params"]
 
     def get_weights(self) -> list[np.ndarray]:
@@ -188,12 +188,12 @@ class Model:
 
     @alone
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Set the arrays that `state_dict` returns. ValueError if they do not fit."""
+        """Set the arrays that `state_dict` returns. Raises ValueError if they do not fit."""
         self.set_weights(in_order(self.built_state(), state_dict))
 
     @alone
     def save(self, path: StrPath) -> None:
-        """Write the model and its training state to a file, for `load_model`; CheckpointError if it holds what no file can."""
+        """Write the model and its training state for `load_model`. Raises CheckpointError if a file cannot hold some part."""
         checkpoint.save(self, path)
 
     def save_weights(self, path: StrPath) -> None:
@@ -202,12 +202,12 @@ class Model:
 
     @alone
     def load_weights(self, path: StrPath) -> None:
-        """Read a file of `save_weights` or `save`. CheckpointError, and no change, if its arrays do not fit the network."""
+        """Read a file of `save_weights` or `save`. If its arrays do not fit, raise CheckpointError and change nothing."""
         checkpoint.load_weights(self, path)
 
     @alone
     def set_weights(self, weights: Sequence[Any]) -> None:
-        """Set the arrays that `get_weights` returns, but not the optimizer's state. ValueError if the arrays do not fit."""
+        """Set the arrays that `get_weights` returns, but not the optimizer's state. Raises ValueError if they do not fit."""
         self.state = with_weights(self.backend, self.built_state(), weights)
 
     @property
@@ -271,7 +271,7 @@ class Model:
 
     @alone
     def to(self, backend: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any) -> Model:
-        """Move the model to another backend, in place, with the arguments of `set_backend`. RuntimeError during `fit`."""
+        """Move the model to another backend, in place, with the arguments of `set_backend`. Raises RuntimeError during `fit`."""
         self.workshop.require_idle("to")
         target = make_backend(backend, device=device, dtype=dtype, **options)
         state = None if self.state is None else moved_copy(target, self.state)
@@ -346,7 +346,7 @@ class Model:
         batch_size : int, default 32
             The last batch of an epoch may be smaller. With ``batch_size=len(x)`` or more, every step uses all samples.
         epochs : int, default 1
-            The number of the epoch to stop before. `fit` trains ``epochs - initial_epoch`` epochs.
+            Training stops before the epoch with this number, so `fit` trains ``epochs - initial_epoch`` epochs.
         verbose : {"auto", 0, 1, 2}, default "auto"
             0 is silent. 2 prints a line for each epoch. 1 and "auto" also show a progress bar in a terminal or notebook. For
             several networks or classes, the mean is shown.
@@ -365,9 +365,9 @@ class Model:
             enough batches. `PerPosition` also accepts the shape (n, positions). Samples with weight 0 are in no batch, so
             their x and y affect neither gradients nor batch normalization.
         initial_epoch : int, default 0
-            The epoch to resume from, as in Keras. The run is the rest of an uninterrupted run of `epochs` epochs, with the
-            same epoch numbers, orders of samples and validations. The model's `epoch` and `step` are set to match, so that
-            schedules and dropout continue too. 0 continues from the model's own `epoch`.
+            The epoch to resume from, as in Keras. The run then equals the rest of an uninterrupted run of `epochs` epochs,
+            with the same epoch numbers, orders of samples and validations. The model's `epoch` and `step` are set to match,
+            so that schedules and dropout continue too. 0 continues from the model's own `epoch`.
         sample_with_replacement : bool, default False
             Draw each sample of an epoch from all n samples, so some appear more than once and others do not appear.
         validation_freq : int or collection of int, default 1
@@ -385,8 +385,8 @@ class Model:
         ------
         ValueError
             Before training: an argument does not fit, or the network has no parameters to train. Nothing has changed. During
-            training: a learning rate is invalid, or a metric or callback does not fit. The model is as after its last
-            finished chunk of steps.
+            training: a learning rate is invalid, or a metric or callback does not fit. The model keeps its state after the
+            last finished chunk of steps.
         DivergenceError
             The loss, a parameter, a running statistic or the optimizer's state became infinite or NaN. The model is as it was
             before that step.

@@ -100,7 +100,7 @@ def check_verbose(verbose: Any) -> None:
 
 
 def _formatted(values: dict[str, Any]) -> list[str]:
-    """Each value as ``name=value``. A list, of networks or classes, shows its mean; a matrix is left out."""
+    """Each value as ``name=value``. A list, with a value for each network or class, shows its mean; a matrix is left out."""
     lists = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
     means = {name: fmean(value) for name, value in lists.items() if not isinstance(value[0], list)}
     return [f"{name}={v:.4f}" if v == 0 or 1e-3 <= abs(v) < 1e5 else f"{name}={v:.3e}" for name, v in means.items()]

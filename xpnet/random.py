@@ -47,7 +47,7 @@ class ShapesOnly(np.random.Generator):
     def array(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return an array of any size that takes the memory of one number. It is writable, like an array that was drawn."""
         if math.prod(shape) > self.limit:
-            raise ValueError(f"A parameter may have {self.limit:,} values. Received: shape {shape}")
+            raise ValueError(f"A parameter may have at most {self.limit:,} values. Received: shape {shape}")
         return np.lib.stride_tricks.as_strided(np.zeros(1), shape, (0,) * len(shape))
 
 

@@ -1,4 +1,4 @@
-"""Models out of files."""
+"""Loads models from files."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from xpnet.tensorfile import errors_named
 def load_model(
     path: StrPath, backend: str | Backend | None = None, *, custom_objects: Mapping[str, type] | None = None
 ) -> Model:
-    """Read a model that `Model.save` wrote. Training continues where it was.
+    """Read a model that `Model.save` wrote. Training continues where it stopped.
 
-    A file holds settings and numbers, and nothing in it is executed, so files of any origin can be read. Classes that are not
-    xpnet's are used only if they are passed.
+    A file holds settings and numbers, and nothing in it is executed, so you can read files from any origin. Custom classes
+    are used only if you pass them.
 
     Parameters
     ----------
     path : path-like
     backend : str or Backend, optional
-        The backend in force when not given. Its float type decides, whatever the file holds.
+        The default is the current backend. Arrays get its float type, whatever type the file holds.
     custom_objects : mapping of str to class, optional
         Custom layers, losses, metrics and so on by name: ``{"Sine": Sine}``. Each is a dataclass.
 

@@ -184,7 +184,7 @@ class PiecewiseConstantDecay(Schedule):
     boundaries : sequence of int
         The steps at which the learning rate changes, in increasing order.
     values : sequence of float
-        The learning rates before, between and after the boundaries: one more than boundaries.
+        The learning rates before, between and after the boundaries, so one value more than boundaries.
     restart_every_epoch : bool, default False
         Count the step from the beginning of each epoch.
     """
@@ -251,7 +251,7 @@ class CosineDecayRestarts(Schedule):
     t_mul : int, default 1
         Each cycle is this many times as long as the one before it.
     m_mul : float, default 1.0
-        The factor by which each cycle's height, its first learning rate minus end, differs from the previous one's.
+        Each cycle's height, its first learning rate minus end, is this many times the height of the previous cycle.
     end_learning_rate : float, default 0.0
         "end", the learning rate that every cycle falls toward. Keras' `alpha` is this divided by `initial_learning_rate`.
     restart_every_epoch : bool, default False

@@ -79,8 +79,8 @@ def check_shape(input_shape: Any) -> Shape:
     sizes = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
     if not sizes or not all(is_integer(n) and n >= 1 for n in sizes):
         raise ValueError(
-            "input_shape must be the shape of one sample, a tuple of integers of at least 1. Samples may have another length "
-            f"later; see Model. Received: input_shape={input_shape!r}"
+            "input_shape must be the shape of one sample, a tuple of integers of at least 1. Later samples may have a different "
+            f"length; see Model. Received: input_shape={input_shape!r}"
         )
     return tuple(int(n) for n in sizes)
 
@@ -186,12 +186,12 @@ def check_seed(seed: Any) -> int | tuple[int, ...]:
 
 
 def require_rows(network: Sequential, input_shape: Shape, output_shape: Shape) -> None:
-    """Raise ValueError unless several sets of parameters can be trained at once, on an axis in front of them."""
+    """Raise ValueError unless several sets of parameters can be trained at once, along a leading axis."""
     counts_axes = network.has_statistics or network.needs_leading_batch
     if counts_axes or not len(input_shape) == len(output_shape) == 1:
         raise ValueError(
-            "Several seeds train dense networks at once: rows of features in, rows out, no running statistics and no "
-            "layer that changes the axes. Train others one seed at a time. Received: samples of shape "
+            "Several seeds need a dense network, which takes and returns rows and has no running statistics and no layer that "
+            "changes the axes. Train other networks one seed at a time. Received: samples of shape "
             f"{input_shape}, outputs of shape {output_shape}, {network!r:.200}"
         )
 
@@ -225,8 +225,8 @@ class FitSettings:
         require_positive(epochs=self.epochs)
         if not (is_integer(self.initial_epoch) and 0 <= self.initial_epoch < self.epochs):
             raise ValueError(
-                "initial_epoch must be an integer with 0 <= initial_epoch < epochs, because training stops before the epoch "
-                f"with the number epochs. Received: initial_epoch={self.initial_epoch!r}, epochs={self.epochs}"
+                "initial_epoch must be an integer with 0 <= initial_epoch < epochs, because training stops before epoch "
+                f"number `epochs`. Received: initial_epoch={self.initial_epoch!r}, epochs={self.epochs}"
             )
         number("validation_split", self.validation_split, "[0, 1)")
         set_booleans(self, "shuffle", "sample_with_replacement")

@@ -25,7 +25,7 @@ from xpnet.checks import is_integer
 from xpnet.errors import CheckpointError
 from xpnet.files import StrPath, replacing, without_waiting
 
-FORMAT = 1  # the version of the format; a file of a later one is refused
+FORMAT = 1  # the version of the format; a file of a later version is refused
 MAX_HEADER = 2**22  # bytes
 MAX_ENTRIES = 200_000  # names, numbers and brackets of a header: one takes about 100 bytes of memory
 DTYPES = {"F32": "float32", "F64": "float64", "I32": "int32", "I64": "int64"}
@@ -53,9 +53,9 @@ def write(path: StrPath, arrays: Mapping[str, np.ndarray], description: Mapping[
     Raises
     ------
     CheckpointError
-        An array is not of one of these types; the description or the table is too long.
+        An array has a type that is not in `DTYPES`; the description or the table is too long.
     OSError
-        The file cannot be written. An existing file stays.
+        The file cannot be written. An existing file is kept.
     """
     for name, array in arrays.items():
         if array.dtype.name not in DTYPES.values():
@@ -85,7 +85,7 @@ def arrays(file: TensorFile, names: Iterable[str]) -> Iterator[np.ndarray]:
         for name in names:
             array = opened.get_tensor(name)
             if Entry(array.dtype.name, array.shape) != file.table[name]:
-                raise refusal("a file that does not change while it is read", "another one")
+                raise refusal("a file that does not change while it is read", "a file that changed")
             yield array
 
 
@@ -123,7 +123,7 @@ def _checked(path: Path, stream: BinaryIO, size: int) -> TensorFile:
     metadata = header.pop("__metadata__", {})
     text = metadata.get("xpnet") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        expected = "a file that xpnet wrote. Read others by safetensors.numpy.load_file and load_state_dict"
+        expected = "a file that xpnet wrote. Read others with safetensors.numpy.load_file and load_state_dict"
         raise refusal(expected, "a file without xpnet's description")
     description = _parsed(text.encode())
     if not isinstance(description, dict) or not is_integer(description.get("format")) or description["format"] < 1:
@@ -166,7 +166,7 @@ def _are_counts(values: Any) -> bool:
 
 
 def _parsed(text: bytes) -> Any:
-    """JSON without repeated names, whose size is checked before it is taken apart."""
+    """Parse JSON without repeated names. Its number of entries is checked first."""
     if (entries := sum(text.count(sign) for sign in (b",", b"[", b"{"))) > MAX_ENTRIES:
         raise refusal(f"at most {MAX_ENTRIES:,} entries in a header", f"{entries:,}")
 
@@ -185,5 +185,5 @@ def _parsed(text: bytes) -> Any:
 
 
 def _safetensors(module: str = "") -> Any:
-    """The package, which only files need."""
+    """Import safetensors, which only files need."""
     return importlib.import_module(f"safetensors.{module}" if module else "safetensors")

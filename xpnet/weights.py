@@ -1,4 +1,4 @@
-"""Parameters and running statistics: drawn, and as a list or a dict of host arrays."""
+"""Parameters and running statistics: drawing them, and reading and setting them as a list or a dict of host arrays."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def drawn(backend: Backend, network: Sequential, seed: int | tuple[int, ...], sh
 
 
 def moved_copy(backend: Backend, tree: Tree) -> Tree:
-    """Return a copy of a tree of any library's arrays, on a backend."""
+    """Copy a tree of any library's arrays to a backend."""
     return backend.copy(map_leaves(backend.asarray, tree))
 
 
@@ -48,7 +48,7 @@ def in_keras_order(state: dict[str, Tree]) -> list[tuple[str, Array]]:
 
 
 def named_weights(state: dict[str, Tree]) -> dict[str, Array]:
-    """All parameters and running statistics by name, in the order of `in_keras_order`; ValueError if a name stands twice."""
+    """All parameters and running statistics by name, in the order of `in_keras_order`. ValueError if a name repeats."""
     named = in_keras_order(state)
     if len(found := dict(named)) < len(named):
         raise ValueError(

@@ -113,8 +113,9 @@ class Backend:
     def scope(self) -> AbstractContextManager:
         """Return a ``with`` block for computing on this backend's device.
 
-        Only CuPy needs it. Each of its threads has a current device, which gets new arrays, and whose memory kernels may use.
-        Every method of a `Model` computes inside such a block. Your own code should do so too for a backend on another device.
+        Only CuPy needs it. Each of its threads has a current device. New arrays go to that device, and kernels may use its
+        memory. Every method of a `Model` computes inside such a block. Your own code should do so too for a backend on
+        another device.
         """
         return nullcontext()
 

@@ -89,7 +89,7 @@ def groups_of(outputs: list[Node]) -> dict[tuple[int, ...], list[int]]:
 
 
 def row_axes(node: Node) -> tuple[int, ...] | None:
-    """Return the axes of an output on which the reductions that it uses depend, or None if it uses none."""
+    """Return the axes of an output that its reductions depend on, or None if it uses no reductions."""
     found: list[frozenset] = []
     seen = set()
 

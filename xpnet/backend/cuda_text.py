@@ -95,7 +95,7 @@ class Writer:
     def block(self, depth: int, head: str, lines: list[str] | None = None) -> Iterator[int]:
         """Open a block of text inside the block at `depth` -> its depth. The text goes to the outer block or to `lines`.
 
-        Open blocks below `depth` are set aside meanwhile.
+        In the meantime, open blocks below `depth` are set aside.
         """
         waiting, self.blocks = self.blocks[depth + 1 :], [*self.blocks[: depth + 1], Block()]
         yield depth + 1

@@ -60,7 +60,7 @@ def is_loopback(host: str) -> bool:
 def download(url: str, largest: int) -> bytearray:
     """Return the body of a response; raise an error if it exceeds ``largest`` bytes, is incomplete, or is too slow.
 
-    A separate thread receives it, because only that bounds the time of every step: the name lookup, the connection,
+    A separate thread receives it, because only a thread can limit the time of every step: the name lookup, the connection,
     proxies, redirects, and headers or a body that arrive slowly.
     """
     body = bytearray()

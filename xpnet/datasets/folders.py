@@ -32,8 +32,9 @@ def image_folder(
     by file name. Hidden files, hidden folders and ``__MACOSX`` are skipped; a warning lists everything else that is left
     out. This function needs the extra ``data``.
 
-    Colors become gray by Pillow's weights, L = 0.299 R + 0.587 G + 0.114 B; palettes are looked up. An image is rotated
-    according to its EXIF orientation, as viewers show it. Only the first frame of an animation is read.
+    Colors become gray with Pillow's weights, L = 0.299 R + 0.587 G + 0.114 B. Palette indices are first replaced by their
+    colors. An image is rotated according to its EXIF orientation, as viewers show it. Only the first frame of an animation is
+    read.
 
     Parameters
     ----------
@@ -59,8 +60,8 @@ def image_folder(
     Raises
     ------
     DatasetError
-        The folder holds no images; an image is damaged, too large, transparent, has more than 8 bits per channel, or has
-        another size than the first image; or two folders are the same label.
+        The folder holds no images; an image is damaged, too large, transparent, has more than 8 bits per channel, or differs
+        in size from the first image; or two folders are the same label.
     """
     if background is not None and background not in range(256):
         raise ValueError(f"background must be a gray value from 0 to 255. Received: {background!r}")

@@ -39,7 +39,7 @@ def read_idx(path: StrPath, max_bytes: int = MAX_BYTES) -> np.ndarray:
     Raises
     ------
     DatasetError
-        The file cannot be read, is not an IDX file, has another length than its header states, or is too large.
+        The file cannot be read, is not an IDX file, differs in length from its header, or is too large.
     """
     with reading(path) as stream:
         return idx_array(idx_content(stream, path, max_bytes))

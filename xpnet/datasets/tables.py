@@ -1,7 +1,7 @@
 """Reads a CSV table of labeled rows of numbers.
 
 Python's ``csv`` module splits the rows. The rules in :func:`label_first_csv` decide which row is the header and which column
-holds the labels. A table that the rules do not decide is refused with the line of the file.
+holds the labels. If the rules do not decide, the table is refused, and the error names the line.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def label_first_csv(
     - The delimiter is the comma, semicolon or tab in the first row. A first row with more than one kind is refused.
     - The first row is a header if no cell except the label is a number, and data if all of them are numbers. Three kinds of
       first row are refused: a mixture; numbers that count 0, 1, 2, ... or 1, 2, 3, ..., because pandas names columns in
-      this way; and numbers beside a label that is "label", "labels", "class", "target" or "y", or that no other row has
-      although other labels repeat.
+      this way; and numbers beside a label that is "label", "labels", "class", "target" or "y", or beside a label that no
+      other row has although other labels repeat.
     - The label is the first column. Three kinds of first column are refused: a column without a name; one that counts the
       rows, because pandas and R write row numbers; and one beside a column named "label", "labels", "class", "target" or
       "y". A last column without a name is refused too, because it usually means that each line ends in a delimiter.
@@ -67,8 +67,8 @@ def label_first_csv(
         The column of the labels, and a column of row numbers to leave out. An integer is the position, from 0, or negative
         from the end; a string is the name.
     dtype : {"uint8", "float32", "float64"}, default "uint8"
-        The type of the values. ``"uint8"`` accepts only integers from 0 to 255, also for labels. The other types accept all
-        finite numbers, and integers from 0 to 65,535 for labels.
+        The type of the values. ``"uint8"`` accepts only integers from 0 to 255, for values and for labels. The other types
+        accept all finite numbers, and integers from 0 to 65,535 for labels.
     max_bytes : int, default 2**30
         The longest text to read, in bytes after decompression.
 

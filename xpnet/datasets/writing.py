@@ -27,7 +27,7 @@ def write_label_first_csv(path: StrPath, x: np.ndarray, y: np.ndarray) -> None:
     x, y = np.asarray(x), np.asarray(y)
     if x.dtype != np.uint8 or y.shape != x.shape[:1] or not np.all(np.isin(y, np.arange(256))) or not x.size:
         raise ValueError(
-            "Pixels must be uint8 (n, ...), at least one, and labels must be integers from 0 to 255 (n,). "
+            "Pixels must be uint8 of shape (n, ...), n >= 1, and labels must be integers from 0 to 255 of shape (n,). "
             f"Received: pixels {x.dtype} {x.shape}, labels {y.dtype} {y.shape}"
         )
     table = np.column_stack([y.astype(np.uint8), x.reshape(len(x), -1)])
@@ -70,8 +70,8 @@ def write_labels(path: Path, x: np.ndarray, y: np.ndarray) -> None:
     whole = y.shape == x.shape[:1] and y.dtype.kind in "iu" and np.all((y >= 0) & (y <= MAX_LABEL))
     if x.dtype != np.uint8 or not (x.ndim == 3 or x.shape[3:] == (3,)) or not x.size or not whole:
         raise ValueError(
-            "Images must be uint8 (n, height, width) or (n, height, width, 3), at least one, and labels must be integers "
-            f"from 0 to {MAX_LABEL} (n,). Received: images {x.dtype} {x.shape}, labels {y.dtype} {y.shape}"
+            "Images must be uint8 of shape (n, height, width) or (n, height, width, 3), n >= 1, and labels must be integers "
+            f"from 0 to {MAX_LABEL} of shape (n,). Received: images {x.dtype} {x.shape}, labels {y.dtype} {y.shape}"
         )
     image_module = optional_import("PIL.Image", "data")
     for label in np.unique(y).tolist():

@@ -1,7 +1,7 @@
 """Activations. Each is one formula and its derivative.
 
 Values and derivatives are accurate in relative error over all normal numbers, like those of `xpnet.functions`. For example,
-1 - y is never computed as a difference where y is near 1. x, y, dx and dy have the same shape, which is arbitrary.
+1 - y is never computed as a difference where y is near 1. x, y, dx and dy have the same shape; any shape is accepted.
 """
 
 from __future__ import annotations

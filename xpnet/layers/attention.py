@@ -30,11 +30,11 @@ class MultiHeadAttention(Layer):
 
     where the sum in the softmax's derivative is Σⱼ Aᵢⱼ dAᵢⱼ = Σⱼ Aᵢⱼ (dheadᵢ · vⱼ) = dheadᵢ · headᵢ, which is a shorter sum.
 
-    Attention includes all steps, also padding, so each batch should contain sequences of one length.
+    Attention includes every step, even padding, so all sequences in a batch should have the same length.
 
-    x, y: (batch, time, d). W: (d, 3 h key_dim) and b: (1, 3 h key_dim) hold the columns of q, then k, then v, each head by
-    head. Wₒ, the ``"output_weight"``: (h key_dim, d), and bₒ, the ``"output_bias"``: (1, d). A. Vaswani et al., "Attention
-    is all you need", NIPS 2017.
+    x, y: (batch, time, d). W: (d, 3 h key_dim) and b: (1, 3 h key_dim) hold the columns of q, then of k, then of v. Within
+    each, the heads follow one another. Wₒ, the ``"output_weight"``: (h key_dim, d), and bₒ, the ``"output_bias"``: (1, d). A.
+    Vaswani et al., "Attention is all you need", NIPS 2017.
 
     Parameters
     ----------

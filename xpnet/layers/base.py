@@ -117,7 +117,7 @@ class Container(Layer):
 
     A custom container is a frozen dataclass with layers among its fields. It defines `output_shape`, and `forward`, which calls
     each child through `xpnet.layers.base.forward`. Override `input_shapes` unless every child receives the container's input.
-    Inference computes `forward` with children at inference.
+    At inference, the container runs `forward` with its children in inference mode.
     """
 
     @property
@@ -153,7 +153,7 @@ class Container(Layer):
 
     @abstractmethod
     def output_shape(self, input_shape: Shape) -> Shape:
-        """Return the shape of one sample's output. The ValueError of a child that cannot accept its input names the child."""
+        """Return the shape of one sample's output. If a child cannot accept its input, the ValueError names it."""
 
     def input_shapes(self, input_shape: Shape) -> list[Shape]:
         """Return each child's input shape, in the order of ``leaves(children)``; by default, the container's own."""
@@ -220,7 +220,7 @@ class Wrapper(Container):
 
 @dataclass(frozen=True)
 class _Inferring(Wrapper):
-    """A layer whose `forward` computes its inference, without random numbers and without a backward pass."""
+    """A layer whose `forward` computes only inference, without random numbers or a backward pass."""
 
     needs_key = False
 
@@ -270,14 +270,14 @@ def init(layer: Layer, rng: np.random.Generator, input_shape: Shape) -> tuple[Tr
     formed = isinstance(result, tuple) and len(result) in (2, 3) and isinstance(result[1], (tuple, list))
     if not (formed and all(hasattr(leaf, "shape") for leaf in leaves(result[::2]))):
         raise TypeError(
-            f"{type(layer).__name__}: init must return parameters, output_shape and, with has_statistics = True, statistics: a "
-            f"tree of NumPy arrays, a tuple without the batch, and another tree. Received: {result!r:.200}"
+            f"{type(layer).__name__}: init must return parameters (a tree of NumPy arrays), output_shape (a "
+            f"tuple without the batch) and, with has_statistics = True, statistics (another tree). Received: {result!r:.200}"
         )
     return (*result, {}) if len(result) == 2 else result
 
 
 def output_shape(layer: Layer, input_shape: Shape) -> Shape:
-    """Return `layer.output_shape`, after checking that the layer can stand in a network."""
+    """Return `layer.output_shape`, after checking that the layer can be part of a network."""
     require_one_layer(layer)
     require_one_output(input_shape)
     return layer.output_shape(input_shape)
@@ -290,7 +290,7 @@ def require_one_layer(layer: Layer) -> None:
 
 
 def compute_in_container(layer: Layer) -> None:
-    """Make `forward` raise if the layer has an activation, because it would compute without the activation."""
+    """Make `forward` raise if the layer has an activation, because `forward` would ignore the activation."""
     if layer.activation is not None:  # type: ignore[attr-defined]
         vars(layer)["forward"] = _refuse  # shadows the method of the class, so a training step pays nothing for it
 
@@ -302,7 +302,7 @@ def _refuse(*arguments: Any, **extra: Any) -> None:
 
 
 def require_one_output(*shapes: Shape) -> None:
-    """Raise ValueError if one of the shapes describes several outputs, as those of `Parallel`."""
+    """Raise ValueError if one of the shapes describes several outputs, as the shapes of `Parallel` do."""
     if any(isinstance(n, tuple) for shape in shapes for n in shape):
         raise ValueError(
             "A layer, loss or prediction needs one output, but Parallel returns several. Join them with Add or Concatenate, "

@@ -195,7 +195,7 @@ class Concatenate(_Branches):
         axis = self.axis - (self.axis > 0)  # in the shape of one sample, without the batch axis
         if not -rank <= axis < rank:
             raise ValueError(
-                f"axis must be an axis of the branches' outputs, counted from 0, the batch. Received: axis={self.axis} for "
+                f"axis must be an axis of the branches' outputs, and axis 0 is the batch. Received: axis={self.axis} for "
                 f"samples of shapes {shapes}"
             )
         before, after = slice(axis % rank), slice(axis % rank + 1, None)

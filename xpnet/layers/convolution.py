@@ -137,8 +137,8 @@ class Conv2D(_Convolution):
     strides : int or (int, int), default 1
         The distance between neighboring windows.
     padding : {"valid", "same"} or int, default "valid"
-        The zeros around the image. "valid" adds none. "same" adds enough for ⌈size / strides⌉ windows along each axis, with
-        an odd zero at the bottom or right. An integer is the number of zeros on each side.
+        The zeros around the image. "valid" adds none. "same" adds enough for ⌈size / strides⌉ windows along each axis. If
+        their number is odd, the extra zero is at the bottom or right. An integer is the number of zeros on each side.
     dilation_rate : int or (int, int), default 1
         The distance between neighboring taps of a window.
     groups : int, default 1
@@ -201,7 +201,7 @@ class Conv2DTranspose(_Kernel):
 
     x: (batch, height, width, in), y: (batch, ..., ..., filters), W: (kh, kw, filters / groups, in), b: (1, filters). With
     q = r (k - 1) + 1, a side of length n becomes s n + max(q - s, 0) with "valid", s n with "same", and s (n - 1) + q - 2p
-    with an integer padding p, which is cut off on each side.
+    with an integer padding p, because p pixels are cut off each side.
 
     M. Zeiler et al., "Deconvolutional networks", CVPR 2010; V. Dumoulin and F. Visin, "A guide to convolution arithmetic
     for deep learning" (2016).
@@ -269,6 +269,6 @@ def _join(x: Array, groups: int) -> Array:
 
 
 def _sum_rows(dy: Array) -> Array:
-    """Σ over the rows of a tall matrix, as a product, which is 12 times faster than NumPy's sum for (86528, 16)."""
+    """Σ over the rows of a tall matrix, computed as a product, which is 12 times faster than NumPy's sum for (86528, 16)."""
     ones = namespace(dy).ones((1, dy.shape[0]), dtype=dy.dtype, device=device(dy))
     return ones @ dy

@@ -21,7 +21,7 @@ class DropoutBase(Layer):
         set_numbers(self, "[0, 1)", "rate")
 
     def mask(self, key, like):
-        """Return an array of random zeros, and of 1 / (1 - rate) elsewhere."""
+        """Return an array that is 0 at random positions and 1 / (1 - rate) elsewhere."""
         keep = max(round((1 - self.rate) * 65536), 1) / 65536  # the mask's actual probability
         mask = bernoulli(key, keep, like=like)
         mask *= 1 / keep

@@ -17,9 +17,9 @@ class Embedding(Layer):
 
     Where x = padding_idx, y is 0 and W gets no gradient.
 
-    x: (batch, ...) of integers in 0 .. input_dim - 1, y: (batch, ..., output_dim), W: (input_dim, output_dim). This equals a
-    Dense layer on one-hot rows, but does not compute with zeros. Integers have no gradient, so `backward` returns None for
-    dx, and an Embedding must come first in a network.
+    x: (batch, ...) of integers in 0 .. input_dim - 1, y: (batch, ..., output_dim), W: (input_dim, output_dim). The result is
+    that of a Dense layer on one-hot rows, without the multiplications by zero. Integers have no gradient, so `backward`
+    returns None for dx, and an Embedding must come first in a network.
 
     Y. Bengio et al., "A neural probabilistic language model", JMLR 3 (2003).
 
@@ -156,17 +156,17 @@ def sum_by_one_hot(tokens: Array, rows: Array, count: int) -> Array:
 def sum_by_token(tokens: Array, rows: Array, count: int) -> Array:
     """y[v] = Σ of the rows whose token is v,   v = 0 .. count - 1:   a scatter-add, which the Array API standard lacks
 
-    After sorting by token, the rows of v form a run. A binary tree stands over the sorted rows. Each node stores two sums
-    of rows below it: of the rows with the same token as its first row ("head"), and of those with the same token as its
-    last row ("tail"). Consider the lowest node that contains a whole run. The run is the tail of its left child and the
-    head of its right child, so y[v] is the sum of these two. The result is as precise as pairwise summation, because
-    nothing is subtracted, and the work is proportional to the size of rows and y.
+    After sorting by token, the rows of v form a run. The sorted rows are the leaves of a binary tree. Each node stores two
+    sums over the rows below it. Its "head" is the sum of the rows that have the same token as its first row. Its "tail" is
+    the sum of the rows that have the same token as its last row. Consider the lowest node that contains a whole run. The run
+    is the tail of its left child and the head of its right child, so y[v] is the sum of these two. The result is as precise
+    as pairwise summation, because nothing is subtracted, and the work is proportional to the size of rows and y.
 
     tokens: (n,) of int32, rows: (n, d), y: (count, d).
     """
     xp = namespace(rows)
     n = tokens.shape[0]
-    leaves = 1 << (n - 1).bit_length()  # the next power of two; the added rows have the token `count`, which y lacks
+    leaves = 1 << (n - 1).bit_length()  # the next power of two; the added rows have the token `count`, which y omits
     order = xp.argsort(tokens)
     tokens = _append(xp.take(tokens, order), leaves - n, count)
     edges = xp.searchsorted(tokens, xp.arange(-1, count, dtype=tokens.dtype, device=device(tokens)), side="right")

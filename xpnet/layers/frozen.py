@@ -46,7 +46,7 @@ class Frozen(Wrapper):
 
 
 def freeze(network: Layer, layers: Iterable[Layer]) -> Layer:
-    """Return `network` with these of its layers frozen."""
+    """Return `network` with these layers frozen."""
     return swap_layers(network, {id(layer): Frozen(layer) for layer in layers if not isinstance(layer, Frozen)})
 
 

@@ -28,7 +28,7 @@ def map_layers(network: Layer, change: Callable[[str, Layer], Layer]) -> Layer:
 
 
 def swap_layers(network: Any, new: dict[int, Layer]) -> Any:
-    """Return `network` with other layers in place of those whose id is in `new`."""
+    """Return `network` with each layer whose id is in `new` replaced."""
     if id(network) not in new:
         same = network
         if isinstance(network, Container):

@@ -1,10 +1,10 @@
 """Which parameters a network holds, and which of them train.
 
 A layer object that appears in a network more than once has one set of parameters (tied weights). A link (later, first) is a
-pair of paths of one layer object. The first place holds the parameters, and the trees at the other places are empty. They are
-filled before the forward pass, and the gradients of all places are added after the backward pass.
+pair of paths to the same layer object. The first place holds the parameters, and the trees at the other places are empty.
+They are filled before the forward pass, and the gradients of all places are added after the backward pass.
 
-The tree holds the parameters of frozen layers like all others. Their gradients and optimizer states are empty trees.
+The tree holds the parameters of frozen layers, too. Their gradients and optimizer states are empty trees.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def empty(tree: Tree, links: Links) -> Tree:
 
 
 def fill(tree: Tree, links: Links) -> Tree:
-    """Return the tree with the subtree of each first place also at the later places."""
+    """Return the tree with the subtree of each first place repeated at its later places."""
     for later, first in links:
         tree = with_subtree(tree, later, subtree(tree, first))
     return tree

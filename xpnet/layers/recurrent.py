@@ -52,8 +52,8 @@ class Recurrent(Layer):
         If all features of a step equal `mask_value`, the step is skipped: the sample's state does not change. With
         ``return_sequences=True`` the output of this step is `mask_value`, so a recurrent layer after this one, with the same
         `mask_value`, skips it too. For tokens, use ``Embedding(..., padding_idx=0)`` and ``mask_value=0.0``. Layers between
-        the two must preserve the value. Tanh, ReLU and dropout preserve 0, but the latter two may also set all features of
-        a real step to 0 if there are few. A bias or a normalization does not preserve 0.
+        the two must preserve the value. Tanh, ReLU and dropout preserve 0, but ReLU and dropout may also set all features of
+        a real step to 0 if the step has few features. A bias or a normalization does not preserve 0.
     weight_initializer : str or initializer, default "glorot_uniform"
         Draws W.
     recurrent_initializer : str or initializer, default "orthogonal"
@@ -393,7 +393,7 @@ class Bidirectional(Container):
 
     Each output depends on earlier and later steps. g is a layer like f with separate parameters. With
     ``return_sequences=True`` the outputs of g are reversed again, so that step t of both belongs to xₜ. Otherwise y holds the
-    last outputs: that of f after the last step of x, and that of g after the first. In the backward pass each layer receives
+    last output of each layer: f ends at the last step of x, and g ends at the first. In the backward pass each layer receives
     its part of dy, or all of dy for a sum. M. Schuster and K. Paliwal, "Bidirectional recurrent neural networks", IEEE Trans.
     Signal Processing 45 (1997).
 
@@ -412,7 +412,7 @@ class Bidirectional(Container):
     ------
     ValueError
         A layer is not recurrent, the two differ in `units` or `return_sequences`, or `merge_mode` is not one of these. A sum
-        would give masked steps another value than `mask_value`.
+        would give masked steps a value other than `mask_value`.
     """
 
     layer: Layer

@@ -52,19 +52,19 @@ class Rescaling(Layer):
 
 @dataclass(frozen=True)
 class Reshape(Layer):
-    """y = x with each sample in another shape,   dx = dy in the shape of x
+    """y = x with each sample in a new shape,   dx = dy in the shape of x
 
     x: (batch, ...), y: (batch, *target_shape).
 
     Parameters
     ----------
     target_shape : tuple of int
-        The shape of one sample. One entry may be -1, and is then computed from the others.
+        The shape of one sample. One entry may be -1; it is computed from the others.
 
     Raises
     ------
     ValueError
-        The shape is invalid, or a sample has another number of elements.
+        The shape is invalid, or a sample has a different number of elements.
     """
 
     needs_leading_batch = True

@@ -21,7 +21,7 @@ class ZeroPadding2D(Layer):
     Parameters
     ----------
     padding : int, (int, int) or ((int, int), (int, int)), default 1
-        The number of zeros: on every side, as (top and bottom, left and right), or as ((top, bottom), (left, right)).
+        The number of zeros on every side, or (top and bottom, left and right), or ((top, bottom), (left, right)).
 
     Raises
     ------

@@ -70,12 +70,14 @@ class Sequential(Container):
         return self._shapes(input_shape)[:-1]
 
     def _shapes(self, input_shape):
-        """Of the input and of what each layer makes of it."""
+        """Return the shape of the input and the shape of each layer's output."""
         shapes = [input_shape]
         for i, layer in enumerate(self.layers):
             with self.place_of(i, layer):
                 if layer.integer_input and i > 0:
-                    raise ValueError("It takes integers, which the first layer alone is given: put it first.")
+                    raise ValueError(
+                        f"Only the first layer can receive integers. Put this layer first. Received: place {i}"
+                    )
                 shapes.append(base.output_shape(layer, shapes[-1]))
         return shapes
 

@@ -44,7 +44,7 @@ class Measured:
 
 
 def measure(network: Sequential, input_shape: Shape) -> Measured:
-    """Measure the network for samples of this shape. The ValueError of a layer that cannot accept them names the layer."""
+    """Measure the network for samples of this shape. If a layer cannot accept them, the ValueError names it."""
     params, output_shape, statistics = base.init(network, ShapesOnly(), input_shape)
     form = {name: tuple(leaf.shape) for tree in (params, statistics) for name, leaf in named_leaves(tree)}
     params = network.filled(params)
@@ -53,7 +53,7 @@ def measure(network: Sequential, input_shape: Shape) -> Measured:
 
 
 def measure_alike(network: Sequential, shape: Shape, known: Shape) -> Measured:
-    """Like `measure`, for another shape than `known`. Raise ValueError if it needs other parameters."""
+    """Like `measure`, for a shape other than `known`. Raise ValueError if it needs different parameters."""
     rule = f"The model accepts samples of shape {known}, and other shapes that need the same parameters."
     try:
         measured = measure(network, shape)
@@ -67,8 +67,8 @@ def measure_alike(network: Sequential, shape: Shape, known: Shape) -> Measured:
 def _multiplications(place: Place, params: Tree) -> int:
     """Estimate the multiplications in a layer's matrix products for one sample of the network.
 
-    Each weight counts once for each position of the layer's input or output, whichever has more positions, such as steps of
-    a sequence or pixels of an image. Products of two activations, as in attention, do not count.
+    Each weight counts once for each position (a step of a sequence, or a pixel of an image) of the layer's input or output,
+    whichever has more positions. Products of two activations, as in attention, do not count.
     """
     if place.layer.integer_input:
         return 0

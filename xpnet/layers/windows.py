@@ -1,8 +1,9 @@
 """Windows that slide over images, for convolution and pooling.
 
 Taking windows out of an image and adding windows to an image are linear maps, and each is the adjoint of the other. If one is
-applied to values, the other is applied to their gradients. Both proceed one axis at a time. Taking adds an axis to a view for
-each axis of the image, and copies once if the library has such views. Adding needs k + k slices instead of k · k.
+applied to values, the other is applied to their gradients. Both proceed one axis at a time. Taking adds one axis to a view
+for each axis of the image. If the library has such views, the data are copied only once. Adding needs k + k slices instead of
+k · k.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Window:
 
     @classmethod
     def fit(cls, size: int, kernel: int, stride: int, dilation: int, padding: str | int) -> Window:
-        """Return a window with Keras' padding: "same" gives ⌈size / stride⌉ places, with an odd zero after the data."""
+        """Return a window with Keras' padding: "same" gives ⌈size / stride⌉ places. An extra odd zero follows the data."""
         reach = (kernel - 1) * dilation + 1
         before = after = 0 if isinstance(padding, str) else padding
         if padding == "same":
@@ -92,7 +93,7 @@ class Window:
         return xp.stack(self.take(x, axis - x.ndim), axis=-1)
 
     def add(self, parts: Sequence[Array], axis: int) -> Array:
-        """The adjoint of `take`: return an array of `padded` positions, with each part added to those that its tap reads."""
+        """The adjoint of `take`: add each part to a zero array of `padded` positions, at the positions that its tap reads."""
         xp, shape = namespace(parts[0]), list(parts[0].shape)
         shape[axis] = self.padded
         if self.padded == self.count * len(parts) and self.stride == len(parts):  # the taps alternate without overlap

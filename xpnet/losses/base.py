@@ -13,7 +13,7 @@ from xpnet.tree import Array
 
 TINY = 1e-37  # the smallest sum of weights to divide by, because 0/0 is NaN
 REMEDY = "Remove or replace NaN and infinity, or give their samples the weight 0 (sample_weight)"
-EPSILON = 1e-7  # probabilities and rates are kept this far from 0, where the logarithm is infinite, as in Keras
+EPSILON = 1e-7  # the smallest probability or rate, as in Keras, because the logarithm of 0 is infinite
 
 
 class Loss(ABC):
@@ -51,7 +51,8 @@ class Loss(ABC):
         Raises
         ------
         ValueError
-            The shapes do not fit. Values are not checked, because that would wait for the device; `check` checks them.
+            The shapes do not fit. Values are not checked here, because that would have to wait for the device. `check` checks
+            them.
         """
         if sample_weight is None:
             l, dz = fused(self._mean, z, y)
@@ -189,7 +190,7 @@ def _with_sum(w: Array) -> tuple[Array, Array]:
 
 
 def counted(y: Array, weight: Array | None) -> Array:
-    """Return `y` of shape (n, ...), with the first row that has a positive weight in place of each row with weight 0."""
+    """Return `y`, (n, ...), with each row of weight 0 replaced by the first row that has a positive weight."""
     if weight is None:
         return y
     xp = namespace(y)
@@ -221,6 +222,8 @@ def _form(parts: Any, z: Array) -> str:
 
 
 def outputs_of(output_shape: tuple[int, ...]) -> int:
-    rule = "A loss needs one row of outputs for each sample. End with Flatten() or Dense, or use PerPosition(loss)"
+    rule = (
+        "A loss needs one row of outputs for each sample. Add Flatten() or Dense at the end, or use PerPosition(loss)"
+    )
     require(len(output_shape) == 1, rule, f"outputs of shape {output_shape}")
     return output_shape[0]

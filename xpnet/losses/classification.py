@@ -117,7 +117,7 @@ class SoftmaxCrossEntropy(ClassLoss):
     This is the softmax followed by the cross-entropy -Σ t log p, accurate for logits z of any size. Labels mean one-hot y.
 
     A logit of -∞ excludes its class: p is 0 there, and the class adds nothing to the loss. If a target assigns probability
-    to an excluded class, the loss is ∞; label smoothing assigns some to every class. Logits of +∞ share the whole
+    to an excluded class, the loss is ∞; label smoothing assigns some to every class. Logits of +∞ share all of the
     probability; see `xpnet.functions.softmax`.
 
     y: (batch,) or (batch, classes), z: (batch, classes) or (K, batch, classes).
@@ -127,9 +127,9 @@ class SoftmaxCrossEntropy(ClassLoss):
     label_smoothing : float, default 0.0
         ε, in [0, 1]. C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016.
     ignore_index : int or None, default -100
-        Samples with this label are ignored, as if their weight were 0, by the loss, which is the mean over the others, by
-        metrics and by class weights. If all labels of a batch are ignored, loss and gradient are 0 (PyTorch: NaN). `fit`
-        raises ValueError if all labels of a data set are ignored.
+        The loss, metrics and class weights ignore samples with this label, as if their weight were 0. The loss is the mean
+        over the other samples. If all labels of a batch are ignored, loss and gradient are 0 (PyTorch: NaN). `fit` raises
+        ValueError if all labels of a data set are ignored.
 
     Raises
     ------
@@ -234,7 +234,7 @@ class BinaryCrossEntropy(Loss):
     Parameters
     ----------
     from_logits : bool, default True
-        If False, z is the probability p, clipped to [10⁻⁷, 1 - 10⁻⁷], and dz = (p - y) / (p (1 - p)), also where p is
+        If False, z is the probability p, clipped to [10⁻⁷, 1 - 10⁻⁷], and dz = (p - y) / (p (1 - p)), even where p is
         clipped.
 
     Raises

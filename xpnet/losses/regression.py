@@ -15,7 +15,7 @@ from xpnet.tree import Array
 class MeanSquaredError(Loss):
     """l = (z - y)²,   dz = 2 (z - y)
 
-    y: (batch, units), z: (batch, units) or (K, batch, units), as in all losses of this module but `GaussianNLL`.
+    y: (batch, units), z: (batch, units) or (K, batch, units), as in all losses of this module except `GaussianNLL`.
     """
 
     def elements(self, y, z):

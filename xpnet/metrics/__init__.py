@@ -1,4 +1,4 @@
-"""Metrics: values to watch during training, computed from states of samples that merge into the state of a data set.
+"""Metrics: values to watch during training. The states of samples merge into the state of a data set.
 
 `Metric.terms` computes the state of each sample on the device. `Metric.merge` joins states into one. `Metric.result`
 computes the value from the state of all samples on the host.
@@ -131,7 +131,7 @@ ELSEWHERE = {  # names of Keras and scikit-learn, as `plain` returns them -> wha
 def get(metric: str | Metric, loss: Loss) -> Metric:
     """Return the metric with this name, with its default settings, or a `Metric`, completed for a network with this loss.
 
-    If the network is trained with `BinaryCrossEntropy`, also inside `PerPosition`, "accuracy" is a `BinaryAccuracy` named
+    If the network is trained with `BinaryCrossEntropy`, alone or inside `PerPosition`, "accuracy" is a `BinaryAccuracy` named
     "accuracy".
     """
     if isinstance(metric, Metric):

@@ -28,10 +28,10 @@ class Metric(ABC):
     higher_is_better : bool or None
         Whether `EarlyStopping` treats higher values as better. If None, `EarlyStopping` requires `mode`.
     bounds : (float, float)
-        Values are clipped to this range, which rounding errors can leave.
+        Values are clipped to this range, because rounding errors can push them outside.
     on_predictions : bool
-        Whether `terms` accepts predictions, ``loss.activation(z)``. Otherwise it accepts the network's raw outputs, which
-        have the same largest class.
+        Whether `terms` accepts predictions, ``loss.activation(z)``. Otherwise it accepts the network's raw outputs, in which
+        the same class is the largest.
     sums : bool
         Whether `result` accepts the sum Σ w t of each term instead of the mean Σ w t / Σ w.
     """

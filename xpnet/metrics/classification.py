@@ -75,7 +75,7 @@ class TopKAccuracy(_ClassMetric):
     def check(self, y_shape, units):
         if units <= self.k:
             raise ValueError(
-                f"{self.name} needs more than {self.k} classes, or every answer is correct. Received: {units} outputs"
+                f"{self.name} needs more than {self.k} classes. Otherwise every answer is correct. Received: {units} outputs"
             )
 
     def terms(self, y, z):
@@ -164,7 +164,7 @@ class LogLoss(LabelMetric):
     Parameters
     ----------
     multi_label : bool, optional
-        Whether each output is a separate label, yes or no. By default, whether the loss is `BinaryCrossEntropy`.
+        Whether each output is a separate label, yes or no. By default, True if the loss is `BinaryCrossEntropy`.
     name : str, default "log_loss"
         The metric's key in the history.
     """

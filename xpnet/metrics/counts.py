@@ -113,8 +113,8 @@ class Precision(_Averaged):
     threshold : float, default 0.5
         Predictions above it are class 1, for one output or several labels.
     multi_label : bool, optional
-        Whether each output is a separate label, yes or no, instead of one of the classes that exclude each other. By
-        default, whether the loss is `BinaryCrossEntropy`.
+        Whether each output is a separate label, yes or no, instead of one of several classes that exclude each other. By default,
+        True if the loss is `BinaryCrossEntropy`.
     name : str, default "precision"
         The metric's key in the history.
 

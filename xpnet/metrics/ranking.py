@@ -30,10 +30,11 @@ class AUC(BinnedMetric, LabelMetric):
     ----------
     curve : {"ROC", "PR"}, default "ROC"
     average : {"macro", "weighted", None}, default "macro"
-        For more than two classes, each against the rest, and for several labels: the mean, the mean weighted by the number
-        of positives, or the list. A class without positives, or for "ROC" without negatives, is nan, and the means skip it.
+        How to combine several labels, or more than two classes (each against the rest): the mean, the mean weighted by the
+        number of positives, or the list. A class without positives, or for "ROC" without negatives, is nan, and the means
+        skip it.
     multi_label : bool, optional
-        Whether each output is a separate label, yes or no. By default, whether the loss is `BinaryCrossEntropy`.
+        Whether each output is a separate label, yes or no. By default, True if the loss is `BinaryCrossEntropy`.
     name : str, default "auc" or "average_precision"
         The metric's key in the history.
 

@@ -40,7 +40,7 @@ class Optimizer(ABC):
     clipvalue : float, optional
         Clip each element of a gradient to ±clipvalue.
     clipnorm : float, optional
-        Scale each parameter's gradient down to this Euclidean norm. Its squares neither overflow nor underflow.
+        Scale each parameter's gradient down to this Euclidean norm. Computing the norm neither overflows nor underflows.
     global_clipnorm : float, optional
         Scale all gradients down together to this norm. R. Pascanu et al., ICML 2013.
 
@@ -126,8 +126,8 @@ def _limit_norm(arrays: list[Array], limit: float) -> Callable[[Array], Array]:
     """Return a rule that scales elements down so that the norm over all of `arrays` is at most `limit`.
 
     The norm is c r, where c is the largest absolute value and r is the norm of the elements divided by c, so squares
-    neither overflow nor underflow. 1/c is applied as two factors, because it can exceed float32. Below the limit the rule
-    does not change a bit. Infinite and NaN elements remain, so that the divergence guard finds them.
+    neither overflow nor underflow. 1/c is applied as two factors, because it can exceed float32. Below the limit, the rule
+    leaves every bit unchanged. Infinite and NaN elements remain, so that the divergence guard finds them.
     """
     xp = namespace(arrays[0])
     c = reduce(xp.maximum, [xp.max(xp.abs(g)) for g in arrays])
@@ -160,7 +160,7 @@ def _checked(name: str, factor: Factor) -> float | tuple[tuple[str, float], ...]
 
 
 def _factor(factor: Factor, name: str) -> float:
-    """Return the factor of the parameter with this name, which the longest matching path decides."""
+    """Return the factor of the parameter with this name. The longest matching path decides."""
     if not isinstance(factor, tuple):
         return factor  # type: ignore[return-value]  # a dict became a tuple
     paths = [(path, value) for path, value in factor if name.startswith(f"{path}.")]
