@@ -18,8 +18,9 @@ class PerPosition(Loss):
     (batch, T, units). In image-to-image networks the positions are pixels: z (batch, height, width, units).
 
     Metrics and class weights apply to positions. Sample weights apply to samples, (batch,), or to positions, (batch, T) or
-    (batch, height, width); the weight 0 excludes padding. Augmentation layers move the pixels of an image, but not the
-    targets of these pixels.
+    (batch, height, width); the weight 0 excludes padding from the loss and its gradient dz. The network still computes at such a
+    position, so what stands there must not make its activations infinite: in dW they are multiplied by dz = 0. Augmentation
+    layers move the pixels of an image, but not the targets of these pixels.
 
     Parameters
     ----------
