@@ -54,6 +54,8 @@ from xpnet.optimizers import Adagrad, AdamW, Optimizer, RMSprop
 from xpnet.random import step_keys
 from xpnet.tree import leaves, map_leaves
 
+pytestmark = pytest.mark.slow
+
 ROW, SEQUENCE, IMAGE = (6,), (5, 4), (6, 6, 2)  # one sample
 STEPS, BATCH = 4, 3
 

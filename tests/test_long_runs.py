@@ -18,6 +18,8 @@ from xpnet.layers import BatchNormalization, Dense, Dropout, Tanh
 from xpnet.layers.base import Layer
 from xpnet.tree import leaves
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(40, 5)), RNG.integers(0, 3, 40)
 

@@ -19,6 +19,8 @@ from xpnet.backend import make_backend
 from xpnet.layers import Dense
 from xpnet.progress import Progress
 
+pytestmark = pytest.mark.slow
+
 X = np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(int)
 EPOCH = r"Epoch {0}/2 \d+\.\ds loss=0\.\d{{4}} accuracy=0\.\d{{4}} val_loss=0\.\d{{4}} val_accuracy=0\.\d{{4}}"
