@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import contextmanager
 
 import array_api_strict
+import hypothesis
 import numpy as np
 import pytest
 from array_api_strict._array_object import Array
@@ -20,6 +21,8 @@ from xpnet.backend import make_backend
 from xpnet.backend.numpy import NumpyBackend
 from xpnet.errors import BackendNotAvailableError
 
+hypothesis.settings.register_profile("repeatable", derandomize=True)  # the same examples in every run
+hypothesis.settings.load_profile("repeatable")
 os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it once
 for name in ("XPNET_BACKEND", "JAX_ENABLE_X64", "CUPY_TF32"):  # a user's settings: tests say what they want
     os.environ.pop(name, None)
