@@ -176,7 +176,7 @@ def test_a_list_of_values_is_no_curve(rng):
 
 
 def test_the_name_of_validation_values_is_refused(history):
-    with pytest.raises(ValueError, match=r'metric must not begin with "val_", because both curves are drawn'):
+    with pytest.raises(ValueError, match=r'a name without "val_", because both curves are drawn. Write .loss'):
         plotting.learning_curves(history, "val_loss")
 
 

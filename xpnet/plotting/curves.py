@@ -121,7 +121,8 @@ def _series(history: History | Mapping, metric: str, per: str) -> list[tuple[np.
     names = [name for name in table if name != "step" and not name.startswith("val_")]
     if metric not in names and metric.startswith("val_"):
         raise ValueError(
-            f'metric must not begin with "val_", because both curves are drawn. Received: metric={metric!r}'
+            f'metric must be a name without "val_", because both curves are drawn. Write {metric.removeprefix("val_")!r}. '
+            f"Received: metric={metric!r}"
         )
     if metric not in names:
         remedy = "fit(record_every=1) records iterations" if per == "iteration" else "Model(metrics=[...]) records more"
