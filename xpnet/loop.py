@@ -97,7 +97,7 @@ class Loop:
         idle = Callback.on_train_batch_end
         self.every_step = [c for c in callbacks if getattr(c.on_train_batch_end, "__func__", None) is not idle]
         self.all_finite = plan.keep(AllFinite(plan.network))
-        self.seed = state.seed[0] if isinstance(state.seed, tuple) else state.seed
+        self.seed = state.seeds[0]
         self.finite = state.arrays  # the result of the last chunk, known to be finite
         self.step_seconds: float | None = None
 

@@ -236,7 +236,7 @@ class Model:
     @property
     def seeds(self) -> tuple[int, ...]:
         """`seed` as a tuple."""
-        return self.seed if isinstance(self.seed, tuple) else (self.seed,)
+        return self.training_state.seeds
 
     @property
     def _batch_axis(self) -> int:

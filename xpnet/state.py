@@ -54,6 +54,11 @@ class TrainingState:
     history: History = field(default_factory=History)
     stop_training: bool = False
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Return `seed` as a tuple."""
+        return self.seed if isinstance(self.seed, tuple) else (self.seed,)
+
     def match_optimizer(self, network: Layer) -> None:
         """Give the optimizer a new state if the current state has other names, because it belongs to another optimizer."""
         if self.optimizer.init(np.zeros(1)).keys() != self.arrays["optimizer"].keys():
