@@ -39,7 +39,7 @@ LADDER = [  # each line may import itself and the lines above it
 ]
 TESTED_TOGETHER = {"backend", "datasets", "losses", "metrics", "optimizers", "plotting"}  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
-HOST_NUMPY = {"averages", "checks", "random", "initializers", "layers/base", "datasets", "loop", "state", "evaluation", "inputs",
+HOST_NUMPY = {"averages", "checks", "random", "initializers", "datasets", "loop", "state", "evaluation", "inputs",
               "model", "plotting", "inspection", "settings", "weights", "checkpoint", "tensorfile"}  # fmt: skip
 LONG = {
     "model",

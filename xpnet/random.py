@@ -20,6 +20,7 @@ import numpy as np
 from xpnet.backend import device, namespace, size
 from xpnet.tree import Array
 
+Generator = np.random.Generator  # draws initial parameters, on the host
 PURPOSES = ("weights", "shuffle", "dropout")
 
 

@@ -12,9 +12,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-
-from xpnet.random import ShapesOnly
+from xpnet.random import Generator, ShapesOnly
 from xpnet.tree import Array, Tree, from_leaves, join, leaves, map_leaves, named_leaves
 
 Shape = tuple[int, ...]  # the shape of one sample, without the batch axis
@@ -50,7 +48,7 @@ class Layer:
     needs_leading_batch: ClassVar[bool] = False
     has_frozen: ClassVar[bool] = False  # whether some parameters do not train
 
-    def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape] | tuple[Tree, Shape, Tree]:
+    def init(self, rng: Generator, input_shape: Shape) -> tuple[Tree, Shape] | tuple[Tree, Shape, Tree]:
         """Draw initial parameters.
 
         Parameters
@@ -159,7 +157,7 @@ class Container(Layer):
         """Return each child's input shape, in the order of ``leaves(children)``; by default, the container's own."""
         return [input_shape] * len(leaves(self.children))
 
-    def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:
+    def init(self, rng: Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:
         """Return parameters, output shape and statistics. Each child draws from a separate generator."""
         output_shape, named = self.output_shape(input_shape), list(named_leaves(self.children))
         rngs, shapes, params, statistics = rng.spawn(len(named)), self.input_shapes(input_shape), [], []
@@ -206,7 +204,7 @@ class Wrapper(Container):
     def exits(self) -> list[Layer]:
         return [self.layer]
 
-    def init(self, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:
+    def init(self, rng: Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:
         output_shape, (shape,) = self.output_shape(input_shape), self.input_shapes(input_shape)
         params, _, statistics = init(self.layer, rng, shape)
         return params, output_shape, statistics
@@ -262,7 +260,7 @@ def _require_statistics(layer: Layer, statistics: Tree) -> None:
         )
 
 
-def init(layer: Layer, rng: np.random.Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:
+def init(layer: Layer, rng: Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:
     """`layer.init` -> parameters, output shape, statistics (an empty tree if the layer has none)."""
     require_one_layer(layer)
     require_one_output(input_shape)
