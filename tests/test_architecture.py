@@ -37,7 +37,15 @@ LADDER = [  # each line may import itself and the lines above it
     {"plotting"},
     {"__init__"},
 ]
-TESTED_TOGETHER = {"backend", "datasets", "losses", "metrics", "optimizers", "plotting"}  # tests/test_PART*.py
+TESTED_TOGETHER = {
+    "backend",
+    "callbacks",
+    "datasets",
+    "losses",
+    "metrics",
+    "optimizers",
+    "plotting",
+}  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 HOST_NUMPY = {"averages", "checks", "random", "initializers", "datasets", "loop", "state", "evaluation", "inputs",
               "model", "plotting", "inspection", "settings", "weights", "checkpoint", "tensorfile"}  # fmt: skip

@@ -9,7 +9,7 @@ model = Model(Sequential([Dense(100), ReLU(), Dense(10)]), loss="softmax_cross_e
 model.fit(x_train, y_train, epochs=10)
 """
 
-from xpnet import initializers, layers, losses, metrics, optimizers, schedules
+from xpnet import callbacks, initializers, layers, losses, metrics, optimizers, schedules
 from xpnet.backend import (
     Backend,
     asarray,
@@ -51,6 +51,7 @@ __all__ = [
     "Sequential",
     "asarray",
     "available_backends",
+    "callbacks",
     "datasets",
     "get_backend",
     "initializers",
