@@ -10,7 +10,7 @@ from tests.scripts import ROOT, run
 
 PACKAGE = ROOT / "xpnet"
 LADDER = [  # each line may import itself and the lines above it
-    {"checks", "errors", "files", "lazy", "signals", "tensorfile", "tree", "workshop"},
+    {"checks", "errors", "files", "keywords", "lazy", "signals", "tensorfile", "tree", "workshop"},
     {"backend"},
     {"random", "functions", "initializers", "schedules", "datasets"},
     {"layers"},
@@ -63,6 +63,7 @@ BASES = {
     "Recurrent",
     "Callback",
     "Backend",
+    "Settings",
 }  # not abstract
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 

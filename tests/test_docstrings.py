@@ -13,7 +13,7 @@ CLASSES = {
     value
     for module in MODULES
     for name, value in inspect.getmembers(module, inspect.isclass)
-    if value.__module__.startswith("xpnet") and not name.startswith("_") and not issubclass(value, Exception)
+    if value.__module__.startswith("xpnet") and not name.startswith("_") and not issubclass(value, (Exception, type))
 }
 
 

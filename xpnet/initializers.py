@@ -8,18 +8,19 @@ fan_in = prod(window) · in and fan_out = prod(window) · out. For a vector, bot
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
 
 from xpnet.checks import require, set_numbers, unknown_name
+from xpnet.keywords import AbstractSettings
 from xpnet.random import ShapesOnly
 
 
 @dataclass(frozen=True)
-class Initializer(ABC):
+class Initializer(metaclass=AbstractSettings):
     """Draws the initial values of a parameter: the base class
 
     Raises
@@ -276,10 +277,8 @@ def draw(initializer, rng, shape, **fans):
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    if len(shape) < 2:
-        return math.prod(shape), math.prod(shape)
     window = math.prod(shape[:-2])
-    return window * shape[-2], window * shape[-1]
+    return (window * shape[-2], window * shape[-1]) if len(shape) >= 2 else (math.prod(shape),) * 2
 
 
 _STDDEV_AFTER_CUT = 0.87962566103423978  # the standard deviation of z ~ N(0, 1) given |z| <= 2

@@ -16,6 +16,7 @@ from xpnet.callbacks import Callback
 from xpnet.evaluation import evaluate, in_target_form, named_values, run_batches
 from xpnet.files import StrPath
 from xpnet.history import History
+from xpnet.keywords import Settings
 from xpnet.layers import contracts
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.frozen import freeze, unfreeze
@@ -36,7 +37,7 @@ from xpnet.workshop import Workshop, alone
 
 
 @all_in_scope
-class Model:
+class Model(metaclass=Settings):
     """A network, its parameters, and how to train them.
 
     Parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -13,10 +13,11 @@ from numbers import Real
 from typing import Any
 
 from xpnet.checks import boolean, count, number, require
+from xpnet.keywords import AbstractSettings
 
 
 @dataclass(frozen=True)
-class Schedule(ABC):
+class Schedule(metaclass=AbstractSettings):
     """lr = schedule(step): the base class
 
     Every schedule checks its settings: floats are finite and >= 0, counts of steps are integers >= 1, and switches are

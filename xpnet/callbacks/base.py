@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from xpnet.keywords import Settings
 
-class Callback:
+
+class Callback(metaclass=Settings):
     """The base class of callbacks: `fit` calls these methods. Override the ones you need; `self.model` is the model.
 
     Overriding `on_train_batch_end` adds a transfer from the device to every step. The other methods add none.

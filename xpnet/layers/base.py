@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
+from xpnet.keywords import Settings
 from xpnet.random import Generator, ShapesOnly
 from xpnet.tree import Array, Tree, from_leaves, join, leaves, map_leaves, named_leaves
 
@@ -24,7 +25,7 @@ class Backward(Protocol):
     def __call__(self, dy: Array, need_dx: bool = True) -> tuple[Array | None, Tree]: ...
 
 
-class Layer:
+class Layer(metaclass=Settings):
     """A function of parameters and input that knows its derivative.
 
     Subclasses are frozen dataclasses of settings. A layer holds no arrays. It receives its parameters as a tree and returns

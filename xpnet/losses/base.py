@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 from xpnet.backend import namespace, quiet
 from xpnet.backend.fusion import fused
 from xpnet.checks import require
+from xpnet.keywords import AbstractSettings
 from xpnet.tree import Array
 
 TINY = 1e-37  # the smallest sum of weights to divide by, because 0/0 is NaN
@@ -16,7 +17,7 @@ REMEDY = "Remove or replace NaN and infinity, or give their samples the weight 0
 EPSILON = 1e-7  # the smallest probability or rate, as in Keras, because the logarithm of 0 is infinite
 
 
-class Loss(ABC):
+class Loss(metaclass=AbstractSettings):
     """loss = Σ wᵢ lᵢ / Σ wᵢ,   dz = ∂loss/∂z:   the weighted mean over the batch, and its gradient
 
     lᵢ, the loss of one sample, is the mean over the output's units. Where lᵢ has a kink, dz is one of its subgradients.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from functools import reduce
 from typing import Any
 
 from xpnet.backend import namespace
 from xpnet.backend.fusion import fused
+from xpnet.keywords import AbstractSettings
 from xpnet.losses import Loss
 from xpnet.tree import Array
 
 
-class Metric(ABC):
+class Metric(metaclass=AbstractSettings):
     """metric = result(merge(terms of all samples)): the base class
 
     `terms` computes the state of each sample. `merge` joins the states of parts into the state of the whole: first the

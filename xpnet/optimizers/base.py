@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import reduce
@@ -11,13 +11,14 @@ from xpnet import schedules
 from xpnet.backend import namespace
 from xpnet.backend.fusion import map_elements
 from xpnet.checks import number, set_numbers
+from xpnet.keywords import AbstractSettings
 from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves, named_leaves
 
 Factor = float | Mapping[str, float] | tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
-class Optimizer(ABC):
+class Optimizer(metaclass=AbstractSettings):
     """The base class of the optimizers
 
     Each update applies these in order:
