@@ -1,11 +1,14 @@
-"""EarlyStopping, given the values of a run. No arrays, so no backend."""
+"""Callbacks, given the values of a run. Only what holds arrays needs a backend."""
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from xpnet import EarlyStopping
+from xpnet import Callback, CheckpointError, EarlyStopping, Model, callbacks, to_numpy
+from xpnet.layers import BatchNormalization, Dense
 from xpnet.metrics import Accuracy, Metric, R2Score, RootMeanSquaredError, TopKAccuracy
+from xpnet.tree import named_leaves
 
 
 class Own(Metric):
@@ -122,3 +125,40 @@ def test_what_is_not_recorded_is_refused_before_training(monitor, message):
 def test_a_list_of_values_is_refused():
     with pytest.raises(ValueError, match=r"monitors a single number, not a list. Received: monitor='r2'"):
         run([[1.0, 2.0]], "r2")
+
+
+def test_every_callback_can_be_saved():
+    for name in set(callbacks.__all__) - {"Callback"}:
+        for method in ("state_dict", "load_state_dict"):
+            assert getattr(getattr(callbacks, name), method) is not getattr(Callback, method), name
+
+
+def test_a_callback_without_a_saved_state_says_what_to_define():
+    for call in (Callback().state_dict, lambda: Callback().load_state_dict({})):
+        with pytest.raises(
+            CheckpointError, match=r"returns {} and sets nothing. Received: Callback without \w*state_dict"
+        ):
+            call()
+
+
+def test_early_stopping_continues_from_its_state(xp):
+    """The best state goes through host arrays and back."""
+    model = Model([Dense(2), BatchNormalization()], "mse", "adam", backend=xp).build((3,))
+    one, other = (EarlyStopping("loss", patience=3, restore_best_weights=True) for _ in range(2))
+    for stop in (one, other):
+        stop.model = model
+        stop.on_train_begin()
+    other.load_state_dict(one.state_dict())
+    assert (other.monitored.best, other.waited, other.best_state) == (float("inf"), 0, None)
+    one.on_epoch_end(0, {"loss": 2.0})
+    one.on_epoch_end(1, {"loss": 3.0})
+    other.load_state_dict(one.state_dict())
+
+    assert (other.monitored.best, other.waited) == (2.0, 1)
+    for name, x in named_leaves(model.state):
+        found = dict(named_leaves(other.best_state))[name]
+        assert type(found) is type(x)
+        assert np.array_equal(to_numpy(found), to_numpy(x))
+    wrong = one.state_dict() | {"best_state": {"params": ({"weight": np.zeros((2, 2), np.float32)},)}}
+    with pytest.raises(CheckpointError, match="Expected a best state of the shapes"):
+        other.load_state_dict(wrong)

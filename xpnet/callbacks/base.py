@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpnet.keywords import Settings
+from xpnet.errors import CheckpointError
 
 
-class Callback(metaclass=Settings):
+class Callback:
     """The base class of callbacks: `fit` calls these methods. Override the ones you need; `self.model` is the model.
 
     Overriding `on_train_batch_end` adds a transfer from the device to every step. The other methods add none.
@@ -35,3 +35,25 @@ class Callback(metaclass=Settings):
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any]) -> None:
         """Called after each step. `step` counts from 0 since the model was built."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what this callback has to remember to continue a run, for a training checkpoint.
+
+        The values are None, numbers, text, NumPy arrays, and lists, tuples and dicts of these. A callback that remembers
+        nothing returns ``{}``.
+        """
+        raise self._undefined("state_dict")
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set what `state_dict` returned. `fit` calls it after `on_train_begin` when it resumes a run.
+
+        A run that resumes inside an epoch calls it after `on_epoch_begin`, too.
+        """
+        raise self._undefined("load_state_dict")
+
+    def _undefined(self, method: str) -> CheckpointError:
+        return CheckpointError(
+            "A checkpoint holds the state of all callbacks. Define state_dict(self), which returns it as a dict, and "
+            "load_state_dict(self, state), which sets it. A callback without state returns {} and sets nothing. "
+            f"Received: {type(self).__name__} without {method}"
+        )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from xpnet import metrics
+from xpnet.backend import to_numpy
 from xpnet.callbacks.base import Callback
-from xpnet.checks import boolean, is_integer, number, plain, require, require_choice, unknown_name
-from xpnet.tree import Tree
+from xpnet.callbacks.monitor import Monitor
+from xpnet.checks import boolean, is_integer, require
+from xpnet.errors import CheckpointError
+from xpnet.tree import Tree, from_leaves, map_leaves, named_leaves
 
 
 class EarlyStopping(Callback):
@@ -43,52 +44,23 @@ class EarlyStopping(Callback):
         mode: str = "auto",
         restore_best_weights: bool = False,
     ):
-        require_choice("mode", mode, "auto", "min", "max")
         require(is_integer(patience) and patience >= 0, "patience must be an integer of at least 0", f"{patience=}")
-        require(isinstance(monitor, str), 'monitor must be a name in the history, such as "val_loss"', f"{monitor=}")
-        name = monitor.removeprefix("val_")
-        if plain(name) in metrics.ELSEWHERE:
-            ours = metrics.ELSEWHERE[plain(name)].replace('"', f'"{monitor.removesuffix(name)}', 1)
-            raise unknown_name(
-                "monitor must be a name in the history, such as",
-                monitor,
-                ["val_loss"],
-                {plain(monitor): ours},
-                "monitor",
-            )
-        self.monitor, self.patience = monitor, patience
-        self.min_delta = abs(number("min_delta", min_delta, "(-inf, inf)"))
-        self.mode = mode
+        self.monitored = Monitor(self, monitor, mode, min_delta)
+        self.patience = patience
         self.restore_best_weights = boolean("restore_best_weights", restore_best_weights)
 
     def on_train_begin(self) -> None:
-        one = not isinstance(self.model.seed, tuple)
-        require(one, "EarlyStopping monitors one network. Train the seeds one at a time", f"seed={self.model.seed}")
-        known = {"loss": False} | {metric.name: metric.higher_is_better for metric in self.model.metrics}
-        name = self.monitor.removeprefix("val_")
-        if name not in known:
-            names = [*known, *(f"val_{name}" for name in known if self.model.validates)]
-            lacking = {plain(self.monitor): f'metrics=["{name}"] in Model'} if name in metrics.BY_NAME else {}
-            raise unknown_name("monitor must be one of", self.monitor, names, lacking, "monitor")
-        validated = name == self.monitor or self.model.validates
-        rule = "Monitoring a validation value needs validation data. Pass validation_data or validation_split to fit"
-        require(validated, rule, f"monitor={self.monitor!r} without validation data")
-        higher = known[name] if self.mode == "auto" else self.mode == "max"
-        rule = 'mode="auto" does not know whether higher values of this metric are better. Set mode="min" or mode="max"'
-        require(higher is not None, rule, f"monitor={self.monitor!r}")
-        self.sign = -1.0 if higher else 1.0
-        self.best, self.waited = math.inf, 0
+        self.monitored.begin(self.model)
+        self.waited = 0
         self.best_state: Tree = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
-        if self.monitor not in logs:
-            return  # an epoch without validation
-        number = not isinstance(logs[self.monitor], list)
-        require(number, "EarlyStopping monitors a single number, not a list", f"monitor={self.monitor!r}")
-        value = self.sign * logs[self.monitor]
+        value = self.monitored.value(logs)
+        if value is None:
+            return
         self.waited += 1
-        if value < self.best - self.min_delta:
-            self.best, self.waited = value, 0
+        if self.monitored.improves(value):
+            self.waited = 0
             if self.restore_best_weights:
                 self.best_state = self.model.state
         elif self.waited >= self.patience:
@@ -102,3 +74,18 @@ class EarlyStopping(Callback):
         if self.best_state is not None:
             self.model.state = self.best_state
             error.add_note("EarlyStopping restored the state of the best epoch (restore_best_weights=True).")
+
+    def state_dict(self) -> dict[str, Any]:
+        best_state = None if self.best_state is None else map_leaves(to_numpy, self.best_state)
+        return {"best": self.monitored.best, "waited": self.waited, "best_state": best_state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.monitored.best, self.waited = float(state["best"]), int(state["waited"])
+        self.best_state = None
+        if (best := state["best_state"]) is not None:
+            backend, current = self.model.backend, self.model.state
+            shapes = [{name: tuple(x.shape) for name, x in named_leaves(tree)} for tree in (current, best)]
+            if shapes[0] != shapes[1]:
+                raise CheckpointError(f"Expected a best state of the shapes {shapes[0]}. Received: {shapes[1]}")
+            arrays = [backend.asarray(x.astype(backend.float_name, copy=False)) for _, x in named_leaves(best)]
+            self.best_state = backend.copy(from_leaves(current, arrays))
