@@ -1,8 +1,8 @@
-"""The `xp` fixture: every test that takes it runs once on each backend, NumPy always, the others where installed.
+"""The `xp` fixture: every test that uses it runs once on each backend, always on NumPy, and on the others if installed.
 
-It is an `xpnet` `Backend`: `xp.namespace` is the Array API namespace, ``xp.asarray(host_array)`` and `xpnet.to_numpy`
-move arrays. XPNET_TEST_BACKENDS picks backends by name, for example ``XPNET_TEST_BACKENDS=numpy,cupy``; a named one
-that cannot run is an error, not a skip.
+It is an xpnet `Backend`: `xp.namespace` is the Array API namespace, and ``xp.asarray(host_array)`` and `xpnet.to_numpy`
+move arrays. XPNET_TEST_BACKENDS selects backends by name, for example ``XPNET_TEST_BACKENDS=numpy,cupy``. If a selected
+backend cannot run, that is an error, not a skip.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ from xpnet.errors import BackendNotAvailableError
 hypothesis.settings.register_profile("repeatable", derandomize=True)  # the same examples in every run
 hypothesis.settings.load_profile("repeatable")
 os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it once
-for name in ("XPNET_BACKEND", "JAX_ENABLE_X64", "CUPY_TF32"):  # a user's settings: tests say what they want
+for name in ("XPNET_BACKEND", "JAX_ENABLE_X64", "CUPY_TF32"):  # a user's settings would change the tests
     os.environ.pop(name, None)
 
 NAMES = ("numpy", "numpy-readonly", "strict", "torch", "jax", "cupy")
 
 
 class ReadOnlyNumpy(NumpyBackend):
-    """NumPy whose arrays cannot be written to: catches a layer that writes into what it was given."""
+    """NumPy with read-only arrays, which catch a layer that writes into its arguments."""
 
     def asarray(self, x, dtype=None):
         x = super().asarray(x, dtype).copy()
@@ -47,7 +47,7 @@ def pytest_configure(config):
 
 
 def pytest_make_parametrize_id(val, argname):
-    """The content of a file is no name: it may hold the time, and pytest-xdist's workers must agree on names."""
+    """Do not name a test after a file's content, which may contain the time: pytest-xdist's workers must agree on names."""
     return argname if isinstance(val, bytes) else None
 
 
@@ -61,14 +61,14 @@ def make(name, dtype="float32"):
         return make_backend("cupy", dtype=dtype, graphs=True)
     if name == "cupy-second":  # a device that is not the current one
         return make_backend("cupy", device=1, dtype=dtype)
-    if name == "jax-second":  # with XLA_FLAGS=--xla_force_host_platform_device_count=2 one of the CPU
+    if name == "jax-second":  # one of the CPU's, with XLA_FLAGS=--xla_force_host_platform_device_count=2
         return make_backend("jax", device="cpu:1", dtype=dtype)
     return make_backend(name, dtype=dtype)
 
 
 @contextmanager
 def only_on(device_wanted):
-    """Fail where array-api-strict makes an array on another device, even if it is never mixed with others."""
+    """Fail if array-api-strict creates an array on another device, even if that array is never combined with others."""
     original = Array.__dict__["_new"]
 
     def new(cls, x, /, device):
@@ -85,7 +85,7 @@ def only_on(device_wanted):
 
 @contextmanager
 def no_sync():
-    """Fail where a value of an array-api-strict array is read on the host."""
+    """Fail if a value of an array-api-strict array is read on the host."""
     names = ("__float__", "__int__", "__bool__", "__index__", "__array__", "__dlpack__")
     originals = {name: getattr(Array, name) for name in names if hasattr(Array, name)}
 
@@ -151,7 +151,7 @@ def rng():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """What was skipped, by backend and reason: a line for each test would fill the screen."""
+    """Show the skipped tests by backend and reason, because a line for each test would fill the screen."""
     reports = terminalreporter.stats.get("skipped", [])
     if reports:
         terminalreporter.section("skipped")
@@ -160,7 +160,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def _backend_and_reason(report):
-    """Of a skipped test: "" or the backend among its parameters, and why."""
+    """Return a skipped test's backend ("" if its parameters have none) and the reason."""
     parameters = report.nodeid.partition("[")[2]
     found = [name for name in NAMES if re.search(rf"\b{name}\b", parameters)]
     return max(found, key=len, default=""), report.longrepr[2].removeprefix("Skipped: ")

@@ -1,12 +1,13 @@
-"""The numerical tests under every kind of processor that this one can play: x86-64 Linux, NumPy with OpenBLAS.
+"""Run the numerical tests as on every type of processor that this one can imitate (x86-64 Linux, NumPy with OpenBLAS).
 
     python -m tests.core_types                           every kernel of the installed NumPy, with 1 and with 2 threads
-    python -m tests.core_types --core-types Haswell --threads 1 -- -n 2 tests/test_model.py      what follows -- is pytest's
+    python -m tests.core_types --core-types Haswell --threads 1 -- -n 2 tests/test_model.py      pytest's arguments follow --
 
-OpenBLAS chooses its matrix products by the processor (OPENBLAS_CORETYPE chooses another), and NumPy its loops for exp, tanh and
-sums (NPY_DISABLE_CPU_FEATURES leaves the newer ones out). Both round differently from processor to processor, so a test that
-passes here may fail on the next machine. Each run is a process of its own, which first makes sure that the kernel asked for is in
-use. PyTorch and JAX are held to the same instructions, for ``XPNET_TEST_BACKENDS=numpy,torch,jax python -m tests.core_types``.
+OpenBLAS chooses the kernel of its matrix products by the processor, and OPENBLAS_CORETYPE overrides the choice. NumPy chooses its
+loops for exp, tanh and sums in the same way, and NPY_DISABLE_CPU_FEATURES disables the newer ones. Both round differently on
+different processors, so a test that passes here may fail on another machine. Each run is a separate process, which first checks
+that the requested kernel is in use. ``XPNET_TEST_BACKENDS=numpy,torch,jax python -m tests.core_types`` also restricts PyTorch
+and JAX to the same instructions.
 """
 
 import argparse
@@ -34,7 +35,7 @@ CORE_TYPES = {  # OpenBLAS' name: the instructions it needs, as /proc/cpuinfo na
     "Cooperlake": AVX2 | AVX512 | {"avx512_bf16"},
     "SapphireRapids": AVX2 | AVX512 | {"avx512_bf16", "amx_tile", "amx_bf16"},
 }
-LEVELS = (  # instructions; XLA's and PyTorch's names; how the names of NumPy's loops begin that need newer ones
+LEVELS = (  # instructions; their names in XLA and PyTorch; prefixes of the NumPy loops that need newer instructions
     (AVX512, "AVX512", "avx512", ()),
     (AVX2, "AVX2", "avx2", ("AVX512", "X86_V4")),
     ({"avx"}, "AVX", "default", ("",)),
@@ -44,7 +45,7 @@ NOT_NUMERICAL = ("architecture", "benchmarks", "checks", "datasets", "gpu_check"
 
 
 def kernel() -> str:
-    """The name of the OpenBLAS kernel that NumPy uses in this process."""
+    """Return the name of the OpenBLAS kernel that NumPy uses in this process."""
     found = [library for library in threadpoolctl.threadpool_info() if library["internal_api"] == "openblas"]
     if not found:
         sys.exit("NumPy is not built with OpenBLAS here, so there is no kernel to choose. Install NumPy with pip.")
@@ -52,7 +53,7 @@ def kernel() -> str:
 
 
 def environment(core_type: str, threads: str = "1") -> dict[str, str]:
-    """This process' environment, for one on a processor of that type."""
+    """Return this process's environment, changed for a process on a processor of that type."""
     xla, torch, newer = next(rest for needs, *rest in LEVELS if needs <= CORE_TYPES[core_type])
     loops = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     own = {
@@ -62,12 +63,12 @@ def environment(core_type: str, threads: str = "1") -> dict[str, str]:
         "ATEN_CPU_CAPABILITY": torch,
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_max_isa={xla}".strip(),
     }
-    kept = {name: value for name, value in os.environ.items() if name != "OPENBLAS_L2_SIZE"}  # each has its own
+    kept = {name: value for name, value in os.environ.items() if name != "OPENBLAS_L2_SIZE"}  # kernels differ in it
     return {"XPNET_TEST_BACKENDS": "numpy", **kept, **own}
 
 
 def supported() -> list[str]:
-    """The core types whose instructions this processor has."""
+    """Return the core types whose instructions this processor has."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     flags = next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
@@ -75,7 +76,7 @@ def supported() -> list[str]:
 
 
 def kernels(core_types: list[str]) -> dict[str, list[str]]:
-    """Kernel -> the core types that get it: no build of OpenBLAS has one for each."""
+    """Return the core types that use each kernel, because no build of OpenBLAS has a kernel for every core type."""
     kernels: dict[str, list[str]] = {}
     for core_type in core_types:
         command = [sys.executable, "-m", "tests.core_types", "--show"]
@@ -85,7 +86,7 @@ def kernels(core_types: list[str]) -> dict[str, list[str]]:
 
 
 def run(wanted: str, core_type: str, threads: str, arguments: list[str]) -> tuple[int, str]:
-    """The tests in a process of that core type -> exit status, pytest's last line."""
+    """Run the tests in a process of that core type. Return the exit status and pytest's last line."""
     command = [sys.executable, "-m", "tests.core_types", "--inside", wanted, "--", *arguments]
     last = ""
     env, pipe = environment(core_type, threads), subprocess.PIPE

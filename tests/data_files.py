@@ -1,24 +1,24 @@
-"""What the tests of the data sets share: small arrays, and files of them written by the definition of the format."""
+"""Shared by the tests of the data sets: small arrays, and files of them, written from the definition of the format."""
 
 import numpy as np
 
 
 def idx_bytes(array):
-    """The content of an IDX file."""
+    """Return the content of an IDX file."""
     code = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}[array.dtype.str[1:]]
     header = bytes([0, 0, code, array.ndim]) + np.asarray(array.shape, dtype=">u4").tobytes()
     return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
 
 def equal(left, right):
-    """Equal values, shapes and types, all the way down nested pairs."""
+    """Whether values, shapes and types are equal at every level of nested pairs."""
     if isinstance(left, tuple):
         return len(left) == len(right) and all(map(equal, left, right))
     return np.array_equal(left, right) and left.dtype == right.dtype
 
 
 def little_set():
-    """A set in the shape of MNIST: ``(x_train, y_train), (x_test, y_test)``."""
+    """Return a small data set in MNIST's form: ``(x_train, y_train), (x_test, y_test)``."""
     rng = np.random.default_rng(0)
 
     def split(n):
@@ -27,7 +27,7 @@ def little_set():
     return split(7), split(3)
 
 
-# The certificate of 127.0.0.1 and its key, made for the tests: nobody vouches for it, and nobody should.
+# A self-signed certificate of 127.0.0.1 and its key, only for the tests. Nothing should trust it.
 CERTIFICATE = """\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgLFgsgwJVM4ZSBjaQ

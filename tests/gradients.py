@@ -9,9 +9,9 @@ from xpnet.tree import from_leaves, leaves, map_leaves
 def check_gradient(function, x, dx, step=1e-6, rtol=1e-6, atol=1e-8):
     """Compare `dx` with (f(x + h) - f(x - h)) / 2h, one element at a time.
 
-    `x` is a host float64 array, or a tree of them, and `dx` the analytic gradient of the same form;
-    ``function(x) -> float`` may compute on any backend, in float64. The default tolerances fit values of order 1: the
-    formula's own error is h², its rounding error 1e-16 / h.
+    `x` is a host float64 array or a tree of them, and `dx` is the analytic gradient in the same form.
+    ``function(x) -> float`` may compute on any backend, in float64. The default tolerances are for values of order 1, where
+    the formula's truncation error is h² and its rounding error is 1e-16 / h.
     """
     x = map_leaves(lambda leaf: np.array(leaf, dtype=np.float64), x)
     for i, (values, analytic) in enumerate(zip(leaves(x), leaves(dx), strict=True)):

@@ -1,4 +1,4 @@
-"""What every layer must pass, in one call: the gradient check and the rules of the layer protocol."""
+"""The checks that every layer must pass, in one call: the gradient check and the rules of the layer protocol."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from xpnet.tree import from_leaves, leaves, map_leaves
 
 
 def build(layer, input_shape, seed=0):
-    """Host parameters and statistics; zeros become small random numbers, so that no gradient is zero by accident."""
+    """Return host parameters and statistics. Zeros become small random numbers, so that no gradient is zero by accident."""
     rng = np.random.default_rng(seed)
     params, output_shape, statistics = base.init(layer, rng, input_shape)
     params = map_leaves(lambda p: p + 0.1 * rng.normal(size=p.shape), params)
@@ -18,7 +18,7 @@ def build(layer, input_shape, seed=0):
 
 
 def check_layer(layer, xp, x, key=None, wide=True):
-    """Check `layer` on the host samples x: against numbers in float64 (`wide`), else the protocol in xp's own type."""
+    """Check `layer` on host samples x: its gradients by finite differences in float64 (`wide`), or the protocol in xp's type."""
     params, output_shape, statistics = build(layer, x.shape[1:])
     move = xp.asarray
     key = None if key is None else move(key)
@@ -43,7 +43,7 @@ def check_layer(layer, xp, x, key=None, wide=True):
         def output(params, x, key, statistics):
             return base.forward(layer, params, x, key, statistics)[0]
 
-        def loss(params, x):  # compiled where the library compiles: an eager JAX takes a hundred times as long
+        def loss(params, x):  # compiled if the library compiles, because eager JAX takes a hundred times as long
             y = xp.call(output, map_leaves(move, params), move(x), key, device_statistics)
             return float(np.sum(weights * to_numpy(y)))
 
@@ -57,14 +57,14 @@ def check_layer(layer, xp, x, key=None, wide=True):
 
 
 def agrees_with_numpy(layer, xp, x):
-    """In float32, value and gradient."""
+    """Check that value and gradient agree with NumPy's in float32."""
     expected, got = (check_layer(layer, backend, x, wide=False) for backend in (make_backend("numpy"), xp))
     for a, b in zip(leaves(expected), leaves(got), strict=True):
         np.testing.assert_allclose(to_numpy(b), a, rtol=1e-5, atol=1e-6)  # sums round in another order
 
 
 def equals_torch(layer, name, options, x):
-    """A layer on images, without parameters, and the function `name` of PyTorch; on NumPy."""
+    """Compare an image layer without parameters with PyTorch's function `name`, on NumPy."""
     torch = pytest.importorskip("torch")
     z = torch.tensor(np.moveaxis(x, -1, 1), requires_grad=True)
     expected = getattr(torch.nn.functional, name)(z, **options)

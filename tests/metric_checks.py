@@ -1,4 +1,4 @@
-"""Metrics as the trainer computes them."""
+"""Metrics, computed as in training."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from xpnet.tree import map_leaves
 
 
 def compute(xp, metric, y, z, weight=None, batch_size=None):
-    """The metric of host arrays, batch after batch; of K networks their values."""
+    """Return the metric of host arrays, merged over batches; for K networks, K values."""
     averages, rows, size = Averages((metric,)), len(y), batch_size or len(y)
     for i in range(0, rows, size):
         part = slice(i, i + size)
@@ -23,5 +23,5 @@ def compute(xp, metric, y, z, weight=None, batch_size=None):
 
 
 def from_sklearn(name, module="sklearn.metrics"):
-    """A function of scikit-learn; a test that calls it is skipped where there is no scikit-learn."""
+    """Return a function of scikit-learn. A test that calls it is skipped if scikit-learn is not installed."""
     return lambda *args, **settings: getattr(pytest.importorskip(module), name)(*args, **settings)

@@ -1,6 +1,6 @@
-"""Model files that are damaged or hostile: ``python -m tests.model_files 200000`` loads so many mutations of valid files.
+"""Damaged and hostile model files. ``python -m tests.model_files 200000`` loads 200,000 mutations of valid files.
 
-Each must load as a model that predicts, or raise CheckpointError; anything else ends the run with the file's content.
+Each must either load as a model that predicts or raise CheckpointError. Anything else ends the run and shows the file's content.
 """
 
 import json
@@ -21,19 +21,19 @@ WORDS = [b"null", b"-1", b"0", b"1e999", b"[", b"]", b"{", b"}", b'"', b",", b'\
 
 
 def header_of(content):
-    """The JSON of the header, and what follows it."""
+    """Return the header, parsed from JSON, and the bytes after it."""
     length = int.from_bytes(content[:8], "little")
     return json.loads(content[8 : 8 + length]), content[8 + length :]
 
 
 def file_of(header, data=b""):
-    """The content of a file with this header, given as JSON or as bytes."""
+    """Return the content of a file with this header, which is data for JSON or bytes."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + data
 
 
 def described(content, change):
-    """The file with `change` made to its description, which is a dict."""
+    """Return the file with its description, a dict, changed by `change`."""
     header, data = header_of(content)
     description = json.loads(header["__metadata__"]["xpnet"])
     change(description)
@@ -42,7 +42,7 @@ def described(content, change):
 
 
 def valid_files(folder):
-    """The contents of a few files, of layers and settings of all kinds."""
+    """Return the contents of a few files, which cover all kinds of layers and settings."""
     rng = np.random.default_rng(0)
     rows, labels = rng.normal(size=(12, 4)).astype("float32"), np.arange(12) % 3
     shared = Dense(4, "tanh")
@@ -68,7 +68,7 @@ VALUES = [None, True, 0, -1, 1, 2.5, 1e300, 10**12, 10**40, "", "relu", "../../e
 
 
 def changed(content, rng):
-    """One copy whose description has another value at a random place, one of `VALUES` or one from elsewhere in it."""
+    """Return a copy with another value at a random place in its description: one of `VALUES`, or a value from elsewhere in it."""
 
     def change(description):
         places, nodes = [], []
@@ -93,7 +93,7 @@ def changed(content, rng):
 
 
 def mutated(content, rng):
-    """One damaged copy, mostly in its header, whose length is often put right again."""
+    """Return a damaged copy. Most of the damage is in the header, and the header's length is often corrected afterward."""
     if rng.random() < 0.5:
         return changed(content, rng)
     damaged = bytearray(content)
@@ -125,7 +125,7 @@ def mutated(content, rng):
 
 
 def load(path):
-    """Whether the file holds a model, which then predicts, instead of raising CheckpointError."""
+    """Return whether the file holds a model, which must then predict. If not, loading must raise CheckpointError."""
     try:
         model = load_model(path)
     except CheckpointError as error:
@@ -136,7 +136,7 @@ def load(path):
 
 
 def campaign(folder, count, seed=0):
-    """Load so many mutations -> how many were models, and the longest time of one."""
+    """Load this number of mutations. Return how many were models, and the longest time for one file."""
     rng, contents, models, longest = np.random.default_rng(seed), valid_files(folder), 0, 0.0
     path = folder / "mutated"
     for i in range(count):

@@ -1,4 +1,4 @@
-"""Python programs run by tests, in a process of their own."""
+"""Runs Python programs in separate processes."""
 
 import os
 import subprocess
@@ -18,9 +18,9 @@ LEFT_OUT = (
 
 
 def run(*arguments, status=0, cwd=None, path=()):
-    """Run Python with the arguments, until it ends with the exit status expected -> `subprocess.CompletedProcess`, of text.
+    """Run Python with these arguments, and check the exit status. Return a `subprocess.CompletedProcess` with text output.
 
-    It imports this xpnet, installed or not, from wherever it runs; the folders of `path` come first.
+    The program can import this xpnet from any folder, even if it is not installed. The folders in `path` are searched first.
     """
     env = {name: value for name, value in os.environ.items() if name not in LEFT_OUT}
     env |= {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT))), "PYTHONUTF8": "1"}

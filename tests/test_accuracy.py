@@ -1,8 +1,8 @@
-"""Every activation and loss in float32, value and gradient, against float64: relative error over all normal numbers.
+"""The relative error of every activation and loss in float32, value and gradient, compared with float64, over all normal numbers.
 
-The formulas here are NumPy's in float64 and in another form than xpnet's where xpnet's could be wrong; erfc is the standard
-library's. Those of activations, of `log_softmax` and of `bce` were compared with mpmath on every 23rd point of the grid within
-±3000: the worst relative error was 2e-14, of erfc.
+The reference formulas run on NumPy in float64. They differ from xpnet's formulas wherever those could be wrong, and erfc comes
+from the standard library. The formulas of activations, `log_softmax` and `bce` were compared with mpmath on every 23rd point of
+the grid within ±3000. The largest relative error was 2e-14, in erfc.
 """
 
 import math
@@ -40,7 +40,7 @@ from xpnet.losses import (
 EPS = np.finfo(np.float32).eps
 TINY = (
     8 * np.finfo(np.float32).tiny
-)  # JAX makes 0 of what is below tiny, before it is multiplied by a factor of order 1
+)  # JAX flushes numbers below tiny to 0, and then multiplies them by a factor of order 1
 SIZES = np.concatenate(
     [np.logspace(-37, -3, 60), np.linspace(0.002, 20, 1500), np.linspace(20, 120, 500), np.logspace(2.1, 38.4, 60)]
 )
@@ -48,7 +48,7 @@ GRID = np.concatenate([-SIZES[::-1], [0.0], SIZES]).astype(np.float32)
 
 
 def assert_accurate(actual, expected, ulps=8, atol=TINY):
-    """Within `ulps` of the right number, `atol` near the least normal numbers; infinite if it is beyond float32."""
+    """Check that numbers are within `ulps` of the correct ones, or within `atol` near 0, and infinite beyond float32."""
     actual, expected = to_numpy(actual).astype(float), np.asarray(expected)
     inside = abs(expected) <= np.finfo(np.float32).max
     with np.errstate(invalid="ignore"):
@@ -110,8 +110,9 @@ def elu_slope(x, alpha=1.0):
 
 
 SCALE, ALPHA = 1.0507009873554805, 1.6732632423543772
-# y(x), y'(x), ulps. Where y' crosses 0 the error of its two terms, of order 1, stays: an absolute one. x³ of tanh's GELU is
-# rounded before exp, of which it makes hundreds of ulps at the end of the tail; PyTorch's tanh form has no digit left there.
+# y(x), y'(x), ulps. Where y' crosses 0, its two terms are of order 1, and their rounding error remains as an absolute error. In
+# the tanh form of GELU, x³ is rounded before exp, which gives hundreds of ulps at the end of the tail, where PyTorch's tanh form
+# has no correct digits.
 ACTIVATIONS = {
     ReLU(): (lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0, 1),
     LeakyReLU(): (lambda x: np.where(x > 0, x, 0.01 * x), lambda x: np.where(x > 0, 1, 0.01), 2),
@@ -185,7 +186,7 @@ def log_softmax(z):
     return x - np.log1p(rest.sum(axis=1, keepdims=True))
 
 
-# exp and log1p turn an ulp of a difference of logits, up to 60 here, into a relative error: 2 eps a unit
+# exp and log1p turn the rounding of a difference of logits, up to 60 here, into a relative error of 2 eps per unit
 SOFT = 64
 
 
@@ -211,7 +212,7 @@ def test_log_softmax_and_its_derivative(xp):
 
 
 def softmax_slope(z, t):
-    """t - p of one-hot t, without the difference at the label."""
+    """Return t - p for one-hot t, without computing the difference at the label."""
     p = np.exp(log_softmax(z))
     return np.where(t == 1, np.where(t == 1, 0, p).sum(axis=1, keepdims=True), -p)
 
@@ -246,7 +247,7 @@ def exp(z):
         return np.exp(z)
 
 
-# loss, outputs, target, l(z, y), l'(z, y), all exactly or in another form in float64
+# loss, outputs, target, l(z, y), l'(z, y), exact or in another form in float64
 LOSSES = [
     *((BinaryCrossEntropy(), Z, y, bce, lambda z, y: (1 - y) * sigmoid(z) - y * sigmoid(-z)) for y in (0.0, 1.0)),
     *((BinaryCrossEntropy(False), P, y, lambda p, y: -y * np.log(p) - (1 - y) * np.log1p(-p),
@@ -266,7 +267,7 @@ LOSSES = [
     ("loss", "z", "y", "value", "slope"), LOSSES, ids=lambda v: repr(v) if hasattr(v, "elements") else ""
 )
 def test_loss(loss, z, y, value, slope, xp):
-    l, dz = xp.call(loss.elements, xp.asarray(np.full_like(z, y)), xp.asarray(z))  # where it is beyond float32, quietly
+    l, dz = xp.call(loss.elements, xp.asarray(np.full_like(z, y)), xp.asarray(z))  # without warnings beyond float32
 
     z = z.astype(float)
     assert_accurate(l, value(z, y))

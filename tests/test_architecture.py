@@ -9,7 +9,7 @@ import pytest
 from tests.scripts import ROOT, run
 
 PACKAGE = ROOT / "xpnet"
-LADDER = [  # each line may import itself and the lines above it
+LADDER = [  # the modules of a line may import each other and the lines above
     {"checks", "errors", "files", "keywords", "lazy", "signals", "tensorfile", "tree", "workshop"},
     {"backend"},
     {"random", "functions", "initializers", "schedules", "datasets"},
@@ -54,7 +54,7 @@ LONG = {
     "layers/activations",
     "layers/recurrent",
     "schedules",
-}  # up to 540 lines, much of it docstrings; others up to 310
+}  # up to 540 lines, many of them docstrings; other modules up to 310
 BASES = {
     "Layer",
     "Container",
@@ -69,7 +69,7 @@ MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path i
 
 
 def imports(module):
-    """(name, whether inside a function) of everything a module imports."""
+    """Yield (name, whether inside a function) for every import of a module."""
     tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
     inside = {n for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for n in ast.walk(f)}
     for node in ast.walk(tree):
@@ -127,7 +127,7 @@ def test_private_names_are_used_where_they_are_defined(path):
 
 @pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("backend/")])
 def test_a_class_is_a_base_or_final(module):
-    """Nobody overrides what another class already computes: what two classes share is in a base or in a function."""
+    """No class overrides a method that another class computes with. Shared code is in a base class or in a function."""
     members = vars(importlib.import_module(f"xpnet.{module.replace('/', '.')}")).values()
     for cls in (member for member in members if inspect.isclass(member)):
         for base in cls.__bases__:

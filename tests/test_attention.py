@@ -104,7 +104,7 @@ def test_block_equals_torch(xp64, rng):
     ids=["attention", "block"],
 )
 def test_causal_output_knows_nothing_of_later_steps(layer, xp, rng):
-    """Exactly nothing: A is 0 there, not small."""
+    """A is exactly 0 above the diagonal, not merely small."""
     params = map_leaves(xp.asarray, build(layer, (5, 4))[0])
     x, dy = rng.normal(size=(2, 2, 5, 4))
     other = np.concatenate([x[:, :3], rng.normal(size=(2, 2, 4))], axis=1)

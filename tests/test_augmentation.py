@@ -1,4 +1,4 @@
-"""Random changes to images: each is checked against a few lines of NumPy, and its backward as the transpose."""
+"""Random changes to images: each layer is compared with a few lines of NumPy, and its backward pass must be the transpose."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ LAYERS = [
 ]  # fmt: skip
 SHAPE = (3, 7, 6, 2)
 few = settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-NUMPY = make_backend("numpy")  # enough for what is drawn: the same on every backend, see test_float32_agrees_with_numpy
+NUMPY = make_backend("numpy")  # every backend draws the same; see test_float32_agrees_with_numpy
 
 
 def forward(layer, xp, x, key=KEYS[0]):
@@ -51,7 +51,7 @@ def test_float32_agrees_with_numpy(layer, xp, rng):
     y, dx, _ = check_layer(layer, xp, x, key=KEYS[0], wide=False)
 
     expected_y, expected_dx, _ = check_layer(layer, NUMPY, x, key=KEYS[0], wide=False)
-    tolerance = 2e-5 if isinstance(layer, RandomRotation) else 0  # cos and sin differ in the last place
+    tolerance = 2e-5 if isinstance(layer, RandomRotation) else 0  # cos and sin differ in the last digit
     np.testing.assert_allclose(to_numpy(y), expected_y, rtol=0, atol=tolerance)
     np.testing.assert_allclose(to_numpy(dx), expected_dx, rtol=0, atol=tolerance)
 
@@ -85,7 +85,7 @@ def shifted(image, s, t):
 
 
 def test_shift(rng):
-    """All 15 shifts occur, each about as often; nothing else occurs."""
+    """All 15 shifts, and no others, occur with about equal frequency."""
     image = rng.normal(size=(4, 5, 2)).astype("float32")
     y, _ = forward(RandomTranslation(1, 2), NUMPY, np.stack([image] * 1500))
 
@@ -103,7 +103,7 @@ def test_shift_by_a_share_of_the_image(rng):
 
 
 def test_crop(rng):
-    """All 6 places occur."""
+    """All 6 positions occur."""
     image = rng.normal(size=(4, 5, 2)).astype("float32")
     y, _ = forward(RandomCrop(3, 3), NUMPY, np.stack([image] * 300))
 
@@ -127,7 +127,7 @@ def test_flip(direction, axes, rng):
 
 
 def angles(layer, xp, batch):
-    """Turning an image whose pixels are their own row and column numbers shows R."""
+    """Return the angles, which a rotation of an image of row and column numbers reveals."""
     positions = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0), indexing="ij"), axis=-1)
     y, _ = forward(layer, xp, np.stack([positions] * batch))
     cos, sin = (y[:, 3, 2, :] - y[:, 2, 2, :]).T
@@ -211,5 +211,5 @@ def test_settings_and_shapes_are_checked(make, message):
     ("share", "length", "pixels"), [(0.29, 150, 44), (0.29, 50, 14), (0.1, 30, 3), (np.float32(0.1), 30, 3)]
 )
 def test_a_share_of_the_image_is_counted_in_decimals(share, length, pixels):
-    """0.29 of 150 is 43.5, rounded to the even 44; as floats 43.49... No arrays."""
+    """0.29 · 150 is 43.5, which rounds to the even number 44, but 43.49... in floats. No arrays, so no backend."""
     assert farthest(share, length) == pixels

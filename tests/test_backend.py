@@ -28,7 +28,7 @@ def test_floating_point_becomes_the_default_type_and_integers_stay(xp):
 def test_an_array_of_the_library_is_used_where_it_is(xp):
     x = xp.asarray(np.ones(3))
 
-    if xp.__class__.__name__ != "ReadOnlyNumpy":  # it copies by design
+    if xp.__class__.__name__ != "ReadOnlyNumpy":  # which always copies
         assert xp.asarray(x) is x
 
 
@@ -118,7 +118,7 @@ def test_jax_compiles_scan_once_for_each_shape():
 
 @pytest.mark.parametrize("asked", [None, "tensorfloat32"])
 def test_jax_multiplies_in_float32_unless_told_otherwise(asked):
-    """Read from what goes to the compiler: on a CPU all precisions are one."""
+    """Checks the text that the compiler receives, because all precisions are the same on a CPU."""
     backend, jax = make_jax(), pytest.importorskip("jax")
     library, x, step = sys.modules["xpnet.backend.jax"], np.eye(3, dtype="float32"), lambda x, batch: (x @ x, x)
     batches = {"i": np.arange(2)}
@@ -160,7 +160,7 @@ def test_set_backend_reaches_new_threads_and_use_backend_does_not():
 
 
 def test_auto_passes_the_dtype_on():
-    """Whatever it takes."""
+    """The backend that "auto" chooses receives it."""
     assert make_backend("auto", dtype="float64").float_name == "float64"
 
 
@@ -267,7 +267,7 @@ def test_float64_on_jax_turns_on_x64():
 
 @pytest.mark.parametrize("name", ["uint16", "uint32", "uint64"])
 def test_torch_tensors_of_wide_unsigned_integers_become_signed(name):
-    """A property of one library, so no `xp` fixture."""
+    """This concerns only one library, so no `xp` fixture."""
     torch = pytest.importorskip("torch")
     x = make_backend("torch").asarray(torch.tensor([1, 40_000], dtype=getattr(torch, name)))
 

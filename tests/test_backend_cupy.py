@@ -1,7 +1,7 @@
-"""The CuPy backend, with CuPy on a GPU or on the emulated device of `tests.cuda_emulator`; elsewhere these are skipped.
+"""The CuPy backend, on a GPU or on the emulated device of `tests.cuda_emulator`. Without one of them, these tests are skipped.
 
-The names of backends, devices and options are tested here, the agreement of eager and captured steps with NumPy's, capture and
-replay, the kernel of an optimizer's rule, and the arguments of cuBLAS.
+They test names of backends, devices and options; whether eager and captured steps agree with NumPy's; capture and replay; the
+kernel of an optimizer's rule; and the arguments of cuBLAS.
 """
 
 import functools
@@ -32,7 +32,7 @@ from xpnet.layers.normalization import BatchNormalization
 from xpnet.tree import leaves, map_leaves
 
 SMALL = [Dense(4), ReLU(), Dropout(0.25), Dense(3)]
-WAITING_IS_ANNOUNCED = pytest.mark.filterwarnings("ignore:.*allow_synchronize")  # which is experimental
+WAITING_IS_ANNOUNCED = pytest.mark.filterwarnings("ignore:.*allow_synchronize")  # CuPy warns that it is experimental
 
 
 @functools.cache
@@ -51,18 +51,18 @@ def cupy():
     module = importlib.import_module("cupy")
     yield module
     sys.modules["xpnet.backend.cupy"].graph_scan.cache_clear()
-    for kind in module.ndarray.__subclasses__():  # a type of arrays for graphs holds 32 MB, for each test's own cuBLAS
+    for kind in module.ndarray.__subclasses__():  # each test's array type for graphs holds a cuBLAS workspace of 32 MB
         unregister_namespace(kind)
         unregister_kernels(kind)
 
 
 def no_waiting():
-    """CuPy declares what waits for the device, and here it may not."""
+    """Return a ``with`` block in which CuPy raises an error if it waits for the device."""
     return importlib.import_module("cupyx").allow_synchronize(False)
 
 
 class SpyOnCublas:
-    """The library, and the arguments of each product."""
+    """Forwards calls to the library, and records their arguments."""
 
     def __init__(self):
         self.library, self.calls = cublas.load_library(), []
@@ -89,7 +89,7 @@ def spy(cupy, monkeypatch):
 
 
 def both(graphs, layers, shape, **settings):
-    """The same chunk of steps on NumPy and on CuPy -> (state, records) of each, on the host."""
+    """Run the same chunk of steps on CuPy and on NumPy. Return (state, records) of each, on the host."""
     expected = Case(make_backend("numpy"), layers, shape, **settings).scan()
     case = Case(make_backend("cupy", graphs=graphs), layers, shape, **settings)
     case.scan()  # compiles
@@ -102,7 +102,7 @@ def both(graphs, layers, shape, **settings):
 def assert_close(results, expected, tolerance=1e-5):
     for value, wanted in zip(leaves(results), leaves(expected), strict=True):
         assert value.dtype == wanted.dtype
-        scale = max(1.0, float(np.max(np.abs(wanted), initial=0.0)))  # float32, some orders of summation differ
+        scale = max(1.0, float(np.max(np.abs(wanted), initial=0.0)))  # float32, and some sums round in another order
         np.testing.assert_allclose(value, wanted, rtol=tolerance, atol=tolerance * scale)
 
 
@@ -122,7 +122,7 @@ GRAPHS = pytest.mark.parametrize("graphs", [False, True], ids=["eager", "graphs"
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_layer(name, graphs, cupy):
     shape, layers = NETWORKS[name]
-    # rotated images are rounded to pixels: there one last place may become a pixel's difference
+    # rotation rounds to pixels, so a difference in the last digit may become a difference of a pixel
     tolerance = 1e-2 if name == "image" else 1e-4
 
     assert_close(*both(graphs, layers, shape), tolerance)
@@ -155,12 +155,12 @@ def test_float64(graphs, cupy):
 
 @GRAPHS
 def test_fit(graphs, cupy):
-    """Short last batches, validation, several fits: the same history as on NumPy."""
+    """The history is the same as on NumPy, with short last batches, validation and several fits."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(50, 6)), rng.integers(0, 3, 50)
     models = []
     for backend in ("numpy", make_backend("cupy", graphs=graphs)):
-        # No bias before batch normalization: its gradient is rounding alone, of which Adam makes whole steps.
+        # No bias before batch normalization, because its gradient is only rounding noise, and Adam still takes full-size steps.
         layers = [Dense(8, use_bias=False), BatchNormalization(), ReLU(), Dropout(0.2), Dense(3)]
         model = Model(layers, "softmax_cross_entropy", Adam(0.01), metrics=["accuracy"], backend=backend)
         model.fit(x, y, batch_size=8, epochs=4, verbose=0, validation_data=(x, y))
@@ -174,7 +174,7 @@ def test_fit(graphs, cupy):
 
 @WAITING_IS_ANNOUNCED
 def test_functions_that_array_api_compat_has_wait(cupy):
-    """Ours do not; CuPy says that those of array-api-compat do."""
+    """xpnet's versions do not wait for the device. CuPy reports that those of array-api-compat do."""
     backend = make_backend("cupy")
     xp = backend.namespace
     values = np.array([-2.0, 0.0, np.nan, 3.0], "float32")
@@ -291,7 +291,7 @@ def test_a_backend_survives_pickling_and_hashing(cupy):
 
 
 def only_recording():
-    """The one step that was captured, in the scan of device 0."""
+    """Return the only captured step in the scan of device 0."""
     (recording,) = graph_scan().recordings.values()
     return recording
 
@@ -305,13 +305,13 @@ def small_case(**settings):
 
 
 def repeated(case, steps):
-    """The case's batches, over and over."""
+    """Return the case's batches, repeated up to this number of steps."""
     return {name: np.concatenate([values] * steps)[:steps] for name, values in case.batches.items()}
 
 
 @pytest.fixture
 def log(cupy, monkeypatch):
-    """What is asked of streams, in order."""
+    """Return a list that records calls of stream methods in order."""
     calls = []
 
     def noting(name, method):
@@ -340,14 +340,14 @@ def test_two_steps_are_run_and_the_third_is_captured(log):
 
 
 def test_nothing_is_computed_during_capture(cupy):
-    """Four steps are four steps, though the third was also captured."""
+    """Capturing the third step does not add a step."""
     case = small_case()
 
     assert_equal(case.scan(), Case(make_backend("cupy"), SMALL, ROW).scan())
 
 
 def test_rows_that_no_kernel_of_ours_gathers(cupy):
-    """Of float16: CuPy gathers them. The step's number is not the counter itself, which the step's end moves on."""
+    """CuPy gathers float16 rows. It must use a copy of the step's number, because the end of the step increments the counter."""
     backend = make_backend("cupy", graphs=True)
     data = cupy.arange(12, dtype="float16").reshape(6, 2)
     index = np.arange(10).reshape(5, 2) % 6
@@ -362,7 +362,7 @@ def test_rows_that_no_kernel_of_ours_gathers(cupy):
 
 
 def test_replay_equals_steps_run_as_they_are_while_others_use_the_memory(cupy, monkeypatch):
-    """50 steps in chunks; between them arrays come and go, and no graph writes into them."""
+    """50 steps run in chunks. Between the chunks, arrays are created and released, and no graph writes into them."""
     case, plain = small_case(optimizer=Adam(0.05)), small_case(optimizer=Adam(0.05))
     batches = repeated(case, 50)
     results = run_in_chunks(case, batches, [1, 1, 7, 20, 1, 20])
@@ -374,7 +374,7 @@ def test_replay_equals_steps_run_as_they_are_while_others_use_the_memory(cupy, m
 
 
 def run_in_chunks(case, batches, lengths):
-    """-> the last state, all records on the host."""
+    """Return the last state and all records, on the host."""
     state, start, records, others = case.state, 0, [], []
     for length in lengths:
         chunk = {name: values[start : start + length] for name, values in batches.items()}
@@ -392,16 +392,16 @@ def run_in_chunks(case, batches, lengths):
 
 
 def test_without_a_pool_of_its_own_a_graph_is_overwritten(cupy, monkeypatch):
-    """It can be seen: temporaries in the pool that everybody uses go wrong."""
+    """This shows why graphs need a separate pool: with temporaries in the shared pool, a replay overwrites other arrays."""
     case = small_case()
     graph_scan().pool = SimpleNamespace(malloc=cupy.get_default_memory_pool().malloc)
     batches = {name: values[:3] for name, values in case.batches.items()}
     state, _ = case.backend.scan(case.step, case.state, batches, case.data)
-    with graph_scan().stream:  # a pool hands blocks out again on the stream that they were used on
+    with graph_scan().stream:  # a pool reuses a block only on the stream that used it
         taken = [case.backend.asarray(np.zeros(n)) for n in (1, 3, 4, 9, 12, 18, 24, 100) for _ in range(8)]
     case.backend.scan(case.step, state, batches, case.data)
 
-    assert any(np.any(x.get() != 0) for x in taken)  # arrays of ours that the replay wrote into
+    assert any(np.any(x.get() != 0) for x in taken)  # the replay wrote into some of these arrays
 
 
 def test_blocks_of_the_pool_are_never_given_back(cupy):
@@ -409,7 +409,7 @@ def test_blocks_of_the_pool_are_never_given_back(cupy):
     case.scan()
     scan = graph_scan()
 
-    assert scan.pool.used_bytes() == 0  # all free between steps, all held
+    assert scan.pool.used_bytes() == 0  # between steps, all blocks are free but still held
     assert sum(block.mem.size for block in scan.blocks) == scan.pool.total_bytes() > 0
 
 
@@ -425,7 +425,7 @@ def test_the_state_handed_out_is_out_of_the_graphs_reach(cupy):
 
 
 def test_what_varies_from_step_to_step_is_not_baked_in(cupy):
-    """Learning rates, random keys and rows of data of a second chunk differ from those captured."""
+    """Learning rates, random keys and rows of data in the second chunk differ from the captured ones."""
     case, plain = small_case(), Case(make_backend("cupy"), SMALL, ROW)
     state, _ = case.scan()
     state_plain, _ = plain.scan()
@@ -454,7 +454,7 @@ def test_each_batch_size_has_a_graph_of_its_own(cupy):
 
 
 def test_a_batch_of_all_the_data(cupy):
-    """Without an index nothing is gathered: the graph reads the data where they lie."""
+    """Without an index nothing is gathered, and the graph reads the data in place."""
     case, plain = small_case(), Case(make_backend("cupy"), SMALL, ROW)
     for backend_case in (case, plain):
         del backend_case.batches["index"]
@@ -463,7 +463,7 @@ def test_a_batch_of_all_the_data(cupy):
 
 
 def test_another_data_set_is_another_graph(cupy):
-    """Where the data lie is part of what was captured."""
+    """A captured graph contains the addresses of the data."""
     case = small_case()
     case.scan()
     case.data = case.backend.copy(case.data)
@@ -480,11 +480,11 @@ def test_data_are_not_kept_alive(cupy):
     del case.data
     gc.collect()
 
-    assert pool.used_bytes() == before - 2 * 512  # x and y, a block each
+    assert pool.used_bytes() == before - 2 * 512  # one block for x and one for y
 
 
 def test_callers_on_two_streams(cupy):
-    """What one of them gets, the other's steps do not change, though neither stream waits for the other."""
+    """The steps of one caller do not change the results of the other, although neither stream waits for the other."""
     case, plain = small_case(), Case(make_backend("cupy"), SMALL, ROW)
     rates = [case.batches["learning_rate"] + i for i in range(2)]
     expected = [
@@ -503,16 +503,16 @@ def test_callers_on_two_streams(cupy):
     for rate, state, stream in zip(rates, states, streams, strict=True):
         with stream:
             both = case.backend.scan(case.step, state, case.batches | {"learning_rate": rate}, case.data)
-            results.append(map_leaves(lambda x: x * 1.0, both))  # computed later, and what it is computed from is freed
+            results.append(map_leaves(lambda x: x * 1.0, both))  # computed later, after `both` was released
             del both
-    for stream in (graph_scan().stream, *reversed(streams)):  # as far as each can go without the others
+    for stream in (graph_scan().stream, *reversed(streams)):  # each runs as far as it can without the others
         stream.synchronize()
 
     assert_equal(results, expected)
 
 
 def test_others_use_the_default_stream_during_a_capture(cupy):
-    """It is not drawn into it: another thread may train another model."""
+    """The capture does not include that work, because another thread may train another model."""
     backend, made = make_backend("cupy", graphs=True), []
 
     def step(state, batch):
@@ -529,7 +529,7 @@ def test_others_use_the_default_stream_during_a_capture(cupy):
     np.testing.assert_array_equal(state.get(), 5)
 
 
-FORMS = {  # of state, row numbers, data: two that one step takes
+FORMS = {  # for each, two forms of (state, row numbers, data) that one step accepts
     "state": lambda x, i: [(x[0, :], i, x), (x[:, :2], i, x)],
     "type of the state": lambda x, i: [(x, i, x), (x.astype("float64"), i, x)],
     "type of the batch": lambda x, i: [(x, i, x), (x, i.astype("int32"), x)],
@@ -541,7 +541,7 @@ FORMS = {  # of state, row numbers, data: two that one step takes
 
 @pytest.mark.parametrize("name", FORMS)
 def test_each_form_has_a_graph_of_its_own(name, cupy):
-    """Also of one step on data at one address."""
+    """This includes one step on data at one address."""
     backend, eager = make_backend("cupy", graphs=True), make_backend("cupy")
 
     def step(state, batch):
@@ -555,7 +555,7 @@ def test_each_form_has_a_graph_of_its_own(name, cupy):
 
 
 def test_fewer_rows_at_the_same_place_are_another_graph(cupy):
-    """Where nothing is gathered, the shape of the data is all that differs."""
+    """If nothing is gathered, only the shape of the data differs."""
     backend, eager = make_backend("cupy", graphs=True), make_backend("cupy")
 
     def step(state, batch):
@@ -568,7 +568,7 @@ def test_fewer_rows_at_the_same_place_are_another_graph(cupy):
 
 
 def test_numbers_of_a_wider_type_are_another_graph(cupy):
-    """The tables of the first could not hold them."""
+    """The tables of the first graph could not hold them."""
     backend, eager = make_backend("cupy", graphs=True), make_backend("cupy")
 
     def step(state, batch):
@@ -591,7 +591,7 @@ def test_synchronize_waits_for_the_device(cupy):
 
 
 def test_two_threads_take_turns(cupy):
-    """A step has one set of addresses."""
+    """They must, because a captured step has only one set of addresses."""
     backend, inside = make_backend("cupy", graphs=True), []
 
     def step(state, batch):
@@ -618,7 +618,7 @@ def test_two_threads_take_turns(cupy):
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_garbage_collector_rests_during_a_capture(enabled, cupy):
-    """A finalizer may call what CUDA forbids then. Afterwards it is as before."""
+    """A finalizer may make a call that CUDA forbids during a capture. Afterward the collector has its old setting."""
     backend, seen = make_backend("cupy", graphs=True), []
 
     def step(state, batch):
@@ -677,7 +677,7 @@ def test_a_chunk_longer_than_the_tables(cupy, monkeypatch):
 
 
 def test_state_that_changes_places(cupy):
-    """A step may return its arrays in another order: none is overwritten before it is copied."""
+    """A step may return its arrays in another order. No array is overwritten before it is copied."""
     backend = make_backend("cupy", graphs=True)
 
     def step(state, batch):
@@ -692,7 +692,7 @@ def test_state_that_changes_places(cupy):
 
 
 def test_state_that_is_a_view_of_itself(cupy):
-    """The same address and shape, but not the same array."""
+    """The new state has the address and shape of the old one, but is a different array."""
     backend = make_backend("cupy", graphs=True)
     x = backend.asarray(np.arange(4.0).reshape(2, 2))
     batches = {"index": np.zeros((5, 1), int)}
@@ -721,7 +721,7 @@ def reads_a_value(state, batch):
 
 @pytest.mark.parametrize("closes", [True, False], ids=["", "closing fails too"])
 def test_an_error_inside_a_capture_closes_it(cupy, monkeypatch, closes):
-    """The first error comes through, with a note; the stream and the garbage collector are as before; the state is intact."""
+    """The first error is raised, with a note. The stream and the garbage collector are as before, and the state is intact."""
     backend = make_backend("cupy", graphs=True)
     x = backend.asarray(np.ones((2, 2)))
     batches = {"index": np.zeros((4, 1), int), "learning_rate": np.ones(4)}
@@ -744,7 +744,7 @@ def test_an_error_inside_a_capture_closes_it(cupy, monkeypatch, closes):
 
 
 def test_the_caller_waits_for_the_steps_before_an_error(log):
-    """They still read the state and the data, which the caller may free."""
+    """These steps still read the state and the data, which the caller may free."""
     backend = make_backend("cupy", graphs=True)
     x = backend.asarray(np.ones((2, 2)))
     batches = {"index": np.zeros((4, 1), int), "learning_rate": np.ones(4)}
@@ -755,7 +755,7 @@ def test_the_caller_waits_for_the_steps_before_an_error(log):
 
 
 def test_what_varies_lies_as_its_type_wants(cupy):
-    """A GPU refuses to read a number across its boundary."""
+    """Numbers in the tables are aligned to their type, because a GPU refuses to read a misaligned number."""
     backend, places = make_backend("cupy", graphs=True), []
 
     def step(state, batch):
@@ -791,7 +791,7 @@ def test_an_invalid_capture_is_an_error(cupy, monkeypatch):
 
 
 def test_arrays_inside_a_step_multiply_by_our_cublas(spy):
-    """Whatever a function of the namespace returns, ``@`` goes where capture allows; integers stay with CuPy."""
+    """For every result of a namespace function, ``@`` calls our cuBLAS, which can be captured. Integers stay with CuPy."""
     backend = make_backend("cupy", graphs=True)
     kinds = []
 
@@ -831,7 +831,7 @@ def test_more_than_eight_arrays_are_joined_as_by_numpy(cupy):
 @GRAPHS
 @pytest.mark.parametrize("optimizer", [o for o in OPTIMIZERS if not (o.clipnorm or o.global_clipnorm)], ids=repr)
 def test_the_optimizers_kernel_gives_what_many_kernels_give_to_the_last_bit(optimizer, graphs, cupy, monkeypatch):
-    """Gradients are given, and no norms: products and sums round as they like."""
+    """Gradients are fixed and norms are left out, because matrix products and sums may round in different orders."""
     rng = np.random.default_rng(0)
     shapes = {"weight": (6, 4), "bias": (1, 4)}
     params = {name: rng.normal(size=shape) for name, shape in shapes.items()}
@@ -856,7 +856,7 @@ def test_the_optimizers_kernel_gives_what_many_kernels_give_to_the_last_bit(opti
 
 
 def launches():
-    """Kernels so far; always 0 on a GPU, which does not count them."""
+    """Return the number of kernels so far, which is always 0 on a GPU, because a GPU does not count them."""
     importlib.import_module("cupy").cuda.Device().synchronize()  # with FAKECUDA_LAZY=1 they are counted when they run
     try:
         return importlib.import_module("fakecuda").counts()["launches"]
@@ -865,7 +865,7 @@ def launches():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("count", [1, 3, 83, 84, 170])  # 4 KB of arguments are those of 83 leaves
+@pytest.mark.parametrize("count", [1, 3, 83, 84, 170])  # 83 leaves fill the 4 KB of arguments
 def test_a_rule_over_many_leaves_is_few_kernels(count, dtype, cupy):
     backend = make_backend("cupy", dtype=dtype)
     rng = np.random.default_rng(0)
@@ -889,7 +889,7 @@ def test_a_rule_over_many_leaves_is_few_kernels(count, dtype, cupy):
 
 
 def rule_of_everything(xp, lr):
-    """A rule of two results, one of them new memory, with every operation that a kernel knows."""
+    """Return a rule with every operation that a kernel supports. It has two results, one of them in new memory."""
 
     def rule(p, g):
         before = p
@@ -903,7 +903,7 @@ def rule_of_everything(xp, lr):
 
 
 def test_a_symbol_behaves_as_the_array_it_stands_for(cupy):
-    """``before`` is p: a change in place is seen through both names."""
+    """``before`` is p, so a change in place is visible through both names."""
     backend = make_backend("cupy")
     p, g = (np.random.default_rng(i).normal(size=(4, 5)).astype("float32") for i in range(2))
     p[0, 0], g[1, 1] = np.nan, np.nan
@@ -971,7 +971,7 @@ def test_a_rule_of_two_results_applied_leaf_by_leaf(cupy):
 
 
 def device_array(host):
-    """The host array on the device, strides and all."""
+    """Return the host array on the device, with the same strides."""
     cp, base = importlib.import_module("cupy"), host
     while base.base is not None:
         base = base.base
@@ -991,7 +991,7 @@ def gemm(spy):
 
 @st.composite
 def operands(draw):
-    """Two arrays that can be multiplied, in every layout that NumPy's views can make."""
+    """Draw two arrays that can be multiplied, in any layout that NumPy's views can have."""
     m, k, n = (draw(st.integers(0, 4)) for _ in range(3))
     batch = draw(st.lists(st.integers(1, 3), max_size=3))
     dtypes = draw(st.sampled_from([("float32", "float32"), ("float64", "float64"), ("float32", "float64")]))
@@ -1047,13 +1047,13 @@ def test_views_are_multiplied_where_they_lie(make, gemm, spy):
 
 
 def test_a_batch_of_transposed_views_is_one_call(gemm, spy):
-    """As in attention: (batch, time, d) by its transpose, and one matrix for all."""
+    """This is (batch, time, d) times its transpose, as in attention, and times one matrix for the whole batch."""
     x = device_array(np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype("float32"))
     W = device_array(np.ones((4, 7), "float32"))
     gemm(x, x.mT)
     gemm(x, W)
 
-    strides = [(call[11], call[15], call[21]) for call in spy.products]  # of the second operand, of the first, how many
+    strides = [(call[11], call[15], call[21]) for call in spy.products]  # strides of both operands, count
     assert strides == [(20, 20, 6), (0, 20, 6)]
 
 
@@ -1095,7 +1095,7 @@ def test_a_status_is_an_error(status, name, gemm, spy):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_products_inside_a_capture(cupy, dtype):
-    """Every layout, captured and launched, against CuPy's own product."""
+    """Compares products of every layout, captured and launched, with CuPy's own."""
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         gemm = cublas.Gemm(cupy, stream)

@@ -1,4 +1,4 @@
-"""The code and the numbers of docs/backprop.md, on NumPy as on the page, so no `xp` fixture."""
+"""The code and the numbers in docs/backprop.md. The page uses NumPy, so there is no `xp` fixture."""
 
 import re
 
@@ -35,7 +35,7 @@ def test_the_example_of_backprop_prints_what_it_shows():
     printed = run("-c", code).stdout
 
     numbers = [[float(n) for n in re.findall(r"-?\d+\.\d+", text)] for text in (shown, printed)]
-    assert numbers[1] == pytest.approx(numbers[0], abs=0.11)  # another BLAS; the smallest weight has one decimal
+    assert numbers[1] == pytest.approx(numbers[0], abs=0.11)  # another BLAS rounds differently
 
 
 def test_the_path_by_hand_of_backprop():

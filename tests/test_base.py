@@ -1,4 +1,4 @@
-"""The layer protocol: containers, whoever wrote them, and layers that have an activation."""
+"""The layer protocol: xpnet's containers, custom containers, and layers that have an activation."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ def test_what_a_container_needs_is_what_its_layers_need():
 
 
 def test_inference_of_a_container_is_forward_with_children_at_inference(xp):
-    """Which defines no `__call__`: nothing is dropped, and batch normalization uses its running statistics."""
+    """The container defines no `__call__`. Dropout drops nothing, and batch normalization uses its running statistics."""
     layer = Gate(Sequential([Dense(3), Dropout(0.5)]), Sequential([Dense(3), BatchNormalization()]))
     x = np.ones((4, 2), dtype="float32")
     params, _, statistics = layer.init(np.random.default_rng(0), (2,))
@@ -96,7 +96,7 @@ def test_the_walk_goes_into_every_container():
     ids=["Dense", "Conv1D", "Conv2DTranspose"],
 )
 def test_a_layer_with_an_activation_never_computes_without_it(layer, shape, xp, rng):
-    """Its forward by hand raises; inside a container both layers run."""
+    """A direct call of its forward raises an error. Inside a container, both layers run."""
     network = Sequential([layer])
     params, _, _ = network.init(rng, shape)
     params, x = map_leaves(xp.asarray, params), xp.asarray(rng.normal(size=(4, *shape)))
@@ -108,7 +108,7 @@ def test_a_layer_with_an_activation_never_computes_without_it(layer, shape, xp, 
 
 
 def test_the_shape_of_a_layer_that_defines_init_alone_draws_nothing():
-    """Of 10¹² weights. Checks only shapes, so no backend."""
+    """The layer has 10¹² weights. Checks only shapes, so no backend."""
 
     @dataclass(frozen=True)
     class Wide(Layer):

@@ -1,4 +1,4 @@
-"""The harness of tests/benchmarks, on a network too small to tell anything: nothing here looks at a time."""
+"""The harness of tests/benchmarks, on a network too small for useful timings. These tests do not check times."""
 
 import importlib.util
 import json
@@ -71,7 +71,7 @@ def test_peers_train_the_same_network_to_about_the_same_loss(data, own_loss, var
     peer = measure({"task": "steps", "case": "tiny", "variant": variant, "data": str(data), "epochs": 2})
 
     assert "error" not in peer, peer["error"]
-    assert peer["loss"] == pytest.approx(own_loss, rel=0.3)  # other initial weights, another order
+    assert peer["loss"] == pytest.approx(own_loss, rel=0.3)  # initial weights and order differ
 
 
 @pytest.mark.parametrize(("task", "figure"), [("predict", "rows_per_second"), ("memory", "peak_bytes")])
@@ -138,7 +138,7 @@ def test_profile_names_every_piece_of_a_step(data):
 
 
 def test_the_same_run_has_the_same_hashes(tmp_path, capsys):
-    """Only on NumPy, whose bits the script compares."""
+    """Only on NumPy, because the script compares NumPy's bits."""
     same_run.main([])
     before = json.loads(capsys.readouterr().out)
     (tmp_path / "before.json").write_text(json.dumps(before))

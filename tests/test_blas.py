@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not blas.process.libraries, reason="threadpoolct
 
 
 def threads():
-    return {library.get_num_threads() for library in blas.process.libraries}  # SciPy may bring another one
+    return {library.get_num_threads() for library in blas.process.libraries}  # SciPy may load a second one
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def two_outside():
 
 
 class Spy(Layer):
-    """Passes x on, and notes the number of threads."""
+    """Returns x unchanged, and records the number of threads."""
 
     def forward(self, params, x):
         noted.append(threads())
@@ -39,7 +39,7 @@ noted = []
 
 
 def used(backend, rows, units=10):
-    """The numbers of threads inside fit, evaluate and predict, of products of 100 · units multiplications a row."""
+    """Return the numbers of threads inside fit, evaluate and predict, for products with 100 · units multiplications per row."""
     noted.clear()
     x, y = np.ones((rows, 100), np.float32), np.zeros(rows, int)
     model = Model([Dense(units), Spy()], "softmax_cross_entropy", backend=backend)

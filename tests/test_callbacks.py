@@ -1,4 +1,4 @@
-"""Callbacks, given the values of a run. Only what holds arrays needs a backend."""
+"""Callbacks, fed with the values of a run. Tests without arrays need no backend."""
 
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ METRICS = [R2Score(), Accuracy(), *map(TopKAccuracy, (5, 2)), RootMeanSquaredErr
 
 
 def run(values, monitor="loss", **settings):
-    """The epochs trained, and which epoch's state the model has in the end."""
+    """Return the epochs trained, and the epoch whose state the model has at the end."""
     stop = EarlyStopping(monitor, restore_best_weights=True, **settings)
     model = SimpleNamespace(seed=0, validates=False, stop_training=False, state=None, metrics=METRICS)
     stop.model = model

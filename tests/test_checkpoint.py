@@ -1,4 +1,4 @@
-"""Models and weights in files, and back: the same predictions and the same training as without the file."""
+"""Models and weights saved to files and loaded again: predictions and training must be the same as without the file."""
 
 import os
 import pickle
@@ -117,7 +117,7 @@ def test_an_optimizer_set_after_training_is_saved_as_the_next_epoch_takes_it(xp,
 
 
 def test_a_callback_saves_and_another_thread_is_refused(tmp_path):
-    """Host side: no backend computes anything else here."""
+    """This concerns only the host, so no backend."""
     errors = []
 
     class Save(Callback):
@@ -234,7 +234,7 @@ def test_weights_go_from_model_to_model(xp, tmp_path):
     for file in ("weights", "model"):
         other.build((4,)).load_weights(tmp_path / file)
         assert np.array_equal(to_numpy(other.predict(x)), to_numpy(model.predict(x)))
-    other.fit(x, y, verbose=0)  # the optimizer has its memory
+    other.fit(x, y, verbose=0)  # continues with the saved optimizer state
 
     with pytest.raises(CheckpointError, match=r"Expected the file of a model. Read weights with model\.load_weights"):
         load_model(tmp_path / "weights")
@@ -265,7 +265,7 @@ def test_weights_of_another_network_change_nothing(xp, tmp_path):
     ids=repr,
 )  # fmt: skip
 def test_a_description_with_another_value_is_refused(tmp_path, change):
-    """Read before any array, so NumPy is enough."""
+    """The description is read before any array, so NumPy is enough."""
     model, *_ = trained(None, "momentum")
     model.save(tmp_path / "model")
     content = described((tmp_path / "model").read_bytes(), lambda description: description.update(change))
@@ -276,7 +276,7 @@ def test_a_description_with_another_value_is_refused(tmp_path, change):
 
 
 def test_pickle_of_a_loaded_model(tmp_path):
-    """Of the model, so NumPy is enough."""
+    """Pickling concerns the model, not the backend, so NumPy is enough."""
     model, x, _ = trained(None, "momentum")
     model.save(tmp_path / "model")
     again = pickle.loads(pickle.dumps(load_model(tmp_path / "model")))

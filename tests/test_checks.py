@@ -1,4 +1,4 @@
-"""Unknown names: each error lists the known ones and says which was meant. No arrays, so no `xp` fixture."""
+"""Unknown names: each error lists the known names and suggests one. No arrays, so no `xp` fixture."""
 
 import pytest
 

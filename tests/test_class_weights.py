@@ -1,4 +1,4 @@
-"""`class_weight` of `fit`: weights of samples, or positions, by their class."""
+"""The argument `class_weight` of `fit`, which weights samples or positions by class."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_labels_of_weight_0_are_no_classes(xp):
 
 
 def test_ignored_labels_are_no_class():
-    """The loss gives them weight 0 before. On the host, so only on NumPy."""
+    """The loss has already given them the weight 0. On the host, so only on NumPy."""
     x, y = np.random.default_rng(0).normal(size=(6, 3)), np.array([0, 1, -100, 1, 1, 0])
     for class_weight in ("balanced", {0: 1.5, 1: 1.0}):
         ignoring, without = (Model([Dense(2)], "softmax_cross_entropy", Adam(0.1)) for _ in range(2))
@@ -85,7 +85,7 @@ def test_a_rare_class_is_learned(xp, rng):
 
 
 def test_balanced_classes_of_values_are_refused():
-    """A check before any array is computed: NumPy is enough."""
+    """Checked before any array is computed, so NumPy is enough."""
     with pytest.raises(ValueError, match=r"class_weight needs a classification loss. Pass sample_weight"):
         Model([Dense(1)], "mean_squared_error").fit(np.ones((3, 2)), np.arange(3.0), class_weight="balanced")
 

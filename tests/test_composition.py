@@ -1,4 +1,4 @@
-"""Branches beside one another, and one layer at many positions."""
+"""Branches side by side, and one layer at many positions."""
 
 import numpy as np
 import pytest
@@ -143,7 +143,7 @@ def test_integer_input_is_the_branches():
 
 
 def test_without_dx(xp, rng):
-    """As a first layer: no branch computes dx."""
+    """In a first layer, no branch computes dx."""
     layer = Residual(Dense(3), shortcut=Dense(3))
     params, x = map_leaves(xp.asarray, build(layer, (2,))[0]), xp.asarray(rng.normal(size=(4, 2)))
     y, backward, _ = layer.forward(params, x)
@@ -154,7 +154,7 @@ def test_without_dx(xp, rng):
 
 
 def test_no_dx_below_the_first_parameters(xp, rng):
-    """Even where what stands below is a container."""
+    """Even if the layer below is a container."""
     asked = []
 
     class Asking(Dense):

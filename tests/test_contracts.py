@@ -44,12 +44,12 @@ def test_both_directions_of_a_bidirectional_layer_are_one_setting(xp):
     build(xp, [Bidirectional(LSTM(2))], (3, 2))
 
 
-# ---------------------------------------------------------------------- layers of one's own
+# ---------------------------------------------------------------------- custom layers
 
 
 @dataclass(frozen=True)
 class Scale(Layer):
-    """y = x w, with one thing done wrong."""
+    """y = x w, with one mistake."""
 
     wrong: str = ""
 
@@ -77,7 +77,7 @@ class Scale(Layer):
 
 
 def train(xp, layers, units=3):
-    """One step on four samples."""
+    """Take one step on four samples."""
     model = Model(layers, "mean_squared_error", backend=writable(xp))
     model.fit(np.ones((4, 2)), np.ones((4, units)), verbose=0)
     return model
@@ -196,7 +196,7 @@ def test_a_result_of_another_float_type_is_named(what, xp):
 
 @dataclass(frozen=True)
 class Center(Layer):
-    """y = x - running mean, with one thing done wrong."""
+    """y = x - running mean, with one mistake."""
 
     wrong: str = ""
 

@@ -42,7 +42,7 @@ def test_the_files_it_names_exist():
 
 
 def test_the_checks_before_a_commit_are_run_from_the_environment_that_the_page_makes():
-    """Otherwise a commit fails in a shell that has not activated it."""
+    """Otherwise a commit would fail in a shell in which the environment is not active."""
     entries = re.findall(r"entry: (\S+)", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
 
     assert entries

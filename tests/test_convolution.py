@@ -33,7 +33,7 @@ every_layer = pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=range(len(
 
 
 def run(layer, xp, params, x, dy):
-    """Host arrays in and out -> y, dx, gradients."""
+    """Run the layer on host arrays. Return y, dx and the gradients on the host."""
     y, backward = layer.forward(map_leaves(xp.asarray, params), xp.asarray(x))
     dx, grads = backward(xp.asarray(dy))
     return map_leaves(to_numpy, (y, dx, grads))
@@ -41,7 +41,7 @@ def run(layer, xp, params, x, dy):
 
 @st.composite
 def convolutions(draw):
-    """A Conv2D with any settings, and the shape of images just large enough for it."""
+    """Draw a Conv2D with any settings, and the smallest shape of images that it accepts."""
     kernel, stride, dilation = (draw(st.tuples(n, n)) for n in (one_to_three, st.integers(1, 2), st.integers(1, 2)))
     groups = draw(one_to_three)
     filters, channels = groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 2))
@@ -93,7 +93,7 @@ def test_equals_torch(layer, shape, rng):
     params, output_shape, _ = build(layer, shape)
     x, dy = rng.normal(size=(2, *shape)), rng.normal(size=(2, *output_shape))
     z = torch.tensor(np.moveaxis(x, -1, 1), requires_grad=True)
-    # torch's weights are (out, in, *window) or, transposed, (in, out, *window): the last two axes of ours, exchanged
+    # torch's weights are (out, in, *window) or, transposed, (in, out, *window): xpnet's last two axes, swapped
     W = torch.tensor(np.moveaxis(params["weight"], (-1, -2), (0, 1)).copy(), requires_grad=True)
     b = torch.tensor(params["bias"][0], requires_grad=True) if layer.use_bias else None
     options = {"stride": layer.strides, "padding": 0 if layer.padding == "valid" else layer.padding,
@@ -140,7 +140,7 @@ def test_equals_jax(transposed, kernel, stride, dilation, padding, rng):
 
 @pytest.mark.parametrize(("channels", "filters", "groups"), [(64, 1, 1), (1, 64, 1), (32, 8, 4)])
 def test_he_initialisation_keeps_the_variance(channels, filters, groups):
-    """On NumPy: initial weights are drawn on the host. Fans are counted alike, whichever way the kernel lies."""
+    """On NumPy, because weights are drawn on the host. Both kinds of convolution count fans in the same way."""
     x = np.random.default_rng(0).normal(size=(8, 24, 24, channels))
     for kind in (Conv2D, Conv2DTranspose):
         layer = kind(filters, 3, padding="same", groups=groups, use_bias=False, weight_initializer="he_normal")
@@ -181,7 +181,7 @@ def test_reads_no_value_on_the_host(layer, shape, xp, rng):
 def test_spares_the_input_gradient(layer, shape, xp, rng, monkeypatch):
     params = map_leaves(xp.asarray, build(layer, shape)[0])
     y, backward = layer.forward(params, xp.asarray(rng.normal(size=(2, *shape))))
-    monkeypatch.setattr("xpnet.layers.convolution.col2im", None)  # cannot be called
+    monkeypatch.setattr("xpnet.layers.convolution.col2im", None)  # would fail if called
 
     dx, grads = backward(y, need_dx=False)
 
@@ -217,7 +217,7 @@ def test_groups_are_convolutions_side_by_side(xp, rng):
 
 @pytest.mark.parametrize("padding", ["valid", "same", 1])
 def test_transposed_is_the_adjoint(padding, rng):
-    """⟨conv(x), y⟩ = ⟨x, convᵀ(y)⟩ with the same weight, where the strides leave no pixel out. Only on NumPy."""
+    """⟨conv(x), y⟩ = ⟨x, convᵀ(y)⟩ with the same weight, if the strides skip no pixel. Only on NumPy."""
     conv, transposed = (layer(n, 3, 2, padding, use_bias=False) for layer, n in ((Conv2D, 4), (Conv2DTranspose, 2)))
     size = 8 if padding == "same" else 7
     params, output_shape, _ = build(conv, (size, size, 2))

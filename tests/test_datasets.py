@@ -29,7 +29,7 @@ from xpnet.datasets import download, fetch, sets
 from xpnet.datasets.fetch import FILES, IdxSet, load
 from xpnet.errors import DatasetError
 
-DEAD = "http://127.0.0.1:9/"  # the discard port: nothing listens there; plain http is for this machine only
+DEAD = "http://127.0.0.1:9/"  # nothing listens on the discard port; plain http is allowed only on this machine
 
 
 @pytest.fixture
@@ -39,13 +39,13 @@ def arrays():
 
 @pytest.fixture
 def contents(arrays):
-    """The same as the content of its four files."""
+    """The data set as the contents of its four files."""
     return {file: idx_bytes(array) for file, array in zip(FILES, [*arrays[0], *arrays[1]], strict=True)}
 
 
 @pytest.fixture
 def tiny(contents):
-    """The same as a set to look for, with both kinds of checksum."""
+    """The data set as an IdxSet, with both kinds of checksum."""
     algorithms = ("sha256", "md5", "sha256", "md5")
     checksums = {
         file: f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
@@ -56,7 +56,7 @@ def tiny(contents):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """An empty cache, no data folder of the machine, and no proxy between us and our mirrors."""
+    """An empty cache, without the machine's data folder and without a proxy."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("XPNET_DATA", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -66,9 +66,9 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def serve():
-    """Start mirrors: ``serve(pages)`` is the address of one that answers with the given bodies, else 404.
+    """Start mirrors: ``serve(pages)`` returns the address of one that answers with these bodies, or with 404.
 
-    A page may also be a function, which is given the request's handler and answers itself.
+    A page may also be a function, which receives the request's handler and answers the request.
     """
     servers = []
 
@@ -89,7 +89,7 @@ def serve():
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.socket = wrap(server.socket)
-        server.handle_error = lambda *args: None  # a client that does not trust us
+        server.handle_error = lambda *args: None  # a client that does not trust the certificate
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}/"
@@ -172,7 +172,7 @@ def test_a_set_is_read_from_the_cache(tiny, arrays, contents, cache):
 
 
 def test_data_dir_goes_before_the_environment_and_that_before_the_cache(tiny, cache, tmp_path, monkeypatch):
-    """Whichever is read first is the one whose damaged file is reported."""
+    """The error reports the damaged file in the folder that is read first."""
     places = [tmp_path / "given" / "tiny", tmp_path / "given", tmp_path / "environment", cache]
     monkeypatch.setenv("XPNET_DATA", str(tmp_path / "environment"))
     for place in reversed(places):
@@ -202,7 +202,7 @@ def test_a_home_folder_may_be_written_with_a_tilde(tiny, arrays, contents, tmp_p
 @pytest.mark.parametrize("pack", [False, True], ids=["plain", "gz"])
 @pytest.mark.parametrize("file", FILES)
 def test_a_wrong_file_is_named_with_what_was_expected_and_found(tiny, contents, tmp_path, file, pack):
-    wrong = contents[file][:-1] + bytes([contents[file][-1] ^ 1])  # one bit, and still an IDX file
+    wrong = contents[file][:-1] + bytes([contents[file][-1] ^ 1])  # one wrong bit, but still an IDX file
     algorithm, expected = tiny.checksums[file].split(":")
     write(tmp_path, contents | {file: wrong}, pack)
 
@@ -321,7 +321,7 @@ def endless(handler):
 
 
 def trickle(handler):
-    """A header, then a byte every 50 ms, for 5 s at most."""
+    """Send a header, and then a byte every 50 ms for at most 5 s."""
     handler.send_response(200)
     handler.end_headers()
     for _ in range(100):
@@ -507,7 +507,7 @@ def test_where_all_mirrors_fail_the_error_lists_what_was_tried(tiny, contents, c
     assert f"  {DEAD}{FILES[0]}.gz: " in message
     assert f"  {corrupt}{FILES[2]}.gz: expected" in message
     assert "XPNET_DATA" in message
-    assert sorted(path.name for path in cache.iterdir()) == sorted(FILES[:2])  # only what was right is kept
+    assert sorted(path.name for path in cache.iterdir()) == sorted(FILES[:2])  # only correct files are kept
 
 
 def test_several_downloads_at_once_do_not_disturb_each_other(tiny, arrays, contents, cache, serve):

@@ -1,4 +1,4 @@
-"""IDX files and CSV tables: what is read, what is refused, and that nothing is guessed or takes more than it may.
+"""IDX files and CSV tables: which are read, which are refused, that nothing is guessed, and that limits are respected.
 
 Files become NumPy arrays on the host, whatever the backend, so these tests do without the ``xp`` fixture.
 """
@@ -138,7 +138,7 @@ def test_a_pipe_without_a_writer_is_refused_at_once(tmp_path, read):
 @pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="no /dev/fd on this system")
 @pytest.mark.parametrize("read", READERS)
 def test_a_pipe_that_is_written_to_is_refused(read):
-    """Whoever opens a pipe twice loses what the first reader took: here a pipe is not opened for reading at all."""
+    """A pipe is never opened for reading, because the content that one reader takes is lost for the next."""
     source, sink = os.pipe()
     writer = threading.Thread(target=lambda: (os.write(sink, b"label,a\n5,1\n"), os.close(sink)))
     writer.start()
@@ -465,7 +465,7 @@ def test_a_new_file_has_the_permissions_of_the_umask(tmp_path):
 
 
 def mutations(content, rng):
-    """One damaged copy: bytes changed, cut out, doubled, cut off or put in."""
+    """Draw a damaged copy: bytes are changed, removed, doubled, cut off or inserted."""
     damaged = bytearray(content)
     for _ in range(rng.integers(1, 5)):
         at, size = int(rng.integers(len(damaged) + 1)), int(rng.integers(1, 9))

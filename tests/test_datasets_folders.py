@@ -1,4 +1,4 @@
-"""Images in folders: which file is an image, which folder a label, and what a color mode means.
+"""Images in folders: which files are images, which folders are labels, and what each color mode means.
 
 Images become NumPy arrays on the host, whatever the backend, so these tests do without the ``xp`` fixture.
 """
@@ -34,7 +34,7 @@ def gray(value, shape=(2, 2)):
 
 
 def png(width, height, bits, kind, rows):
-    """A PNG file of chunks, by the definition of the format."""
+    """Return a PNG file with these chunks, written from the definition of the format."""
 
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -337,7 +337,7 @@ def test_tiff_of_wide_numbers_is_refused_by_name(tmp_path, dtype):
 def test_an_image_is_read_upright(tmp_path):
     image = Image.fromarray(np.asarray([[1, 2, 3], [4, 5, 6]], np.uint8))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned to the left: to be turned to the right
+    exif[0x0112] = 6  # stored rotated to the left, so it must be rotated to the right
 
     assert read_one(tmp_path, image, save_options={"exif": exif}).tolist() == [[4, 1], [5, 2], [6, 3]]
 

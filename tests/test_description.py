@@ -1,4 +1,4 @@
-"""Settings as data. No arrays."""
+"""Settings as data. No arrays, so no backend."""
 
 import inspect
 import json
@@ -12,7 +12,7 @@ from xpnet import SGD, CheckpointError, Sequential, layers, losses, metrics, opt
 from xpnet.description import KINDS, MAX_LAYERS, check_custom, describe, rebuild
 from xpnet.layers import Add, Concatenate, Dense, Flatten, Frozen, Residual
 
-SETTINGS = {  # of classes that need some
+SETTINGS = {  # for classes that require settings
     "Dense": (3,), "Conv1D": (2, 3), "Conv2D": (2, (3, 2)), "Conv2DTranspose": (2, 3), "Dropout": (0.5,),
     "Embedding": (5, 2), "PositionEmbedding": (7,), "GaussianNoise": (0.1,), "SpatialDropout1D": (0.1,),
     "SpatialDropout2D": (0.1,), "GroupNormalization": (2,), "LSTM": (3,), "GRU": (3,), "SimpleRNN": (3,),

@@ -1,8 +1,8 @@
 """A model on a device that is not the current one: every array operation of a model happens on its backend's device.
 
-CuPy has a current device of each thread; JAX has a default device. They need two devices, so no `xp` fixture:
-FAKECUDA_DEVICES=2 with the CUDA emulator, two GPUs, or, for JAX, a process of its own with two of the CPU. The run
-``devices`` of `tests.cuda_emulator` has the tests of models besides, with XPNET_TEST_BACKENDS=cupy-second.
+In CuPy, each thread has a current device. JAX has a default device. The tests need two devices, so they do not use the `xp`
+fixture. The two devices are FAKECUDA_DEVICES=2 with the CUDA emulator, two GPUs, or, for JAX, two CPU devices in a separate
+process. The run ``devices`` of `tests.cuda_emulator` also runs the tests of models, with XPNET_TEST_BACKENDS=cupy-second.
 """
 
 import copy
@@ -53,7 +53,7 @@ def current_device():
 
 @pytest.fixture(params=[False, True], ids=["eager", "graphs"])
 def model(request):
-    """Trained, on a device of CuPy that is not the current one."""
+    """Return a trained model on a CuPy device that is not the current one."""
     backend = second_device(request.param)
     assert current_device() == 0
     model = Model(DENSE, "softmax_cross_entropy", Adam(0.01), ["accuracy"], backend=backend)
@@ -105,7 +105,7 @@ def test_a_model_moves_between_devices(model):
 
 @pytest.mark.parametrize("graphs", [False, True], ids=["eager", "graphs"])
 def test_a_backend_computes_on_its_device(graphs):
-    """Whoever calls it: a model is not needed. What the first has captured is not the second's."""
+    """This holds for any caller, not only for models. The two devices do not share captured steps."""
     for backend in (second_device(graphs), make_backend("cupy", device=0, graphs=graphs)):
         with backend.scope():
             case = Case(backend, DENSE, (6,))
@@ -133,7 +133,7 @@ RULES = {
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_of_arrays_on_another_device_is_left_to_cupy(name):
-    """A kernel of ours must not read them; CuPy says what is wrong, or reads them where devices can."""
+    """xpnet's kernels must not read such arrays. CuPy raises an error, or reads them if the devices can access each other."""
     x, here = (backend.asarray(np.ones(3, np.float32)) for backend in (second_device(), make_backend("cupy", device=0)))
     try:
         result = to_numpy(RULES[name](lambda x: x * 3.0, x, here))
@@ -167,7 +167,7 @@ def test_two_models_on_two_devices_at_once():
 
 
 def test_every_public_method_of_a_model_computes_on_its_device():
-    """Where there is no second device to try it on."""
+    """This test needs no second device."""
     methods = {name: value for name, value in vars(Model).items() if inspect.isfunction(value) and name[0] != "_"}
 
     assert {"fit", "predict", "evaluate", "build"} <= methods.keys()

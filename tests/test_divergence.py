@@ -1,4 +1,4 @@
-"""Training that goes non-finite or is interrupted."""
+"""Training that diverges or is interrupted."""
 
 import math
 import os
@@ -22,7 +22,7 @@ LAYERS = [Dense(8), ReLU(), Sequential([Dense(8), ReLU()]), Dense(3)]
 
 
 def diverging(xp, at):
-    """A run whose learning rate explodes at a step."""
+    """Run training with a learning rate that becomes huge at one step."""
     return make_model(xp, optimizer=SGD(schedules.PiecewiseConstantDecay([at], [0.1, 1e25])), layers=LAYERS)
 
 
@@ -34,11 +34,11 @@ def test_the_step_and_the_layer_are_named_and_the_last_finite_state_kept(xp, at)
     ) as caught:
         fit(model, epochs=4)
 
-    assert caught.value.step == at + 1  # the step itself is huge but finite
+    assert caught.value.step == at + 1  # the result of that step is huge but finite
     assert caught.value.layer in str(caught.value)
     assert model.step == caught.value.step
     assert all(np.all(np.isfinite(to_numpy(p))) for p in leaves(model.parameters))
-    if at == 11:  # its last good step ends an epoch
+    if at == 11:  # the last finite step ends an epoch
         fit(reference, epochs=2)
         assert_same_parameters(model, reference, rtol=1e-4, atol=0)
     model.evaluate(X, Y)
@@ -79,7 +79,7 @@ def require_finite_state(model):
 
 
 class EveryStep(Callback):
-    """So that chunks have one step."""
+    """Makes every chunk one step long."""
 
     def on_train_batch_end(self, step, logs):
         pass
@@ -88,7 +88,7 @@ class EveryStep(Callback):
 @pytest.mark.parametrize("callbacks", [[], [EveryStep()]], ids=["chunks", "steps"])
 @pytest.mark.parametrize("at", np.random.default_rng(0).integers(0, 12, size=4).tolist())
 def test_a_spike_is_found_in_its_step(at, callbacks, xp):
-    """The squares of 2e19 leave float32, so the running variance is infinite for good; the loss stays finite."""
+    """The squares of 2e19 overflow float32, so the running variance stays infinite, while the loss stays finite."""
     x = np.random.default_rng(at).normal(size=(120, 3))
     x[at * 10 + 4, 1] = 2e19
     layers = [BatchNormalization(), Dense(4), ReLU(), Dense(2)]
@@ -104,7 +104,7 @@ def test_a_spike_is_found_in_its_step(at, callbacks, xp):
 
 @pytest.mark.parametrize("at", [0, 7])
 def test_a_gradient_that_would_freeze_adam_is_found(at, xp):
-    """Its square is infinite, and so is v from then on: no parameter would ever move again."""
+    """The gradient's square is infinite, so v stays infinite, and no parameter would ever change again."""
     x = np.random.default_rng(0).normal(size=(40, 3))
     x[at * 4] = 3e20
     model = Model([Dense(2)], "mean_absolute_error", Adam(), backend=writable(xp))
@@ -118,7 +118,7 @@ def test_a_gradient_that_would_freeze_adam_is_found(at, xp):
 
 @dataclass(frozen=True)
 class Faulty(Layer):
-    """NaN as long as a fault holds."""
+    """Returns NaN while a fault lasts."""
 
     faults: ClassVar[list] = []
 
@@ -128,13 +128,13 @@ class Faulty(Layer):
 
 
 def test_what_is_not_found_again_leaves_the_last_finite_state(xp, monkeypatch):
-    """A race or a flipped bit: when the steps are run again, nothing is wrong."""
+    """After a race or a flipped bit, the steps give correct results when they are run again."""
 
     class Breaks(Callback):
         def on_epoch_begin(self, epoch):
             if epoch == 1:
                 Faulty.faults.append(1)
-                self.model.optimizer = Adam(beta_1=0.8)  # another step, which JAX compiles anew
+                self.model.optimizer = Adam(beta_1=0.8)  # a different step, which JAX must compile
 
     def diagnose_later(*arguments):
         Faulty.faults.clear()
@@ -168,14 +168,14 @@ def test_a_state_that_somebody_set_is_named_and_taken_back(part, name, xp):
 
 @pytest.fixture
 def listening():
-    """Ctrl-C as Python handles it in a terminal: a process in the background may have been started to ignore it."""
+    """Handle Ctrl-C as Python does in a terminal, because a background process may have been started to ignore it."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)
 
 
 class InterruptAt(Callback):
-    """Ctrl-C in the middle of an epoch."""
+    """Sends Ctrl-C in the middle of an epoch."""
 
     def __init__(self, step):
         self.step = step
@@ -223,7 +223,7 @@ def test_a_callbacks_error_comes_through(xp):
 
 
 class InterruptAfterEpoch(Callback):
-    """Ctrl-C while the last epoch is validated or its callbacks run."""
+    """Sends Ctrl-C while the last epoch is validated or its callbacks run."""
 
     def on_epoch_end(self, epoch, logs):
         os.kill(os.getpid(), signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Embedding and PositionEmbedding, and the scatter-add under the first."""
+"""Embedding and PositionEmbedding, and the scatter-add that Embedding uses."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_sum_by_token_is_a_scatter_add(xp, n, count, seed):
 
 
 def test_every_run_of_tokens_is_summed(rng):
-    """All ways to cut 8 sorted rows into runs; one backend, for the cases are about positions."""
+    """All ways to divide 8 sorted rows into runs. Only on one backend, because the cases concern positions."""
     rows = rng.normal(size=(8, 1))
     for cuts in range(2**7):
         tokens = np.cumsum([0, *((cuts >> i) & 1 for i in range(7))]).astype(np.int32)
@@ -65,7 +65,7 @@ def test_every_run_of_tokens_is_summed(rng):
 
 
 def test_sums_of_many_rows_stay_precise(rng):
-    """Rows of one sign: a difference of running sums would lose 3 digits more. One backend: the order of sums is the same."""
+    """A difference of running sums would lose 3 more digits of rows with one sign. Only on one backend; all sum in this order."""
     tokens, rows = rng.integers(50, size=4096).astype(np.int32), rng.uniform(1, 2, size=(4096, 3)).astype(np.float32)
     expected = np.zeros((50, 3))
     np.add.at(expected, tokens, rows.astype(np.float64))
@@ -73,7 +73,7 @@ def test_sums_of_many_rows_stay_precise(rng):
     np.testing.assert_allclose(sum_by_token(tokens, rows, 50), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("count", [6, 300])  # by one-hot product, by sum_by_token
+@pytest.mark.parametrize("count", [6, 300])  # with a one-hot product, with sum_by_token
 def test_equals_torch(count, xp64, rng):
     torch = pytest.importorskip("torch")
     x, dy, W = rng.integers(count, size=(3, 5)), rng.normal(size=(3, 5, 2)), rng.normal(size=(count, 2))
@@ -91,7 +91,7 @@ def test_equals_torch(count, xp64, rng):
 def test_padding_equals_torch(count, xp64, rng):
     torch = pytest.importorskip("torch")
     x, dy, W = rng.integers(4, size=(3, 5)), rng.normal(size=(3, 5, 2)), rng.normal(size=(count, 2))
-    W[0] = 0.0  # as torch makes it
+    W[0] = 0.0  # as in torch
     tensor = torch.tensor(W, requires_grad=True)
     expected = torch.nn.functional.embedding(torch.tensor(x), tensor, padding_idx=0)
     expected.backward(torch.tensor(dy))
@@ -103,7 +103,7 @@ def test_padding_equals_torch(count, xp64, rng):
 
 
 def test_a_token_beyond_32_bits_is_out_of_range_too():
-    """On NumPy: JAX refuses it on the way in."""
+    """On NumPy, because JAX refuses such tokens when they are converted."""
     model = Model([Embedding(5, 2), Flatten(), Dense(1)], "mean_squared_error", backend="numpy").build((3,))
 
     with pytest.raises(ValueError, match=r"integer tokens in 0 \.\. 4.*Received: tokens from 4294967297"):
@@ -126,7 +126,7 @@ def test_padding_is_skipped_by_a_recurrent_layer(xp, rng):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
 def test_tokens_of_any_integer_type_in_a_network(dtype, xp, rng):
-    """In a Sequential the Embedding's missing dx is what the first layer need not give."""
+    """In a Sequential, the Embedding comes first, where no dx is needed."""
     network = Sequential([Embedding(5, 3), Flatten(), Dense(2)])
     params, shape, _ = network.init(rng, (4,))
     x = xp.asarray(np.asarray([[0, 1, 1, 4], [4, 4, 2, 0]], dtype=np.int32).astype(dtype))

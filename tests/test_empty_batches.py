@@ -1,4 +1,4 @@
-"""A batch of no rows goes through every layer and loss: empty outputs and gradients, parameter gradients and a loss of 0."""
+"""Every layer and loss accepts a batch of no rows: outputs and dx are empty, and parameter gradients and the loss are 0."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from xpnet.tree import leaves, map_leaves
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # the mean of no numbers, in batch normalization
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # the mean of no numbers in batch normalization
 def test_layers(name, xp):
     shape, layers = NETWORKS[name]
     network = Sequential(layers)

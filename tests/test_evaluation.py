@@ -1,4 +1,4 @@
-"""Prediction and evaluation: what they return, in which shape, and whose memory."""
+"""Prediction and evaluation: what they return, in which shape, and that results share no memory with the model or the data."""
 
 import copy
 import pickle
@@ -161,7 +161,7 @@ def test_the_first_evaluation_tells_an_untrained_model_the_form_of_its_targets(x
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_a_copy_knows_the_form_of_the_targets(copied):
-    """A pickle is of the model and not of its arrays' library: NumPy is enough."""
+    """Pickling does not depend on the library, so NumPy is enough."""
     model = Model([Dense(1)], "mean_squared_error", backend="numpy")
     model.fit(X, X[:, 0], verbose=0)
 
@@ -169,7 +169,7 @@ def test_a_copy_knows_the_form_of_the_targets(copied):
 
 
 class Constant(Layer):
-    """A layer whose output is its parameter."""
+    """Returns its parameter as output."""
 
     def init(self, rng, input_shape):
         return {"value": np.ones((1, *input_shape))}, input_shape
@@ -182,7 +182,7 @@ class Constant(Layer):
 @pytest.mark.parametrize("method", ["predict", "predict_logits"])
 @pytest.mark.parametrize("layers", [[Flatten()], [Identity()], [Dropout(0.5)], [Reshape((2,))], []])
 def test_predictions_are_no_view_of_the_samples(method, layers):
-    """NumPy hands out views; a library without item assignment has none to write to."""
+    """A NumPy result could be a writable view. In libraries without item assignment, nothing can be written."""
     x = X.astype(np.float32)
     answer = getattr(Model(layers, "mean_squared_error", backend="numpy").build((2,)), method)(x)
     answer[:] = 9
@@ -192,7 +192,7 @@ def test_predictions_are_no_view_of_the_samples(method, layers):
 
 @pytest.mark.parametrize("method", ["predict", "predict_classes", "predict_logits"])
 def test_predictions_are_no_view_of_the_parameters(method):
-    """NumPy hands out views; a library without item assignment has none to write to."""
+    """A NumPy result could be a writable view. In libraries without item assignment, nothing can be written."""
     loss = "mean_squared_error" if method == "predict" else "softmax_cross_entropy"
     model = Model([Constant()], loss, backend="numpy").build((2,))
     getattr(model, method)(X)[...] = 9
@@ -207,7 +207,7 @@ def test_probabilities_of_a_network_that_makes_them_are_its_own_output(xp):
 
 
 def test_batches_of_inference_make_a_whole(xp):
-    """Of several networks, too, whose axis stands before that of the samples."""
+    """This includes several networks, whose axis comes before the axis of samples."""
     x, y, model = (
         test_model.X,
         test_model.Y,

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_mnist_runs_alone_in_an_empty_folder(tmp_path):
-    """On the small digits, which need no download."""
+    """It trains on the small digits, which need no download."""
     pytest.importorskip("sklearn")
     code = (EXAMPLES / "mnist.py").read_text(encoding="utf-8")
     (tmp_path / "mnist.py").write_text(code.replace("datasets.mnist()", "datasets.digits()"), encoding="utf-8")
@@ -62,7 +62,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_training(arguments, mes
 
 
 def test_missing_matplotlib_is_said_before_training(tmp_path):
-    """Puts a module with this name that cannot be imported before the installed one."""
+    """A module with this name that cannot be imported hides the installed one."""
     (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError(name='matplotlib')", encoding="utf-8")
     done = run(EXAMPLES / "mnist_cli.py", "--plot", tmp_path / "plot.png", status=2, path=[tmp_path])
 
@@ -79,7 +79,7 @@ def test_missing_matplotlib_is_said_before_training(tmp_path):
     ],
 )
 def test_a_missing_package_is_said_at_the_start(script, module, extra, tmp_path):
-    """Puts a module with this name that cannot be imported before the installed one."""
+    """A module with this name that cannot be imported hides the installed one."""
     pytest.importorskip("matplotlib")
     (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError(name={module!r})", encoding="utf-8")
     done = run(EXAMPLES / script, status=1, path=[tmp_path])

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole. No arrays."""
+"""Files that are replaced as a whole. No arrays, so no backend."""
 
 import errno
 import os

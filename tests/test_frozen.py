@@ -30,7 +30,7 @@ def values(tree):
 
 
 def test_frozen_gradient(xp64, rng):
-    """Of the input alone: there is no other."""
+    """A frozen layer has only the gradient of its input."""
     layer = Frozen(Sequential([Dense(3), Tanh(), BatchNormalization()]))
     params, _, statistics = base.init(layer, np.random.default_rng(0), (4,))
     params, statistics = map_leaves(xp64.asarray, params), map_leaves(xp64.asarray, statistics)
@@ -81,7 +81,7 @@ def test_a_frozen_layer_keeps_its_parameters_and_statistics(layers, path, optimi
 
 
 def test_frozen_layers_leave_the_norm_of_all_gradients(xp):
-    """The trained layer moves as it does where it is alone."""
+    """The trained layer moves as it would alone."""
     both = model(xp, [Dense(4), Dense(3)], SGD(0.1, global_clipnorm=1e-3))
     both.freeze("0")
     weights = both.get_weights()
@@ -173,7 +173,7 @@ def test_a_network_that_is_all_frozen_has_nothing_to_train(xp):
 
 
 def test_frozen_dropout_drops(xp):
-    """As in Keras and PyTorch, what is frozen are parameters."""
+    """As in Keras and PyTorch, only parameters are frozen."""
     layer = Frozen(Dropout(0.5))
     y, *_ = layer.forward({}, xp.asarray(np.ones((20, 20))), key=xp.asarray(KEY))
 

@@ -1,4 +1,4 @@
-"""The functions below layers and losses; their accuracy in float32 is in test_accuracy.py."""
+"""The functions that layers and losses use. test_accuracy.py tests their accuracy in float32."""
 
 import math
 

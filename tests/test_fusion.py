@@ -1,4 +1,4 @@
-"""Rules as kernels: on CuPy a rule becomes one kernel, which gives what the rule gives; elsewhere the rule is called."""
+"""Rules as kernels: on CuPy a rule becomes one kernel with the same results; on other backends the rule is called."""
 
 import gc
 import math
@@ -22,7 +22,7 @@ def kernels_of_cupy():
 
 
 def gives_what_the_rule_gives(xp, rule, *host, tolerance=None, kernel=True):
-    """`rule` of arrays on the backend, fused and as it is: equal to the last bit, or where sums are taken within `tolerance`."""
+    """Check that `rule` gives the same bits with and without fusion, or results within `tolerance` if it sums."""
     arrays = tuple(map(xp.asarray, host))
     if xp.name == "cupy":
         (launch, _), _ = kernels_of_cupy().traced(rule, arrays)
@@ -132,7 +132,7 @@ def test_rows_are_gathered(xp, rng):
     def rule(index, x):
         return namespace(x).take(x, index, axis=0) * 2.0
 
-    last = -1 if xp.name in ("numpy", "cupy") else 3  # the standard leaves open what -1 is
+    last = -1 if xp.name in ("numpy", "cupy") else 3  # the standard does not define -1
     gives_what_the_rule_gives(xp, rule, np.array([3, 1, last]), rng.normal(size=(4, 5)))
 
 
@@ -184,7 +184,7 @@ def test_other_rules_are_called_as_they_are(name, xp, rng):
 
 
 def test_numbers_are_arguments(xp, rng):
-    """A kernel serves every number, size and stride."""
+    """One kernel works for all numbers, sizes and strides."""
     kernels = kernels_of_cupy() if xp.name == "cupy" else None
     before = set(kernels.plans) if kernels else ()
     x = xp.asarray(rng.normal(size=(9, 6)))
@@ -193,7 +193,7 @@ def test_numbers_are_arguments(xp, rng):
             to_numpy(fused(lambda x, n=number: x * n, part)), to_numpy(part) * np.float32(number)
         )
 
-    assert not kernels or len(set(kernels.plans) - before) <= 2  # contiguous or not
+    assert not kernels or len(set(kernels.plans) - before) <= 2  # one for contiguous arrays, one for others
 
 
 @pytest.mark.parametrize("apply", [fused, map_elements])
@@ -233,7 +233,7 @@ def by_a_global_number(x):
 
 
 class Settings:
-    """They may change."""
+    """Settings that may change."""
 
     factor = 2.0
 
@@ -242,7 +242,7 @@ class Settings:
 
 
 class Factor(MeanSquaredError):
-    """It inherits from a frozen dataclass, and is none."""
+    """Inherits from a frozen dataclass, but is not one."""
 
     def __init__(self, factor):
         object.__setattr__(self, "factor", factor)
@@ -260,7 +260,7 @@ class Frozen(Loss):
 
 
 def test_what_a_rule_captures_is_not_taken_from_an_earlier_call(xp, monkeypatch):
-    """Numbers, global ones too, arrays, functions, settings, and objects that change."""
+    """Rules may capture numbers (also global ones), arrays, functions, settings, and objects that change."""
     x, settings = xp.asarray(np.ones((1, 3))), Settings()
     for factor in (2.0, 3.0, -0.0, 0.0):
         settings.factor = factor
@@ -277,7 +277,7 @@ def test_what_a_rule_captures_is_not_taken_from_an_earlier_call(xp, monkeypatch)
 
 
 def test_a_rule_of_the_package_is_traced_once(xp, rng, monkeypatch):
-    """Other rules each time: a function in a notebook may be defined anew, and what calls it stays equal."""
+    """Other rules are traced in each call, because a function that they call may be redefined, for example in a notebook."""
     x = xp.asarray(rng.normal(size=(4, 3)))
     first = to_numpy(fused(SoftmaxCrossEntropy(0.1)._mean, x, xp.asarray(np.arange(4) % 3))[1])
     if xp.name == "cupy":
@@ -289,7 +289,7 @@ def test_a_rule_of_the_package_is_traced_once(xp, rng, monkeypatch):
 
 
 def test_nothing_is_kept_of_a_rule_without_a_kernel(xp):
-    """600 arrays are more arguments than a kernel takes."""
+    """600 arrays are more arguments than a kernel accepts."""
     x = [xp.asarray(np.ones(2)) for _ in range(600)]
 
     def rule(*arrays):

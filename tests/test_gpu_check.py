@@ -1,4 +1,4 @@
-"""The plumbing of `tests.benchmarks.gpu_check`, which is meant for a GPU: stages, limits, report. No figure is looked at."""
+"""The machinery of `tests.benchmarks.gpu_check`, which is meant for a GPU: stages, limits and the report, but no figures."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from tests.benchmarks import gpu_check, gpu_probes, gpu_report
 
 pytestmark = pytest.mark.slow
 
-AGES = 600.0  # seconds: on a busy machine a process may take many to start
+AGES = 600.0  # seconds, because a process may start slowly on a busy machine
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_pytest_is_counted(job, tmp_path):
 
 
 def test_pytest_is_counted_when_time_runs_out(job, tmp_path, monkeypatch):
-    """Its time is over as soon as the second test has begun, however long that takes."""
+    """The time is over as soon as the second test has begun, however long that takes."""
     begun, file = tmp_path / "begun", tmp_path / "test_slow.py"
     file.write_text(f"""
 import pathlib, time

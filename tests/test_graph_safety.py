@@ -1,9 +1,9 @@
-"""Three lints that hold every training step to the rules of a CUDA graph, on machines without a GPU.
+"""Three lints that check, without a GPU, whether every training step obeys the rules of a CUDA graph.
 
-A step that is captured must not read a value on the host, branch on one, make a shape from one, or assign to elements.
-`jax.jit` refuses all of that while it traces; array-api-strict, with a guard, refuses to give out a value and to make an
-array on another device; PyTorch's device "meta" has no values and mixes with no other. All run here over every layer, loss,
-optimizer and metric that exists, and over mistakes made on purpose.
+A captured step must not read a value on the host, branch on a value, make a shape from a value, or assign to elements.
+`jax.jit` refuses all of this while it traces. array-api-strict, with a guard, refuses to return a value to the host and to create
+an array on another device. PyTorch's device "meta" has no values, and its arrays cannot be combined with those of other devices.
+The lints check every layer, loss, optimizer and metric, and some deliberate mistakes.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ pytestmark = pytest.mark.slow
 ROW, SEQUENCE, IMAGE = (6,), (5, 4), (6, 6, 2)  # one sample
 STEPS, BATCH = 4, 3
 
-NETWORKS = {  # name: shape of a sample, layers; the last gives a row of 3
+NETWORKS = {  # name: shape of a sample, layers; the output is a row of 3
     "dense": (ROW, [Dense(8), ReLU(), Dense(5), Tanh(), Dense(3)]),
     "activations": (ROW, [Dense(4), *ACTIVATIONS, Dense(3)]),
     "dropout": (ROW, [Dropout(0.5), Dense(8), Dropout(0.25), GaussianNoise(0.1), Dense(3)]),
@@ -87,11 +87,11 @@ NETWORKS = {  # name: shape of a sample, layers; the last gives a row of 3
     "bidirectional": (SEQUENCE, [Bidirectional(LSTM(2, return_sequences=True)), TimeDistributed(Dense(3)),
                                  Bidirectional(GRU(3), "sum")]),
     "tokens": ((5,), [Embedding(7, 4), PositionEmbedding(5), MultiHeadAttention(2, use_causal_mask=True), Flatten(), Dense(3)]),
-    "many tokens": ((5,), [Embedding(300, 2, padding_idx=0), Flatten(), Dense(3)]),  # more than 256: sorted, not one-hot
+    "many tokens": ((5,), [Embedding(300, 2, padding_idx=0), Flatten(), Dense(3)]),  # above 256: sorted, not one-hot
     "transformer": (SEQUENCE, [PositionEmbedding(8), TransformerBlock(4, 2, 8, dropout=0.1), LayerNormalization(), Flatten(),
                                Dense(3)]),
 }  # fmt: skip
-WITHOUT_A_LOSS = {Parallel}  # has several outputs: traced by itself, below
+WITHOUT_A_LOSS = {Parallel}  # has several outputs, so it is traced separately below
 
 OPTIMIZERS = [
     SGD(0.1), SGD(0.1, momentum=0.9), SGD(0.1, momentum=0.9, nesterov=True), SGD(0.1, momentum=0.9, moving_average=True),
@@ -101,7 +101,7 @@ OPTIMIZERS = [
 ]  # fmt: skip
 LOSSES = list(xpnet.losses._BY_NAME)
 BY_LOSS = {loss: {name: metrics.get(name, losses.get(loss)) for name in metrics.BY_NAME} for loss in LOSSES}
-METRICS = {  # what a loss is tried with: all that have a name, and those of classes with several labels too
+METRICS = {  # the metrics tested with a loss: all that have a name; those of classes also with several labels
     "softmax_cross_entropy": [
         name for name, metric in BY_LOSS["softmax_cross_entropy"].items() if not isinstance(metric, (Regression, BinaryAccuracy))
     ],
@@ -114,7 +114,7 @@ METRICS = {  # what a loss is tried with: all that have a name, and those of cla
 
 
 class Case:
-    """All that `Backend.scan` wants of a model on a small data set: `step`, `state`, `batches`, `data`."""
+    """The arguments of `Backend.scan` for a model on a small data set: `step`, `state`, `batches`, `data`."""
 
     def __init__(self, backend, layers, shape, loss="mean_squared_error", optimizer="sgd", metrics=(), weight=False):
         rng = np.random.default_rng(0)
@@ -144,7 +144,7 @@ class Case:
 
 
 def jax_lint(make_case):
-    """Trace one step: `jax.jit` would, and then compile it."""
+    """Trace one step, as `jax.jit` does before it compiles."""
     jax = pytest.importorskip("jax")
     case = make_case(make("jax"))
     batch = {name: values[:BATCH, ...] for name, values in case.data.items()}
@@ -153,7 +153,7 @@ def jax_lint(make_case):
 
 
 def strict_lint(make_case):
-    """Run a chunk of steps where no value may be read and no array made anywhere but on the backend's device."""
+    """Run a chunk of steps in which no value may be read, and no array may be created outside the backend's device."""
     case = make_case(make("strict"))
     flags = array_api_strict.ArrayAPIStrictFlags(boolean_indexing=False, data_dependent_shapes=False)
     with only_on(case.backend.device), no_sync(), flags:
@@ -161,7 +161,7 @@ def strict_lint(make_case):
 
 
 def torch_lint(make_case):
-    """Run a chunk of steps on PyTorch's device of shapes without values, which mixes with no other: all must stay there."""
+    """Run a chunk of steps on PyTorch's device for shapes without values. All arrays must stay on this device."""
     torch = pytest.importorskip("torch")
     case = make_case(make("torch"))
     case.state, case.data = map_leaves(lambda x: x.to("meta"), (case.state, case.data))
@@ -205,7 +205,7 @@ def test_a_loss_at_every_position(lint):
 
 @LINTS
 def test_several_outputs(lint):
-    """`Parallel` has no loss of its own; its forward and backward are a step like any other."""
+    """No loss fits `Parallel`, so its forward and backward are traced as a step."""
     branches = Parallel((Dense(2), Sequential([Dense(3), Tanh()])))
 
     class Join(Layer):
@@ -220,7 +220,7 @@ def test_several_outputs(lint):
 
 
 def defined_in(package, base):
-    """The public subclasses of `base` in all modules of a package."""
+    """Return the public subclasses of `base` in all modules of a package."""
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         for name, member in vars(importlib.import_module(module.name)).items():
             is_ours = inspect.isclass(member) and member.__module__ == module.name
@@ -229,7 +229,7 @@ def defined_in(package, base):
 
 
 def kinds_within(value):
-    """The types of a layer and of all layers among its settings."""
+    """Return the types of a layer and of all layers in its settings."""
     if isinstance(value, (tuple, list)):
         return {kind for item in value for kind in kinds_within(item)}
     if not isinstance(value, Layer):
@@ -238,7 +238,7 @@ def kinds_within(value):
 
 
 def test_no_layer_or_optimizer_is_missing_here():
-    """Host-side, so no backend. A new layer goes into NETWORKS above."""
+    """Add a new layer to NETWORKS above. Host-side, so no backend."""
     tried = kinds_within([layers for _, layers in NETWORKS.values()]) | WITHOUT_A_LOSS
     missing = (
         set(defined_in(xpnet.layers, Layer)) - tried - {Layer, Container, Wrapper, Observed, DropoutBase, Recurrent}
@@ -250,11 +250,11 @@ def test_no_layer_or_optimizer_is_missing_here():
     assert {name for names in METRICS.values() for name in names} >= set(metrics.BY_NAME)
 
 
-# ---------------------------------------------------------------------- mistakes made on purpose
+# ---------------------------------------------------------------------- deliberate mistakes
 
 
 class Mistake(Layer):
-    """A layer whose forward is a function of (xp, x)."""
+    """Uses a function of (xp, x) as its forward."""
 
     def __init__(self, function):
         self.function = function
@@ -273,7 +273,7 @@ def counts(xp, x):
     return x * (1.0 + xp.nonzero(x > 0)[0].shape[0])
 
 
-MISTAKES = {  # a layer, and whether (jax, strict, torch) must see what is wrong with it
+MISTAKES = {  # a layer, and whether (jax, strict, torch) must find its mistake
     "reads a number": (lambda xp, x: x / float(xp.max(x)), (True, True, True)),
     "reads an integer": (lambda xp, x: x * int(xp.argmax(x)), (True, True, True)),
     "branches on a value": (lambda xp, x: -x if xp.any(x > 0) else x, (True, True, True)),
@@ -284,7 +284,7 @@ MISTAKES = {  # a layer, and whether (jax, strict, torch) must see what is wrong
     "forgets the device": (
         lambda xp, x: x + xp.zeros(x.shape[-1:], dtype=x.dtype),
         (False, True, True),
-    ),  # JAX puts it right
+    ),  # JAX corrects it
     "none": (lambda xp, x: x + xp.zeros_like(x), (False, False, False)),
 }
 
@@ -313,6 +313,6 @@ class ReadsTheRate(SGD):
 
 
 def test_a_learning_rate_made_a_constant_is_seen():
-    """A Python number would be baked into a graph; in JAX, as in a graph, the rate arrives as an array."""
+    """A graph would contain a Python number as a constant. In JAX, as in a graph, the learning rate is an array."""
     with pytest.raises(Exception, match=r"(?i)concret|trac"):
         jax_lint(lambda backend: Case(backend, [Dense(3)], ROW, optimizer=ReadsTheRate(0.1)))

@@ -7,7 +7,7 @@ from xpnet import Callback
 
 
 def test_records_every_k_steps(xp):
-    """Mini-batch and validation values of every third step; the run itself is the same as without."""
+    """`fit` records mini-batch and validation values at every third step. Recording does not change the run."""
     plain, recorded = make_model(xp), make_model(xp)
     fit(plain, epochs=2)
     history = fit(recorded, epochs=2, record_every=3, validation_data=(X, Y))

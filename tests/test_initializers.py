@@ -51,7 +51,7 @@ def rng(seed=0):
 
 
 def largest_gap(values, cdf):
-    """The Kolmogorov-Smirnov statistic; below 2 / sqrt(len(values)) but for one sample in 1,500."""
+    """Return the Kolmogorov-Smirnov statistic, which exceeds 2 / sqrt(len(values)) for one sample in 1,500."""
     expected = np.array([cdf(value) for value in np.sort(values.ravel())])
     ranks = np.arange(values.size + 1) / values.size
     return max(np.max(expected - ranks[:-1]), np.max(ranks[1:] - expected))
@@ -101,7 +101,7 @@ def test_truncated_normal_has_its_distribution():
     assert largest_gap((values - 1) / 2, lambda z: (phi(z) - phi(-2)) / (phi(2) - phi(-2))) < 2 / math.sqrt(N)
 
 
-# In 784 inputs and 100 outputs, the bound of the uniform form and the variance that both have, by hand.
+# The bound of the uniform form and the variance of both forms, by hand, for 784 inputs and 100 outputs.
 SCALED = [
     (LecunUniform, LecunNormal, 0.0618589574, 1 / 784),
     (GlorotUniform, GlorotNormal, 0.0823852555, 1 / 442),
@@ -113,7 +113,7 @@ SCALED = [
 def test_variance_scaling(uniform, normal, bound, variance):
     u, n = uniform()(rng(), (784, 100)), normal()(rng(), (784, 100))
 
-    assert 0.999 * bound < np.max(np.abs(u)) <= bound * (1 + 1e-9)  # 78,400 draws come close
+    assert 0.999 * bound < np.max(np.abs(u)) <= bound * (1 + 1e-9)  # 78,400 draws come close to the bound
     cut = 2 * math.sqrt(variance) / 0.8796256610
     assert 0.99 * cut < np.max(np.abs(n)) <= cut * (1 + 1e-9)
     for values in (u, n):
@@ -168,7 +168,7 @@ def test_get_by_name_or_object(name, kind):
 
 
 def test_layers_tell_the_fans_of_one_output():
-    """Two groups of a convolution, and q, k and v of attention, are layers beside each other. Host-side, so no backend."""
+    """Two groups of a convolution, and q, k and v of attention, count as separate layers. Host-side, so no backend."""
     told = []
 
     def listen(rng, shape, fan_in=None, fan_out=None):

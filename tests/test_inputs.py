@@ -1,4 +1,4 @@
-"""What people hand to a model: what is taken, and messages that say what to do with the rest."""
+"""Data that users pass to a model: what it accepts, and the error messages for everything else."""
 
 from dataclasses import FrozenInstanceError, replace
 from datetime import date
@@ -44,18 +44,18 @@ def refused(call, *args, **settings):
     return str(error.value)
 
 
-# ---------------------------------------------------------------------- what is an array of numbers
+# ---------------------------------------------------------------------- arrays of numbers
 
 
 class Batches:
-    """Iterated over, as a DataLoader is."""
+    """Can be iterated over, like a DataLoader."""
 
     def __iter__(self):
         return iter([(X, Y)])
 
 
 class Samples:
-    """Indexed, as a Dataset of PyTorch is."""
+    """Can be indexed, like PyTorch's Dataset."""
 
     def __len__(self):
         return 2
@@ -92,7 +92,7 @@ class Samples:
     ],
 )  # fmt: skip
 def test_what_is_no_array_of_real_numbers_is_named_with_the_remedy(given, message):
-    """On the host, before any backend is asked."""
+    """Checked on the host before a backend is involved, so no `xp` fixture."""
     with pytest.raises(ValueError, match=message):
         real_numbers(given)
 
@@ -200,7 +200,7 @@ def test_samples_of_weight_0_need_not_be_finite(xp):
     assert "in 1 of 8 samples" in refused(regression(xp).fit, bad, Y, sample_weight=weight, verbose=0)
 
 
-# ---------------------------------------------------------------------- which part is meant
+# ---------------------------------------------------------------------- which part of the data
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_weights_of_zero_name_their_part(xp):
      (3, Fraction(1, 3), 2), (100, np.float32(0.9), 10), (100, Decimal("0.9"), 10), (49, 1 / 49, 48)],
 )  # fmt: skip
 def test_the_share_of_validation_is_counted_in_decimals(n, share, kept):
-    """Rounded down, as in Keras, where a fraction remains. Host arrays are enough."""
+    """The number of training samples is rounded down, as in Keras. Host arrays are enough."""
     first, last = split({"x": np.ones((n, 1))}, share)
 
     assert len(first["x"]) == kept
@@ -266,7 +266,7 @@ def test_an_array_in_the_place_of_batch_size_was_meant_for_another_argument(xp, 
         assert "Pass sample_weight=... and validation_data=(x, y) by name" in refused(call, X, Y, meant)
 
 
-# ---------------------------------------------------------------------- names of others
+# ---------------------------------------------------------------------- names in other libraries
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_an_optimizer_is_replaced_and_not_changed(xp):
     assert model.optimizer == SGD(0.1, momentum=0.9)
 
 
-# ---------------------------------------------------------------------- the places of settings in other libraries
+# ---------------------------------------------------------------------- the order of arguments in other libraries
 
 
 @pytest.mark.parametrize(

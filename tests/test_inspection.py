@@ -31,7 +31,7 @@ def test_summary_sees_through_every_container(xp, capsys):
 
 
 def test_summary_draws_nothing_and_takes_no_memory(capsys):
-    """Of 10¹² parameters, which no machine holds. Checks only shapes, so no backend."""
+    """The network has 10¹² parameters, more than a machine can hold. Checks only shapes, so no backend."""
     layers = [Embedding(10**9, 1000), Bidirectional(LSTM(10000)), BatchNormalization(), Dense(10**6)]
     Model(layers, "mean_squared_error").summary((7,))
 
@@ -62,7 +62,7 @@ def test_summary(capsys):
 
 
 def test_summary_of_branches(capsys):
-    """Only on NumPy. The names are those of parameters and of a DivergenceError."""
+    """The paths are the names that parameters and DivergenceError use. Only on NumPy, because shapes are the same everywhere."""
     branch = Sequential([Dense(8), ReLU(), Dense(3)])
     make_model(make_backend("numpy"), layers=[Residual(branch), Dense(2)]).summary((3,))
 

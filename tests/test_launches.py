@@ -1,4 +1,4 @@
-"""What a training step asks of a CUDA device, counted on the emulated one."""
+"""The work of a training step on a CUDA device, counted on the emulated device."""
 
 import importlib.util
 
@@ -12,7 +12,7 @@ if importlib.util.find_spec("fakecuda") is None:
 
 
 def test_all_that_a_step_launches_is_counted():
-    """A dense layer of 10 behind one of 16: five products, and no uploads."""
+    """Two dense layers, of 16 and 10 units, need five products and no uploads."""
     found = launches.count_step(CASES["tiny"], "SGD", graphs=False)
 
     assert found["products"] == 5
@@ -27,7 +27,7 @@ def test_all_that_a_step_launches_is_counted():
     ids=lambda value: str(value),
 )
 def test_a_step_launches_no_more_than_it_did(case, eager, graph, graphs):
-    """Matrix products and copies count as kernels do. Adam needs one kernel more, for its corrections."""
+    """Matrix products and copies count like kernels. Adam needs one more kernel, for its bias corrections."""
     limit = graph if graphs else eager
 
     assert launches.count_step(CASES[case], "SGD", graphs)["nodes"] <= limit

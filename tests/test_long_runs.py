@@ -1,7 +1,7 @@
-"""Runs of `fit` as they happen to people: long, interrupted, diverging, with other batch sizes, optimizers and models between.
+"""Realistic runs of `fit`: long, interrupted or diverging, with changes of batch size, optimizer and model in between.
 
-Each must leave what it leaves on NumPy. Most can go wrong where steps are captured and replayed: run this with
-XPNET_TEST_BACKENDS=cupy-graphs and, with the CUDA emulator, FAKECUDA_LAZY=1.
+Each must have the same result as on NumPy. Most of these runs are risky only where steps are captured and replayed, so run them
+with XPNET_TEST_BACKENDS=cupy-graphs and, in the CUDA emulator, with FAKECUDA_LAZY=1.
 """
 
 import gc
@@ -34,7 +34,7 @@ def classifier(backend, optimizer=None, layers=None, seed=0):
 
 
 def left(*models):
-    """What training has left in models: numbers, on the host."""
+    """Return the numbers in trained models, on the host."""
     return [to_numpy(x) for model in models for x in leaves((model.state, model.history.history))] + [
         model.step for model in models
     ]
@@ -42,17 +42,17 @@ def left(*models):
 
 def assert_as_on_numpy(scenario, xp):
     for value, wanted in zip(scenario(xp), scenario("numpy"), strict=True):
-        np.testing.assert_allclose(value, wanted, rtol=1e-3, atol=1e-4)  # float32; sums of other orders
+        np.testing.assert_allclose(value, wanted, rtol=1e-3, atol=1e-4)  # float32; sums round in another order
 
 
 @pytest.fixture(autouse=True)
 def chunks_of_four(monkeypatch):
-    """How long a chunk is otherwise depends on the clock."""
+    """Fix the length of chunks, which otherwise depends on the clock."""
     monkeypatch.setattr(loop.Loop, "_chunk_length", lambda self, steps: 4)
 
 
 def test_ten_thousand_steps_under_a_schedule(xp, monkeypatch):
-    """Longer than the table of a graph; elsewhere fewer, for they take longer. Least squares: rounding does not grow."""
+    """More steps than a graph's table holds; fewer on slower backends. In least squares, rounding errors do not grow."""
     monkeypatch.setattr(loop.Loop, "_chunk_length", lambda self, steps: steps)
     steps = 10_000 if getattr(xp, "graphs", False) else 200
     x = np.random.default_rng(1).normal(size=(2 * steps, 3))
@@ -78,7 +78,7 @@ def test_batch_sizes_change_and_last_batches_are_short(xp):
 
 
 class ChangesTheOptimizer(Callback):
-    """For another rate, another setting, and an optimizer with another state."""
+    """Changes the learning rate, then another setting, then to an optimizer with another state."""
 
     def on_epoch_end(self, epoch, logs):
         self.model.optimizer = [SGD(0.02, momentum=0.9), SGD(0.05, momentum=0.5), Adam(0.01), SGD(0.1)][epoch % 4]
@@ -94,7 +94,7 @@ def test_a_callback_changes_the_optimizer(xp):
 
 
 def test_two_models_take_turns(xp):
-    """Alike, so that they share what was captured, and on the same data."""
+    """The models are equal and use the same data, so they share captured steps."""
 
     def scenario(backend):
         models = [classifier(backend, seed=seed) for seed in (0, 1)]
@@ -107,7 +107,7 @@ def test_two_models_take_turns(xp):
 
 
 def test_models_and_data_are_freed_and_made_again(xp):
-    """The next ones come to lie where the last ones lay."""
+    """New models and data reuse the addresses of released ones."""
 
     def scenario(backend):
         results = []
@@ -124,7 +124,7 @@ def test_models_and_data_are_freed_and_made_again(xp):
 
 @dataclass(frozen=True, eq=False)
 class FailsAtCall(Layer):
-    """Of its forward pass."""
+    """Raises an error in a call of its forward pass."""
 
     calls: list
     fails: int
@@ -138,14 +138,14 @@ class FailsAtCall(Layer):
 
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_an_error_inside_a_step(call, xp):
-    """The third call is that in which a graph is captured. The model is as before the chunk, and can be trained."""
+    """A graph is captured in the third call. After the error, the model is as before the chunk, and it can be trained."""
     if xp.compiles:
         pytest.skip("compiled code calls the layer once")
 
     def scenario(backend):
         layer = FailsAtCall([], 10**9)
         model = classifier(backend, layers=network(layer))
-        model.fit(X[:8], Y[:8], batch_size=8, verbose=0)  # checks the layers, which calls them
+        model.fit(X[:8], Y[:8], batch_size=8, verbose=0)  # checks the layers, which counts as a call
         object.__setattr__(layer, "fails", len(layer.calls) + call)
         with pytest.raises(OSError, match="no space"):
             model.fit(X, Y, batch_size=4, verbose=0)
@@ -158,7 +158,7 @@ def test_an_error_inside_a_step(call, xp):
 
 @pytest.fixture
 def listening():
-    """Ctrl-C as Python handles it in a terminal: a process in the background may have been started to ignore it."""
+    """Handle Ctrl-C as Python does in a terminal, because a background process may have been started to ignore it."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)
@@ -184,7 +184,7 @@ def test_ctrl_c_inside_a_chunk_waits_for_its_end(xp, listening):
 
 @pytest.mark.parametrize("step", [1, 2, 9])
 def test_divergence_at_a_step(step, xp):
-    """In a step that runs as it is, in the one that is captured, and in a replay; another model is none the worse."""
+    """Divergence occurs in an eager step, in the captured step, or in a replay. Another model is not affected."""
 
     def scenario(backend):
         model = classifier(backend, SGD(lambda i: 1e38 if i == step - 1 else 0.1))

@@ -1,4 +1,4 @@
-"""What the loop around the training step promises: orders, keys, rates, weights and records, across batches and steps."""
+"""The guarantees of the training loop: orders, keys, learning rates, weights and records, across batches and steps."""
 
 import math
 
@@ -14,7 +14,7 @@ from xpnet.losses import BinaryCrossEntropy, PerPosition, SoftmaxCrossEntropy
 from xpnet.metrics import Metric
 from xpnet.tree import leaves
 
-STILL = SGD(0.0)  # parameters stay as they are, so that losses show everything else
+STILL = SGD(0.0)  # parameters do not change, so that the losses show everything else
 WEIGHT = np.linspace(0, 3, len(X)) ** 2
 
 
@@ -39,7 +39,7 @@ def test_with_replacement_some_samples_come_twice(xp):
 
 @pytest.mark.parametrize("size", [1e-40, 1e38])
 def test_only_the_ratios_of_weights_count(size, xp):
-    """Float32 has neither the small weights nor the sum of the large ones."""
+    """Neither the small weights nor the sum of the large ones can be represented in float32."""
     large, small = make_model(xp), make_model(xp)
     fit(small, sample_weight=WEIGHT + 1)
     history = fit(large, sample_weight=size * (WEIGHT + 1) / 10).history
@@ -143,7 +143,7 @@ def test_what_samples_of_weight_0_hold_is_not_looked_at(fill, xp):
 @pytest.mark.parametrize("settings", [{}, {"shuffle": False}, {"sample_with_replacement": True}], ids=str)
 @pytest.mark.parametrize("given", ["sample_weight", "class_weight", "validation_split"])
 def test_samples_of_weight_0_take_no_part(given, settings, batch_size, xp):
-    """Not in batch normalization either, nor as 0 · ∞ in a product: the run is the one without them."""
+    """They do not affect batch normalization or appear as 0 · ∞ in a product. The run equals a run without them."""
     counted = np.resize([True, False, True], len(X))
     x, y, weight = np.where(counted[:, None], X, 1e37), np.array(Y), np.linspace(1, 2, len(X)) * counted
     weights = {"sample_weight": weight}
@@ -162,7 +162,7 @@ def test_samples_of_weight_0_take_no_part(given, settings, batch_size, xp):
         BatchNormalization(),
         ReLU(),
         Dense(3),
-    ]  # that bias would have rounding as gradient
+    ]  # the gradient of that bias would be only rounding noise
     model, without = (make_model(xp, layers=layers, optimizer=Adam()) for _ in range(2))
     settings |= {"epochs": 2, "batch_size": batch_size, "verbose": 0}
     history = model.fit(x, y, **weights, **settings).history
@@ -174,7 +174,7 @@ def test_samples_of_weight_0_take_no_part(given, settings, batch_size, xp):
 
 
 def test_a_sample_with_one_position_that_counts_takes_part(xp):
-    """Its other positions have weight 0."""
+    """The sample's other positions have weight 0."""
     x = np.random.default_rng(0).normal(size=(6, 4, 3))
     y = np.random.default_rng(1).integers(0, 2, (6, 4))
     weight = np.zeros((6, 4))

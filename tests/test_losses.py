@@ -1,4 +1,4 @@
-"""Each loss on each backend: its formula by hand values, its gradient by numbers, and what `check` lets through."""
+"""Each loss on each backend: values computed by hand, gradients checked numerically, and the targets that `check` accepts."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ few = settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck
 
 
 def draw(loss, rng, batch=4, units=3, networks=()):
-    """Host targets and outputs in the domain of the loss and away from its kinks, where no derivative exists."""
+    """Draw host targets and outputs in the loss's domain, away from kinks, where it has no derivative."""
     shape = (*networks, batch, units)
     if isinstance(loss, CLASS_LOSSES):
         z = rng.normal(size=shape)
@@ -53,7 +53,7 @@ def draw(loss, rng, batch=4, units=3, networks=()):
 
 
 def compute(xp, loss, *arrays):
-    """Value and gradient, back on the host; compiled where the backend compiles."""
+    """Return value and gradient on the host, compiled if the backend compiles."""
     value, dz = xp.call(loss, *(None if array is None else xp.asarray(array) for array in arrays))
     return to_numpy(value), to_numpy(dz)
 
@@ -81,7 +81,7 @@ def test_value_and_gradient_are_those_of_numpy(loss, weighted, xp, rng):
 
     expected, expected_dz = loss(y, z, weight)  # in float64
     np.testing.assert_allclose(value, expected, rtol=1e-5)
-    np.testing.assert_allclose(dz, expected_dz, rtol=1e-4, atol=1e-6)  # float32 differences of numbers near 1
+    np.testing.assert_allclose(dz, expected_dz, rtol=1e-4, atol=1e-6)  # differences of float32 numbers near 1
 
 
 @each_loss
@@ -214,7 +214,7 @@ def test_check_gives_ignored_labels_the_weight_zero(loss, xp):
     checked, weight = loss().check(y, (3,), xp.dtype)
     _, given = loss().check(y, (3,), xp.dtype, xp.asarray(np.array([1.0, 0, 5, 1])))
 
-    assert to_numpy(checked).tolist() == [2, 2, 1, 2]  # harmless, and a class that occurs
+    assert to_numpy(checked).tolist() == [2, 2, 1, 2]  # ignored labels are replaced by a class that occurs
     assert to_numpy(weight).tolist() == [0, 1, 1, 0]
     assert to_numpy(given).tolist() == [0, 0, 5, 0]
     with pytest.raises(ValueError, match=r"not ignore_index=-100.*Received: 2 labels, all ignored or with weight 0"):

@@ -1,4 +1,4 @@
-"""Networks made from other networks."""
+"""Networks created from other networks."""
 
 from tests.containers import gate
 from xpnet.layers import (

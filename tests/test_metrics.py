@@ -1,4 +1,4 @@
-"""Each metric on each backend, against values by hand and scikit-learn's."""
+"""Each metric on each backend, compared with values computed by hand and by scikit-learn."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ each_metric = pytest.mark.parametrize("metric", METRICS, ids=repr)
 
 
 def draw(metric, rng, batch=6, units=3, networks=()):
-    """Host targets and outputs or predictions."""
+    """Draw host targets, and outputs or predictions."""
     z = rng.normal(size=(*networks, batch, units))
     if metric in CLASS_METRICS:
         p = np.exp(z)
@@ -60,7 +60,7 @@ def draw(metric, rng, batch=6, units=3, networks=()):
 
 
 def nested(values):
-    """Values to float32's rounding, of any shape."""
+    """Return an approximation of values of any shape, to float32's rounding."""
     return pytest.approx(np.asarray(values), rel=1e-5, abs=1e-6, nan_ok=True)
 
 
@@ -144,7 +144,7 @@ def test_parts_merge_in_any_grouping(metric, xp64, rng):
 
 
 def join(metric, *parts):
-    """Two (state, weight) as one."""
+    """Merge two pairs (state, weight) into one."""
     xp = namespace(parts[0][1])
     weight = xp.stack([weight for _, weight in parts])
     terms = tuple(xp.stack(both, axis=-1) for both in zip(*(state for state, _ in parts), strict=True))
@@ -215,7 +215,7 @@ def test_equal_outputs_are_no_free_top_k(xp):
 
     assert compute(xp, TopKAccuracy(1), y, z) == compute(xp, Accuracy(), y, z) == pytest.approx(1 / 3)
     assert compute(xp, TopKAccuracy(2), y, z) == pytest.approx(2 / 3)
-    assert compute(xp, TopKAccuracy(1), np.array([0, 0, 1]), z) == pytest.approx(2 / 3)  # the first of equals counts
+    assert compute(xp, TopKAccuracy(1), np.array([0, 0, 1]), z) == pytest.approx(2 / 3)  # the first of equals wins
 
 
 def test_top_k_is_that_of_sklearn(xp, rng):
@@ -250,7 +250,7 @@ def test_r2_of_targets_without_spread(xp):
     ("mean", "spread"), [(1e3, 1.0), (1e6, 1.0), (1e7, 1.0), (-1e6, 0.1), (1.0, 1e-3), (1e-12, 1e-15)]
 )
 def test_shares_of_variance_far_from_zero(mean, spread, metric, xp, rng):
-    """To the rounding of the data themselves: scikit-learn is given float32's values."""
+    """Compared after the data are rounded: scikit-learn receives the float32 values."""
     y = np.float32(mean + spread * rng.normal(size=(200, 1)))
     z = np.float32(y + 0.4 * spread * rng.normal(size=y.shape))
     score = {"r2": r2_score, "explained_variance": explained_variance_score}[metric.name]
@@ -276,7 +276,7 @@ def test_outputs_are_joined_as_in_sklearn(metric, score, multioutput, xp, rng):
     y[:, 2:] = 1.5
     z[:, 2:] = 1.75, 1.5
     z[::2, 2] = 1.25
-    weight = rng.integers(1, 9, 40) / 8  # the means of constants are found exactly, by scikit-learn too
+    weight = rng.integers(1, 9, 40) / 8  # with these weights, the mean of a constant is exact, also in scikit-learn
 
     for w in (None, weight):
         expected = score(y, z, multioutput=multioutput, sample_weight=w)
@@ -284,7 +284,7 @@ def test_outputs_are_joined_as_in_sklearn(metric, score, multioutput, xp, rng):
 
 
 def test_r2_where_all_outputs_are_constant(xp):
-    y = np.full((6, 2), 1.5)  # a mean that scikit-learn finds exactly
+    y = np.full((6, 2), 1.5)  # the mean is exact in scikit-learn
     z = y + np.array([0.0, 0.1])
 
     for multioutput in ("variance_weighted", "uniform_average", "raw_values"):

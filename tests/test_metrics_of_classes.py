@@ -1,4 +1,4 @@
-"""Metrics of classes, of decisions and of rankings, against scikit-learn's values."""
+"""Metrics of classes, decisions and rankings, compared with scikit-learn's values."""
 
 import warnings
 
@@ -17,13 +17,13 @@ N = 90
 
 
 def near(value):
-    """Equal but for the rounding of predictions and shares in float32."""
+    """Return an approximation that allows for rounding of predictions and fractions in float32."""
     return pytest.approx(np.asarray(value), rel=2e-6, abs=1e-6, nan_ok=True)
 
 
 @pytest.fixture
 def classes(rng):
-    """Labels 0 to 3, one rare, outputs, probabilities and weights."""
+    """Return labels 0 to 3, one of them rare, with outputs, probabilities and weights."""
     y = rng.choice(4, N, p=[0.5, 0.3, 0.15, 0.05])
     z = (rng.normal(size=(N, 4)) + 1.5 * np.eye(4)[y]).astype("float32")
     e = np.exp(z - z.max(axis=1, keepdims=True))
@@ -32,7 +32,7 @@ def classes(rng):
 
 @pytest.fixture
 def sides(rng):
-    """Targets 0 or 1 of three units, probabilities with ties, weights."""
+    """Return targets of 0 or 1 for three units, with probabilities that include ties, and weights."""
     y = rng.integers(0, 2, (N, 3)) * 1.0
     p = np.round(np.clip(0.5 + 0.3 * (y - 0.5) + 0.2 * rng.normal(size=y.shape), 0.1, 0.9), 1).astype("float32")
     return y, p, rng.random(N)
@@ -84,7 +84,7 @@ def test_scores_of_one_output_and_of_two_classes(kind, average, xp, sides):
 @each_average
 @pytest.mark.parametrize("zero_division", [0.0, 1.0, np.nan])
 def test_nothing_divided_by_nothing(kind, average, zero_division, xp):
-    """Class 1 is never predicted, class 2 never right; class 3 is neither: it counts in no mean."""
+    """Class 1 is never predicted, and class 2 is never correct. Class 3 does not occur at all, so no mean includes it."""
     y, predicted = np.array([0, 0, 1, 1, 0]), np.array([0, 0, 0, 2, 0])
     z = np.eye(4)[predicted]
 
@@ -111,7 +111,7 @@ def test_balanced_accuracy(adjusted, xp, classes, sides):
     y[y == 3] = 0  # a class without samples
 
     for w in (None, weight):
-        with warnings.catch_warnings(action="ignore"):  # that there is such a class
+        with warnings.catch_warnings(action="ignore"):  # scikit-learn warns about such a class
             expected = sk.balanced_accuracy_score(y, z.argmax(axis=1), sample_weight=w, adjusted=adjusted)
         assert compute(xp, BalancedAccuracy(adjusted), y, z, w, 32) == near(expected)
     y, p, _ = sides
@@ -160,7 +160,7 @@ def exact(metric, y, p, weight=None):
 
 @pytest.mark.parametrize("average", ["macro", "weighted", None])
 def test_exact_areas(average, classes, sides):
-    """On the host: no backend."""
+    """On the host, so no backend."""
     y, _, p, weight = classes
     one_hot = np.eye(4)[y]
     for w in (None, weight):

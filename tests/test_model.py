@@ -1,4 +1,4 @@
-"""Model: what fit, evaluate and predict promise, and what they refuse."""
+"""Model: what fit, evaluate and predict guarantee, and what they refuse."""
 
 import pickle
 import threading
@@ -28,7 +28,7 @@ from xpnet.tree import leaves, map_leaves, named_leaves
 
 
 def spirals(n=120, classes=3):
-    """A small problem that a linear model cannot solve."""
+    """Return a small problem that a linear model cannot solve."""
     rng = np.random.default_rng(0)
     y = np.arange(n) % classes
     radius = rng.uniform(0.1, 1, n)
@@ -46,7 +46,7 @@ def make_model(xp, optimizer=None, layers=None, **settings):
 
 
 def writable(xp):
-    """Training reuses the memory of parameters, so the read-only NumPy is replaced where a whole model is trained."""
+    """Return the backend, or NumPy instead of read-only NumPy, because training reuses the memory of parameters."""
     return make_backend("numpy", dtype=xp.float_name) if xp.__class__.__name__ == "ReadOnlyNumpy" else xp
 
 
@@ -77,10 +77,10 @@ def test_fit_learns(xp):
 
 
 def test_the_same_seed_is_the_same_run_on_every_backend(xp):
-    """50 steps with dropout and momentum end with parameters equal to 1e-5."""
+    """After 50 steps with dropout and momentum, the parameters agree to 1e-5."""
     reference, model = make_model(make_backend("numpy")), make_model(xp)
     for one in (reference, model):
-        fit(one, epochs=10, batch_size=24)  # 5 steps an epoch
+        fit(one, epochs=10, batch_size=24)  # 5 steps per epoch
 
     assert model.step == 50
     assert_same_parameters(model, reference, rtol=1e-5, atol=1e-5)
@@ -114,7 +114,7 @@ def test_bytes_stay_bytes_until_a_batch_is_used(xp):
 
 
 def test_sample_weights_are_repetitions(xp):
-    """Weights 2 and 1 train like a sample that comes twice beside one that comes once."""
+    """A sample with weight 2 counts like two copies of a sample with weight 1."""
     weighted, repeated = make_model(xp, layers=[Dense(3)]), make_model(xp, layers=[Dense(3)])
     weight = np.where(np.arange(len(X)) < 60, 2.0, 1.0)
     weighted.fit(X, Y, sample_weight=weight, batch_size=len(X), epochs=3, verbose=0)
@@ -158,7 +158,7 @@ def test_sampling_with_replacement(xp):
 
 
 def test_a_schedule_restarts_every_epoch(xp):
-    """With a rate of 0 after the first step of each epoch, an epoch is one step."""
+    """With a learning rate of 0 after the first step of each epoch, an epoch equals one step."""
     restarting = schedules.PiecewiseConstantDecay([1], [0.5, 0.0], restart_every_epoch=True)
     model, one_step = (make_model(xp, optimizer=SGD(rate), layers=[Dense(3)]) for rate in (restarting, 0.5))
     model.fit(X, Y, batch_size=60, epochs=2, shuffle=False, verbose=0)
@@ -202,7 +202,7 @@ def test_to_moves_the_model(xp):
 
 
 def test_k_seeds_train_k_networks(xp):
-    """Three seeds at once give what each gives alone (without dropout: its masks are drawn together)."""
+    """Three seeds at once give the same results as each one alone (without dropout, whose masks they share)."""
     settings = {"layers": [Dense(8), Tanh(), Dense(3)]}
     together = make_model(xp, seed=(5, 6, 7), **settings)
     history = fit(together, epochs=2, shuffle=False, validation_data=(X, Y))
@@ -415,7 +415,7 @@ def test_an_optimizer_set_in_the_middle_of_an_epoch_waits_for_the_next(xp):
 
 
 def test_a_callback_may_change_the_learning_rate(xp):
-    optimizer = SGD(0.2)  # without momentum, rate 0 stands still
+    optimizer = SGD(0.2)  # without momentum, a learning rate of 0 changes nothing
     halted, short = make_model(xp, optimizer), make_model(xp, optimizer)
     fit(halted, epochs=3, callbacks=[Halt()])
     fit(short, epochs=1)
@@ -438,7 +438,7 @@ def test_parameters_are_not_shared_between_models(xp):
 
 
 def test_all_samples_at_once_are_not_copied(xp):
-    """``batch_size=len(x)`` is gradient descent on the arrays themselves: nothing is gathered."""
+    """With ``batch_size=len(x)``, training uses the arrays themselves and gathers nothing."""
     model, reference = make_model(xp), make_model(xp)
     gather = []
     object.__setattr__(model.backend, "gather", lambda x, index: gather.append(1))

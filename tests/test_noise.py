@@ -27,7 +27,7 @@ def test_float32_agrees_with_numpy(layer, shape, xp, rng):
     y, dx, _ = check_layer(layer, xp, x, key=KEYS[0], wide=False)
 
     expected_y, expected_dx, _ = check_layer(layer, make_backend("numpy", dtype="float32"), x, key=KEYS[0], wide=False)
-    np.testing.assert_allclose(to_numpy(y), expected_y, rtol=1e-6, atol=1e-6)  # the last place of log, cos and sin
+    np.testing.assert_allclose(to_numpy(y), expected_y, rtol=1e-6, atol=1e-6)  # the last digit of log, cos and sin
     np.testing.assert_array_equal(to_numpy(dx), expected_dx)
 
 
@@ -50,9 +50,9 @@ def test_under_jit(layer, shape):
 
 
 def test_normal_numbers():
-    """Moments, share within one standard deviation, correlations: each within 4 of its standard errors.
+    """Moments, the fraction within one standard deviation, and correlations are within 4 standard errors.
 
-    NumPy stands for the other backends, which draw the same.
+    Only on NumPy; the other backends draw the same numbers.
     """
     n = 10**6
     z = normal(KEYS[0], like=np.zeros(n + 1))[:n]
@@ -63,7 +63,7 @@ def test_normal_numbers():
     assert abs(np.mean(z**4) - 3) < 4 * math.sqrt(96 / n)
     assert abs(np.mean(abs(z) < 1) - math.erf(math.sqrt(0.5))) < 4 * math.sqrt(0.22 / n)
     assert abs(np.mean(z[1:] * z[:-1])) < 4 / math.sqrt(n)
-    assert abs(np.mean(z[: n // 2] * z[n // 2 :])) < 4 / math.sqrt(n / 2)  # the two of a pair
+    assert abs(np.mean(z[: n // 2] * z[n // 2 :])) < 4 / math.sqrt(n / 2)  # the two numbers of a Box-Muller pair
 
 
 def test_noise_is_new_at_each_step():

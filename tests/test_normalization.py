@@ -93,7 +93,7 @@ def test_running_statistics_follow_keras(shape, xp, rng):
 
 @pytest.mark.parametrize("layer", [BatchNormalization(momentum=0), BatchNormalization(0, center=False, scale=False)])
 def test_inference_uses_running_statistics(layer, xp, rng):
-    """With momentum 0 they are the last batch's, so inference on it repeats the training pass."""
+    """With momentum 0, they are the last batch's statistics, so inference on that batch repeats the training pass."""
     params, statistics = map_leaves(xp.asarray, build(layer, (3, 3, 2))[::2])
     x = xp.asarray(rng.normal(1, 2, size=(4, 3, 3, 2)))
     y, _, statistics = layer.forward(params, x, statistics=statistics)
@@ -122,7 +122,7 @@ def test_k_networks_on_a_leading_axis(layer, first, xp64, rng):
 
 
 def test_inference_keeps_its_digits_where_the_mean_is_large(rng):
-    """float32 by NumPy: the rounding is the same on all."""
+    """The reference is NumPy in float32, because all backends round in the same way here."""
     x = (rng.normal(size=(64, 3)) + 1e5).astype(np.float32)
     layer = BatchNormalization(momentum=0)
     params, statistics = (map_leaves(np.float32, tree) for tree in layer.init(rng, (3,))[::2])

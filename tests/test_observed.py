@@ -1,4 +1,4 @@
-"""Layers that the divergence guard looks at."""
+"""Layers that the divergence guard inspects."""
 
 import numpy as np
 import pytest

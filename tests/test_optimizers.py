@@ -17,12 +17,12 @@ ALL = [
 
 
 def run(optimizer, xp, steps=4, seed=0):
-    """Some steps on a two-parameter tree with gradients that do not depend on it -> host parameters."""
+    """Take some steps on a tree of two parameters, with fixed gradients. Return the host parameters."""
     rng = np.random.default_rng(seed)
     params = {"weight": rng.normal(size=(3, 2)), "bias": rng.normal(size=(1, 2))}
     params = xp.copy(map_leaves(xp.asarray, params))
     writable = xp.__class__.__name__ != "ReadOnlyNumpy"
-    if not writable:  # the trees are handed over: an optimizer may write into them
+    if not writable:  # an optimizer may write into these trees
         params = map_leaves(np.array, params)
     state = optimizer.init(params)
     for _ in range(steps):
@@ -39,7 +39,7 @@ def test_every_backend_gives_numpys_result(optimizer, xp):
 
     assert all(xp.owns(p) and p.dtype == xp.dtype for p in leaves(params))
     for p, q in zip(leaves(params), leaves(expected), strict=True):
-        np.testing.assert_allclose(to_numpy(p), q, rtol=1e-5, atol=1e-6)  # a few float32 roundings a step
+        np.testing.assert_allclose(to_numpy(p), q, rtol=1e-5, atol=1e-6)  # a few float32 roundings per step
 
 
 def torch_optimizer(optimizer, parameters, torch):
@@ -82,7 +82,7 @@ def test_equals_torch(optimizer, xp64):
 
     params = run(optimizer, xp64)
 
-    # torch adds 1e-6 to the norm it clips by
+    # torch adds 1e-6 to the norm
     np.testing.assert_allclose(to_numpy(params["weight"]), weight.detach().numpy(), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(to_numpy(params["bias"]), bias.detach().numpy(), rtol=1e-5, atol=1e-7)
 
@@ -91,7 +91,7 @@ def test_moving_average_is_momentum_with_a_smaller_rate(xp64):
     """v = m v + (1-m) g, p -= lr v is heavy-ball momentum with learning rate (1-m) lr."""
 
     def path(optimizer, rate):
-        params = {"weight": xp64.asarray(np.ones((2, 2))) * 1.0}  # a product is new memory, handed over
+        params = {"weight": xp64.asarray(np.ones((2, 2))) * 1.0}  # new memory, to be overwritten
         state = optimizer.init(params)
         for step in range(5):
             grads = {"weight": xp64.asarray(np.full((2, 2), step + 1.0)) * 1.0}
@@ -113,7 +113,7 @@ def test_moving_average_is_momentum_with_a_smaller_rate(xp64):
     ],
 )
 def test_penalties_by_hand_spare_biases(settings, penalty, xp):
-    W = np.random.default_rng(0).normal(size=(3, 2))  # as `run` draws it
+    W = np.random.default_rng(0).normal(size=(3, 2))  # the same as in `run`
     penalized, plain = run(SGD(0.1, **settings), xp, steps=1), run(SGD(0.1), xp, steps=1)
 
     np.testing.assert_array_equal(to_numpy(penalized["bias"]), to_numpy(plain["bias"]))
@@ -163,7 +163,7 @@ def test_settings_are_checked(make, message):
 @pytest.mark.parametrize("limit", ["clipnorm", "global_clipnorm"])
 @pytest.mark.parametrize("size", [1e30, 1e-30, 3e38, 2e-38])
 def test_norms_neither_overflow_nor_vanish(limit, size, xp):
-    """In float32, whose squares end at 1e38 and begin at 1e-45, and whose norms end at 3e38."""
+    """In float32, squares and norms above 3e38 overflow, and squares below 1e-45 vanish."""
     unit = np.random.default_rng(1).uniform(0.5, 1, size=(3, 2)).astype("float32")
     optimizer = SGD(1.0, **{limit: 1e-6 * size})
     zero = xp.asarray(np.zeros((3, 2))) * 1.0
@@ -171,7 +171,7 @@ def test_norms_neither_overflow_nor_vanish(limit, size, xp):
 
     step = to_numpy(params["weight"]).astype(float)
     expected = -1e-6 * size * unit / np.linalg.norm(unit)
-    if 1e-6 * size > 1e-37:  # below, float32 has fewer digits, and some libraries none
+    if 1e-6 * size > 1e-37:  # below 1e-37, float32 has fewer digits, and some libraries flush numbers to 0
         np.testing.assert_allclose(step, expected, rtol=1e-5)
     else:
         np.testing.assert_allclose(step, expected, atol=1e-37)
@@ -206,7 +206,7 @@ DEFAULTS = [Adam(0.01), AdamW(0.01), RMSprop(0.01), RMSprop(0.01, momentum=0.5),
 
 
 def path(optimizer, xp, gradients):
-    """From 1, as float64 on the host."""
+    """Return the path of a parameter that starts at 1, as float64 on the host."""
     params = {"weight": xp.asarray(np.ones((1, 2))) * 1.0}
     state = optimizer.init(params)
     for g in gradients:
@@ -217,7 +217,7 @@ def path(optimizer, xp, gradients):
 @pytest.mark.parametrize("size", [1e-4, 1e-7, 1e-9])
 @pytest.mark.parametrize("optimizer", DEFAULTS, ids=repr)
 def test_twenty_steps_with_small_gradients_are_pytorchs(optimizer, size, xp64):
-    """By the defaults of both: where epsilon is added, and how large it is, decides these."""
+    """With the defaults of both libraries. Here, the place and the size of epsilon matter."""
     torch = pytest.importorskip("torch")
     gradients = np.random.default_rng(0).normal(size=(20, 1, 2)) * size
     weight = torch.tensor(np.ones((1, 2)), requires_grad=True)

@@ -15,7 +15,7 @@ from xpnet.layers import (
 
 
 def moved(xp, layers, optimizer):
-    """The parameters after a step whose gradients are 0."""
+    """Return the parameters after a step whose gradients are 0."""
     trained = model(xp, layers, optimizer)
     before = trained.get_weights()
     train(trained, y=to_numpy(trained.predict(X)))

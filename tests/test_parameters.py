@@ -1,4 +1,4 @@
-"""The parameters of layers that stand at several places of a network."""
+"""The parameters of layers that appear at several places of a network."""
 
 import copy
 import pickle
@@ -49,7 +49,7 @@ def tied(name, copied=False):
 
 
 def copy_each(layers):
-    """The same layers, without sharing."""
+    """Return the same layers, without sharing."""
     return [
         map_layers(layer, lambda path, one: one if isinstance(one, Container) else copy.copy(one)) for layer in layers
     ]
@@ -72,7 +72,7 @@ def test_gradients_of_all_places_are_added(name, xp64, rng):
 
 
 def test_a_shared_layer_trains_as_two_that_start_alike_and_move_together(xp):
-    """The sum of the gradients of two equal layers moves the one."""
+    """The shared layer moves by the sum of the gradients of two equal layers."""
     d = Dense(4)
     shared, apart = model(xp, [d, Tanh(), d, Dense(3)]), model(xp, [Dense(4), Tanh(), Dense(4), Dense(3)])
     start = shared.get_weights()
@@ -102,7 +102,7 @@ def test_copies_share_too(copy_of, xp):
 
 
 def test_networks_that_share_differ_from_those_that_do_not():
-    """Otherwise one would run the other's compiled step. Checks only settings, so no backend."""
+    """Otherwise one network would run the other's compiled step. Checks only settings, so no backend."""
     d = Dense(4)
 
     assert Sequential([d, d]) != Sequential([Dense(4), Dense(4)])
@@ -112,7 +112,7 @@ def test_networks_that_share_differ_from_those_that_do_not():
 def test_statistics_of_a_shared_layer_move_once_to_the_mean_of_its_places(xp):
     norm = BatchNormalization(momentum=0.0, center=False, scale=False)
     trained = model(xp, [norm, Dense(4), norm, Dense(3)])
-    inner = to_numpy(X) @ to_numpy(trained.parameters[1]["weight"])  # before normalization the mean of X is taken off
+    inner = to_numpy(X) @ to_numpy(trained.parameters[1]["weight"])  # normalization subtracts the mean of X first
     scale = np.sqrt(X.var(axis=0) + 1e-3)
     inner = ((X - X.mean(axis=0)) / scale) @ to_numpy(trained.parameters[1]["weight"])
     train(trained)

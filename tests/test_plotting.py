@@ -1,4 +1,4 @@
-"""Pictures: the right objects, labels and colors, drawn without a screen."""
+"""Plots: the correct objects, labels and colors, drawn without a screen."""
 
 import itertools
 import sys
@@ -42,7 +42,7 @@ def images(rng):
 
 
 def curves(ax):
-    """The drawn lines as (x, y), without the legend's samples."""
+    """Return the drawn lines as (x, y), without the lines of the legend."""
     return [(list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines if len(line.get_xdata())]
 
 
@@ -145,7 +145,7 @@ def test_networks_trained_at_once_are_a_mean_and_a_band_of_standard_errors():
     assert curves(ax) == [([1, 2], [2.0, 1.0])]
     (band,) = ax.collections
     corners = band.get_paths()[0].vertices
-    assert corners[:, 1].min() == pytest.approx(0.0)  # mean 1, deviation sqrt 3, three networks
+    assert corners[:, 1].min() == pytest.approx(0.0)  # three networks with mean 1 and standard deviation sqrt 3
     assert corners[:, 1].max() == pytest.approx(2 + 1 / np.sqrt(3))
 
 
@@ -381,11 +381,11 @@ def test_layer_statistics_are_those_of_the_training_pass(xp):
 
     assert (dense["layer"], relu["layer"]) == ("0.Dense", "1.ReLU")
     assert dense["activation"]["quantiles"] == pytest.approx(np.quantile(x, [0.05, 0.25, 0.5, 0.75, 0.95]))
-    assert relu["activation"]["mean"] == pytest.approx(2.0)  # of 1, 0, 3, 4
+    assert relu["activation"]["mean"] == pytest.approx(2.0)  # the mean of 1, 0, 3, 4
     assert relu["activation"]["std"] == pytest.approx(np.sqrt(2.5))
     assert relu["activation"]["zeros"] == 0.25
-    assert relu["gradient"]["mean"] == pytest.approx(0.5)  # 2 (z - y) / 4 is 0, -0.5, 1, 1.5
-    assert dense["gradient"]["mean"] == pytest.approx(0.625)  # the same, and 0 where ReLU is shut
+    assert relu["gradient"]["mean"] == pytest.approx(0.5)  # 2 (z - y) / 4 = 0, -0.5, 1, 1.5
+    assert dense["gradient"]["mean"] == pytest.approx(0.625)  # the same, but 0 where ReLU is 0
     assert dense["gradient"]["zeros"] == 0.5
 
 
@@ -469,7 +469,7 @@ def test_importing_plotting_imports_no_matplotlib():
 
 
 def test_a_dict_says_whether_it_counts_epochs_or_iterations():
-    """Host-side: no backend."""
+    """Host-side, so no backend."""
     epochs, iterations = {"loss": [2.0, 1.0]}, {"step": [0, 5], "loss": [2.0, 1.0]}
     for table, per in ((epochs, "iteration"), (iterations, "epoch")):
         with pytest.raises(ValueError, match=rf"Received: per='{per}'"):

@@ -39,7 +39,7 @@ every_layer = pytest.mark.parametrize("layer", LAYERS, ids=repr)
 
 
 def images(seed=0):
-    """Distinct values, further apart than the gradient check steps: it may not move a maximum."""
+    """Return distinct values whose distance exceeds the steps of the gradient check, which must not change the maximum."""
     return np.random.default_rng(seed).permutation(2 * 4 * 5 * 2).reshape(2, 4, 5, 2) / 10.0
 
 
@@ -68,7 +68,7 @@ def test_float32_agrees_with_numpy(layer, xp):
 
 @pytest.mark.parametrize(("size", "strides"), [(2, 2), (3, 3), ((2, 3), (3, 4)), (1, 2), (2, 1), (3, (2, 1))])
 def test_max_pooling_equals_torch(size, strides, xp, rng):
-    """To the bit, with ties: of equal values the first takes the gradient. Where windows overlap, sums round otherwise."""
+    """Equal bit for bit, even with ties, where the first value gets the gradient. If windows overlap, sums round differently."""
     torch = pytest.importorskip("torch")
     layer = MaxPooling2D(size, strides)
     x = rng.integers(-2, 3, size=(2, 9, 8, 3)).astype(np.float32)
@@ -95,7 +95,7 @@ def test_max_pooling_equals_torch(size, strides, xp, rng):
     ids=lambda value: repr(value)[:60],
 )
 def test_equals_torch(layer, name, options, rng):
-    """On NumPy alone: the other backends agree with it. Values tie, as after a ReLU."""
+    """Only on NumPy; the other backends agree with it. Some values are equal, as after a ReLU."""
     equals_torch(layer, name, options, np.maximum(rng.integers(-2, 3, size=(2, 6, 5, 3)), 0.0))
 
 
@@ -124,7 +124,7 @@ def test_a_sequence_is_an_image_one_pixel_wide(one, two, xp):
 @pytest.mark.parametrize("kind", ["max", "average"])
 @pytest.mark.parametrize(("size", "strides"), [(2, 2), (3, 2), (2, 3), (3, 1), ((1, 3), (2, 1))])
 def test_same_padding_equals_jax(kind, size, strides, rng):
-    """Only on NumPy; the other backends agree with it. All values are negative: zeros in the padding would win."""
+    """Only on NumPy; the other backends agree with it. All values are negative, so zeros in the padding would be the maximum."""
     lax = pytest.importorskip("jax").lax
     x = -1 - rng.random((2, 7, 6, 3)).astype(np.float32)
     layer = (MaxPooling2D if kind == "max" else AveragePooling2D)(size, strides, "same")

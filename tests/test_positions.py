@@ -118,7 +118,7 @@ def test_weights_have_the_shape_of_samples_or_positions(xp):
     ],
 )
 def test_targets_are_checked(loss, y, output_shape, message):
-    """Checked alike on every backend by the loss inside; here on NumPy."""
+    """Only on NumPy, because the loss inside checks its targets in the same way on every backend."""
     with pytest.raises(ValueError, match=message):
         loss.check(y, output_shape, np.float32)
 

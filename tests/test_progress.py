@@ -1,4 +1,4 @@
-"""The display while a model runs. The display does not depend on the backend, so only on NumPy."""
+"""The progress display. It does not depend on the backend, so only on NumPy."""
 
 import io
 import os
@@ -109,7 +109,7 @@ def test_a_name_that_the_stream_cannot_write_is_escaped(monkeypatch):
 
 
 def test_a_program_without_output_streams_trains(monkeypatch):
-    """As under Windows' pythonw."""
+    """As with pythonw on Windows."""
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
 
@@ -135,7 +135,7 @@ for epoch in range(2):
 
 
 class Terminal:
-    """A child process on a pseudo-terminal of so many columns, and the screen it leaves."""
+    """A child process on a pseudo-terminal with this number of columns, and its final screen."""
 
     def __init__(self, code, columns, **environment):
         pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
@@ -153,19 +153,19 @@ class Terminal:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def read(self):
-        """All that it writes until it ends."""
+        """Return everything that it writes until it ends."""
         written = b""
         try:
             while chunk := os.read(self.fd, 65536):
                 written += chunk
-        except OSError:  # Linux' way to say that the other side is closed
+        except OSError:  # on Linux, the other side is closed
             pass
         os.close(self.fd)
         self.process.wait()
         return written.decode()
 
     def frames(self):
-        """The lines that stay, and every state of the bar."""
+        """Return the lines that remain on the screen, and every state of the bar."""
         written = self.read().replace("\r\n", "\n")
         states = [state for line in written.split("\n") for state in line.split("\r")[:-1] if state.strip()]
         return [line.split("\r")[-1] for line in written.split("\n")][:-1], states
@@ -285,7 +285,7 @@ def test_an_interrupt_leaves_the_bar_and_begins_a_new_line():
 
 
 def test_in_a_notebook_the_values_stay_in_the_bar(monkeypatch, capsys):
-    """tqdm.auto chooses the widget; here a stand-in of it."""
+    """tqdm.auto chooses the widget, which a stand-in replaces here."""
     shown = []
 
     class Widget:

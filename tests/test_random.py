@@ -1,4 +1,4 @@
-"""Randomness: the same numbers on every backend, and numbers that pass for random."""
+"""Randomness: numbers are the same on every backend, and they pass tests of randomness."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_bits_are_identical_on_every_backend(xp):
 
 
 def test_bits_are_these():
-    """Known values, so that no change of the hash goes unnoticed. On NumPy: the others are compared with it."""
+    """Compares known values, so that a change of the hash does not go unnoticed. On NumPy, with which the others are compared."""
     assert bits(make_backend("numpy"), 6).tolist() == [61276, 51946, 18175, 41849, 23697, 59938]
 
 
@@ -30,7 +30,7 @@ def test_normals_agree_and_are_normal(xp):
     x = to_numpy(random.normal(key_of(xp), xp.asarray(np.zeros((200, 301)))))
     expected = random.normal(key_of(make_backend("numpy")), np.zeros((200, 301), "float32"))
 
-    np.testing.assert_allclose(x, expected, rtol=2e-5, atol=2e-5)  # log and cos differ in the last place
+    np.testing.assert_allclose(x, expected, rtol=2e-5, atol=2e-5)  # log and cos differ in the last digit
     assert abs(x.mean()) < 4 / np.sqrt(x.size)
     assert abs(x.std() - 1) < 4 / np.sqrt(2 * x.size)
 

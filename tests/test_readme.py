@@ -1,4 +1,4 @@
-"""The code of the README and the guide, on the backend that they name, so no `xp` fixture."""
+"""The code in the README and the guide. It sets its own backend, so there is no `xp` fixture."""
 
 import re
 import tomllib
@@ -35,7 +35,7 @@ def test_the_example_prints_what_the_readme_shows(tmp_path):
     shown = blocks(README, "text")[0].strip().splitlines()
     printed = printed_by(blocks(README, "python")[0], tmp_path).strip().splitlines()
     numbers = [float(n) for n in re.findall(r"[\d.]+\d", printed[0])]
-    assert numbers == pytest.approx([float(n) for n in re.findall(r"[\d.]+\d", shown[0])], abs=0.02)  # another BLAS
+    assert numbers == pytest.approx([float(n) for n in re.findall(r"[\d.]+\d", shown[0])], abs=0.02)  # BLAS rounding
     assert printed[1] == shown[1]
 
 

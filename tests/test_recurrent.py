@@ -30,7 +30,7 @@ def name(layer):
 
 
 def run(layer, xp, params, x, dy):
-    """-> y, dx, gradients, all on the host."""
+    """Return y, dx and gradients, all on the host."""
     y, backward, *_ = layer.forward(map_leaves(xp.asarray, params), xp.asarray(x))
     dx, grads = backward(xp.asarray(dy))
     return map_leaves(to_numpy, (y, dx, grads))
@@ -65,7 +65,7 @@ def test_float32_agrees_with_numpy(layer, xp, rng):
 
 
 def to_torch(layer, params, suffix="l0"):
-    """Parameters or gradients under PyTorch's names and in its order; GRU's gates z, r, n are r, z, n there."""
+    """Return parameters or gradients under PyTorch's names and in its order. GRU's gates z, r, n are r, z, n in PyTorch."""
 
     def columns(p):
         if isinstance(layer, GRU):
@@ -78,7 +78,7 @@ def to_torch(layer, params, suffix="l0"):
 
 
 def torch_layer(layer, features, named_params, **settings):
-    """The torch module of a layer with these parameters, 0 elsewhere."""
+    """Return the layer's torch module with these parameters; its other parameters are 0."""
     torch = pytest.importorskip("torch")
     kind = {SimpleRNN: torch.nn.RNN, LSTM: torch.nn.LSTM, GRU: torch.nn.GRU}[type(layer)]
     module = kind(features, layer.units, batch_first=True, dtype=torch.float64, **settings)
@@ -125,7 +125,7 @@ def test_both_ways_equals_torch(kind, xp64, rng):
 
 
 def test_both_ways_last_output_is_each_directions_own(xp, rng):
-    """The last step forwards, and backwards the first."""
+    """The forward layer's last output belongs to the last step, and the backward layer's to the first."""
     last, all_steps = Bidirectional(GRU(2)), Bidirectional(GRU(2, return_sequences=True))
     params, x = map_leaves(xp.asarray, build(last, (4, 2))[0]), xp.asarray(rng.normal(size=(2, 4, 2)))
 
@@ -138,7 +138,7 @@ def test_both_ways_last_output_is_each_directions_own(xp, rng):
 @pytest.mark.parametrize("all_steps", [False, True])
 def test_masked_steps_are_skipped(kind, all_steps, xp64, rng):
     """Padding at the start, in the middle or at the end does not change the output of a sample."""
-    padded = np.asarray([[0, 0, 1, 0, 1, 1, 0], [1, 1, 1, 1, 0, 0, 0]], dtype=bool)  # 1: a step that counts
+    padded = np.asarray([[0, 0, 1, 0, 1, 1, 0], [1, 1, 1, 1, 0, 0, 0]], dtype=bool)  # 1: not padding
     x, dy = rng.normal(size=(2, 7, 2)), rng.normal(size=(2, 7, 3))
     x[~padded] = -1.0
     dy = dy if all_steps else dy[:, -1]
@@ -179,7 +179,7 @@ def test_one_feature_off_the_mask_value_is_no_mask(xp):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("all_steps", [False, True])
 def test_truncation_stops_the_gradient_between_segments(kind, all_steps, xp64, rng):
-    """5 steps by 2 are the segments 0, 1-2 and 3-4: PyTorch with the state detached before steps 1 and 3."""
+    """With truncate=2, 5 steps form the segments 0, 1-2 and 3-4. PyTorch's state is detached before steps 1 and 3."""
     torch = pytest.importorskip("torch")
     layer = kind(3, return_sequences=all_steps, truncate=2)
     x, dy = rng.normal(size=(2, 5, 2)), rng.normal(size=(2, 5, 3))
@@ -249,7 +249,7 @@ def test_under_jit(layer, rng):
 
 
 def test_initial_values(rng):
-    """Drawn on the host. Rows of R are orthonormal; the forget gate, the second block, starts open."""
+    """Drawn on the host, so no backend. Rows of R are orthonormal, and the bias of the forget gate, the second block, is 1."""
     params, shape = LSTM(3).init(rng, (7, 2))
     closed, _ = LSTM(3, unit_forget_bias=False).init(rng, (7, 2))
 

@@ -1,4 +1,4 @@
-"""Reports A, B and D run on a little of the real MNIST, and their "as written" formulas are what the reports wrote."""
+"""The scripts for reports A, B and D run on a small part of MNIST, and their "as written" formulas match the reports."""
 
 import importlib
 import json
@@ -39,7 +39,7 @@ def run_quickly(script, folder, *arguments):
 
 
 def is_true_color(png):
-    """Byte 25 of a PNG file is 3 if its pixels are numbers of a palette."""
+    """Return whether the PNG file has no palette. With a palette, byte 25 would be 3."""
     return png.read_bytes()[25] != 3
 
 

@@ -1,4 +1,4 @@
-"""Reports C and E run on a little of the real MNIST. Each script sets its own backend, so no `xp` fixture."""
+"""The scripts for reports C and E run on a small part of MNIST. Each script sets its own backend, so no `xp` fixture."""
 
 import json
 
@@ -22,7 +22,7 @@ def real_mnist():
 
 
 def run_quickly(script, folder):
-    """The rows of a quick run, by experiment and figure."""
+    """Return the rows of a quick run by experiment and figure."""
     report = folder / "report.json"
     run(EXAMPLES / script, "--quick", "--out", folder, "--json", report)
     return {(row["experiment"], row["figure"]): row for row in json.loads(report.read_text())["rows"]}

@@ -1,4 +1,4 @@
-"""The exact values of report E ("Neural network from scratch"), from the library's own layers, on every backend."""
+"""The exact values of report E ("Neural network from scratch"), computed with xpnet's layers on every backend."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ def dense(xp64, weight, bias):
 
 
 def ones(xp64):
-    """The 2-2-1 network with all weights 1 and all biases 0."""
+    """Return the parameters of the 2-2-1 network with all weights 1 and all biases 0."""
     return dense(xp64, [[1, 1], [1, 1]], [0, 0]), {}, dense(xp64, [[1], [1]], [0]), {}
 
 
 def exactly(value):
-    return pytest.approx(value, rel=1e-14)  # but for the last digit or two: each library has its own tanh
+    return pytest.approx(value, rel=1e-14)  # each library has its own tanh, which may differ in the last two digits
 
 
 def test_a_neuron(xp64):

@@ -29,7 +29,7 @@ def test_float32_agrees_with_numpy(layer, xp):
     ids=["ZeroPadding2D", "UpSampling2D"],
 )
 def test_equals_torch(layer, name, options):
-    """On NumPy alone: the other backends agree with it."""
+    """Only on NumPy; the other backends agree with it."""
     equals_torch(layer, name, options, X)
 
 

@@ -1,4 +1,4 @@
-"""`load_model`: other backends, other types, custom classes."""
+"""`load_model` with other backends, other types and custom classes."""
 
 import dataclasses
 from dataclasses import dataclass

@@ -26,7 +26,7 @@ from xpnet.schedules import (
 rates = st.floats(0, 10)
 counts = st.integers(1, 1000)
 taken = st.integers(0, 5000)
-ULP = 1e-14  # rates are at most 10: a few roundings
+ULP = 1e-14  # a few roundings, because rates are at most 10
 NUMBER = "must be a number in [0, inf). Received:"
 COUNT = "must be an integer of at least 1. Received:"
 
@@ -283,7 +283,7 @@ def test_against_torch(ours, theirs, settings):
     scheduler = getattr(torch.optim.lr_scheduler, theirs)(optimizer, **settings)
 
     for step in range(60):
-        assert ours(step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-10, abs=1e-15)  # torch steps on
+        assert ours(step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-10, abs=1e-15)  # torch counts steps
         optimizer.step()
         scheduler.step()
 

@@ -1,4 +1,4 @@
-"""Sequential: chains of layers."""
+"""Sequential, a chain of layers."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def test_network_gradient(xp64, rng):
 
 
 def test_first_layer_spares_its_input_gradient(xp, rng):
-    """Below the first layer with parameters no backward is run at all, and that layer computes no dx."""
+    """No backward is run below the first layer with parameters, and that layer computes no dx."""
 
     @dataclasses.dataclass(frozen=True)
     class Untouchable(Identity):

@@ -85,7 +85,7 @@ def test_unknown_names_are_refused(settings, message):
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "3", (), (0, -1), True])
 def test_seeds_are_checked(seed):
-    """Checked before any array is made."""
+    """Checked before any array is created, so no backend."""
     with pytest.raises(ValueError, match="seed must be an integer of at least 0"):
         Model([Dense(3)], "softmax_cross_entropy", seed=seed)
 

@@ -1,4 +1,4 @@
-"""What is known from shapes alone: whether samples of another shape fit, and the work of a step."""
+"""Computations from shapes: whether samples of another shape fit, and the work of a step."""
 
 import numpy as np
 import pytest

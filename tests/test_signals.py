@@ -85,7 +85,7 @@ class Interrupt(Callback):
 
 
 def test_the_best_weights_are_kept_after_ctrl_c(xp):
-    """The loss falls, and mode="max" takes the first epoch as the best."""
+    """The loss falls, so with mode="max" the first epoch is the best."""
     model, interrupt = make_model(xp, SGD(0.01), [Dense(3)]), Interrupt()
     best = EarlyStopping("val_loss", mode="max", patience=9, restore_best_weights=True)
     with pytest.raises(KeyboardInterrupt) as caught:

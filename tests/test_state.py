@@ -1,4 +1,4 @@
-"""The state of training, as one value."""
+"""The training state as one value."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from xpnet.settings import FitSettings
 
 
 def test_a_new_model_resumes_at_an_initial_epoch(xp):
-    """With the weights of epoch 5 a new model runs epochs 5 to 9 as the first one would: orders, rates, dropout, validation."""
+    """A new model with the weights of epoch 5 runs epochs 5 to 9 as the first model would: orders, rates, dropout, validation."""
     optimizer = SGD(schedules.CosineDecay(0.3, 60))
     whole, first, second = (make_model(xp, optimizer) for _ in range(3))
     options = {"validation_data": (X, Y), "validation_freq": 2}
@@ -30,7 +30,7 @@ def test_a_new_model_resumes_at_an_initial_epoch(xp):
 
 
 def test_another_optimizer_begins_anew(xp):
-    """A state that means something else is told by its names."""
+    """The names in the state show that it belongs to another optimizer."""
     model = make_model(xp, SGD(0.2))
     for optimizer, names in [
         (SGD(0.2, momentum=0.9), {"velocity"}), (SGD(0.2, momentum=0.9, moving_average=True), {"average"}),
@@ -67,7 +67,7 @@ def test_kept_parameters_do_not_change_and_an_error_in_a_chunk_leaves_the_model_
 
 
 def test_a_run_continues_within_an_epoch(xp):
-    """A run that is interrupted and continued is the run that was not."""
+    """A run that is interrupted and continued equals an uninterrupted one."""
     whole, halves = make_model(xp), make_model(xp)
     history = fit(whole).history
 

@@ -31,7 +31,7 @@ def test_dropout_draws_another_mask_at_every_step(xp):
 
 @dataclass(frozen=True)
 class Limit(Layer):
-    """A layer that limits the gradient which passes it, by a bound on dL/dy."""
+    """Limits the gradient that passes through it, with a bound on dL/dy."""
 
     bound: float = 0.05
 
@@ -42,7 +42,7 @@ class Limit(Layer):
 
 @pytest.mark.parametrize("optimizer", [SGD(0.1), SGD(0.1, momentum=0.9), SGD(0.1, l2=1e-30)], ids=repr)
 def test_backward_is_given_the_gradient_of_the_loss(optimizer, xp):
-    """Under every optimizer: nothing is multiplied into it that belongs to the update."""
+    """This holds for every optimizer: factors that belong to the update are not multiplied into the gradient."""
     rng = np.random.default_rng(4)
     x, y = rng.normal(size=(10, 3)), rng.normal(size=(10, 1))
     layers = [Dense(1, use_bias=False), Limit()]

@@ -1,4 +1,4 @@
-"""Files of arrays, and files that only look like it. They hold host arrays, so no `xp` fixture."""
+"""Files of arrays, and files that only look like them. They hold host arrays, so no `xp` fixture."""
 
 import os
 import tracemalloc
@@ -15,7 +15,7 @@ from xpnet.tensorfile import MAX_ENTRIES, MAX_HEADER, Entry
 
 @pytest.fixture
 def valid(tmp_path):
-    """The content of a model's file."""
+    """Return the content of a model file."""
     Model([Dense(3), BatchNormalization()], "mse", Adam()).build((2,)).save(tmp_path / "valid")
     return (tmp_path / "valid").read_bytes()
 
@@ -182,7 +182,7 @@ def test_a_network_larger_than_its_file_takes_no_memory(tmp_path, layer, units):
 
 @pytest.mark.parametrize("case", ["units", "dtype", "missing array", "NaN", "garbage"])
 def test_refusing_takes_less_than_twice_the_file(tmp_path, case):
-    """A file of 16 MB; for smaller ones, the header may take as much as for these."""
+    """Refuse a file of 16 MB. For smaller files, the header may take as much memory as for this one."""
     Model([Dense(1000), Dense(1)], "mse", Adam()).build((1300,)).save(tmp_path / "valid")
     content = (tmp_path / "valid").read_bytes()
     header, data = header_of(content)
@@ -211,7 +211,7 @@ def test_refusing_takes_less_than_twice_the_file(tmp_path, case):
 
 
 def test_mutated_files_are_models_or_refused(tmp_path):
-    """`python -m tests.model_files` runs 200,000."""
+    """Tries 2,000 mutations; `python -m tests.model_files 200000` tries 200,000."""
     models, _ = campaign(tmp_path, 2000)
 
     assert 20 < models < 1000

@@ -1,7 +1,7 @@
-"""What goes between host and CUDA device, counted on the emulated one: uploads, downloads, bytes and waits.
+"""Transfers between host and CUDA device, counted on the emulated device: uploads, downloads, bytes and waits.
 
-A GPU does not count, so the tests that count are skipped there. Chunks of steps are as long as the epoch: how long they are
-otherwise depends on the clock.
+A GPU does not count, so the tests that count are skipped there. Every chunk of steps is an epoch long, because the length of
+chunks otherwise depends on the clock.
 """
 
 import importlib
@@ -19,9 +19,9 @@ ROWS = STEPS * BATCH
 X = np.random.default_rng(0).normal(size=(ROWS, FEATURES)).astype("float32")
 Y = np.random.default_rng(1).integers(0, 3, ROWS)
 DATA = X.nbytes + Y.nbytes
-# x finite; a label to ignore (truth values, 1 byte each), the lowest and the highest label (4 each)
+# whether x is finite, whether a label is ignored (1 byte each), the lowest and the highest label (4 bytes each)
 CHECKS, CHECKED = 4, 10
-RECORD, FLAG = 8, 1  # loss and accuracy of a step; whether a chunk's end is finite
+RECORD, FLAG = 8, 1  # loss and accuracy of a step; whether the state is finite after a chunk
 
 
 @pytest.fixture(params=[False, True], ids=["eager", "graphs"])
@@ -30,7 +30,7 @@ def backend(request):
         backend = make_backend("cupy", graphs=request.param)
     except BackendNotAvailableError as error:
         pytest.skip(str(error).partition(".")[0])
-    if backend.graphs:  # what other tests have captured: the 17th recording would wait before it replaces one
+    if backend.graphs:  # without the recordings of other tests, because the 17th would wait before it replaces one
         backend.synchronize()
         scan = importlib.import_module("xpnet.backend.cupy").graph_scan(backend.device.id, backend.float_name)
         scan.recordings.clear()
@@ -39,7 +39,7 @@ def backend(request):
 
 @pytest.fixture
 def counted(backend):
-    """A function that calls one and says what was counted meanwhile."""
+    """Return a function that calls another one and returns the counts of this call."""
     fakecuda = pytest.importorskip("fakecuda", reason="a GPU does not count")
     device = importlib.import_module("cupy").cuda.Device()
 
@@ -48,7 +48,7 @@ def counted(backend):
         before = fakecuda.counts()
         work()
         waits = fakecuda.counts()["waits"]
-        device.synchronize()  # what waits on a lazy stream is counted when it runs
+        device.synchronize()  # work on a lazy stream is counted when it runs
         after = fakecuda.counts() | {"waits": waits}
         return {name: after[name] - before[name] for name in COUNTED}
 
@@ -67,9 +67,9 @@ def model(backend, monkeypatch):
 
 
 def tables(backend, chunks, steps):
-    """Uploads, and their bytes: row numbers and a key of each step; the rate too where a graph looks it up, all in one table.
+    """Return the uploads and their bytes: row numbers and a key for each step; with graphs, one table of these and the rates.
 
-    Eagerly CuPy joins the records of more than eight steps by a kernel that reads their addresses from a table.
+    In eager mode, CuPy joins the records of more than eight steps with a kernel that reads their addresses from a table.
     """
     numbers, key, rate, address = 8 * BATCH, 8, 4, 8
     if backend.graphs:
@@ -80,7 +80,7 @@ def tables(backend, chunks, steps):
 
 
 def test_fit(model, backend, counted):
-    """The data go up once. Each chunk of steps: its tables up, its records and one truth value home. A step: nothing."""
+    """Data are uploaded once. A chunk uploads its tables and downloads its records and one truth value. A step does neither."""
     epochs = 2
     uploads, upload_bytes = tables(backend, epochs, epochs * STEPS)
 
@@ -94,7 +94,7 @@ def test_fit(model, backend, counted):
 
 
 def test_a_callback_after_each_step(model, backend, counted):
-    """Then a chunk is a step."""
+    """With such a callback, each chunk is one step."""
     n = 10
     uploads, upload_bytes = tables(backend, n, n)
     x, y = X[: n * BATCH], Y[: n * BATCH]
@@ -113,7 +113,7 @@ def test_a_callback_after_each_step(model, backend, counted):
 
 
 def test_validation(model, backend, counted):
-    """The data go up once for all epochs; all batches of 512 come home in one download an epoch."""
+    """The data are uploaded once for all epochs. Each epoch downloads the results of all batches of 512 at once."""
     x, y, validation = X[:80], Y[:80], (X[:600], Y[:600])
     plain = counted(lambda: model.fit(x, y, batch_size=BATCH, epochs=3, verbose=0))
     both = counted(lambda: model.fit(x, y, batch_size=BATCH, epochs=3, verbose=0, validation_data=validation))
@@ -128,7 +128,7 @@ def test_validation(model, backend, counted):
 
 
 def test_evaluate(model, counted):
-    """Two batches, which a copy each joins without a table."""
+    """The results of two batches are joined by one copy each, without a table."""
     assert counted(lambda: model.evaluate(X[:600], Y[:600])) == {
         "uploads": 2,
         "upload_bytes": 600 * (4 * FEATURES + 8),
@@ -140,7 +140,7 @@ def test_evaluate(model, counted):
 
 @pytest.mark.parametrize("method", ["predict", "predict_logits", "predict_classes"])
 def test_predict(method, model, counted):
-    """The answer stays on the device; whether x is finite is read."""
+    """The result stays on the device. Only the truth value whether x is finite is downloaded."""
     assert counted(lambda: getattr(model, method)(X)) == {
         "uploads": 1, "upload_bytes": X.nbytes, "downloads": 1, "download_bytes": 1, "waits": 1,
     }  # fmt: skip
@@ -157,7 +157,7 @@ def test_data_that_are_there_do_not_move(model, backend, counted):
 
 
 class Foreign:
-    """An array of a library that xpnet does not know, in CUDA memory, as it shows itself."""
+    """An array in CUDA memory from a library that xpnet does not know, with the interfaces that it offers."""
 
     def __init__(self, x, *names):
         self.owner, self.shape = x, x.shape
@@ -187,7 +187,7 @@ def test_arrays_of_another_library_come_in_where_they_lie(kind, values, backend,
     found = counted(lambda: taken.append(backend.asarray(kind(ours))))
     (taken,) = taken
 
-    assert not any(found[name] for name in COUNTED[:-1])  # CuPy may wait for who wrote it
+    assert not any(found[name] for name in COUNTED[:-1])  # CuPy may wait for the stream that wrote the array
     assert backend.owns(taken)
     assert (taken.data.ptr, taken.strides, taken.dtype) == (ours.data.ptr, ours.strides, ours.dtype)
     np.testing.assert_array_equal(to_numpy(taken), values)

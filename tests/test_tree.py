@@ -1,4 +1,4 @@
-"""Trees. Nothing here is an array, so no backend."""
+"""Trees. The leaves here are not arrays, so no backend."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Windows that slide over images: taking them out and adding them up are adjoint, ⟨A x, y⟩ = ⟨x, Aᵀ y⟩."""
+"""Windows that slide over images: extracting windows and adding windows are adjoint maps, ⟨A x, y⟩ = ⟨x, Aᵀ y⟩."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""One model in several threads, and what is compiled for it."""
+"""One model in several threads, and its compiled functions."""
 
 import copy
 import gc
@@ -17,7 +17,7 @@ from xpnet.layers import Dense, Layer
 
 
 class Elsewhere(Callback):
-    """Calls a function in another thread in the middle of training, and keeps what became of it."""
+    """Calls a function in another thread in the middle of training, and stores its result or error."""
 
     def __init__(self, function):
         self.function, self.result = function, None
@@ -108,7 +108,7 @@ def test_compiled_steps_are_released_with_their_model(jax_backend):
 
 
 def test_models_that_train_alike_share_what_is_compiled(jax_backend):
-    """And it stays as long as one of them."""
+    """The compiled function is kept as long as one of the models exists."""
     first, second = make_model(jax_backend), make_model(jax_backend)
     fit(first, 2)
     step = weakref.ref(first.training_step)
