@@ -266,3 +266,42 @@ def test_a_callback_neither_fits_nor_builds_its_model(call, xp):
 
     with pytest.raises(RuntimeError, match="during `fit`"):
         fit(make_model(xp), callbacks=[Calls()])
+
+
+class Pauses(Callback):
+    """Wants a pause after every 7 steps, and notes where training pauses."""
+
+    def __init__(self):
+        self.steps, self.epochs = [], []
+
+    def next_pause(self, step):
+        return step + 7 - step % 7
+
+    def on_pause(self, logs):
+        self.steps.append(self.model.step)
+        self.epochs.append((logs or {}).get("loss"))
+
+
+def test_training_pauses_where_a_callback_wants_it(xp):
+    model, pauses = make_model(xp, layers=[Dense(3)]), Pauses()
+    history = fit(model, 3, batch_size=5, callbacks=[pauses]).history  # 24 steps in an epoch
+
+    assert {*range(7, 72, 7), 24, 48, 72} <= {*pauses.steps}
+    assert pauses.steps == sorted({*pauses.steps})
+    assert [pauses.epochs[pauses.steps.index(step)] for step in (24, 48, 72)] == history["loss"]
+    assert sum(loss is not None for loss in pauses.epochs) == 3
+
+
+def test_an_optimizer_set_inside_an_epoch_waits_for_the_next_one(xp):
+    class Switch(Pauses):
+        def on_pause(self, logs):
+            self.model.optimizer = Adam(0.0)
+            self.steps.append((self.model.training_state.epoch_optimizer, sorted(self.model.state["optimizer"])))
+
+    model, switch = make_model(xp, SGD(0.1, momentum=0.9), [Dense(3)]), Switch()
+    fit(model, 2, batch_size=5, callbacks=[switch])
+
+    names = [names for optimizer, names in switch.steps]
+    assert switch.steps[0] == (SGD(0.1, momentum=0.9), ["velocity"])
+    assert names == sorted(names, reverse=True)
+    assert switch.steps[-1] == (Adam(0.0), ["m", "t", "v"])

@@ -101,21 +101,33 @@ class Loop:
         self.finite = state.arrays  # the result of the last chunk, known to be finite
         self.step_seconds: float | None = None
 
-    def run(self) -> History:
+    def run(self, restore: Callable[[], None] | None = None) -> History:
+        """Train until the last epoch.
+
+        To resume a run, `restore` sets `state` and the states of the callbacks once more. It is called after the events that
+        the run had before, so that these events change nothing.
+        """
+        state, first = self.state, self.settings.initial_epoch + len(self.state.history.epoch)
         self._call("on_train_begin")
+        if restore is not None:
+            if state.position:
+                self._call("on_epoch_begin", first)
+            restore()
+        stopped = state.stop_training and not state.position and restore is not None
         with deferred_signals() as interrupted:
             try:
-                self._epochs(interrupted)
+                self._epochs(range(first, first if stopped else self.settings.epochs), interrupted)
             except (KeyboardInterrupt, DivergenceError) as error:
                 self._call("on_train_interrupt", error)
                 raise
         self._call("on_train_end")
         return self.state.history
 
-    def _epochs(self, interrupted: Callable[[], None]) -> None:
+    def _epochs(self, epochs: range, interrupted: Callable[[], None]) -> None:
         state = self.state
-        for epoch in range(self.settings.initial_epoch, self.settings.epochs):
-            self._call("on_epoch_begin", epoch)
+        for epoch in epochs:
+            if not state.position:
+                self._call("on_epoch_begin", epoch)
             logs = self._epoch(epoch, interrupted)
             state.epoch, state.position = state.epoch + 1, 0
             history = state.history
@@ -125,6 +137,7 @@ class Loop:
             history.add(history.history, logs)
             self.progress.end(logs)
             self._call("on_epoch_end", epoch, logs)
+            self._call("on_pause", logs)
             interrupted()
             if state.stop_training:
                 break
@@ -135,6 +148,8 @@ class Loop:
         if not state.position:
             state.averages = Averages(self.plan.scores.metrics)
         self.progress.start(f"Epoch {epoch + 1}/{self.settings.epochs}", steps=self.plan.steps_per_epoch)
+        if state.position:
+            self.progress.update(state.position)
         full = len(order) - len(order) % size
         blocks = [order[:full].reshape(-1, size)] + ([order[None, full:]] if full < len(order) else [])
         before = 0  # the number of steps in the blocks before this one
@@ -146,6 +161,8 @@ class Loop:
                 state.averages.add(records, rows.shape[1])
                 state.position += len(rows)
                 self._report(records, *rows.shape)
+                if state.position < self.plan.steps_per_epoch:
+                    self._call("on_pause", None)
             before += len(block)
         logs = state.averages.values()
         if self.plan.validation is not None and self.settings.validates_after(epoch):
@@ -153,16 +170,18 @@ class Loop:
         return logs
 
     def begin_epoch(self) -> None:
-        """Make the training step of the current optimizer, which a callback may have set."""
+        """Make the training step of the epoch's optimizer, which a callback may have set before the epoch."""
         state = self.state
-        state.match_optimizer(self.plan.network)
-        self.rate = schedules.get(state.optimizer.learning_rate)
+        if not state.position:
+            state.match_optimizer(self.plan.network)
+            state.epoch_optimizer = state.optimizer
+        self.rate = schedules.get(state.epoch_optimizer.learning_rate)
         self.step = self._step()
         self.epoch_start = state.step - state.position
 
     def _step(self) -> TrainingStep:
         inference = Inference(self.network, self.backend.dtype)
-        return self.plan.keep(training_step(inference, self.plan.scores, self.state.optimizer))
+        return self.plan.keep(training_step(inference, self.plan.scores, self.state.epoch_optimizer))
 
     def _validate(self) -> dict[str, Any]:
         plan = self.plan
@@ -187,12 +206,21 @@ class Loop:
             length = max(-(-steps // 10), 100)
         else:
             length = max(1, int(CHUNK_SECONDS / self.step_seconds)) if self.step_seconds else 1
-        every = self.settings.record_every
+        step, every = self.state.step, self.settings.record_every
+        stops = [callback.next_pause(step) for callback in self.callbacks]
         if every and self.plan.validation is not None:
-            length = min(length, every - self.state.step % every)
-            if self.backend.compiles:
-                length = 1 << length.bit_length() - 1  # round down to a power of two
+            stops.append(step + every - step % every)
+        allowed = min((stop - step for stop in stops if stop is not None), default=length)
+        if allowed < length:
+            length = 1 << allowed.bit_length() - 1 if self.backend.compiles else allowed  # a power of two at most
         return length
+
+    def one_step(self) -> dict[str, Any]:
+        """Take one step with all rows, outside of an epoch -> its loss and metrics."""
+        self.state.position = 0
+        self.begin_epoch()
+        records = self.train(self.plan.rows[None])
+        return Averages(self.plan.scores.metrics).add(records, len(self.plan.rows)).values()
 
     def train(self, rows: np.ndarray) -> dict[str, Any]:
         """Run one chunk, with one step for each row of `rows` -> its records as host arrays, with one entry for each step."""

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from xpnet import checkpoint, inputs, inspection, optimizers, settings
-from xpnet.averages import Averages
 from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quiet, to_numpy
 from xpnet.callbacks import Callback
 from xpnet.evaluation import evaluate, in_target_form, named_values, run_batches
@@ -416,10 +415,7 @@ class Model(metaclass=Settings):
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Any:
         """Take one training step on this batch -> its loss and metrics before the step, in the form of `evaluate`."""
         plan = self._plan(x, y, sample_weight, class_weight, None, FitSettings(len(x), shuffle=False))
-        loop = Loop(self.training_state, plan, (), Progress(0))
-        loop.begin_epoch()
-        records = loop.train(plan.rows[None])
-        return named_values(Averages(self.metrics).add(records, len(plan.rows)).values())
+        return named_values(Loop(self.training_state, plan, (), Progress(0)).one_step())
 
     def _plan(
         self, x: Any, y: Any, sample_weight: Any, class_weight: Any, validation_data: Any, chosen: FitSettings

@@ -23,6 +23,8 @@ class TrainingState:
     ----------
     optimizer : Optimizer
         The optimizer from the next epoch on.
+    epoch_optimizer : Optimizer
+        The optimizer of the current epoch.
     seed : int or tuple of int
         The order of samples and the random keys follow from the seed, `epoch` and `step`.
     arrays : dict of trees, optional
@@ -53,6 +55,10 @@ class TrainingState:
     target_shape: Shape | None = None
     history: History = field(default_factory=History)
     stop_training: bool = False
+    epoch_optimizer: Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.epoch_optimizer = self.optimizer
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -36,6 +36,17 @@ class Callback:
     def on_train_batch_end(self, step: int, logs: dict[str, Any]) -> None:
         """Called after each step. `step` counts from 0 since the model was built."""
 
+    def next_pause(self, step: int) -> int | None:
+        """Return the number of steps since the model was built at which `on_pause` must be called, or None for any."""
+        return None
+
+    def on_pause(self, logs: dict[str, Any] | None) -> None:
+        """Called between chunks of steps, and after the `on_epoch_end` of all callbacks.
+
+        Nothing is half done: the model and all callbacks are as a resumed run would need them. A chunk takes about 0.2 s, or
+        up to the step that `next_pause` returns. `logs` are those of `on_epoch_end`, and None inside an epoch.
+        """
+
     def state_dict(self) -> dict[str, Any]:
         """Return what this callback has to remember to continue a run, for a training checkpoint.
 
