@@ -34,13 +34,14 @@ LADDER = [  # the modules of a line may import each other and the lines above
     {"loop"},
     {"model"},
     {"restore"},
-    {"plotting"},
+    {"interchange", "plotting"},
     {"__init__"},
 ]
 TESTED_TOGETHER = {
     "backend",
     "callbacks",
     "datasets",
+    "interchange",
     "losses",
     "metrics",
     "optimizers",
@@ -48,7 +49,7 @@ TESTED_TOGETHER = {
 }  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 HOST_NUMPY = {"averages", "checks", "random", "initializers", "datasets", "loop", "state", "evaluation", "inputs",
-              "model", "plotting", "inspection", "settings", "weights", "checkpoint", "tensorfile"}  # fmt: skip
+              "interchange", "model", "plotting", "inspection", "settings", "weights", "checkpoint", "tensorfile"}  # fmt: skip
 LONG = {
     "model",
     "layers/activations",
@@ -105,7 +106,8 @@ def test_only_the_backend_knows_an_array_library(module):
 def test_import_brings_no_optional_package():
     code = """
 import sys, xpnet
-optional = {"cupy", "torch", "jax", "array_api_strict", "matplotlib", "sklearn", "scipy", "PIL", "safetensors"}
+optional = {"cupy", "torch", "jax", "array_api_strict", "matplotlib", "sklearn", "scipy", "PIL", "safetensors",
+            "onnx", "h5py"}
 print(sorted(optional & set(sys.modules)))
 """
     done = run("-c", code)

@@ -14,7 +14,7 @@ from xpnet.layers import dense
 pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+PAGES = {"guide": ["sklearn"], "export": ["sklearn", "onnx", "onnxruntime"]}  # the packages that their examples need
 
 
 def blocks(page, language):
@@ -26,9 +26,12 @@ def printed_by(code, folder):
     return run("example.py", cwd=folder).stdout
 
 
-def test_the_guide_prints_what_it_shows(tmp_path):
-    pytest.importorskip("sklearn")
-    assert printed_by("\n".join(blocks(GUIDE, "python")), tmp_path) == "".join(blocks(GUIDE, "text"))
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_prints_what_it_shows(name, tmp_path):
+    for package in PAGES[name]:
+        pytest.importorskip(package)
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert printed_by("\n".join(blocks(page, "python")), tmp_path) == "".join(blocks(page, "text"))
 
 
 def test_the_example_prints_what_the_readme_shows(tmp_path):

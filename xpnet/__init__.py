@@ -21,7 +21,7 @@ from xpnet.backend import (
     use_backend,
 )
 from xpnet.callbacks import Callback, EarlyStopping
-from xpnet.errors import BackendNotAvailableError, CheckpointError, DatasetError, DivergenceError
+from xpnet.errors import BackendNotAvailableError, CheckpointError, ConversionError, DatasetError, DivergenceError
 from xpnet.history import History
 from xpnet.layers.sequential import Sequential
 from xpnet.lazy import lazy_names
@@ -31,7 +31,7 @@ from xpnet.restore import load_model
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__ = lazy_names(__name__, {"datasets": [], "plotting": []})
+__getattr__, __dir__ = lazy_names(__name__, {"datasets": [], "interchange": [], "plotting": []})
 
 __all__ = [
     "SGD",
@@ -42,6 +42,7 @@ __all__ = [
     "BackendNotAvailableError",
     "Callback",
     "CheckpointError",
+    "ConversionError",
     "DatasetError",
     "DivergenceError",
     "EarlyStopping",
@@ -55,6 +56,7 @@ __all__ = [
     "datasets",
     "get_backend",
     "initializers",
+    "interchange",
     "layers",
     "load_model",
     "losses",

@@ -20,6 +20,10 @@ class CheckpointError(ValueError):
     """A model file is damaged, was not written by xpnet, or is too new; or a model holds something that a file cannot."""
 
 
+class ConversionError(ValueError):
+    """A model cannot be written for another library, or what that library wrote is damaged or has no equivalent in xpnet."""
+
+
 class DatasetError(ValueError):
     """A data file is missing, truncated, corrupt, or not the expected file."""
 

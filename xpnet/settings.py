@@ -50,6 +50,7 @@ NOT_OF_MODEL = {  # attributes of Keras' and scikit-learn's models -> what to us
     "score": "evaluate returns the loss and the metrics",
     "load": "xpnet.load_model(path) returns the model that model.save(path) wrote",
     "load_model": "xpnet.load_model(path) returns the model that model.save(path) wrote",
+    "export": "xpnet.interchange.save_onnx(model, path) writes an ONNX file",
     "to_json": _SAVE,
     "get_config": _SAVE,
     "train": _MODES,
