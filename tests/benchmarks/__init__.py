@@ -1,1 +1,1 @@
-"""Speed, memory and size of xpnet compared with other libraries: ``python -m tests.benchmarks --help``."""
+"""Measurements of xpnet's speed, memory and size, and of other libraries'. See ``python -m tests.benchmarks --help``."""

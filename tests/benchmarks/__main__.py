@@ -1,4 +1,4 @@
-"""Measure xpnet (with --peers also other libraries), and print Markdown tables.
+"""Measure xpnet (with --peers, also other libraries), and print Markdown tables.
 
     python -m tests.benchmarks --peers --json results.json        everything: about half an hour on two cores
     python -m tests.benchmarks --backends numpy --cases W2 --tables steps
@@ -33,21 +33,21 @@ def parse_arguments(arguments=None):
     parser.add_argument("--cases", type=names, default=STANDARD, help=f"default: {','.join(STANDARD)}")
     parser.add_argument("--peers", action="store_true", help="also measure the other libraries")
     parser.add_argument("--tables", type=names, default=TABLES, help=f"default: {','.join(TABLES)}")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds; default: %(default)s")
+    parser.add_argument("--repeats", type=int, default=5, help="the number of rounds; default: %(default)s")
     parser.add_argument("--epochs", type=int, default=5, help="epochs timed in each process; default: %(default)s")
-    parser.add_argument("--threads", type=int, default=2, help="for every library; default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all raw numbers")
+    parser.add_argument("--threads", type=int, default=2, help="the threads of every library; default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to FILE")
     args = parser.parse_args(arguments)
     for given, known in ((args.backends, ours.BACKENDS), (args.cases, tuple(CASES)), (args.tables, TABLES)):
         if unknown := set(given) - set(known):
-            parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+            parser.error(f"choose from {', '.join(known)}. Received: {', '.join(sorted(unknown))}")
     return args
 
 
 def rounds(groups: list[list[dict]], repeats: int, threads: int) -> list[dict]:
-    """Measure all specs once in each round. The specs of a group take turns, and each round starts with another one.
+    """Measure all specs once in each round. Each round starts with a different spec of each group.
 
-    A spec that cannot be measured is not tried again.
+    A measurement that fails is not tried again.
     """
     results: list[dict] = []
     failed = set()
@@ -67,19 +67,19 @@ def rounds(groups: list[list[dict]], repeats: int, threads: int) -> list[dict]:
 
 
 def _brief(result: dict) -> str:
-    figures = {"us_per_step": "µs a step", "rows_per_second": "rows a second", "peak_bytes": "bytes"}
+    figures = {"us_per_step": "µs per step", "rows_per_second": "rows per second", "peak_bytes": "bytes"}
     text = ", ".join(f"{result[key]:,.0f} {unit}" for key, unit in figures.items() if key in result)
     return f"{result['case']} {result['variant']}: {text or result['error']}"
 
 
 def measure_installations(args) -> tuple[dict, dict]:
-    """Import seconds and installed bytes of xpnet and, with --peers, of the others that are here."""
+    """Measure the import time and the installed bytes of xpnet and, with --peers, of the other installed libraries."""
     names = [n for n in install.IMPORTS if n == "xpnet" or (args.peers and install.installed_bytes(n)[0])]
     imports: dict[str, list] = {name: [] for name in names}
     for i in range(args.repeats + 1):
         for name in names:
             _, seconds = install.import_seconds(install.IMPORTS[name], args.threads)
-            if i:  # the first one may compile and read from the disk
+            if i:  # the first import may compile modules and read from the disk
                 imports[name].append(seconds)
     sizes = {name: install.installed_bytes(name) for name in (*names, *(["jaxlib"] if "jax" in names else []))}
     return imports, sizes

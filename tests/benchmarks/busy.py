@@ -12,7 +12,7 @@ from tests.benchmarks.report import table
 
 CASES = ("W2", "W7")
 PEERS = ("torch eager", "scikit-learn")
-FAIR = 1.5  # two processes on two cores leave a third one two thirds of a core
+FAIR = 1.5  # when three processes share two cores, each one gets two thirds of a core
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def other_work(processes: int) -> Iterator[None]:
 
 
 def text(measurements: list[dict]) -> str:
-    """A row for each case and variant: µs per step, quiet and busy, and the ratio within each round."""
+    """Return a table with a row for each case and variant: µs per step, quiet and busy, and the ratio within a round."""
     runs = {(m["case"], m["variant"], bool(m["busy"]), m["round"]): m for m in measurements}
     rows = []
     for case, variant in dict.fromkeys((m["case"], m["variant"]) for m in measurements):
@@ -46,7 +46,7 @@ def text(measurements: list[dict]) -> str:
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
         rows.append([case, variant, f"{quiet:,.0f}", f"{busy:,.0f}", spread])
     title = (
-        "## On a busy machine\n\nThe same training with as many other processes as threads, each of which never rests: a fair "
-        f"share of two cores between three takes {FAIR} times as long."
+        "## On a busy machine\n\nThe same training, while as many other processes as threads run without pause. With a fair "
+        f"share of two cores among three processes, a step takes {FAIR} times as long."
     )
     return "\n\n".join([title, table(["case", "variant", "quiet, µs", "busy, µs", "ratio (rounds)"], rows)])

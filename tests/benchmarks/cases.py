@@ -33,7 +33,7 @@ class Case:
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch: there is no short batch."""
+        """The number of steps in an epoch, which has no short batch."""
         return self.rows // self.batch
 
     @property
@@ -55,13 +55,13 @@ CASES = {
         Case("tiny", "784-16-10, batch 50", 50, rows=10 * 50, widths=(784, 16, 10)),
     )
 }
-STANDARD = tuple(name for name in CASES if name != "tiny")  # that one is for the test of the harness
+STANDARD = tuple(name for name in CASES if name != "tiny")  # "tiny" is for the tests of the harness
 
 
 def write_data(folder: Path, rows: int = 60_000) -> str:
-    """Write ``x.npy``, float32 (rows, 784) in 0 .. 1, and ``y.npy``, labels -> a description of the data.
+    """Write ``x.npy``, float32 (rows, 784) in 0 .. 1, and ``y.npy``, labels. Return a description of the data.
 
-    Each measurement reads them directly into its training arrays, so that all start with the same, untouched heap.
+    Each measurement reads them directly into its training arrays, so that all measurements start with the same unused heap.
     """
     import xpnet
 
@@ -72,7 +72,7 @@ def write_data(folder: Path, rows: int = 60_000) -> str:
         rng = np.random.default_rng(0)
         x = rng.random((rows, 784), dtype=np.float32)
         y = (x @ rng.standard_normal((784, 10), np.float32)).argmax(1)
-        source = "random numbers in the shape of MNIST (set XPNET_DATA to a folder with MNIST)"
+        source = "random numbers in MNIST's shape (for MNIST, set XPNET_DATA to its folder)"
     np.save(folder / "x.npy", x)
     np.save(folder / "y.npy", y[:rows].astype(np.int64))
     return source
@@ -90,7 +90,7 @@ def read_data(folder: Path, case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Products:
-    """The matrix products of one layer: y = x W and, of the parts wanted, dW = xᵀ dy and dx = dy Wᵀ."""
+    """The matrix products of one layer that `parts` names: y = x W, dW = xᵀ dy and dx = dy Wᵀ."""
 
     rows: int
     inputs: int
@@ -100,11 +100,11 @@ class Products:
 
 
 def products(case: Case) -> list[Products]:
-    """All matrix products of a training step; the first layer needs no dx."""
+    """Return all matrix products of a training step. The first layer needs no dx."""
     b, first = case.batch, ("y", "dW")
     if case.kind == "cnn":  # a row for each window of the image
         return [Products(b * 26 * 26, 9, 16, first), Products(b * 11 * 11, 144, 32), Products(b, 800, 10)]
-    if case.kind == "lstm":  # four gates; the recurrent weight's gradients add up in one product over all times
+    if case.kind == "lstm":  # four gates; one product over all time steps gives the gradient of the recurrent weight
         return [
             Products(28 * b, 28, 512, first),
             Products(b, 128, 512, ("y", "dx"), times=27),

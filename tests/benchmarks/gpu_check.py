@@ -1,14 +1,15 @@
-"""All checks of xpnet on a machine with a CUDA device, in one command, without a network connection, in at most 8 minutes.
+"""All checks of xpnet on a machine with a CUDA device: one command that needs no network connection and at most 8 minutes.
 
-    python -m tests.benchmarks.gpu_check --out results     NumPy, CuPy, PyTorch and JAX are installed, $XPNET_DATA holds MNIST
-    python -m tests.benchmarks.gpu_check --dry-run         the plumbing alone, on NumPy and tiny sizes: its figures mean nothing
+    python -m tests.benchmarks.gpu_check --out results     needs NumPy, CuPy, PyTorch and JAX, and MNIST in $XPNET_DATA
+    python -m tests.benchmarks.gpu_check --dry-run         tests only the program, on NumPy with tiny sizes; ignore the figures
 
-Each stage is a process with a time limit of its own, so that one failure does not lose the rest. After each, gpu_check.json
-and gpu_check.md are written anew; gpu_check.log is what all stages printed. Nothing is timed while something else runs.
+Each stage is a separate process with a time limit, so that a failure does not affect the other stages. After each stage,
+gpu_check.json and gpu_check.md are rewritten. gpu_check.log holds the output of all stages. The stages run one at a time, so
+nothing disturbs the timings.
 
-All peers compute in the same precision: float32 ("highest" in JAX, whose default on Hopper is TF32; PyTorch's and CuPy's
-default), or with --tf32 all of them in TF32. Data lie on the device, rows are gathered and epochs shuffled by all, and all record
-loss and accuracy. Compilation is outside the figures, and reported.
+All libraries compute in the same precision: float32, or TF32 with --tf32. float32 is the default of PyTorch and CuPy; in JAX,
+whose default on Hopper is TF32, it is the setting "highest". For all libraries, the data are on the device, epochs are shuffled,
+rows are gathered, and loss and accuracy are recorded. The times do not include compilation, which is reported separately.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ from tests.benchmarks.report import PACKAGES
 from tests.benchmarks.worker import ROOT, time_epochs
 
 MINUTES = 8
-GRACE = 12  # seconds before a stage's end: pytest is asked to write what it has
-TIMED = ("W2", "W8", "W1", "W3", "W7", "CNN", "LSTM")  # in this order, in case time runs out
+GRACE = 12  # seconds before the end of a stage, when pytest must write its results so far
+TIMED = ("W2", "W8", "W1", "W3", "W7", "CNN", "LSTM")  # the most important first, in case time runs out
 EPOCHS = 5
 IMPORTED = ("array_api_compat", "array_api_strict", "cupy", "hypothesis", "jax", "matplotlib", "pytest", "sklearn", "torch",
             "tqdm")  # fmt: skip
@@ -78,7 +79,7 @@ class Job:
         self.file.write_text(json.dumps(self.results, indent=1))
 
     def attempt(self, name: str, function: Callable, *args) -> None:
-        """Put the function's result, or the reason why it has none."""
+        """Put the function's result, or its error."""
         try:
             self.put(name, function(*args))
         except Exception as error:
@@ -87,7 +88,7 @@ class Job:
 
 
 def machine(job: Job) -> None:
-    """The device, the driver, the versions, the commit."""
+    """Put the device, the driver, the versions and the commit."""
     job.put("date", datetime.datetime.now().astimezone().isoformat(timespec="minutes"))
     job.put("python", f"{platform.python_version()}, {platform.platform()}")
     job.put("cpus", os.cpu_count())
@@ -125,32 +126,32 @@ def has_mnist() -> bool:
 
 
 def gpu_tests(job: Job) -> None:
-    """The tests written for a GPU, and the lints."""
+    """Run the tests written for a GPU, and the lints."""
     chosen = ["-k", "sizes_must_fit or several_outputs"] if job.dry else []
     run_pytest(job, "numpy" if job.dry else "cupy", "tests/test_backend_cupy.py", "tests/test_graph_safety.py", *chosen)
 
 
 def suite(job: Job) -> None:
-    """The whole suite on CuPy, except the tests of `gpu_tests` and the test of this file."""
+    """Run the whole suite on CuPy, except the tests in `gpu_tests` and the tests of this file."""
     others = ("benchmarks", "gpu_check", "cupy_backend", "graph_safety")
     whole = ["tests", *(f"--ignore=tests/test_{name}.py" for name in others)]
     run_pytest(job, "numpy" if job.dry else "cupy", *(["tests/test_metrics.py"] if job.dry else whole))
 
 
 def suite_with_graphs(job: Job) -> None:
-    """The tests that train, with graphs=True."""
+    """Run the tests that train, with graphs=True."""
     trains = [f"tests/test_{name}.py" for name in ("training", "model", "divergence", "backend")]
     run_pytest(job, "numpy" if job.dry else "cupy-graphs", *(trains[-1:] if job.dry else trains))
 
 
-# A program that runs in the background may ignore SIGINT, and so would the programs it starts
+# A background program may ignore SIGINT, and the programs that it starts inherit this
 INTERRUPTIBLE = (
     "import signal, sys, pytest; signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(pytest.main())"
 )
 
 
 def run_pytest(job: Job, backend: str, *arguments: str) -> None:
-    """Run tests on one backend -> counts, and the name and first line of each failure, even if time runs out."""
+    """Run tests on one backend. Put the counts, and the name and first line of each failure, even if time runs out."""
     report = job.folder / "junit.xml"
     report.unlink(missing_ok=True)
     command = [
@@ -171,7 +172,7 @@ def run_pytest(job: Job, backend: str, *arguments: str) -> None:
     try:
         process.wait(None if job.limit == math.inf else max(job.seconds_left - GRACE, 1))
     except subprocess.TimeoutExpired:
-        job.put("cut short", f"after {time.monotonic() - job.begin:.0f} s: what is counted below is not all")
+        job.put("cut short", f"after {time.monotonic() - job.begin:.0f} s, so the counts are incomplete")
         process.send_signal(signal.SIGINT)  # pytest then writes its results so far
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)
@@ -180,9 +181,9 @@ def run_pytest(job: Job, backend: str, *arguments: str) -> None:
         process.wait()
     job.put("exit status", process.returncode)
     if not report.exists():
-        return job.put("error", "pytest did not start: see gpu_check.log")
+        return job.put("error", "pytest did not start; see gpu_check.log")
     failures, counts = {}, dict.fromkeys(("passed", "failed", "skipped"), 0)
-    for case in ElementTree.parse(report).iterfind(".//testcase[@name]"):  # one that was interrupted has no name
+    for case in ElementTree.parse(report).iterfind(".//testcase[@name]"):  # an interrupted test has no name
         bad = next((part for part in case if part.tag in ("failure", "error")), None)
         kind = "failed" if bad is not None else "skipped" if case.find("skipped") is not None else "passed"
         counts[kind] += 1
@@ -193,7 +194,7 @@ def run_pytest(job: Job, backend: str, *arguments: str) -> None:
 
 
 def agreement(job: Job) -> None:
-    """1,000 steps on NumPy and on CuPy, eager and by graphs, from the same weights in the same order."""
+    """Compare 1,000 steps on NumPy and on CuPy, eager and with graphs, from the same weights and in the same order."""
     steps = 20 if job.dry else 1000
     case = CASES["tiny" if job.dry else "W2"]
     write_data(job.folder, 50_000)
@@ -230,7 +231,7 @@ def agreement(job: Job) -> None:
 
 
 def examples(job: Job) -> None:
-    """The example scripts on the MNIST of $XPNET_DATA."""
+    """Run the example scripts on the MNIST files in $XPNET_DATA."""
     backend = ["--backend", "numpy" if job.dry else "cupy"]
     commands = {"mnist_cli.py": ["--dataset", "digits" if job.dry else "mnist", "--epochs", "1" if job.dry else "5"]}
     if not job.dry:
@@ -251,7 +252,7 @@ def _run_example(script: str, arguments: list[str]) -> dict:
     return result if not done.returncode else result | {"error": (done.stderr.strip().splitlines() or ["?"])[-1]}
 
 
-# ---------------------------------------------------------------------- timings beside the peers
+# ---------------------------------------------------------------------- timings of all libraries
 
 
 def benchmark(job: Job) -> None:
@@ -262,7 +263,7 @@ def benchmark(job: Job) -> None:
         file.unlink(missing_ok=True)
         limit = min(60 if variant == "torch.compile" else 40, job.seconds_left - 3)
         if limit < 5:
-            job.put(variant, {"error": "not begun: the stage's time is over"})
+            job.put(variant, {"error": "not started, because the stage's time is over"})
             continue
         status = run_process(["--variant", variant], replace(job, file=file), limit)
         found = read(file)
@@ -270,7 +271,7 @@ def benchmark(job: Job) -> None:
 
 
 def one_variant(job: Job, variant: str) -> None:
-    """µs per step of each case: the median of the epochs after the first."""
+    """Put the µs per step of each case, the median of the epochs after the first."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     job.put("precision", set_precision(variant, job.tf32))
     for name in ("tiny",) if job.dry else job.cases:
@@ -284,11 +285,11 @@ def one_variant(job: Job, variant: str) -> None:
         job.put("CUDA graphs that were skipped", counters["inductor"]["cudagraph_skips"])
 
 
-# ---------------------------------------------------------------------- what is to be known of the card
+# ---------------------------------------------------------------------- properties of the card
 
 
 def first_run(job: Job) -> None:
-    """The list "First GPU run" of the design notes: what a launch, a node and a product cost, and what captures."""
+    """Put the costs of a launch, a graph node and a matrix product, and what can be captured."""
     if job.dry:
         return job.put("not run", "no CUDA device is used in a dry run")
     import cupy
@@ -301,7 +302,7 @@ def first_run(job: Job) -> None:
 # ---------------------------------------------------------------------- the parent
 
 
-STAGES: dict[str, tuple[Callable[[Job], None], int]] = {  # the most telling first
+STAGES: dict[str, tuple[Callable[[Job], None], int]] = {  # the most informative first
     "machine": (machine, 30),
     "gpu tests": (gpu_tests, 75),
     "agreement": (agreement, 50),
@@ -322,7 +323,7 @@ def read(file: Path) -> dict:
 
 
 def run_process(task: list[str], job: Job, limit: float, log=None) -> str:
-    """Run a task in a separate process -> "done", or what happened instead. Its child processes end with it."""
+    """Run a task in a separate process. Return "done" or what happened instead. Its child processes end with it."""
     settings = {"dry": job.dry, "tf32": job.tf32, "cases": job.cases, "folder": str(job.folder), "file": str(job.file),
                 "limit": limit}  # fmt: skip
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # xpnet need not be installed
@@ -339,7 +340,7 @@ def run_process(task: list[str], job: Job, limit: float, log=None) -> str:
         with suppress(ProcessLookupError):  # the whole group has ended
             os.killpg(process.pid, signal.SIGKILL) if log is not None else process.kill()
         process.wait()
-    return "done" if code == 0 else f"exit status {code}: see gpu_check.log"
+    return "done" if code == 0 else f"exit status {code}; see gpu_check.log"
 
 
 def _command(*command: str) -> str:
@@ -369,7 +370,7 @@ def main(arguments=None) -> dict:
         for name in args.stages:
             limit = min(STAGES[name][1], 60 * args.minutes - (time.monotonic() - begin))
             if limit < 5:
-                results[name] = {"status": f"not begun: the {args.minutes:g} minutes are over"}
+                results[name] = {"status": f"not started, because the {args.minutes:g} minutes are over"}
                 continue
             print(f"{name} (at most {limit:.0f} s) ...", flush=True)
             print(f"\n===== {name}", file=log, flush=True)
@@ -386,7 +387,7 @@ def main(arguments=None) -> dict:
 
 
 def work(args) -> dict:
-    """One stage, or one variant of the benchmark, in this process."""
+    """Run one stage, or one variant of the benchmark, in this process."""
     settings = json.loads(args.job)
     job = Job(
         Path(settings["file"]), settings["dry"], settings["tf32"], tuple(settings["cases"]), Path(settings["folder"]),
@@ -407,19 +408,21 @@ def parse_arguments(arguments=None):
     )
     names = lambda text: tuple(name.strip() for name in text.split(",") if name.strip())  # noqa: E731
     parser.add_argument(
-        "--out", type=Path, default=Path(os.environ.get("OUT", "gpu_check")), help="a folder for what is found"
+        "--out", type=Path, default=Path(os.environ.get("OUT", "gpu_check")), help="the folder for the results"
     )
     parser.add_argument("--stages", type=names, default=tuple(STAGES), help=f"default: {','.join(STAGES)}")
     parser.add_argument("--cases", type=names, default=TIMED, help=f"default: {','.join(TIMED)}")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything; default: %(default)s")
-    parser.add_argument("--tf32", action="store_true", help="all libraries in TF32, not in float32")
-    parser.add_argument("--dry-run", action="store_true", help="the plumbing alone, on NumPy and tiny sizes")
+    parser.add_argument(
+        "--minutes", type=float, default=MINUTES, help="the time limit for all stages; default: %(default)s"
+    )
+    parser.add_argument("--tf32", action="store_true", help="compute in TF32 instead of float32")
+    parser.add_argument("--dry-run", action="store_true", help="test only the program, on NumPy with tiny sizes")
     for hidden in ("--stage", "--variant", "--job"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     for given, known in ((args.stages, tuple(STAGES)), (args.cases, tuple(CASES))):
         if unknown := set(given) - set(known):
-            parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+            parser.error(f"choose from {', '.join(known)}. Received: {', '.join(sorted(unknown))}")
     return args
 
 

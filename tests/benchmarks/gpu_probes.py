@@ -1,4 +1,4 @@
-"""What is to be known of a card before code is made faster on it: the cost of a launch, a graph's node, a barrier, a product."""
+"""Measures the costs that matter before code is optimized for a card: a launch, a graph node, a barrier, a matrix product."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from tests.benchmarks import ours
 from tests.benchmarks.cases import CASES, products
 
-POOLS: list = []  # where graphs write, kept for as long as there may be graphs
+POOLS: list = []  # the memory that graphs write to, which must exist as long as the graphs
 
 
 def capture(cupy, work: Callable):
-    """Capture `work` as a graph with separate memory -> the graph and its stream."""
+    """Capture `work` as a graph with separate memory. Return the graph and its stream."""
     cupy.cuda.Device().synchronize()  # another stream created the arrays that `work` reads
     POOLS.append(cupy.cuda.MemoryPool())
     stream = cupy.cuda.Stream(non_blocking=True)
@@ -33,7 +33,7 @@ def capture(cupy, work: Callable):
 
 
 def launch_time(cupy, graph, stream, launches: int = 300) -> tuple[float, float]:
-    """µs on the device and µs of the host for each launch; the device's is the median of five runs."""
+    """Return the µs of the device and of the host for each launch, as medians of five runs."""
     host, device = [], []
     for _ in range(6):
         start, end = cupy.cuda.Event(), cupy.cuda.Event()
@@ -50,7 +50,7 @@ def launch_time(cupy, graph, stream, launches: int = 300) -> tuple[float, float]
 
 
 def probe_product_in_capture(cupy) -> dict:
-    """1. Our cuBLAS inside a capture: is it right?"""
+    """1. Does xpnet's cuBLAS compute correct products in a capture?"""
     from xpnet.backend.cublas import Gemm
 
     differences = {}
@@ -76,7 +76,7 @@ EMPTY = 'extern "C" __global__ void empty() {}'
 
 
 def probe_nodes(cupy) -> dict:
-    """2. and 4. µs of empty and small kernels in a graph, of launches, and of many steps in one graph."""
+    """2 and 4. µs of empty and small kernels in a graph, of launches, and of many steps in one graph."""
     empty = cupy.RawKernel(EMPTY, "empty")
     x = cupy.zeros(1000, dtype="float32")
     results = {}
@@ -112,7 +112,7 @@ extern "C" __global__ void barriers(int n)
 
 
 def probe_grid_sync(cupy) -> dict:
-    """3. and 6. µs of a barrier over the whole grid, and whether such a launch can be captured."""
+    """3 and 6. µs of a barrier for the whole grid, and whether such a launch can be captured."""
     kernel = cupy.RawKernel(COOPERATIVE, "barriers", enable_cooperative_groups=True)
     stream, results = cupy.cuda.Stream(non_blocking=True), {}
     with stream:
@@ -132,7 +132,7 @@ def probe_grid_sync(cupy) -> dict:
 
 
 def probe_random(cupy) -> dict:
-    """5. Does CuPy's generator go on from launch to launch?"""
+    """5. Does CuPy's generator give new numbers at each launch of a graph?"""
     rng, kept = cupy.random.default_rng(0), []
     graph, stream = capture(cupy, lambda: kept.append(rng.random(4, dtype="float32")))
     values = []
@@ -144,7 +144,7 @@ def probe_random(cupy) -> dict:
 
 
 def probe_products(cupy) -> dict:
-    """7. µs of all matrix products of a step, alone in a graph: below this no implementation with cuBLAS gets."""
+    """7. µs of a step's matrix products alone, in a graph: the lower limit for every implementation with cuBLAS."""
     from xpnet.backend.cublas import Gemm
 
     results = {}
@@ -172,7 +172,7 @@ def probe_products(cupy) -> dict:
 
 
 def probe_step(cupy) -> dict:
-    """xpnet's own step by graph: nodes, µs on the device, µs of the host; and the eager step's host time."""
+    """Measure xpnet's step as a graph (nodes, µs of the device, µs of the host) and the time of an eager step."""
     from xpnet.backend import make_backend
 
     results = {}

@@ -11,7 +11,7 @@ def markdown(results: dict) -> str:
     """Return all results as a readable report."""
     head = "# GPU check\n\n"
     if results["dry run"]:
-        head += "**A dry run on the CPU: it tests the plumbing. No figure here means anything.**\n\n"
+        head += "**This was a dry run on the CPU, which tests only the program. The figures have no meaning.**\n\n"
     parts = [head + _machine_text(results.get("machine", {}), results["precision"])]
     stages = [[name, found["status"], str(found.get("seconds", ""))] for name, found in results.items()
               if isinstance(found, dict) and "status" in found]  # fmt: skip
@@ -20,7 +20,7 @@ def markdown(results: dict) -> str:
         if "counts" in (found := results.get(name, {})):
             counts = ", ".join(f"{count} {kind}" for kind, count in found["counts"].items())
             failed = "".join(f"\n- {test}: {' '.join(message)}" for test, message in found["failures"].items())
-            cut = f" Cut short {found['cut short']}." if "cut short" in found else ""
+            cut = f" The run was stopped {found['cut short']}." if "cut short" in found else ""
             parts.append(
                 f"## {name[0].upper()}{name[1:]}\n\n{counts} (exit status {found['exit status']}).{cut}{failed}"
             )
@@ -39,9 +39,9 @@ def _machine_text(found: dict, precision: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found.get("versions", {}).items())
     changes = f" with {len(found['changes'])} changed files" if found.get("changes") else ""
     missing = f" **Missing packages: {', '.join(found['missing'])}.**" if found.get("missing") else ""
-    missing += "" if found.get("MNIST", True) else " **$XPNET_DATA holds no MNIST.**"
+    missing += "" if found.get("MNIST", True) else " **MNIST is not in $XPNET_DATA.**"
     return (
-        f"{found.get('device', 'No CUDA device')} ({found.get('nvidia-smi') or 'nvidia-smi says nothing'}), driver CUDA "
+        f"{found.get('device', 'No CUDA device')} ({found.get('nvidia-smi') or 'no output from nvidia-smi'}), driver CUDA "
         f"{found.get('driver CUDA')}, runtime CUDA {found.get('runtime CUDA')}; {found.get('cpus')} CPUs, Python "
         f"{found.get('python')}; {versions}. Commit {found.get('commit')}{changes}, {found.get('date')}. All libraries in "
         f"{precision}.{missing}"
@@ -57,16 +57,16 @@ def _benchmark_text(results: dict) -> str:
         cells = [value.get(case, {}) for case in cases]
         rows.append([variant, *(f"{c['us_per_step']:,.1f}" if "us_per_step" in c else _short(c.get("error", "")) for c in cells),
                      _short(value.get("error", ""))])  # fmt: skip
-    text = f"Data: {found.get('data')}. Median of the epochs after the first, through each library's public way.\n\n"
+    text = f"Data: {found.get('data')}. Medians of the epochs after the first, through each library's public API.\n\n"
     text += table(["", *(f"{case} {CASES[case].title}" for case in cases), ""], rows)
     starts = [[variant, *(f"{value.get(case, {}).get('startup_seconds', float('nan')):.1f}" for case in cases)]
               for variant, value in measured.items()]  # fmt: skip
-    text += "\n\nSeconds of the first epoch beyond the others (compilation, capture, upload):\n\n"
+    text += "\n\nSeconds by which the first epoch exceeds the median of the others (compilation, capture, upload):\n\n"
     return text + table(["", *cases], starts) + "\n\n" + _goals_text(results)
 
 
 def _goals_text(results: dict) -> str:
-    """The goals that were set for these figures."""
+    """Return a table of the goals for these figures."""
     us = {
         (case, variant): measured["us_per_step"]
         for variant, value in results["benchmark"].items() if isinstance(value, dict)
@@ -86,14 +86,14 @@ def _goals_text(results: dict) -> str:
         if (case, ours) in us and (case, other) in us:
             ratio = us[case, ours] / us[case, other]
             rows.append([case, ours, other, f"{ratio:.2f}", f"{limit:.2f}", "yes" if ratio <= limit else "NO"])
-    return table(["case", "", "beside", "ratio", "at most", "reached"], rows) if rows else ""
+    return table(["case", "", "compared with", "ratio", "at most", "met"], rows) if rows else ""
 
 
 def _agreement_text(found: dict) -> str:
     runs = {name: value for name, value in found.items() if isinstance(value, dict)}
     fields = list(dict.fromkeys(field for value in runs.values() for field in value))
     rows = [[name, *(_number(value.get(field)) for field in fields)] for name, value in runs.items()]
-    return f"{found.get('steps')} steps; the goal is 1e-4 relative.\n\n" + table(["", *fields], rows)
+    return f"{found.get('steps')} steps; the goal is at most 1e-4, relative.\n\n" + table(["", *fields], rows)
 
 
 def _nested_text(found: dict) -> str:

@@ -1,4 +1,4 @@
-"""All ways to train that are timed on a GPU, in one precision."""
+"""All variants of training that are timed on a GPU, in one precision."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from functools import partial
 from tests.benchmarks import ours, peers
 from tests.benchmarks.cases import CASES, LEARNING_RATE, Case
 
-ROWS = {"W8": 117 * 512, "CNN": 200 * 128, "LSTM": 60 * 128}  # an epoch long enough that its ends do not count
+ROWS = {"W8": 117 * 512, "CNN": 200 * 128, "LSTM": 60 * 128}  # long epochs, so that their ends do not matter
 
 
 def backend_of(name: str):
-    """``"cupy graphs"`` is CuPy with graphs=True."""
+    """Return the backend. ``"cupy graphs"`` means CuPy with graphs=True."""
     from xpnet.backend import make_backend
 
     library, *options = name.split()
@@ -22,19 +22,19 @@ def backend_of(name: str):
 
 
 def case_of(name: str) -> Case:
-    """The case, with an epoch long enough for a GPU."""
+    """Return the case, with an epoch long enough for a GPU."""
     return replace(CASES[name], rows=ROWS.get(name, CASES[name].rows))
 
 
 def train_xpnet(case, x, y, epochs, on_epoch, backend):
-    """`Model.fit` with loss, metric and progress bar."""
+    """Train with `Model.fit`, with loss, metric and progress bar."""
     ours.fit(case, x, y, epochs, on_epoch, backend=backend_of(backend))
 
 
 def train_torch_graph(case, x, y, epochs, on_epoch):
-    """PyTorch with the whole step, gather to update, captured by hand in one CUDA graph; the host only launches it.
+    """Train with PyTorch, with the whole step, from gather to update, captured in one CUDA graph, which the host only launches.
 
-    A counter on the device picks the row of the epoch's order; loss and accuracy are summed on the device.
+    A counter on the device selects the row of the epoch's order. Loss and accuracy are summed on the device.
     """
     import torch
     from torch.nn import functional as F
@@ -77,9 +77,9 @@ def train_torch_graph(case, x, y, epochs, on_epoch):
 
 
 def set_precision(variant: str, tf32: bool) -> str:
-    """The variant's library to float32, or to TF32 -> what was set; before it computes. No other library is loaded."""
+    """Set the variant's library to float32 or TF32 before it computes. Return the setting. No other library is loaded."""
     if variant.startswith("xpnet"):
-        os.environ["CUPY_TF32"] = "1" if tf32 else "0"  # CuPy's own products and ours
+        os.environ["CUPY_TF32"] = "1" if tf32 else "0"  # for CuPy's products and xpnet's
         return f"CUPY_TF32={os.environ['CUPY_TF32']}"
     if variant.startswith("JAX"):
         import jax
@@ -94,7 +94,7 @@ def set_precision(variant: str, tf32: bool) -> str:
 
 
 def variants(dry: bool) -> dict[str, Callable]:
-    """All ways to train."""
+    """Return all variants of training by name."""
     if dry:
         return {"xpnet numpy": partial(train_xpnet, backend="numpy"), "torch eager": peers.torch_eager}
     compiled = partial(peers.torch_compile_whole, device="cuda", mode="reduce-overhead")

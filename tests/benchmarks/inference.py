@@ -1,4 +1,4 @@
-"""Prediction. Each entry creates ``predict(x)``, which converts a NumPy array to NumPy labels."""
+"""Prediction. Each function returns ``predict(x)``, which computes NumPy labels from a NumPy array."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.benchmarks import ours, peers
 
 
 def xpnet_predict(case, x, y, backend):
-    """xpnet: `predict_classes`, in its own batches."""
+    """xpnet's `predict_classes`, with its default batches."""
     import xpnet
 
     model = ours.model(case, backend)
@@ -42,13 +42,13 @@ def jax_predict(case, x, y):
 
 
 def keras_predict(case, x, y):
-    """Keras: `predict`, in its own batches of 32."""
+    """Keras' `predict`, with its default batches of 32."""
     model = peers.keras_model(case)
     return lambda x: model.predict(x, verbose=0).argmax(1)
 
 
 def sklearn_predict(case, x, y):
-    """scikit-learn: `predict`."""
+    """scikit-learn's `predict`."""
     model = peers.sklearn_mlp(case)
     model.partial_fit(x, y, classes=np.arange(10))
     return model.predict

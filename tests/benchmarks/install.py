@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 from tests.benchmarks.worker import ROOT, environment
 
-IMPORTS = {  # what is imported to train a network: beyond NumPy, which all of them import
+IMPORTS = {  # the module to import for training; all libraries also import NumPy
     "xpnet": "xpnet",
     "torch": "torch",
     "jax": "jax",
@@ -30,7 +30,7 @@ print(numpy_loaded - start, time.perf_counter() - numpy_loaded)
 
 
 def import_seconds(module: str, threads: int = 2) -> tuple[float, float]:
-    """Seconds to import NumPy, and `module` after it, in a fresh process."""
+    """Return the seconds to import NumPy, and then `module`, in a fresh process."""
     code = _IMPORT_TIMER.format(module=module)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment(threads), capture_output=True, text=True, check=True
@@ -40,7 +40,7 @@ def import_seconds(module: str, threads: int = 2) -> tuple[float, float]:
 
 
 def installed_bytes(name: str) -> tuple[int, int, list[str]]:
-    """Bytes of a distribution, of it with all it requires, and the names of those."""
+    """Return the bytes of a distribution, the bytes with all its requirements, and the names of all these distributions."""
     closure: dict[str, int] = {}
     waiting = [name]
     while waiting:
@@ -48,7 +48,7 @@ def installed_bytes(name: str) -> tuple[int, int, list[str]]:
         try:
             distribution = importlib.metadata.distribution(current)
         except importlib.metadata.PackageNotFoundError:
-            continue  # required on other machines only
+            continue  # required only on other machines
         if current not in closure:
             closure[current] = _own_bytes(distribution)
             waiting += _required(distribution)
@@ -56,7 +56,7 @@ def installed_bytes(name: str) -> tuple[int, int, list[str]]:
 
 
 def _own_bytes(distribution: importlib.metadata.Distribution) -> int:
-    if _normal(distribution.name) == "xpnet":  # perhaps installed editable: its files are where they are edited
+    if _normal(distribution.name) == "xpnet":  # an editable installation does not list its files
         files = (ROOT / "xpnet").rglob("*")
     else:
         files = (Path(distribution.locate_file(file)) for file in distribution.files or ())
@@ -64,7 +64,7 @@ def _own_bytes(distribution: importlib.metadata.Distribution) -> int:
 
 
 def _required(distribution: importlib.metadata.Distribution) -> list[str]:
-    """Names of what a distribution requires here, without extras."""
+    """Return the names of a distribution's requirements on this machine, without extras."""
     wanted = map(Requirement, distribution.requires or ())
     return [r.name for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
 

@@ -21,7 +21,7 @@ from xpnet.backend import make_backend
 
 COUNTED = ("W1", "W2", "W3", "W7", "CNN", "LSTM")
 OPTIMIZERS = {"SGD": SGD(LEARNING_RATE), "Adam": Adam(0.001)}
-STEPS = 4  # a graph is captured in the third
+STEPS = 4  # the third step is captured
 
 
 def counts() -> Counter:
@@ -31,9 +31,9 @@ def counts() -> Counter:
 
 
 def count_step(case: Case, optimizer: str, graphs: bool) -> dict[str, float]:
-    """Of one step: `kernels`, matrix `products`, `moves` within the device, their sum `nodes`; `temporaries`, of so many `bytes`.
+    """Return counts of one step: `kernels`, `products`, `moves` within the device, their sum `nodes`, `temporaries`, `bytes`.
 
-    A replay has no temporaries of its own.
+    `bytes` is the size of the temporaries. A replay creates none.
     """
     cupy = importlib.import_module("cupy")
 
@@ -63,7 +63,7 @@ def count_step(case: Case, optimizer: str, graphs: bool) -> dict[str, float]:
             backend.scan(step, state, batches, data)
         return counts() - before + memory.found
 
-    asked(STEPS)  # compiles, captures
+    asked(STEPS)  # compiles and captures
     once, twice = asked(STEPS), asked(2 * STEPS)
     found = {
         name: (twice[name] - once[name]) / STEPS for name in ("launches", "products", "moves", "temporaries", "bytes")
@@ -73,7 +73,7 @@ def count_step(case: Case, optimizer: str, graphs: bool) -> dict[str, float]:
 
 
 def rows(cases: list[str]) -> list[list[str]]:
-    """A row of the table for each case and optimizer."""
+    """Return a row of the table for each case and optimizer."""
     lines = []
     for name in cases:
         for optimizer in OPTIMIZERS:

@@ -1,4 +1,4 @@
-"""The training with xpnet: its public `fit`, with loss, accuracy metric and progress bar."""
+"""Training with xpnet's public `fit`, with loss, accuracy and progress bar."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BACKENDS = ("numpy", "torch", "jax")
 
 
 def network(case):
-    """The case's layers."""
+    """Return the case's layers."""
     from xpnet import layers
 
     if case.kind == "cnn":
@@ -26,7 +26,7 @@ def network(case):
 
 
 def model(case, backend, device=None):
-    """The model of a case."""
+    """Return the case's model."""
     import xpnet
     from xpnet.backend import make_backend
 
@@ -40,7 +40,7 @@ def model(case, backend, device=None):
 
 
 def fit(case, x, y, epochs, on_epoch, backend="numpy", device=None):
-    """`Model.fit`, in the form of `peers.TRAIN`."""
+    """Train with `Model.fit`, in the form of the functions in `peers.TRAIN`."""
     import xpnet
 
     class Stamp(xpnet.Callback):

@@ -1,7 +1,7 @@
-"""The same training with other libraries, as their users would write it for speed.
+"""The same training with other libraries, written as their users would write it for speed.
 
 Every function has the form ``train(case, x, y, epochs, on_epoch)``. It trains with plain SGD on shuffled mini-batches, records
-the loss and accuracy of each step without waiting for it, and calls ``on_epoch(loss, accuracy)`` when an epoch is over and its
+the loss and accuracy of each step without waiting for them, and calls ``on_epoch(loss, accuracy)`` when an epoch is over and its
 numbers are on the host. x and y are host arrays, channels last. The functions for PyTorch and JAX also accept a `device`.
 """
 
@@ -19,7 +19,7 @@ from tests.benchmarks.cases import LEARNING_RATE
 
 
 def torch_network(case):
-    """The case's network as a module; images come channels first."""
+    """Return the case's network as a module. Its images have the channels first."""
     from torch import nn
 
     if case.kind == "cnn":
@@ -47,11 +47,11 @@ def torch_network(case):
 
 
 def torch_data(case, x, y, device):
-    """The data set on the device."""
+    """Return the data set on the device."""
     import torch
 
     if case.kind == "cnn":
-        x = x.reshape(len(x), 1, 28, 28)  # one channel: last and first are the same memory
+        x = x.reshape(len(x), 1, 28, 28)  # with one channel, channels last and channels first are the same memory
     return torch.as_tensor(x, device=device), torch.as_tensor(y, device=device)
 
 
@@ -67,7 +67,7 @@ def torch_epochs(step, rows, batch, epochs, on_epoch, device):
 
 
 def torch_eager(case, x, y, epochs, on_epoch, device="cpu", compiled=False):
-    """PyTorch with a hand-written loop; `compiled`: forward, loss and so their backward by torch.compile."""
+    """Train with PyTorch in a handwritten loop. If `compiled`, torch.compile compiles forward, loss and their backward."""
     import torch
     from torch.nn import functional as F
 
@@ -95,7 +95,7 @@ def torch_eager(case, x, y, epochs, on_epoch, device="cpu", compiled=False):
 
 
 def torch_compile_whole(case, x, y, epochs, on_epoch, device="cpu", mode=None):
-    """PyTorch with the whole step, gather to update, as one function of torch.func compiled into one graph."""
+    """Train with PyTorch, with the whole step, from gather to update, compiled into one graph with torch.func."""
     import torch
     from torch.func import functional_call, grad_and_value
     from torch.nn import functional as F
@@ -118,9 +118,9 @@ def torch_compile_whole(case, x, y, epochs, on_epoch, device="cpu", mode=None):
 
     def step(index):
         loss, accuracy = compiled_step(params, x, y, index)
-        return loss.clone(), accuracy.clone()  # the next replay of a CUDA graph writes over them
+        return loss.clone(), accuracy.clone()  # the next replay of a CUDA graph overwrites them
 
-    if device != "cpu":  # else a CUDA graph would copy the data at each step, and refuses parameters that change
+    if device != "cpu":  # otherwise a CUDA graph would copy the data in each step, and refuse parameters that change
         for tensor in (*params.values(), x, y):
             torch._dynamo.mark_static_address(tensor, guard=False)
     with torch.no_grad():
@@ -131,7 +131,7 @@ def torch_compile_whole(case, x, y, epochs, on_epoch, device="cpu", mode=None):
 
 
 def jax_network(case):
-    """``z = network(params, x)`` and initial parameters, Glorot's."""
+    """Return the function ``z = network(params, x)`` and its initial parameters, from Glorot's initializer."""
     import jax
     from jax import lax
     from jax import numpy as jnp
@@ -184,7 +184,7 @@ def jax_network(case):
 
 
 def jax_scan(case, x, y, epochs, on_epoch, device=None):
-    """JAX by hand: an epoch is one jit around lax.scan, rows gathered by index inside."""
+    """Train with JAX by hand. An epoch is one jit around lax.scan, which gathers rows by index."""
     import jax
     from jax import numpy as jnp
 
@@ -217,7 +217,7 @@ def jax_scan(case, x, y, epochs, on_epoch, device=None):
 
 
 def keras_model(case):
-    """The case's network, compiled."""
+    """Return the case's network, compiled."""
     import keras
     from keras import layers
 
@@ -242,7 +242,7 @@ def keras_model(case):
 
 
 def keras_fit(case, x, y, epochs, on_epoch):
-    """Keras 3 on the backend that KERAS_BACKEND names, its own `fit` with its progress bar."""
+    """Train with the `fit` of Keras 3 and its progress bar, on the backend in KERAS_BACKEND."""
     import keras
 
     class Stamp(keras.callbacks.Callback):
@@ -257,11 +257,11 @@ def keras_fit(case, x, y, epochs, on_epoch):
 
 
 def sklearn_mlp(case, **settings):
-    """The case's network as an MLPClassifier."""
+    """Return the case's network as an MLPClassifier."""
     from sklearn.neural_network import MLPClassifier
 
     if case.kind != "dense":
-        raise NotImplementedError("scikit-learn has dense networks only")
+        raise NotImplementedError("scikit-learn has only dense networks")
     return MLPClassifier(
         case.widths[1:-1], solver="sgd", alpha=0.0, batch_size=case.batch, learning_rate_init=LEARNING_RATE, momentum=0.0,
         nesterovs_momentum=False, random_state=0, **settings,
@@ -269,7 +269,7 @@ def sklearn_mlp(case, **settings):
 
 
 def sklearn_fit(case, x, y, epochs, on_epoch):
-    """scikit-learn's own `fit`; it reports no accuracy while it trains."""
+    """Train with scikit-learn's `fit`, which does not report the accuracy of the training."""
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning

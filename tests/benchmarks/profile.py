@@ -1,7 +1,7 @@
-"""Where the time of a training step goes: ``python -m tests.benchmarks.profile --case W2 --backend numpy``.
+"""Shows where the time of a training step goes: ``python -m tests.benchmarks.profile --case W2 --backend numpy``.
 
-Every step times each of its pieces. The minimum is the undisturbed cost of the piece, which is reliable even on a busy machine.
-On JAX a step is part of one compiled program, so use ``jax.profiler`` there.
+Each piece of each step is timed. The minimum is the undisturbed cost of a piece, which is reliable even on a busy machine. On JAX
+a step is part of one compiled program, so use ``jax.profiler`` there.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from xpnet.tree import map_leaves
 
 
 class Clock:
-    """Seconds of every call, by the name of what is called."""
+    """The seconds of every call, by the name of the piece."""
 
     def __init__(self, synchronize: Callable[[], None]):
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self.synchronize = synchronize
 
     def timed(self, name: str, function: Callable) -> Callable:
-        """`function`, its calls timed under `name`."""
+        """Return `function` with its calls timed under `name`."""
 
         def call(*args, **kwargs):
             start = time.perf_counter()
@@ -61,7 +61,7 @@ class Timed(Wrapper):
 
 
 class Proxy:
-    """Another object, one of whose methods is timed."""
+    """Wraps an object and times one of its methods."""
 
     def __init__(self, target, method: str, name: str, clock: Clock):
         self.target, self.method, self.timed = target, method, clock.timed(name, getattr(target, method))
@@ -74,7 +74,7 @@ class Proxy:
 
 
 def timed_step(step: TrainingStep, clock: Clock) -> TrainingStep:
-    """`step` with its pieces timed."""
+    """Return `step` with its pieces timed."""
     layers = step.inference.network.layers
     network = Sequential([Timed(layer, f"{i} {type(layer).__name__}", clock) for i, layer in enumerate(layers)])
     scores = Proxy(step.scores, "__call__", "metrics", clock)
@@ -84,7 +84,7 @@ def timed_step(step: TrainingStep, clock: Clock) -> TrainingStep:
 
 
 def profile(case, backend: str, x, y, steps: int, chunks: int) -> list[tuple[str, float, float]]:
-    """(piece, least, median µs) of the pieces of a step, then of the whole of it in ever wider brackets."""
+    """Return (piece, minimum, median µs) for the pieces of a step, and then for the step, the scan and `fit`."""
     model = ours.model(case, backend).build(case.input_shape)
     library, step = model.backend, model.training_step
     clock = Clock(library.synchronize)
@@ -107,7 +107,7 @@ def profile(case, backend: str, x, y, steps: int, chunks: int) -> list[tuple[str
         for i in range(chunks + 1):
             chunk(library, step, i)
             if i == 0:
-                clock.seconds.clear()  # that one was to warm up
+                clock.seconds.clear()  # the first chunk was a warm-up
         return {name: (min(seconds), statistics.median(seconds)) for name, seconds in clock.seconds.items()}
 
     gathering = replace(library)
@@ -116,15 +116,15 @@ def profile(case, backend: str, x, y, steps: int, chunks: int) -> list[tuple[str
     found["sum of these"] = tuple(sum(column) for column in zip(*found.values(), strict=True))
     found |= times(chunk, clock.timed("the step, without gathering", step))
     whole = times(clock.timed("chunk", chunk), step)["chunk"]
-    found[f"scan, a step of {steps}"] = tuple(seconds / steps for seconds in whole)
-    found[f"fit, a step of {case.steps}"] = fit_times(case, backend, x, y)
+    found[f"scan, {steps} steps, per step"] = tuple(seconds / steps for seconds in whole)
+    found[f"fit, {case.steps} steps per epoch, per step"] = fit_times(case, backend, x, y)
     floor = clock.timed("GEMM floor", floor_step(case))
     found |= times(lambda *_: [floor() for _ in range(steps)], step)
     return [(name, least * 1e6, median * 1e6) for name, (least, median) in found.items()]
 
 
 def fit_times(case, backend, x, y, epochs: int = 7) -> tuple[float, float]:
-    """Seconds of a step by `fit`: least and median."""
+    """Return the minimum and median seconds of a step in `fit`."""
     stamps: list[float] = []
     ours.fit(case, x, y, epochs, lambda *_: stamps.append(time.perf_counter()), backend)
     seconds = [(b - a) / case.steps for a, b in pairwise(stamps)]
@@ -139,7 +139,7 @@ def main() -> None:
     )
     parser.add_argument("--case", default="W2", choices=list(CASES), help="default: %(default)s")
     parser.add_argument("--backend", default="numpy", choices=["numpy", "torch"], help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=50, help="in a chunk; default: %(default)s")
+    parser.add_argument("--steps", type=int, default=50, help="the steps in a chunk; default: %(default)s")
     parser.add_argument("--chunks", type=int, default=20, help="default: %(default)s")
     args = parser.parse_args()
     case = CASES[args.case]
@@ -149,7 +149,7 @@ def main() -> None:
     rows = profile(case, args.backend, x, y, args.steps, args.chunks)
     floor = rows[-1][1]
     print(f"{case.name} {case.title} on {args.backend}\n")
-    header = ["piece", "least, µs", "median, µs", "least by the GEMM floor"]
+    header = ["piece", "minimum, µs", "median, µs", "minimum / GEMM floor"]
     print(table(header, [[name, f"{a:,.1f}", f"{b:,.1f}", f"{a / floor:.2f}"] for name, a, b in rows]))
 
 

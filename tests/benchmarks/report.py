@@ -1,4 +1,4 @@
-"""The machine, and the measurements as Markdown tables."""
+"""The machine and the measurements, as Markdown tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.benchmarks.worker import FLOOR, ROOT
 PACKAGES = ("xpnet", "numpy", "array-api-compat", "tqdm", "torch", "jax", "jaxlib", "keras", "scikit-learn")
 
 DENSE = ("W1", "W2", "W3", "W7", "W8")
-GOALS = [  # (case, variant, beside which other variant, at most so many times its time)
+GOALS = [  # (case, variant, the variant to compare with, the largest ratio of their times)
     ("W2", "xpnet numpy", FLOOR, 1.70),
     ("W3", "xpnet numpy", FLOOR, 1.45),
     *((case, "xpnet numpy", "torch eager", 1 / 2) for case in ("W1", "W7")),
@@ -78,7 +78,7 @@ def _first_line(command: list[str]) -> str:
 
 
 def machine_text(machine: dict) -> str:
-    """Some lines about the machine."""
+    """Return a description of the machine."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
         f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['threads']} threads for every library (OpenBLAS, OpenMP, XLA); "
@@ -88,7 +88,7 @@ def machine_text(machine: dict) -> str:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -109,16 +109,16 @@ class Steps:
         self.variants = list(dict.fromkeys(m["variant"] for m in measurements))
 
     def median(self, case: str, variant: str, field: str = "us_per_step") -> float:
-        """The median over the rounds."""
+        """Return the median over the rounds."""
         return statistics.median(m[field] for m in self.of[case, variant].values())
 
     def ratios(self, case: str, variant: str, other: str) -> list[float]:
-        """Time of a variant by that of another in the same round, for each round."""
+        """Return, for each round, the time of a variant divided by the time of another one in that round."""
         a, b = self.of.get((case, variant), {}), self.of.get((case, other), {})
         return [a[i]["us_per_step"] / b[i]["us_per_step"] for i in sorted(a.keys() & b.keys())]
 
     def overview(self) -> str:
-        """A table of µs per step, with the ratio to the floor in brackets, and a row for each case."""
+        """Return a table of µs per step, with the ratio to the floor in parentheses, and a row for each case."""
 
         def cell(case, variant):
             if (case, variant) not in self.of:
@@ -130,7 +130,7 @@ class Steps:
         return table(["µs per step (times the GEMM floor)", *self.variants], rows)
 
     def details(self) -> str:
-        """Spread, start-up, page faults and what was learned: a row for each case and variant."""
+        """Return a table of spread, start-up time, page faults, loss and accuracy, with a row for each case and variant."""
         rows = []
         for case in self.cases:
             for variant in self.variants:
@@ -148,11 +148,11 @@ class Steps:
                     "" if loss is None else f"{loss:.3f}", "" if accuracy is None else f"{accuracy:.3f}",
                 ])  # fmt: skip
         header = ["case", "variant", "µs per step", "all epochs", "times the floor (rounds)", "start-up, s",
-                  "page faults a step", "loss", "accuracy"]  # fmt: skip
+                  "page faults per step", "loss", "accuracy"]  # fmt: skip
         return table(header, rows)
 
     def goals(self) -> str:
-        """Issue 3's limits that this run can judge."""
+        """Return a table of the goals that this run can check."""
         rows = []
         for case, variant, other, limit in GOALS:
             if ratios := self.ratios(case, variant, other):
@@ -161,7 +161,7 @@ class Steps:
                     case, variant, other, f"{ratio:.2f} ({min(ratios):.2f} - {max(ratios):.2f})", f"{limit:.2f}",
                     "yes" if ratio <= limit else "**no**",
                 ])  # fmt: skip
-        return table(["case", "variant", "beside", "time ratio (rounds)", "at most", "met"], rows)
+        return table(["case", "variant", "compared with", "time ratio (rounds)", "at most", "met"], rows)
 
     def text(self) -> str:
         """Return the whole report."""
@@ -171,61 +171,61 @@ class Steps:
         if one:
             rounds = max(len(runs) for runs in self.of.values())
             parts += [
-                f"Median of {rounds} rounds; in each, every variant in a fresh process, median of {len(one['seconds'])} "
-                "epochs after one to warm up; ratios within a round. SGD, float32; loss, accuracy and progress bar on. "
-                f"An epoch: {epochs}.",
+                f"Medians of {rounds} rounds. In each round, every variant runs in a fresh process, and its time is the median "
+                f"of {len(one['seconds'])} epochs after a warm-up epoch. Ratios are taken within a round. SGD, float32, with "
+                f"loss, accuracy and progress bar. Size of an epoch: {epochs}.",
                 self.overview(),
-                "Start-up: what the first epoch took beyond a later one, which is set-up and compilation.",
+                "Start-up is the time by which the first epoch exceeds a later one, for set-up and compilation.",
                 self.details(),
             ]
             if any(self.ratios(case, a, b) for case, a, b, _ in GOALS):
                 parts += ["### Goals", self.goals()]
-        parts += [f"{case}, {variant}: not measured: {error}" for (case, variant), error in self.errors.items()]
+        parts += [f"{case}, {variant} was not measured: {error}" for (case, variant), error in self.errors.items()]
         return "\n\n".join(parts)
 
 
 def predict_text(measurements: list[dict]) -> str:
-    """Prediction: throughput and latency."""
+    """Return the throughput and latency of prediction."""
     groups = defaultdict(list)
     for m in measurements:
         groups[m["variant"]].append(m)
     rows, errors = [], []
     for variant, runs in groups.items():
         good = [m for m in runs if "error" not in m]
-        errors += [f"{variant}: not measured: {m['error']}" for m in runs[:1] if "error" in m]
+        errors += [f"{variant} was not measured: {m['error']}" for m in runs[:1] if "error" in m]
         if good:
             median = {f: statistics.median(m[f] for m in good) for f in ("rows_per_second", "us_one_row")}
             rows.append([variant, f"{median['rows_per_second']:,.0f}", f"{median['us_one_row']:,.0f}"])
     case = measurements[0]["case"]
-    title = f"## Prediction\n\n{case}, NumPy array in, NumPy labels out, float32."
-    rows_at_once = f"rows a second, {measurements[0]['rows']:,} at once"
+    title = f"## Prediction\n\n{case}, from a NumPy array to NumPy labels, float32."
+    rows_at_once = f"rows per second, {measurements[0]['rows']:,} at once"
     return "\n\n".join([title, table(["variant", rows_at_once, "µs for one row"], rows), *errors])
 
 
 def memory_text(measurements: list[dict]) -> str:
-    """The most memory of an epoch."""
+    """Return the peak memory of an epoch."""
     groups = defaultdict(list)
     for m in measurements:
         groups[m["variant"]].append(m)
     rows, errors = [], []
     for variant, runs in groups.items():
         good = [m for m in runs if "error" not in m]
-        errors += [f"{variant}: not measured: {m['error']}" for m in runs[:1] if "error" in m]
+        errors += [f"{variant} was not measured: {m['error']}" for m in runs[:1] if "error" in m]
         if good:
             peak = statistics.median(m["peak_bytes"] for m in good)
             needed = good[0]["needed_bytes"]
             library = f"{good[0]['baseline_bytes'] / 1e6:,.0f}"
             rows.append([variant, f"{peak / 1e6:,.1f}", f"{needed / 1e6:,.1f}", f"{peak / needed:.2f}", library])
     title = (
-        f"## Memory\n\nOne epoch of {measurements[0]['case']}: the most that the process held, less what it held after "
-        "the imports; beside the data set as given, parameters and one batch of activations."
+        f"## Memory\n\nThe peak memory of one epoch of {measurements[0]['case']}, minus the memory after the imports, compared "
+        "with the memory needed: the data set, the parameters and one batch of activations."
     )
     header = ["variant", "peak, MB", "needed, MB", "ratio", "after imports, MB"]
     return "\n\n".join([title, table(header, rows), *errors])
 
 
 def install_text(imports: dict[str, list], sizes: dict[str, list]) -> str:
-    """Import times and sizes."""
+    """Return import times and sizes."""
     rows = []
     for name in sorted({*imports, *sizes}, key=[*imports, *sizes].index):
         seconds, size = imports.get(name), sizes.get(name)
@@ -234,5 +234,5 @@ def install_text(imports: dict[str, list], sizes: dict[str, list]) -> str:
             f"{statistics.median(seconds):.3f} ({min(seconds):.3f} - {max(seconds):.3f})" if seconds else "-",
             f"{size[0] / 1e6:,.1f}" if size else "-", f"{size[1] / 1e6:,.1f}" if size else "-",
         ])  # fmt: skip
-    header = ["library", "import beyond NumPy, s", "installed, MB", "with all it requires, MB"]
-    return "\n\n".join(["## Import and installation", "Imports in fresh processes.", table(header, rows)])
+    header = ["library", "import beyond NumPy, s", "installed, MB", "with its requirements, MB"]
+    return "\n\n".join(["## Import and installation", "Each import is timed in a fresh process.", table(header, rows)])

@@ -1,4 +1,4 @@
-"""Whether a change leaves NumPy's results as they are, bit for bit.
+"""Checks whether a change keeps NumPy's results, bit for bit.
 
     python -m tests.benchmarks.same_run > before.json          at the commit before the change
     python -m tests.benchmarks.same_run --compare before.json  after it, on the same machine
@@ -96,7 +96,10 @@ def hashes(shape, network, optimizer) -> dict[str, str]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--compare", type=Path, metavar="FILE", help="hashes of an earlier run; exit 1 where one differs"
+        "--compare",
+        type=Path,
+        metavar="FILE",
+        help="the hashes of an earlier run; the exit status is 1 if any hash differs",
     )
     before = parser.parse_args(argv).compare
     found = {name: hashes(*run) for name, run in RUNS.items()}

@@ -1,7 +1,7 @@
 """One measurement in a separate process: ``python -m tests.benchmarks.worker '{"task": "steps", ...}'``.
 
-`measure` starts the process. Its output goes to a pseudo-terminal, where progress bars draw as on a screen, and is discarded. Its
-result goes to a file.
+`measure` starts the process. Its output goes to a pseudo-terminal, so that progress bars draw as on a screen, and is discarded.
+Its result goes to a file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def measure(spec: dict, threads: int = 2, timeout: float = 1800) -> dict:
-    """Run one measurement in a fresh process -> its result, or ``{"error": why not}``."""
+    """Run one measurement in a fresh process. Return its result, with ``"error"`` if it failed."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, "-m", "tests.benchmarks.worker", json.dumps({**spec, "threads": threads})]
@@ -50,7 +50,7 @@ def measure(spec: dict, threads: int = 2, timeout: float = 1800) -> dict:
                 stdout=terminal, stderr=terminal, timeout=timeout, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return {**spec, "error": f"not done in {timeout:g} s"}
+            return {**spec, "error": f"stopped after {timeout:g} s"}
         finally:
             os.close(terminal)
             reader.join()
@@ -62,17 +62,17 @@ def measure(spec: dict, threads: int = 2, timeout: float = 1800) -> dict:
 
 
 def _cache(spec: dict) -> dict[str, str]:
-    """A cache for torch.compile that begins empty: its compilation time is that of the first round."""
+    """Return a separate cache for torch.compile, which is empty at first, so that only the first round compiles."""
     return {"TORCHINDUCTOR_CACHE_DIR": f"{spec['data']}/inductor"} if "data" in spec else {}
 
 
 def _drain(screen: int, tail: bytearray) -> None:
-    """Read what is written to the terminal, and keep the end."""
+    """Read the output to the terminal, and keep its end."""
     try:
         while block := os.read(screen, 1 << 16):
             tail += block
             del tail[:-8000]
-    except OSError:  # the last writer has closed it
+    except OSError:  # the last writer has closed the terminal
         pass
 
 
@@ -80,14 +80,14 @@ def _drain(screen: int, tail: bytearray) -> None:
 
 
 def variant_functions() -> dict:
-    """All ways to train, by name."""
+    """Return all variants of training by name."""
     from tests.benchmarks import ours, peers
 
     return ours.TRAIN | peers.TRAIN
 
 
 def time_epochs(train, case, x, y, epochs: int) -> dict:
-    """Seconds of each epoch after the first; the first one's excess is set-up and compilation."""
+    """Time each epoch after the first. The excess of the first epoch is the time for set-up and compilation."""
     stamps, faults, records = [time.perf_counter()], [], []
 
     def on_epoch(loss, accuracy):
@@ -109,7 +109,7 @@ def time_epochs(train, case, x, y, epochs: int) -> dict:
 
 
 def floor(case, x, y, epochs, on_epoch):
-    """The step's matrix products alone, in the form of `peers.TRAIN`."""
+    """Compute only the step's matrix products, in the form of the functions in `peers.TRAIN`."""
     from tests.benchmarks.cases import floor_step
 
     step = floor_step(case)
@@ -120,7 +120,7 @@ def floor(case, x, y, epochs, on_epoch):
 
 
 def steps_task(spec: dict) -> dict:
-    """µs per training step."""
+    """Measure the µs per training step."""
     from tests.benchmarks.cases import CASES, read_data
 
     case = CASES[spec["case"]]
@@ -131,7 +131,7 @@ def steps_task(spec: dict) -> dict:
 
 
 def predict_task(spec: dict) -> dict:
-    """Rows a second and the latency of one row: NumPy array in, NumPy labels out."""
+    """Measure rows per second and the latency of one row, from a NumPy array to NumPy labels."""
     from tests.benchmarks.cases import CASES, read_data
     from tests.benchmarks.inference import PREDICTORS
 
@@ -153,7 +153,7 @@ def predict_task(spec: dict) -> dict:
 
 
 def memory_task(spec: dict) -> dict:
-    """The peak memory of one epoch beyond the memory of the loaded library, and the memory that it must hold."""
+    """Measure the peak memory of one epoch beyond the memory of the loaded library, and compute the memory that it needs."""
     from tests.benchmarks.cases import CASES, read_data
 
     case = CASES[spec["case"]]
@@ -169,7 +169,7 @@ def memory_task(spec: dict) -> dict:
 
 
 def load_library(variant: str) -> None:
-    """Import what the variant needs, and start it, so that its own memory counts as the baseline."""
+    """Import and start the variant's library, so that its memory belongs to the baseline."""
     if variant.startswith("xpnet"):
         from xpnet.backend import make_backend
 
@@ -187,7 +187,7 @@ def load_library(variant: str) -> None:
 
 
 def _memory(field: str) -> int:
-    """Bytes of a field of Linux' /proc/self/status: VmRSS is held now, VmHWM the most so far."""
+    """Return a field of Linux's /proc/self/status in bytes: VmRSS is the current memory, VmHWM the peak so far."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024
@@ -198,7 +198,7 @@ TASKS = {"steps": steps_task, "predict": predict_task, "memory": memory_task}
 
 
 def main(spec: dict, result: Path) -> None:
-    if hasattr(os, "sched_setaffinity"):  # XLA takes as many threads as it may use CPUs
+    if hasattr(os, "sched_setaffinity"):  # XLA uses as many threads as CPUs are available to it
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: spec["threads"]])
     result.write_text(json.dumps(TASKS[spec["task"]](spec)))
 

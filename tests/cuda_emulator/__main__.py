@@ -22,7 +22,7 @@ RUNS = {  # README.md says what each run shows
 
 
 def run_tests(environment: Path, names: list[str], arguments: list[str]) -> bool:
-    """Whether pytest passes in each of the named runs."""
+    """Run pytest for each of these runs. Return whether all of them pass."""
     python = environment / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", "-e", f"{CHECKOUT}[test,examples]"], check=True)
     defaults = {"CUPY_CACHE_DIR": str(environment / "kernels"), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

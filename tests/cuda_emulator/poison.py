@@ -1,4 +1,4 @@
-"""Overwrites memory that is freed into CuPy's pool with NaN and -1, so that reading it afterward always shows."""
+"""Overwrites memory that is freed into CuPy's pool with NaN and -1, so that reading it afterward always gives wrong results."""
 
 import cupy
 from cupy.cuda import runtime

@@ -1,4 +1,4 @@
-"""The real CuPy on the emulated device against NumPy: what CuPy computes must be right before xpnet can be tested on it."""
+"""Compares the real CuPy on the emulated device with NumPy. CuPy must be correct before xpnet can be tested on it."""
 
 import cupy as cp
 import numpy as np
@@ -145,7 +145,7 @@ def test_manipulation():
 
 
 @pytest.mark.parametrize("to", DTYPES)
-@pytest.mark.parametrize("source", DTYPES[:-1])  # NumPy warns of complex numbers made real
+@pytest.mark.parametrize("source", DTYPES[:-1])  # NumPy warns when complex numbers become real
 def test_astype(source, to):
     a = np.abs(make(source))
     same(cp.asarray(a).astype(to), a.astype(to))

@@ -313,5 +313,5 @@ def test_copies_and_waits_are_counted():
     assert counted(lambda: cp.asarray(host)) == {
         "uploads": 1,
         "upload_bytes": 80,
-    }  # CuPy asks for an event, and goes on
+    }  # CuPy queries an event and continues
     assert counted(cp.cuda.get_current_stream().synchronize) == {"waits": 1}

@@ -14,7 +14,7 @@ NAMES = (
 
 
 class Counts(ctypes.Structure):
-    """What was done so far in this process; `moves` are copies within a device, `waits` calls that synchronize."""
+    """The work so far in this process. `moves` are copies within a device, and `waits` are calls that synchronize."""
 
     _fields_ = [
         (name, ctypes.c_ulonglong)
@@ -23,7 +23,7 @@ class Counts(ctypes.Structure):
 
 
 def counts():
-    """Kernels, matrix products, copies and waits so far in this process, by name."""
+    """Return the numbers of kernels, matrix products, copies and waits so far in this process, by name."""
     function = library("libcudart.so.13").fk_counts
     function.restype = Counts
     result = function()
@@ -37,8 +37,8 @@ def library(name):
 def load():
     if not os.path.isdir(os.path.join(_site, f"cupy_cuda13x-{CUPY}.dist-info")):
         sys.stderr.write(
-            f"fakecuda: this emulation fits cupy-cuda13x {CUPY} alone, and {_site} has another version or none: build it again "
-            "with python -m tests.cuda_emulator build, or delete fakecuda.pth there\n"
+            f"fakecuda: the emulator needs cupy-cuda13x {CUPY}. Build it again with python -m tests.cuda_emulator build, or "
+            f"delete fakecuda.pth. Received: another version or none in {_site}\n"
         )
         return
     os.environ.setdefault("CUPY_ACCELERATORS", "")  # CUB's precompiled kernels need a GPU

@@ -1,4 +1,4 @@
-"""In the place of CuPy's precompiled Thrust module, whose kernels need a GPU: the sorts of `sort.cpp`, on the current stream."""
+"""Replaces CuPy's precompiled Thrust module, whose kernels need a GPU, with the sorts of `sort.cpp` on the current stream."""
 
 import ctypes
 import math

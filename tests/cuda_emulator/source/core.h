@@ -17,26 +17,26 @@ struct Capture;
 struct Node {
   std::string what;
   std::function<int()> run;
-  unsigned long long number = 0;  // in the order of the calls
+  unsigned long long number = 0;  // numbers follow the order of the calls
 };
 struct Stream {
   unsigned flags = 0;
   int priority = 0, device = 0;
   std::shared_ptr<Capture> capture;
-  std::deque<Node> queue;  // not yet run, see FAKECUDA_LAZY
-  int error = 0;           // of what was run since the last synchronization
+  std::deque<Node> queue;  // work that has not run yet; see FAKECUDA_LAZY
+  int error = 0;           // the first error since the last synchronization
 };
-extern std::recursive_mutex lock;  // held by every entry: one thing at a time
+extern std::recursive_mutex lock;  // every API function holds it, so they run one at a time
 
-// Do it now or, while the stream captures, note it. `f` returns a cudaError_t.
+// Run `f` now or later or, if the stream captures, add it to the capture. `f` returns a cudaError_t.
 int submit(void* stream, const char* what, std::function<int()> f);
 bool capturing(void* stream);
 bool valid_stream(void* stream);
-// Of an address in memory that a kernel may use: the bytes from there to the end of its block, else 0
+// Returns the number of bytes from an address to the end of its block, or 0 if a kernel cannot use this memory
 size_t device_bytes(const void* p);
-int complain(int error, const char* format, ...);  // says on stderr what is wrong, returns the error
+int complain(int error, const char* format, ...);  // prints a message to stderr and returns the error
 int current_device();
 struct Counts { unsigned long long launches, products, uploads, upload_bytes, downloads, download_bytes, moves, waits; };
-extern Counts counts;  // of what was done so far in this process
+extern Counts counts;  // the work so far in this process
 }  // namespace fk
 #pragma GCC visibility pop

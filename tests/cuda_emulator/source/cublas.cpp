@@ -1,4 +1,4 @@
-// The part of cuBLAS that array libraries call, by plain loops. The rest are stubs that say so, see `build`.
+// The functions of cuBLAS that array libraries call, as plain loops. The others are stubs that print their names; see build.py.
 #include "core.h"
 
 #include <math.h>
@@ -92,7 +92,7 @@ template <class C> void store(void* p, int type, size_t i, C x) {
 struct Matrix { const void* p; int type, ld; };
 struct Shape { int ta, tb, m, n, k; };
 
-// C = alpha op(A) op(B) + beta C, columns first
+// C = alpha op(A) op(B) + beta C, with matrices stored by columns
 template <class T> void multiply(const Shape& s, T alpha, Matrix a, Matrix b, T beta, Matrix c) {
   static thread_local std::vector<T> left, sum;
   left.resize((size_t)s.m * s.k);
@@ -123,7 +123,7 @@ template <class T> void multiply(const Shape& s, T alpha, Matrix a, Matrix b, T 
 static int reaches(const char* which, Matrix m, int rows, int columns) {
   if (!rows || !columns) return 0;
   const size_t need = ((size_t)(columns - 1) * m.ld + rows) * bytes_of(m.type);
-  return fk::device_bytes(m.p) >= need ? 0 : fk::complain(700, "cuBLAS: matrix %s at %p is not in device memory to its end", which, m.p);
+  return fk::device_bytes(m.p) >= need ? 0 : fk::complain(700, "cuBLAS: the whole matrix must be in device memory. Received: matrix %s at %p", which, m.p);
 }
 template <class T>
 int checked_multiply(const Shape& s, T alpha, Matrix a, Matrix b, T beta, Matrix c) {
@@ -137,12 +137,12 @@ static bool sound(const Shape& s, int lda, int ldb, int ldc) {
   return s.m >= 0 && s.n >= 0 && s.k >= 0 && s.ta >= 0 && s.ta <= 2 && s.tb >= 0 && s.tb <= 2 &&
          lda >= std::max(1, s.ta ? s.k : s.m) && ldb >= std::max(1, s.tb ? s.n : s.k) && ldc >= std::max(1, s.m);
 }
-// Each product's three addresses are given by a function of its number, called when the product is computed
+// Returns the three addresses of product number i. It is called when the product is computed.
 typedef std::function<void(int, const void**, const void**, const void**)> Places;
 template <class T>
 Status gemm(Handle* h, const Shape& s, const void* alpha, Matrix a, Matrix b, const void* beta, Matrix c, int count, Places places) {
   if (!sound(s, a.ld, b.ld, c.ld) || count < 0) return INVALID_VALUE;
-  if (h->device != fk::current_device()) return fk::complain(INVALID_VALUE, "a cuBLAS handle of another device");
+  if (h->device != fk::current_device()) return fk::complain(INVALID_VALUE, "cuBLAS: the handle must belong to the current device. Received: a handle of another device");
   T one{}, two{};
   const bool on_device = h->pointer_mode;
   if (!on_device) { memcpy((void*)&one, alpha, sizeof one); memcpy((void*)&two, beta, sizeof two); }
@@ -217,7 +217,7 @@ FK_API Status cublasGemmStridedBatchedEx(void* handle, int ta, int tb, int m, in
     ENTER;                                                                                                                     \
     for (const void* list : {(const void*)a, (const void*)b, (const void*)c})                                                  \
       if (count && fk::device_bytes(list) < count * sizeof(void*))                                                             \
-        return fk::complain(EXECUTION_FAILED, "gemmBatched: the list of addresses is not in device memory");                  \
+        return fk::complain(EXECUTION_FAILED, "gemmBatched: the list of addresses must be in device memory");                 \
     Matrix x{nullptr, TYPE, lda}, y{nullptr, TYPE, ldb}, z{nullptr, TYPE, ldc};                                                \
     return gemm<T>(h, {ta, tb, m, n, k}, alpha, x, y, beta, z, count,                                                          \
                    listed((const void* const*)a, (const void* const*)b, (void* const*)c));                                     \

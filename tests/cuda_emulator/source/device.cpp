@@ -1,4 +1,4 @@
-// CUDA's runtime API: errors, devices and what is asked of them.
+// CUDA's runtime API: errors, devices and their attributes.
 #include "runtime.h"
 
 #include <stdarg.h>
@@ -89,13 +89,13 @@ FK_API cudaError_t cudaSetDevice(int d) {
 FK_API cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int d) {
   if (d < 0 || d >= DEVICES) return done(101);
   switch ((int)attribute) {
-    case 1: case 2: case 3: *value = 1024; break;  // threads of a block, of its x, its y
+    case 1: case 2: case 3: *value = 1024; break;  // threads in a block, along x, along y
     case 4: *value = 64; break;
     case 5: *value = 0x7fffffff; break;
     case 6: case 7: *value = 65535; break;
     case 8: *value = 48 << 10; break;
     case 9: *value = 64 << 10; break;
-    case 10: *value = 32; break;  // a warp
+    case 10: *value = 32; break;  // threads in a warp
     case 13: *value = 1000000; break;
     case 16: *value = 4; break;  // multiprocessors
     case 39: *value = 2048; break;
@@ -126,7 +126,7 @@ FK_API cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int d) {
   return cudaSuccess;
 }
 
-// FAKECUDA_PEERS=1: a device may use the memory of another one, once that was enabled
+// FAKECUDA_PEERS=1: a device may use the memory of another device after access has been enabled
 static std::set<std::pair<int, int>> peers;
 bool fk::reaches_peer(int from, int to) { return peers.count({from, to}); }
 FK_API cudaError_t cudaDeviceCanAccessPeer(int* can, int from, int to) {

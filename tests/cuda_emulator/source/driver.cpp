@@ -20,10 +20,10 @@ FK_API CUresult cuStreamGetCtx(CUstream, CUcontext* c) { return cuCtxGetCurrent(
 FK_API CUresult cuModuleLoadData(CUmodule* out, const void* image) {
   LOCK;
   const char* bytes = (const char*)image;
-  if (memcmp(bytes, "FAKECUBIN", 9)) return (CUresult)fk::complain(200, "this is no module that fakecuda's NVRTC made");
+  if (memcmp(bytes, "FAKECUBIN", 9)) return (CUresult)fk::complain(200, "a module must come from fakecuda's NVRTC. Received: another module");
   unsigned long long size;
   memcpy(&size, bytes + 16, 8);
-  static int count = 0;  // dlopen knows a library by its path: never the same twice
+  static int count = 0;  // dlopen identifies a library by its path, so each path must be new
   char path[128];
   snprintf(path, sizeof path, P_tmpdir "/fakecuda-module-%d-%d.so", (int)getpid(), count++);
   FILE* file = fopen(path, "wb");
@@ -51,7 +51,7 @@ FK_API CUresult cuModuleLoad(CUmodule* out, const char* path) {
   fclose(f);
   return cuModuleLoadData(out, text.data());
 }
-FK_API CUresult cuModuleUnload(CUmodule) { return CUDA_SUCCESS; }  // a graph may still hold its kernels
+FK_API CUresult cuModuleUnload(CUmodule) { return CUDA_SUCCESS; }  // keeps the module, because a graph may still use its kernels
 FK_API CUresult cuModuleGetFunction(CUfunction* out, CUmodule module, const char* name) {
   LOCK;
   auto& functions = ((Module*)module)->functions;

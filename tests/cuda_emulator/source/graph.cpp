@@ -1,4 +1,4 @@
-// CUDA's runtime API: captures, and graphs that run what a capture noted.
+// CUDA's runtime API: captures, and graphs that run the captured work.
 #include "runtime.h"
 
 #include <stdio.h>
@@ -67,7 +67,7 @@ FK_API cudaError_t cudaGraphLaunch(cudaGraphExec_t h, cudaStream_t s) {
   if (!executables.count(g)) return done(1);
   return done(fk::submit(s, "graph", [nodes = g->nodes] {
     for (auto& node : *nodes)
-      if (int e = node.run()) return fk::complain(e, "a graph failed at its node \"%s\"", node.what.c_str());
+      if (int e = node.run()) return fk::complain(e, "a graph failed in its node \"%s\"", node.what.c_str());
     return 0;
   }));
 }

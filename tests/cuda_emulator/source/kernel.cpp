@@ -1,4 +1,4 @@
-// Launches of kernels.
+// Kernel launches.
 #include "runtime.h"
 
 #include <setjmp.h>
@@ -9,8 +9,8 @@
 #include <xmmintrin.h>
 #include <algorithm>
 
-// A fiber takes one thread of the block after the other until a thread waits; then the next fiber goes on. A kernel without
-// barriers is thus one loop on one fiber.
+// A fiber runs the threads of a block one after another until a thread waits. Then the next fiber continues with the other
+// threads. A kernel without barriers is therefore one loop on one fiber.
 
 extern "C" void fk_switch(void** save, void* load);
 asm(R"(
@@ -57,7 +57,7 @@ static Fiber* new_fiber() {
   char* stack = (char*)mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (stack == MAP_FAILED) abort();
   mprotect(stack, PAGE, PROT_NONE);
-  void** top = (void**)(stack + STACK) - 2;  // at entry the stack must be 8 off a multiple of 16
+  void** top = (void**)(stack + STACK) - 2;  // at entry, the stack pointer must be 8 more than a multiple of 16
   *--top = nullptr;
   *--top = (void*)fiber_main;
   for (int i = 0; i < 6; i++) *--top = nullptr;
@@ -71,9 +71,9 @@ static void wait_here(int kind) {
   running->wait = kind;
   fk_switch(&running->stack_pointer, scheduler);
 }
-static const int ORDER = (int)setting("FAKECUDA_ORDER", 0);  // 1: blocks, and threads behind a barrier, in reverse
+static const int ORDER = (int)setting("FAKECUDA_ORDER", 0);  // 1: blocks, and threads after a barrier, run in reverse order
 typedef std::vector<Fiber*> Fibers;
-static Fibers start_block(FkModule* m) {  // -> those that wait
+static Fibers start_block(FkModule* m) {  // returns the fibers that wait
   Fibers waiting;
   *m->cursor = 0;
   while (*m->cursor < *m->total) {
@@ -84,7 +84,7 @@ static Fibers start_block(FkModule* m) {  // -> those that wait
   }
   return waiting;
 }
-static int next_barrier(const Fibers& waiting) {  // warps go first, the grid last
+static int next_barrier(const Fibers& waiting) {  // the barriers of warps come first, and the grid's last
   int kind = FK_GRID;
   for (Fiber* f : waiting) kind = std::min(kind, f->wait);
   return kind;
@@ -102,7 +102,7 @@ static void pass_barrier(Fibers& waiting) {
 }
 struct Index { unsigned x, y, z; };
 static void run_grid(FkModule* m, const unsigned* size, bool cooperative) {
-  std::vector<Fibers> blocks;  // of a cooperative launch, which has all of them at once
+  std::vector<Fibers> blocks;  // the waiting blocks of a cooperative launch, in which all blocks are active
   const unsigned long long count = (unsigned long long)size[0] * size[1] * size[2];
   for (unsigned long long n = 0; n < count; n++) {
     const unsigned long long i = ORDER == 1 ? count - 1 - n : n;
@@ -126,11 +126,11 @@ static struct sigaction old_segv, old_fpe, old_bus;
 static void on_signal(int number, siginfo_t* info, void* context) {
   if (rescue) {
     fault = info->si_addr;
-    siglongjmp(*rescue, number);  // nothing else here: the signal's stack may be small
+    siglongjmp(*rescue, number);  // do nothing else here, because the signal stack may be small
   }
-  static bool passed_on = false;  // the handler before ours may come back to us
+  static bool passed_on = false;  // the previous handler may call this one again
   struct sigaction& old = number == SIGSEGV ? old_segv : number == SIGFPE ? old_fpe : old_bus;
-  static const char text[] = "fakecuda: the host touched device memory that is not allocated\n";
+  static const char text[] = "fakecuda: the host accessed device memory that is not allocated\n";
   if (device_of(info->si_addr) >= 0 && write(2, text, sizeof text - 1)) {}
   if (!passed_on) {
     passed_on = true;
@@ -141,7 +141,7 @@ static void on_signal(int number, siginfo_t* info, void* context) {
   raise(number);
 }
 static void catch_signals() {
-  struct sigaction now;  // Python's faulthandler may have come after us
+  struct sigaction now;  // Python's faulthandler may have replaced this handler
   if (!sigaction(SIGSEGV, nullptr, &now) && now.sa_sigaction == on_signal) return;
   struct sigaction action {};
   action.sa_sigaction = on_signal;
@@ -151,15 +151,15 @@ static void catch_signals() {
   sigaction(SIGBUS, &action, &old_bus);
 }
 
-// FAKECUDA_FTZ=1: kernels compiled with -ftz=true, as CuPy's are, flush denormals; those of float64 too, unlike a GPU's
+// FAKECUDA_FTZ=1: kernels compiled with -ftz=true, such as CuPy's, flush denormals, including float64's, which a GPU keeps
 static const bool FTZ = setting("FAKECUDA_FTZ", 0);
-static const unsigned FLUSH = 0x8040;  // of results and of operands
+static const unsigned FLUSH = 0x8040;  // flush results and operands
 static const bool TRACE = setting("FAKECUDA_TRACE", 0);
 
 static int check_argument(Function* f, int i, const void* p) {
   if (!p || device_bytes(p)) return 0;
   const int d = device_of(p);
-  return complain(700, "kernel %s: argument %d, %p, is %s", f->kernel->name, i, p,
+  return complain(700, "kernel %s: argument %d must be memory of the current device. Received: %p, which is %s", f->kernel->name, i, p,
                       d < 0 ? "host memory" : d != device ? "another device's memory" : "freed device memory");
 }
 static int check_arguments(Function* f, void** arguments) {
@@ -191,21 +191,21 @@ static int execute(Function* f, const unsigned* size, unsigned shared, void** ar
   if (!number) {
     if (FTZ && m->flags & FK_FLUSH) _mm_setcsr(mode | FLUSH);
     run_grid(m, size, cooperative);
-  }  // else the fibers of this launch are left behind
+  }  // after a signal, the fibers of this launch are abandoned
   _mm_setcsr(mode);
   rescue = nullptr;
   if (!number) return 0;
-  return complain(number == SIGFPE ? 719 : 700, "kernel %s met signal %d at address %p", f->kernel->name, number, fault);
+  return complain(number == SIGFPE ? 719 : 700, "kernel %s was stopped by signal %d at address %p", f->kernel->name, number, fault);
 }
 int fk::launch(Function* f, std::vector<unsigned> size, unsigned shared, void* stream, void** arguments, bool cooperative) {
   const unsigned limits[] = {0x7fffffff, 65535, 65535, 1024, 1024, 64};
   for (int i = 0; i < 6; i++)
-    if (!size[i] || size[i] > limits[i]) return complain(1, "kernel %s: a grid or block of %u along an axis", f->kernel->name, size[i]);
-  if ((unsigned long long)size[3] * size[4] * size[5] > 1024) return complain(1, "kernel %s: more than 1024 threads in a block", f->kernel->name);
-  if ((int)shared > f->dynamic_limit) return complain(1, "kernel %s: %u bytes of dynamic shared memory", f->kernel->name, shared);
+    if (!size[i] || size[i] > limits[i]) return complain(1, "kernel %s: each axis must have 1 to %u blocks or threads. Received: %u", f->kernel->name, limits[i], size[i]);
+  if ((unsigned long long)size[3] * size[4] * size[5] > 1024) return complain(1, "kernel %s: a block must have at most 1024 threads. Received: more", f->kernel->name);
+  if ((int)shared > f->dynamic_limit) return complain(1, "kernel %s: at most %d bytes of dynamic shared memory. Received: %u", f->kernel->name, f->dynamic_limit, shared);
   if (cooperative) {
     if ((unsigned long long)size[0] * size[1] * size[2] * size[3] * size[4] * size[5] > RESIDENT)
-      return complain(720, "kernel %s: more threads than the device can hold at once", f->kernel->name);
+      return complain(720, "kernel %s: a cooperative launch must fit on the device at once. Received: too many threads", f->kernel->name);
     if (f->module->flags & FK_SHARED) return complain(801, "kernel %s: shared memory in a cooperative launch is not emulated", f->kernel->name);
   }
   if (!capturing(stream) && !LAZY)

@@ -5,8 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-// Each device has a range of addresses of its own. A block ends where a page without access begins; what is freed gets no
-// access either and its addresses are not used again, until the range is at its end.
+// Each device has a separate range of addresses. A block ends where an inaccessible page begins. A freed block becomes
+// inaccessible, and its addresses are never used again. An allocation beyond the end of the range fails.
 
 static const size_t RANGE = 1ull << 38;
 static char* const BASE = (char*)0x300000000000ull;
@@ -52,9 +52,9 @@ static int allocate(void** out, size_t size) {
   const size_t pages = (size + PAGE - 1) / PAGE * PAGE;
   if (d.used + size > MEMORY) return 2;
   char* range_end = BASE + device * RANGE + RANGE;
-  if (d.next + pages + 2 * PAGE > range_end) return complain(2, "the range of addresses is used up");
-  char* at = d.next + pages - size;  // the end lies at the page without access
-  if (mprotect(d.next, pages, PROT_READ | PROT_WRITE)) return complain(2, "mprotect failed: too many blocks?");
+  if (d.next + pages + 2 * PAGE > range_end) return complain(2, "the device's range of addresses is used up");
+  char* at = d.next + pages - size;  // the block ends at the inaccessible page
+  if (mprotect(d.next, pages, PROT_READ | PROT_WRITE)) return complain(2, "mprotect failed, perhaps because of too many blocks");
   memset(at, 0xff, size);  // NaN, -1
   d.next += pages + PAGE;
   d.used += size;
@@ -65,7 +65,7 @@ static int allocate(void** out, size_t size) {
 static int release(void* p) {
   if (!p) return 0;
   const int n = device_of(p);
-  if (n < 0 || !devices[n].blocks.count((char*)p)) return complain(1, "cudaFree of %p, which is no block", p);
+  if (n < 0 || !devices[n].blocks.count((char*)p)) return complain(1, "cudaFree needs the address of a block. Received: %p", p);
   Device& d = devices[n];
   const size_t size = d.blocks[(char*)p];
   char* start = (char*)((size_t)p / PAGE * PAGE);
@@ -129,10 +129,10 @@ FK_API cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* a, const void
 
 static int check_side(const char* what, const void* p, size_t n, bool on_device) {
   const int d = device_of(p);
-  if (!on_device) return d < 0 ? 0 : complain(1, "%s: %p is device memory, host memory was promised", what, p);
+  if (!on_device) return d < 0 ? 0 : complain(1, "%s must be in host memory. Received: %p in device memory", what, p);
   if (d < 0 && within(pinned, p) >= n) return 0;
-  if (d < 0) return complain(1, "%s: %p is host memory, device memory was promised", what, p);
-  return within(devices[d].blocks, p) >= n ? 0 : complain(700, "%s: %zu bytes at %p are not in one block", what, n, p);
+  if (d < 0) return complain(1, "%s must be in device memory. Received: %p in host memory", what, p);
+  return within(devices[d].blocks, p) >= n ? 0 : complain(700, "%s must be inside one block. Received: %zu bytes at %p", what, n, p);
 }
 static int copy(void* to, const void* from, size_t n, cudaMemcpyKind kind) {
   if (!n) return 0;
@@ -154,7 +154,7 @@ FK_API cudaError_t cudaMemcpy(void* to, const void* from, size_t n, cudaMemcpyKi
 FK_API cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t n, cudaMemcpyKind kind, cudaStream_t s) {
   LOCK;
   const bool to_pageable = device_of(to) < 0 && !within(pinned, to);
-  if (LAZY && !capturing(s)) {  // of pageable memory the source is read at once, the destination written before the end
+  if (LAZY && !capturing(s)) {  // pageable memory is read immediately, and written before this call returns
     if (device_of(from) < 0 && !within(pinned, from)) {
       if (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice) return done(copy(to, from, n, kind));
       auto kept = std::make_shared<std::vector<char>>((const char*)from, (const char*)from + n);

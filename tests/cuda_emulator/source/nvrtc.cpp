@@ -1,4 +1,4 @@
-// NVRTC by the host's g++: a CUDA source becomes a shared object with a table of its kernels.
+// NVRTC, implemented with the host's g++, which compiles a CUDA source to a shared object with a table of its kernels.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <spawn.h>
@@ -18,7 +18,7 @@
 #define FK_API extern "C" __attribute__((visibility("default")))
 extern char** environ;
 typedef int nvrtcResult;
-// FAKECUDA_FMA=1: products and sums are contracted, as NVRTC does it unless it is given --fmad=false
+// FAKECUDA_FMA=1: products and sums are contracted, as in NVRTC without --fmad=false
 static const bool FMA = getenv("FAKECUDA_FMA") && atoi(getenv("FAKECUDA_FMA"));
 static const int COMPILATION = 6, INVALID_INPUT = 3, NAME_UNKNOWN = 10;
 
@@ -44,14 +44,14 @@ static void write_file(const std::string& path, const std::string& text) {
     fclose(f);
   }
 }
-static std::string home() {  // the folder of the prelude: beside the libraries, ../fakecuda
+static std::string home() {  // the folder of the prelude, ../fakecuda beside the libraries
   Dl_info info;
   dladdr((void*)read_file, &info);
   const std::string path = info.dli_fname;
   return path.substr(0, path.rfind('/')) + "/../fakecuda";
 }
 
-// Comments and strings blanked, so that names in them are not found; of the same length
+// Returns text of the same length, with blanks in place of comments and strings, so that no names in them are found
 static std::string blank(const std::string& s) {
   std::string t = s;
   for (size_t i = 0; i < s.size();) {
@@ -69,7 +69,7 @@ static std::string blank(const std::string& s) {
   return t;
 }
 
-// The names that the driver can find: of kernels that are extern "C". Others need a name expression, as in CUDA.
+// Returns the names that the driver can find, those of extern "C" kernels. As in CUDA, other kernels need a name expression.
 static std::vector<std::string> kernel_names(const std::string& source) {
   static const std::regex kernel(R"(\b__global__\b)"), bounds(R"(__launch_bounds__\s*\([^)]*\))"), name(R"((\w+)\s*\()");
   static const std::regex block(R"(extern\s+"C"\s*\{)");
@@ -141,7 +141,7 @@ FK_API nvrtcResult nvrtcCompileProgram(Program* p, int n, const char** options) 
   if (p->source.empty()) { p->binary = "// " + version + (FMA ? "fma" : "") + "\n"; return 0; }  // CuPy asks for the compiler's version
   std::vector<std::string> command = {"g++", "-x", "c++", "-O1", "-w", "-fPIC", "-shared", "-s", "-fvisibility=hidden",
                                       "-fwhole-program", "-fno-threadsafe-statics", "-fno-exceptions",
-                                      "-fno-math-errno", "-fmax-errors=10", "-nostdinc", "-nostdinc++"};  // no headers of the host
+                                      "-fno-math-errno", "-fmax-errors=10", "-nostdinc", "-nostdinc++"};  // without the host's headers
   std::string standard = "c++17";
   std::vector<std::string> extra;
   bool contract = FMA;
@@ -162,14 +162,14 @@ FK_API nvrtcResult nvrtcCompileProgram(Program* p, int n, const char** options) 
   const bool with_cupy = p->source.find("#include <cupy/carray.cuh>") != std::string::npos;
   const std::string prelude = place + (with_cupy ? "/prelude_cupy.h" : "/prelude.h");
   command.insert(command.end(), {"-ffp-contract=" + std::string(contract ? "fast" : "off"), "-I" + place});
-  if (FMA) command.insert(command.end(), {"-mfma", "-fexpensive-optimizations"});  // the latter contracts
+  if (FMA) command.insert(command.end(), {"-mfma", "-fexpensive-optimizations"});  // the second option enables contraction
   command.insert(command.end(), {"-std=" + std::string(standard == "c++11" || standard == "c++14" ? "c++17" : standard), "-include", prelude});
   command.insert(command.end(), extra.begin(), extra.end());
 
   char folder[] = P_tmpdir "/fakecuda-XXXXXX";
   if (!mkdtemp(folder)) return 1;
   const std::string dir = folder, file = dir + "/kernel.cu", object = dir + "/kernel.so", log = dir + "/log";
-  for (auto& h : p->headers) write_file(dir + "/" + h.first, h.second);  // only names without a folder
+  for (auto& h : p->headers) write_file(dir + "/" + h.first, h.second);  // supports only names without a folder
   static const std::regex dynamic(R"(extern\s+__shared__\s+((?:__align__\s*\([^)]*\)\s*)?)([\w:<>,\s\*]+?)\s*\b(\w+)\s*\[\s*\]\s*;)");
   std::string text = p->source;
   if (text.find("extern __shared__") != std::string::npos || text.find("__shared__") != std::string::npos)
@@ -202,7 +202,7 @@ FK_API nvrtcResult nvrtcCompileProgram(Program* p, int n, const char** options) 
   p->binary = std::string("FAKECUBIN\0\0\0\0\0\0\0", 16) + std::string((const char*)&size, 8) + so;
   return 0;
 }
-// One NUL more than the text, as NVRTC has it
+// Sizes include a final NUL, as in NVRTC
 static nvrtcResult size_of(const std::string& s, size_t* n) { *n = s.size() + 1; return 0; }
 static nvrtcResult copy_of(const std::string& s, char* to) { memcpy(to, s.c_str(), s.size() + 1); return 0; }
 FK_API nvrtcResult nvrtcGetPTXSize(Program* p, size_t* n) { return size_of(p->binary, n); }

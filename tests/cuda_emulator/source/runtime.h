@@ -1,4 +1,4 @@
-// What the parts of libcudart share with each other alone.
+// Declarations that only the parts of libcudart share.
 #pragma once
 #include <stdlib.h>
 
@@ -12,17 +12,17 @@
 
 namespace fk {
 // device.cpp
-long long setting(const char* name, long long otherwise);  // an environment variable
+long long setting(const char* name, long long otherwise);  // reads an environment variable
 extern const int DEVICES;
 extern const size_t MEMORY;
-extern const bool LAZY;  // streams run as late as CUDA allows: at the next call that must wait for them
+extern const bool LAZY;  // streams run as late as CUDA allows, at the next call that must wait for them
 extern thread_local int device, last_error;
-cudaError_t done(int error);  // notes the error for cudaGetLastError
+cudaError_t done(int error);  // stores the error for cudaGetLastError
 bool reaches_peer(int from, int to);
 
 // memory.cpp
 static const size_t PAGE = 4096;
-int device_of(const void* p);  // -1: not an address of a device's range
+int device_of(const void* p);  // -1 if the address is not in a device's range
 size_t device_used(int d);
 
 // stream.cpp
@@ -34,17 +34,17 @@ struct Capture {
   bool invalid = false, ended = false;
   std::set<Stream*> streams, joined;
 };
-extern std::set<Stream*> streams;  // those that were created
+extern std::set<Stream*> streams;  // streams that the program created
 bool is_legacy(Stream* s);
 bool exists(Stream* s);
-Stream* find(void* handle);  // null: there is none
-int refuse(Stream* s, int error);  // the capture is over
-int unsafe_while_capturing();  // what calls that may synchronize do to captures of this thread
-int legacy_while_capturing();  // the legacy stream waits for all streams but non-blocking ones
+Stream* find(void* handle);  // null if the stream does not exist
+int refuse(Stream* s, int error);  // invalidates the capture
+int unsafe_while_capturing();  // called by functions that may synchronize: invalidates a capture that forbids them
+int legacy_while_capturing();  // the legacy stream waits for all streams except non-blocking ones
 void run_first(Stream* s);
 int drain_all();
 int synchronize(Stream* s);
-int submit_and_wait(const char* what, std::function<int()> f);  // of calls without a stream
+int submit_and_wait(const char* what, std::function<int()> f);  // for calls without a stream
 
 // kernel.cpp
 struct Function { FkModule* module; FkKernel* kernel; std::vector<FkParam> params; int dynamic_limit = 48 << 10; };

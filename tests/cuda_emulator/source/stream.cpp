@@ -4,7 +4,7 @@
 #include <time.h>
 #include <algorithm>
 
-struct Mark { bool done = false, asked = false; timespec time{}; };  // one record of an event
+struct Mark { bool done = false, asked = false; timespec time{}; };  // a point in a stream that an event recorded
 struct Event {
   unsigned flags = 0;
   std::shared_ptr<Mark> mark;
@@ -13,7 +13,7 @@ struct Event {
 };
 std::set<Stream*> fk::streams;
 static std::set<Event*> events;
-static std::vector<Stream> legacies, per_threads;  // of each device
+static std::vector<Stream> legacies, per_threads;  // one for each device
 
 bool fk::is_legacy(Stream* s) { return s >= legacies.data() && s < legacies.data() + legacies.size(); }
 bool fk::exists(Stream* s) {
@@ -55,7 +55,7 @@ static void run_before(Stream* s, unsigned long long number) {
 void fk::run_first(Stream* s) {
   Node node = std::move(s->queue.front());
   s->queue.pop_front();
-  if (is_legacy(s)) {  // it waits for the blocking streams, and they for it
+  if (is_legacy(s)) {  // the legacy stream and the blocking streams wait for each other
     for (Stream* other : streams)
       if (other->device == s->device && !(other->flags & cudaStreamNonBlocking)) run_before(other, node.number);
   } else if (!(s->flags & cudaStreamNonBlocking)) {
@@ -65,7 +65,7 @@ void fk::run_first(Stream* s) {
   device = s->device;
   const int error = node.run();
   device = here;
-  if (error && !s->error) s->error = fk::complain(error, "met when \"%s\" was run at last", node.what.c_str());
+  if (error && !s->error) s->error = fk::complain(error, "this error belongs to \"%s\", which ran only now", node.what.c_str());
 }
 static int drain(Stream* s) {
   while (!s->queue.empty()) run_first(s);
@@ -89,7 +89,7 @@ static void reach(Stream* from, const std::shared_ptr<Mark>& mark) {
 int fk::submit(void* handle, const char* what, std::function<int()> f) {
   static unsigned long long calls = 0;
   Stream* s = find(handle);
-  if (!s) return complain(400, "%s on a stream that does not exist", what);
+  if (!s) return complain(400, "%s needs an existing stream. Received: an unknown stream", what);
   if (is_legacy(s)) if (int e = legacy_while_capturing()) return e;
   if (s->capture) {
     if (s->capture->invalid) return 901;
@@ -185,7 +185,7 @@ FK_API cudaError_t cudaStreamWaitEvent(cudaStream_t h, cudaEvent_t handle, unsig
   if (s->capture && s->capture != e->capture) return done(refuse(s, 900));
   e->capture->streams.insert(s);
   s->capture = e->capture;
-  e->capture->joined.insert(e->from);  // its work is waited for
+  e->capture->joined.insert(e->from);  // `s` now waits for its work
   e->capture->joined.erase(s);
   return cudaSuccess;
 }
@@ -200,7 +200,7 @@ FK_API cudaError_t cudaEventQuery(cudaEvent_t handle) {
   LOCK;
   Event* e = (Event*)handle;
   if (LAZY && events.count(e) && e->mark && !e->capture && !e->mark->done && !e->mark->asked) {
-    e->mark->asked = true;  // whoever asks again gets what he waits for
+    e->mark->asked = true;  // the next query completes the work
     return cudaErrorNotReady;
   }
   return done(event_wait(e));

@@ -1,4 +1,4 @@
-// The part of cooperative groups that is emulated: the block, and the whole grid of a cooperative launch.
+// The emulated part of cooperative groups: the block, and the whole grid of a cooperative launch.
 #pragma once
 namespace cooperative_groups {
 struct thread_block {

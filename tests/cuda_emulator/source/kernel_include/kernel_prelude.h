@@ -1,5 +1,5 @@
-// What NVRTC and a GPU give a kernel, for a host C++ compiler. Precompiled; included before every kernel source.
-// One launch runs at a time, so the state of "the thread that runs now" may be plain static variables.
+// Defines for a host C++ compiler what NVRTC and a GPU define for a kernel. The header is precompiled, and included before every
+// kernel source. Only one launch runs at a time, so plain static variables can hold the state of the current thread.
 #pragma once
 #include <assert.h>
 #include <math.h>
@@ -12,7 +12,7 @@
 #include <type_traits>
 #include <utility>
 
-#include <vector_types.h>  // CUDA's own: dim3, float2, ... and the empty words __device__, __global__ of a host compiler
+#include <vector_types.h>  // from CUDA: dim3, float2, ... and __device__ and __global__, which are empty for a host compiler
 #include "kernel_abi.h"
 
 #undef __shared__
@@ -36,7 +36,7 @@
 static uint3 threadIdx, blockIdx;
 static dim3 blockDim, gridDim;
 static const int warpSize = 32;
-static unsigned fk_cursor, fk_total;  // threads of this block that have started; all of them
+static unsigned fk_cursor, fk_total;  // started threads of this block; all threads of this block
 static void* fk_dynamic;              // dynamic shared memory
 static void (*fk_wait)(int kind);
 static unsigned long long fk_exchange[1024];
@@ -72,7 +72,7 @@ static inline void __threadfence() {}
 static inline void __threadfence_block() {}
 static inline void __threadfence_system() {}
 
-static inline int fk_vote(int predicate, int kind, int what) {  // what: 0 and, 1 or, 2 count, 3 ballot
+static inline int fk_vote(int predicate, int kind, int what) {  // what: 0 = and, 1 = or, 2 = count, 3 = ballot
   const unsigned me = fk_linear();
   fk_exchange[me] = predicate != 0;
   fk_barrier(kind);
@@ -154,7 +154,7 @@ static inline unsigned long long __umul64hi(unsigned long long a, unsigned long 
   return (unsigned __int128)a * b >> 64;
 }
 
-// Arithmetic. CUDA's min and max take mixed types, and of a number and a NaN the number
+// Arithmetic. CUDA's min and max accept mixed types, and return the number if the other argument is NaN
 template <class A, class B> using fk_both = typename std::enable_if<
     std::is_arithmetic<A>::value && std::is_arithmetic<B>::value, typename std::common_type<A, B>::type>::type;
 template <class A, class B> static inline fk_both<A, B> min(A a, B b) {
@@ -183,7 +183,7 @@ static inline float exp10(float x) { return exp10f(x); }
 #define __logf logf
 #define __sinf sinf
 #define __cosf cosf
-#define __powf powf  // the C library declares functions of these names
+#define __powf powf  // because the C library declares functions with these names
 static inline float __fdividef(float x, float y) { return x / y; }
 static inline float fdividef(float x, float y) { return x / y; }
 static inline float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
@@ -202,7 +202,7 @@ static inline float normcdf(float x) { return (float)normcdf((double)x); }
 static double erfinv(double y) {
   if (!(fabs(y) < 1)) return fabs(y) == 1 ? copysign(INFINITY, y) : NAN;
   const double l = log1p(-y * y), k = 2 / (M_PI * 0.147) + l / 2;
-  double x = copysign(sqrt(sqrt(k * k - l / 0.147) - k), y);  // Winitzki's formula, then Newton's steps
+  double x = copysign(sqrt(sqrt(k * k - l / 0.147) - k), y);  // Winitzki's formula, followed by Newton's steps
   for (int i = 0; i < 4 && x; i++) {
     const double error = fabs(y) > 0.5 ? copysign(erfc(-copysign(fabs(x), -1) ) - (1 - fabs(y)), -y) : erf(x) - y;
     x -= error / (M_2_SQRTPI * exp(-x * x));
@@ -217,7 +217,7 @@ template <class T> static inline T __ldg(const T* p) { return *p; }
 static inline long long clock64() { return 0; }
 static inline long long clock() { return 0; }
 
-// Atomics: nothing else runs meanwhile
+// Atomics, which need no protection because no other thread runs at the same time
 template <class T, class F> static inline T fk_atomic(T* p, F f) {
   const T old = *p;
   *p = f(old);
@@ -273,7 +273,7 @@ FkParam fk_kernel<F>::params[sizeof...(A) + 1] = {{sizeof(A), fk_kind<typename s
 #include <cupy/carray.cuh>
 #include <cupy/atomics.cuh>
 #include <cupy/math_constants.h>
-#define __CUDACC_VER_MAJOR__ 13  // else it takes half-precision functions for built in
+#define __CUDACC_VER_MAJOR__ 13  // otherwise the header assumes that half-precision functions are built in
 #include <cupy/float16.cuh>
 #undef __CUDACC_VER_MAJOR__
 #endif

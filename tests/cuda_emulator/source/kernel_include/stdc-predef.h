@@ -1,1 +1,1 @@
-// In the place of the C library's, which g++ includes by itself: its macros must be the same without the headers of the host.
+// Replaces the C library's header, which g++ includes automatically, so that its macros do not depend on the host's headers.
