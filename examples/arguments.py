@@ -1,4 +1,4 @@
-"""Types for output files, which fail before anything is computed: ``parser.add_argument("--json", type=output_file)``."""
+"""Argument types that check output files before anything is computed: ``parser.add_argument("--json", type=output_file)``."""
 
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -14,7 +14,7 @@ def output_file(text):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("ab").close()
     except OSError as error:
-        raise ArgumentTypeError(f"cannot write the file: {error}") from error
+        raise ArgumentTypeError(f"the file must be writable. Choose another path. Received: {error}") from error
     if new:
         path.unlink()
     return path
@@ -29,6 +29,6 @@ def picture_file(text):
     kind = Path(text).suffix.removeprefix(".").lower()
     if kind not in kinds:
         raise ArgumentTypeError(
-            f"the name must end in one of {', '.join(f'.{kind}' for kind in kinds)}. Received: {text}"
+            f"the name must end in one of matplotlib's file types, {', '.join(f'.{kind}' for kind in kinds)}. Received: {text}"
         )
     return output_file(text)

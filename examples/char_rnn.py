@@ -1,8 +1,8 @@
-"""Predict the next character of Python's language reference: an LSTM and a Transformer block side by side.
+"""Predict the next character of Python's language reference, with an LSTM and with a Transformer block.
 
 The text, 465,000 characters, comes with Python (``pydoc_data.topics``); ``help("while")`` shows a part of it. Both networks read
-64 characters and predict the next character after each of them. The loss divided by log 2 is the number of bits per character:
-log2 of the alphabet's size for a network that knows nothing, and about 5 for one that knows the characters' frequencies.
+64 characters and predict the next character after each of them. The loss divided by log 2 is the number of bits per character. It
+is log2 of the alphabet's size if all characters are predicted alike, and about 5 if they are predicted by their frequencies.
 
     python examples/char_rnn.py
 """
@@ -77,7 +77,7 @@ def parse_arguments():
     parser.add_argument("--epochs", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write bits per character and seconds")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write bits per character and seconds to FILE")
     parser.add_argument("--quick", action="store_true", help="one epoch on a tenth of the text, only for testing")
     return parser.parse_args()
 
@@ -93,7 +93,7 @@ def main():
     frequency = np.bincount(tokens[split:], minlength=len(characters)) / (len(tokens) - split)
     entropy = -sum(p * math.log2(p) for p in frequency if p)
     print(
-        f"{backend}: {len(tokens):,} characters, {len(characters)} different, {entropy:.2f} bits per character from frequencies"
+        f"{backend}: {len(tokens):,} characters, {len(characters)} different, {entropy:.2f} bits per character by frequency"
     )
 
     results = {}

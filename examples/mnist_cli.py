@@ -28,11 +28,13 @@ def parse_arguments():
     parser.add_argument("--device", help="the library's name for a device, such as cuda:1")
     parser.add_argument("--dataset", default="auto", choices=["auto", *EPOCHS], help="default: %(default)s")
     parser.add_argument("--data-dir", help="a folder with the four IDX files, plain or .gz")
-    parser.add_argument("--epochs", type=int, help="default: 15, for the small digits 100")
+    parser.add_argument("--epochs", type=int, help="default: 15, or 100 for the small digits")
     parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write settings, accuracy and history")
-    parser.add_argument("--plot", type=picture_file, metavar="FILE", help="save curves, confusion matrix and mistakes")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write settings, accuracy and history to FILE")
+    parser.add_argument(
+        "--plot", type=picture_file, metavar="FILE", help="plot curves, confusion matrix and mistakes in FILE"
+    )
     return parser.parse_args()
 
 
@@ -61,7 +63,7 @@ def save_plot(path, title, history, images, labels, predicted):
     wrong = np.flatnonzero(predicted != labels)[:20]
     titles = [f"{predicted[i]}, not {labels[i]}" for i in wrong]
     if len(wrong):
-        bottom.suptitle(f"{len(wrong)} of {np.sum(predicted != labels)} mistakes: predicted, not the label")
+        bottom.suptitle(f"{len(wrong)} of {np.sum(predicted != labels)} mistakes, with prediction and label")
         plotting.image_grid(images[wrong], titles, columns=10, figure=bottom)
     figure.savefig(path)
     print(f"Saved {path}")

@@ -22,7 +22,7 @@ def parse_arguments():
     parser.add_argument("--epochs", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write settings, accuracy and seconds")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write settings, accuracy and seconds to FILE")
     parser.add_argument("--quick", action="store_true", help="one epoch on 2,000 images, only for testing")
     return parser.parse_args()
 
@@ -36,7 +36,7 @@ def main():
 
     network = Sequential([
         Rescaling(1 / 255), Reshape((28, 28, 1)),
-        # the maximum of ReLUs is the ReLU of the maximum: pooled first, it is a quarter of the work
+        # ReLU after pooling gives the same result as before it, with a quarter of the work
         Conv2D(16, 3, weight_initializer="he_normal"), MaxPooling2D(2), ReLU(),
         Conv2D(32, 3, weight_initializer="he_normal"), BatchNormalization(momentum=0.9), MaxPooling2D(2), ReLU(),
         Flatten(), Dropout(0.3), Dense(10),

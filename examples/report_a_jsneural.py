@@ -18,10 +18,10 @@ from xpnet.initializers import RandomNormal
 from xpnet.layers import Dense, ReLU, Sigmoid
 from xpnet.optimizers import Optimizer
 
-SMALL = RandomNormal(stddev=0.01)  # N(0, 0.01) as in randn() * 0.01: a standard deviation, not a variance
+SMALL = RandomNormal(stddev=0.01)  # the report's N(0, 0.01) means randn() * 0.01, so 0.01 is the standard deviation
 METRICS = ("accuracy", "elementwise_accuracy")
 BATCH_AND_TEST = ("mini-batch", "test set")
-COSTS = [1.647, 1.224, 1.039, 0.905, 0.875, 0.786, 0.685, 0.679, 0.762, 0.636]  # reported for A2
+COSTS = [1.647, 1.224, 1.039, 0.905, 0.875, 0.786, 0.685, 0.679, 0.762, 0.636]  # the report's costs for A2
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class AsWritten(Optimizer):
         return {}
 
     def step(self, params, grads, state, learning_rate):
-        (p,), (g,) = params, grads  # of the only layer
+        (p,), (g,) = params, grads  # the only layer's
         W = p["weight"] - learning_rate * (100 / 60_000) * g["weight"]
         b = p["bias"] - learning_rate * g["bias"]
         return ({"weight": W, "bias": b},), state
@@ -40,7 +40,7 @@ class AsWritten(Optimizer):
 
 def main():
     parser = argument_parser(__doc__)
-    parser.add_argument("--as-written", action="store_true", help="run A2 with the report's weight gradient as well")
+    parser.add_argument("--as-written", action="store_true", help="also run A2 with the report's weight gradient")
     parser.add_argument("--png-folder", type=Path, metavar="DIR", help="read MNIST from DIR/Train/<digit>/*.png and "
                         "DIR/Test; write them first if DIR has none")  # fmt: skip
     parser.add_argument("--record-every", type=int, default=1, metavar="K", help="evaluate the test set every K "
@@ -135,7 +135,7 @@ def softmax_regression(report, train, test):
 
 def deep_network(report, train, test):
     report.heading("A3", "784 - 100 sigmoid - 30 ReLU - 10 softmax, lr 0.3, batch 100, 150 epochs")
-    print("The report's listing runs 5 epochs. These are evaluated on the test set at every iteration.")
+    print("The report's listing runs 5 epochs. In these, the test set is evaluated at every iteration.")
     milestones = {2: None, 4: None} if report.args.quick else {5: 0.952, 10: 0.965, 30: 0.975, 150: 0.977}
     listing, *_, last = milestones
 

@@ -20,7 +20,8 @@ from xpnet.losses import SoftmaxCrossEntropy, one_hot
 from xpnet.schedules import Linear
 from xpnet.tree import leaves
 
-SMALL = RandomNormal(stddev=0.01)  # the report has N(0, 0.01) to N(0, 0.02), as in randn() * 0.01: a standard deviation
+# The report's N(0, 0.01) to N(0, 0.02) mean factors of randn(), so the numbers are standard deviations
+SMALL = RandomNormal(stddev=0.01)
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,10 @@ class AsWritten(SoftmaxCrossEntropy):
 
 def main():
     parser = argument_parser(__doc__)
-    parser.add_argument("--as-written", action="store_true", help="run B1 and B2 with the report's gradient as well")
-    parser.add_argument("--iterations", type=int, metavar="N", help="for B1 (default: 3000; the report: 3000 to 5000)")
+    parser.add_argument("--as-written", action="store_true", help="also run B1 and B2 with the report's gradient")
+    parser.add_argument(
+        "--iterations", type=int, metavar="N", help="iterations of B1 (default: 3000; in the report 3000 to 5000)"
+    )
     args = parser.parse_args()
     report = Report("B", args)
     print(

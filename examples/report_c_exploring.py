@@ -3,9 +3,9 @@
     python examples/report_c_exploring.py --out figures --json report_c.json
     python examples/report_c_exploring.py --as-written
 
-784-100 tanh-10, dropout that keeps 0.9, full-batch gradient descent at 0.2, 100 epochs, data from a CSV file of 42,000 rows. The
-report trains each network once. The script trains each network with five seeds at once, and also evaluates it on the other
-28,000 images of MNIST.
+The network is 784-100 tanh-10 with dropout that keeps 0.9 of the units. Full-batch gradient descent trains it for 100 epochs with
+the learning rate 0.2, on data from a CSV file of 42,000 rows. The report trains each network once. The script trains each network
+with five seeds at once, and also evaluates it on the other 28,000 images of MNIST.
 """
 
 import itertools
@@ -35,9 +35,9 @@ BOUNDS = {  # the bounds of the report's uniform distributions, and its train an
 CURVES = ("training", "test")  # the training values include dropout and are taken before each step
 STANDARD = ("lecun_uniform", "glorot_uniform", "he_uniform")
 
-NOTES = """Differences in the report:
+NOTES = """Differences between the report and this script:
 - Its bounds for LeCun, Xavier and He are the standard deviations that these authors recommend. A uniform distribution
-  with this standard deviation has bounds sqrt(3) times as wide. The second table uses those.
+  with this standard deviation has bounds sqrt(3) times as wide. The second table uses these bounds.
 - Its dropout draws one mask for all images in each step and does not divide by 0.9, so inference sees sums 11 % larger
   than training. xpnet draws each element and divides. --as-written also trains with the report's dropout.
 - It trains each network once and ranks the four by 2,000 test images, where one standard error is 0.7 points.
@@ -148,7 +148,7 @@ def other_test_sets(report, model, test_size, unseen):
 
 def main():
     parser = argument_parser(__doc__)
-    parser.add_argument("--as-written", action="store_true", help="train with the report's dropout as well")
+    parser.add_argument("--as-written", action="store_true", help="also train with the report's dropout")
     args = parser.parse_args()
     report = Report("C", args)
     print(NOTES)

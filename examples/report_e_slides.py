@@ -26,7 +26,7 @@ NOTES = """The mathematics of this report is correct. Two of its conventions are
 
 
 def four_people(report):
-    """E1: weight - 135 lb and height - 66 in -> 1 for a woman, 0 for a man; one person at a time."""
+    """E1: predict 1 for a woman and 0 for a man from weight - 135 lb and height - 66 in, one person at a time."""
     report.heading("E1", "four people, 2-2-1 sigmoid, squared error, lr 0.1, one sample at a time, 20 seeds at once")
     people = np.array([[-2, -1], [25, 6], [17, 4], [-15, -6]])  # Alice, Bob, Charlie, Diana
     woman = np.array([1, 0, 0, 1])
@@ -49,7 +49,7 @@ def four_people(report):
 
 
 def zero_or_not(report, name, text, layers, reported):
-    """E2 and E3: zero or not, by gradient descent on all images."""
+    """E2 and E3: detect zeros, by gradient descent on all images."""
     report.heading(name, text)
     (x_train, y_train), (x_test, y_test) = mnist(report.args)
     data = (rows(x_train), y_train == 0), (rows(x_test), y_test == 0)
@@ -65,7 +65,7 @@ def zero_or_not(report, name, text, layers, reported):
 
 
 def ten_digits(report):
-    """E4: all ten digits, by gradient descent on all images."""
+    """E4: classify all ten digits, by gradient descent on all images."""
     report.heading("E4", "784-64 sigmoid-10, N(0, 1), all 60,000 images at once, lr 1, 2,000 iterations")
     (x_train, y_train), (x_test, y_test) = mnist(report.args)
     layers = [Dense(64, weight_initializer=STANDARD), Sigmoid(), Dense(10, weight_initializer=STANDARD)]
@@ -79,7 +79,7 @@ def ten_digits(report):
 
 
 def improved(report):
-    """E5: mini-batches, momentum, and weights that keep the variance."""
+    """E5: improve E4 with mini-batches, momentum, and initial weights that preserve the variance."""
     report.heading(
         "E5", "784-64 sigmoid-10, N(0, 1/n_in), batch 128, v = 0.9 v + 0.1 g, w -= 4 v, 9 epochs; 5 seeds at once"
     )
@@ -122,7 +122,7 @@ def library_reference(report):
 
 
 def gradient_descent(args, layers, loss, data):
-    """Take 2,000 steps on all training images at lr 1, with test values at every 20th -> model, history, seconds."""
+    """Take 2,000 steps on all training images at lr 1, with test values at every 20th step. Return model, history, seconds."""
     (x_train, y_train), test = data
     model = Model(layers, loss, SGD(1.0), metrics=["accuracy"], seed=args.seed)
     iterations = 40 if args.quick else 2000
@@ -155,7 +155,7 @@ def save_page(report, name, history, per, labels, predicted, class_names=None):
 def main():
     parser = argument_parser(__doc__)
     names = ("E1", "E2", "E3", "E4", "E5", "E6")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="default: all of them")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="the experiments to run; default: all")
     args = parser.parse_args()
     report = Report("E", args)
     print(NOTES)

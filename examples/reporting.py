@@ -28,20 +28,22 @@ from xpnet.errors import optional_import
 optional_import("matplotlib", "plot").use("agg")  # draws to files, without a screen
 plt = optional_import("matplotlib.pyplot", "plot")
 
-QUICK_TRAIN, QUICK_TEST = 3000, 500  # images that --quick keeps
+QUICK_TRAIN, QUICK_TEST = 3000, 500  # the number of images with --quick
 
 
 def argument_parser(doc):
     """Return a parser with the arguments of every report example. Each script adds its own arguments."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", default="numpy", help="numpy, cupy, torch, jax or auto (default: %(default)s)")
-    parser.add_argument("--data-dir", metavar="DIR", help="folder of MNIST; else $XPNET_DATA, the cache, a download")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="save the figures there as PNG")
     parser.add_argument(
-        "--json", type=output_file, metavar="FILE", help="write every measured figure beside the reported one"
+        "--data-dir", metavar="DIR", help="MNIST's folder; default: $XPNET_DATA, the cache or a download"
     )
-    parser.add_argument("--quick", action="store_true", help="a few seconds on a few images, only for testing")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="save the figures in DIR as PNG files")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="write every measured and reported figure to FILE"
+    )
+    parser.add_argument("--quick", action="store_true", help="run a few seconds on a few images, only for testing")
     return parser
 
 

@@ -21,7 +21,7 @@ def parse_arguments():
     parser.add_argument("--epochs", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write settings, accuracy and seconds")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write settings, accuracy and seconds to FILE")
     parser.add_argument("--quick", action="store_true", help="one epoch on 2,000 images, only for testing")
     return parser.parse_args()
 
