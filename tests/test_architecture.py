@@ -27,6 +27,7 @@ LADDER = [  # the modules of a line may import each other and the lines above
         "inspection",
         "progress",
         "settings",
+        "sources",
         "state",
         "step",
         "weights",
@@ -46,10 +47,11 @@ TESTED_TOGETHER = {
     "metrics",
     "optimizers",
     "plotting",
+    "sources",
 }  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 HOST_NUMPY = {"averages", "checks", "random", "initializers", "datasets", "loop", "state", "evaluation", "inputs",
-              "interchange", "model", "plotting", "inspection", "settings", "weights", "checkpoint", "tensorfile"}  # fmt: skip
+              "interchange", "model", "plotting", "inspection", "settings", "sources", "weights", "checkpoint", "tensorfile"}  # fmt: skip
 LONG = {
     "model",
     "layers/activations",

@@ -50,8 +50,8 @@ def _floating(state: Tree) -> Iterator[tuple[str, Array]]:
 
 
 @dataclass
-class Chunk:
-    """The steps to examine: their data, the state before them, and what was not finite after them."""
+class Failed:
+    """The chunk of steps to examine: its data, the state before them, and what was not finite after them."""
 
     step: Any
     state: dict[str, Tree]
@@ -61,7 +61,7 @@ class Chunk:
     seen: str
 
 
-def diagnose(backend: Backend, chunk: Chunk, finite: dict[str, Tree]) -> tuple[dict[str, Tree], int, DivergenceError]:
+def diagnose(backend: Backend, chunk: Failed, finite: dict[str, Tree]) -> tuple[dict[str, Tree], int, DivergenceError]:
     """Run a chunk of steps again, eagerly, up to the first step whose result is not finite.
 
     Parameters

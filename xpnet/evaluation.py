@@ -10,37 +10,30 @@ import numpy as np
 
 from xpnet.averages import Averages, bounded
 from xpnet.backend import Backend, quiet
-from xpnet.checks import require_batch_size
 from xpnet.layers.base import Shape
 from xpnet.metrics.base import BinnedMetric
 from xpnet.progress import Progress
+from xpnet.sources import InOrder
 from xpnet.step import Evaluation, Inference
 from xpnet.tree import Array, Tree, map_leaves
-
-EVALUATION_BATCH = 512  # the default number of rows at once
 
 
 def run_batches(
     backend: Backend,
     function: Inference | Evaluation,
     state: Tree,
-    data: dict[str, Array],
-    batch_size: int | None,
+    data: InOrder,
     progress: Progress,
     multiplications: int,
 ) -> Iterator[tuple[int, Any]]:
     """Yield ``(rows, result of function)`` for each batch. `multiplications` is the number for one row."""
-    if batch_size is not None:
-        require_batch_size(batch_size)
-    rows, size = data["x"].shape[0], batch_size or EVALUATION_BATCH
     state = {"params": state["params"], "statistics": state["statistics"]}
-    progress.start(type(function).__name__, steps=-(-rows // size))
-    for start in range(0, rows, size):
-        stop = min(start + size, rows)
-        batch = {name: values[start:stop, ...] for name, values in data.items()}
-        with backend.limited_threads((stop - start) * multiplications):
+    progress.start(type(function).__name__, steps=data.steps)
+    for batch in data:
+        rows = batch["x"].shape[0]
+        with backend.limited_threads(rows * multiplications):
             result = backend.call(function, state, batch)
-        yield stop - start, result
+        yield rows, result
         progress.update(1)
 
 
@@ -48,14 +41,13 @@ def evaluate(
     backend: Backend,
     function: Evaluation,
     state: Tree,
-    data: dict[str, Array],
-    batch_size: int | None,
+    data: InOrder,
     verbose: str | int,
     multiplications: int,
 ) -> dict:
     """Return the loss and metrics over a data set as Python numbers."""
     with Progress(verbose) as progress:
-        started = list(run_batches(backend, function, state, data, batch_size, progress, multiplications))
+        started = list(run_batches(backend, function, state, data, progress, multiplications))
         home = backend.to_host([result for _, result in started])
         records = map_leaves(lambda *values: np.stack(values), *[record for record, _ in home])
         values = Averages(function.scores.metrics).add(records, [rows for rows, _ in started]).values()

@@ -19,19 +19,20 @@ from xpnet.averages import Averages
 from xpnet.backend import Backend
 from xpnet.callbacks import Callback
 from xpnet.checks import number
-from xpnet.divergence import AllFinite, Chunk, diagnose, first_non_finite
+from xpnet.divergence import AllFinite, Failed, diagnose, first_non_finite
 from xpnet.errors import DivergenceError
 from xpnet.evaluation import evaluate, prefixed
 from xpnet.history import History
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.shapes import Measured
 from xpnet.progress import Progress
-from xpnet.random import host_rng, step_keys
+from xpnet.random import step_keys
 from xpnet.settings import FitSettings
 from xpnet.signals import deferred_signals
+from xpnet.sources import Chunk, InOrder, Source
 from xpnet.state import TrainingState
 from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
-from xpnet.tree import Array, map_leaves
+from xpnet.tree import map_leaves
 
 CHUNK_SECONDS = 0.2  # the target duration of a chunk, because Ctrl-C and the progress bar wait for its end
 
@@ -47,10 +48,9 @@ class Plan:
         The network, and the same network with checks of its custom layers. The first chunk of steps runs the latter.
     scores : Scores
     settings : FitSettings
-    data, validation : dict of arrays
-        ``"x"``, ``"y"`` and, with weights, ``"weight"``, on the device.
-    rows : array of int
-        The rows of `data` with a positive weight.
+    source : Source
+        The training data.
+    validation : InOrder, optional
     measured : mapping from a sample's shape to Measured
     keep : callable
         Returns one function for all equal functions, so that a backend compiles it once.
@@ -61,19 +61,10 @@ class Plan:
     checked: Layer
     scores: Scores
     settings: FitSettings
-    data: dict[str, Array]
-    validation: dict[str, Array] | None
-    rows: np.ndarray
+    source: Source
+    validation: InOrder | None
     measured: Mapping[Shape, Measured]
     keep: Callable[[Any], Any]
-
-    @property
-    def batch_size(self) -> int:
-        return min(self.settings.batch_size, len(self.rows))
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
 
 
 class Loop:
@@ -92,8 +83,6 @@ class Loop:
     def __init__(self, state: TrainingState, plan: Plan, callbacks: Sequence[Callback], progress: Progress):
         self.state, self.plan, self.callbacks, self.progress = state, plan, callbacks, progress
         self.backend, self.settings, self.network = plan.backend, plan.settings, plan.checked
-        whole = plan.batch_size == len(plan.rows) == plan.data["x"].shape[0]
-        self.gathers = not whole or plan.settings.sample_with_replacement
         idle = Callback.on_train_batch_end
         self.every_step = [c for c in callbacks if getattr(c.on_train_batch_end, "__func__", None) is not idle]
         self.all_finite = plan.keep(AllFinite(plan.network))
@@ -143,27 +132,22 @@ class Loop:
                 break
 
     def _epoch(self, epoch: int, interrupted: Callable[[], None]) -> dict[str, Any]:
-        state, size, order = self.state, self.plan.batch_size, self._order()
+        state, source = self.state, self.plan.source
         self.begin_epoch()
         if not state.position:
             state.averages = Averages(self.plan.scores.metrics)
-        self.progress.start(f"Epoch {epoch + 1}/{self.settings.epochs}", steps=self.plan.steps_per_epoch)
+        self.progress.start(f"Epoch {epoch + 1}/{self.settings.epochs}", steps=source.steps)
         if state.position:
             self.progress.update(state.position)
-        full = len(order) - len(order) % size
-        blocks = [order[:full].reshape(-1, size)] + ([order[None, full:]] if full < len(order) else [])
-        before = 0  # the number of steps in the blocks before this one
-        for block in blocks:
-            while (start := state.position - before) < len(block):
+        with source.epoch(self.seed, state.epoch, state.position) as batches:
+            while (chunk := batches.take(self._chunk_length(batches.alike))) is not None:
                 interrupted()
-                rows = block[start : start + self._chunk_length(len(block))]
-                records = self.train(rows)
-                state.averages.add(records, rows.shape[1])
-                state.position += len(rows)
-                self._report(records, *rows.shape)
-                if state.position < self.plan.steps_per_epoch:
+                records = self.train(chunk)
+                state.averages.add(records, chunk.rows)
+                state.position += chunk.steps
+                self._report(records, chunk.steps, chunk.rows)
+                if state.position != source.steps:
                     self._call("on_pause", None)
-            before += len(block)
         logs = state.averages.values()
         if self.plan.validation is not None and self.settings.validates_after(epoch):
             logs |= self._validate()
@@ -187,23 +171,16 @@ class Loop:
         plan = self.plan
         function = plan.keep(Evaluation(Inference(plan.network, self.backend.dtype), plan.scores))
         assert plan.validation is not None
-        multiplications = plan.measured[tuple(plan.validation["x"].shape[1:])].multiplications
-        size = self.settings.validation_batch_size
-        logs = evaluate(self.backend, function, self.state.arrays, plan.validation, size, 0, multiplications)
+        multiplications = plan.measured[plan.validation.shape].multiplications
+        logs = evaluate(self.backend, function, self.state.arrays, plan.validation, 0, multiplications)
         return prefixed("val_", logs)
 
-    def _order(self) -> np.ndarray:
-        rows, rng = self.plan.rows, host_rng(self.seed, "shuffle", self.state.epoch)
-        if self.settings.sample_with_replacement:
-            return rows[rng.integers(0, len(rows), size=len(rows))]
-        return rows[rng.permutation(len(rows))] if self.settings.shuffle else rows
-
-    def _chunk_length(self, steps: int) -> int:
-        """Return the number of steps to run at once, in a block of `steps` batches of the same size."""
+    def _chunk_length(self, steps: int | None) -> int:
+        """Return the number of steps to run at once, where an epoch has `steps` batches of the same size."""
         if self.every_step:
             return 1
         if self.backend.compiles:  # use few different lengths, because each length is compiled once
-            length = max(-(-steps // 10), 100)
+            length = max(-(-(steps or 0) // 10), 100)
         else:
             length = max(1, int(CHUNK_SECONDS / self.step_seconds)) if self.step_seconds else 1
         step, every = self.state.step, self.settings.record_every
@@ -216,33 +193,32 @@ class Loop:
         return length
 
     def one_step(self) -> dict[str, Any]:
-        """Take one step with all rows, outside of an epoch -> its loss and metrics."""
+        """Take one step with the first batch, outside of an epoch -> its loss and metrics."""
         self.state.position = 0
         self.begin_epoch()
-        records = self.train(self.plan.rows[None])
-        return Averages(self.plan.scores.metrics).add(records, len(self.plan.rows)).values()
+        chunk = self.plan.source.epoch(self.seed, 0, 0).take(1)
+        assert chunk is not None
+        return Averages(self.plan.scores.metrics).add(self.train(chunk), chunk.rows).values()
 
-    def train(self, rows: np.ndarray) -> dict[str, Any]:
-        """Run one chunk, with one step for each row of `rows` -> its records as host arrays, with one entry for each step."""
-        state, numbers = self.state, self.state.step + np.arange(len(rows))
-        batches = {"learning_rate": self._learning_rates(numbers)}
-        if self.gathers:
-            batches["index"] = rows
+    def train(self, chunk: Chunk) -> dict[str, Any]:
+        """Take one step for each batch of the chunk -> its records as host arrays, with one entry for each step."""
+        state, numbers = self.state, self.state.step + np.arange(chunk.steps)
+        batches = {"learning_rate": self._learning_rates(numbers)} | chunk.columns
         if self.network.needs_key:
             batches["key"] = step_keys(self.seed, numbers)
-        multiplications = rows.shape[1] * self.plan.measured[tuple(self.plan.data["x"].shape[1:])].multiplications
+        multiplications = chunk.rows * self.plan.measured[self.plan.source.shape].multiplications
         begin = time.perf_counter()
         with self.backend.limited_threads(multiplications):
             # scan may overwrite its arguments. A copy keeps the state complete until the chunk is done
-            arrays, records = self.backend.scan(self.step, self.backend.copy(state.arrays), batches, self.plan.data)
+            arrays, records = self.backend.scan(self.step, self.backend.copy(state.arrays), batches, chunk.data)
             records, finite = self.backend.to_host((records, self.backend.call(self.all_finite, arrays)))
-            self.step_seconds = (time.perf_counter() - begin) / len(rows)
+            self.step_seconds = (time.perf_counter() - begin) / chunk.steps
             if not (finite and np.all(np.isfinite(records["loss"]))):
                 seen = first_non_finite(arrays) or "loss"
                 step = self.step.with_network(self.plan.network)
-                self._diverged(Chunk(step, state.arrays, batches, self.plan.data, state.step, seen))
+                self._diverged(Failed(step, state.arrays, batches, chunk.data, state.step, seen))
         self.finite = state.arrays = arrays
-        state.step += len(rows)
+        state.step += chunk.steps
         if self.network is not self.plan.network and not self.backend.compiles:  # compiled code contains no checks
             self.network = self.plan.network
             self.step = self._step()
@@ -282,6 +258,6 @@ class Loop:
         for callback in self.callbacks:
             getattr(callback, event)(*args)
 
-    def _diverged(self, chunk: Chunk) -> None:
-        self.state.arrays, self.state.step, error = diagnose(self.backend, chunk, self.finite)
+    def _diverged(self, failed: Failed) -> None:
+        self.state.arrays, self.state.step, error = diagnose(self.backend, failed, self.finite)
         raise error

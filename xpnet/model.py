@@ -28,6 +28,7 @@ from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.progress import Progress
 from xpnet.settings import FitSettings
+from xpnet.sources import ArraySource, Slices
 from xpnet.state import TrainingState, part
 from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
 from xpnet.tree import Array, Tree, graft, leaves, map_leaves
@@ -404,7 +405,7 @@ class Model(metaclass=Settings):
         )  # fmt: skip
         callbacks = settings.check_callbacks(callbacks)
         plan = self._plan(x, y, sample_weight, class_weight, validation_data, chosen)
-        self.training_state.begin_run(initial_epoch, plan.steps_per_epoch)
+        self.training_state.begin_run(initial_epoch, plan.source.steps)
         self.validates = plan.validation is not None
         for callback in callbacks:
             callback.model = self
@@ -432,19 +433,11 @@ class Model(metaclass=Settings):
         if self.state is None:
             self._begin(shape, arrays, intake.measured)
         self.target_shape = tuple(np.shape(y)[1:])
-        rows = inputs.counted_rows(data)
+        evaluated = None if validation is None else Slices(validation, chosen.validation_batch_size)
         return Plan(
-            self.backend,
-            self.network,
-            self.checked,
-            self._scores,
-            chosen,
-            data,
-            validation,
-            rows,
-            self.measured,
-            self._keep,
-        )
+            self.backend, self.network, self.checked, self._scores, chosen, ArraySource(data, chosen), evaluated,
+            self.measured, self._keep,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ inference
 
@@ -472,7 +465,7 @@ class Model(metaclass=Settings):
             self.target_shape = tuple(np.shape(y)[1:])
         function = self._keep(Evaluation(self._inference, self._scores))
         multiplications = self.measured[tuple(data["x"].shape[1:])].multiplications
-        logs = evaluate(self.backend, function, state, data, batch_size, verbose, multiplications)
+        logs = evaluate(self.backend, function, state, Slices(data, batch_size), verbose, multiplications)
         return logs if return_dict else named_values(logs)
 
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
@@ -482,7 +475,8 @@ class Model(metaclass=Settings):
         inputs.require_finite(self.backend, {"x": x}, given)
         multiplications = self._intake.accept(x).multiplications
         with Progress(verbose) as progress:
-            batches = run_batches(self.backend, function, state, {"x": x}, batch_size, progress, multiplications)
+            data = Slices({"x": x}, batch_size)
+            batches = run_batches(self.backend, function, state, data, progress, multiplications)
             outputs = [z for _, z in batches]
             progress.end()
         return self.backend.namespace.concat(outputs, axis=self._batch_axis)  # always a new array

@@ -41,8 +41,8 @@ class Progress:
     def __exit__(self, *error: Any) -> None:
         self.close()
 
-    def start(self, title: str, steps: int) -> None:
-        """Begin a run of this many steps."""
+    def start(self, title: str, steps: int | None) -> None:
+        """Begin a run of this many steps, or of an unknown number."""
         if self.verbose:
             self.title, self.begin = title, time.perf_counter()
         if self.verbose == 1:

@@ -75,9 +75,14 @@ class TrainingState:
         params = trainable(network, self.arrays["params"])
         self.arrays = self.arrays | {"optimizer": self.optimizer.init(params) if leaves(params) else {}}
 
-    def begin_run(self, initial_epoch: int, steps_per_epoch: int) -> None:
+    def begin_run(self, initial_epoch: int, steps_per_epoch: int | None) -> None:
         """Start at the beginning of epoch `initial_epoch`, or of the next epoch if it is 0, with an empty history."""
         if initial_epoch and initial_epoch != self.epoch:
+            if steps_per_epoch is None:
+                raise ValueError(
+                    "initial_epoch needs the number of steps in an epoch. Pass steps_per_epoch. "
+                    f"Received: initial_epoch={initial_epoch}, and data of unknown length"
+                )
             self.epoch, self.step = initial_epoch, initial_epoch * steps_per_epoch
         self.position, self.history, self.stop_training = 0, History(), False
 

@@ -1,0 +1,81 @@
+"""Arrays that lie on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from xpnet.checks import require_batch_size
+from xpnet.inputs import Data, counted_rows
+from xpnet.random import host_rng
+from xpnet.settings import FitSettings
+from xpnet.sources.base import Batches, Chunk, Source
+
+EVALUATION_BATCH = 512  # the default number of rows at once
+
+
+class ArraySource(Source):
+    """Arrays on the device. A training batch is gathered there by its row numbers.
+
+    Parameters
+    ----------
+    data : dict of arrays
+        ``"x"``, ``"y"`` and, with weights, ``"weight"``.
+    settings : FitSettings
+    """
+
+    def __init__(self, data: Data, settings: FitSettings):
+        self.data, self.settings = data, settings
+        self.shape = tuple(data["x"].shape[1:])
+        self.rows = counted_rows(data)
+        self.batch_size = min(settings.batch_size, len(self.rows))
+        self.steps: int = -(-len(self.rows) // self.batch_size)
+        whole = self.batch_size == len(self.rows) == data["x"].shape[0]
+        self.gathers = not whole or settings.sample_with_replacement
+
+    def epoch(self, seed: int, epoch: int, position: int) -> ArrayBatches:
+        return ArrayBatches(self, self._order(seed, epoch), position)
+
+    def _order(self, seed: int, epoch: int) -> np.ndarray:
+        rows, rng = self.rows, host_rng(seed, "shuffle", epoch)
+        if self.settings.sample_with_replacement:
+            return rows[rng.integers(0, len(rows), size=len(rows))]
+        return rows[rng.permutation(len(rows))] if self.settings.shuffle else rows
+
+
+class ArrayBatches(Batches):
+    """The batches of an epoch of an `ArraySource`, whose rows come in `order`."""
+
+    def __init__(self, source: ArraySource, order: np.ndarray, position: int):
+        self.source, self.order, self.position = source, order, position
+        self.full = len(order) // source.batch_size  # the last batch may be smaller
+
+    @property
+    def alike(self) -> int:
+        return self.full if self.position < self.full else 1
+
+    def take(self, most: int) -> Chunk | None:
+        size, begin = self.source.batch_size, self.position
+        if begin * size >= len(self.order):
+            return None
+        self.position = min(begin + most, self.full) if begin < self.full else begin + 1
+        steps = self.position - begin
+        index = self.order[begin * size : self.position * size].reshape(steps, -1)
+        return Chunk(steps, index.shape[1], {"index": index} if self.source.gathers else {}, self.source.data)
+
+
+class Slices:
+    """Arrays on the device, a slice of at most `batch_size` rows at a time; see `InOrder`."""
+
+    def __init__(self, data: Data, batch_size: int | None):
+        self.data = data
+        self.size = EVALUATION_BATCH if batch_size is None else require_batch_size(batch_size)
+        self.rows, *shape = data["x"].shape
+        self.shape = tuple(shape)
+        self.steps = -(-self.rows // self.size)
+
+    def __iter__(self) -> Iterator[Data]:
+        for start in range(0, self.rows, self.size):
+            stop = min(start + self.size, self.rows)
+            yield {name: values[start:stop, ...] for name, values in self.data.items()}
