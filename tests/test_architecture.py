@@ -50,8 +50,8 @@ TESTED_TOGETHER = {
     "sources",
 }  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
-HOST_NUMPY = {"averages", "checks", "random", "initializers", "datasets", "loop", "state", "evaluation", "inputs",
-              "interchange", "model", "plotting", "inspection", "settings", "sources", "weights", "checkpoint", "tensorfile"}  # fmt: skip
+HOST_NUMPY = {"averages", "checks", "random", "initializers", "datasets", "loop", "state", "evaluation", "inputs", "interchange",
+              "model", "plotting", "inspection", "settings", "sources", "weights", "checkpoint", "tensorfile"}  # fmt: skip
 LONG = {
     "model",
     "layers/activations",
