@@ -66,7 +66,7 @@ def write(model, tokens, characters, count, rng):
 
 
 class PrintBits(Callback):
-    def on_epoch_end(self, epoch, logs):
+    def on_epoch_end(self, epoch, logs=None):
         train, validation = logs["loss"] / math.log(2), logs["val_loss"] / math.log(2)
         print(f"  epoch {epoch + 1}: {train:.3f} bits per character, {validation:.3f} on unseen text", flush=True)
 

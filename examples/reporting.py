@@ -73,10 +73,10 @@ class PrintEvery(xpnet.Callback):
     def __init__(self, epochs):
         self.epochs = epochs
 
-    def on_train_begin(self):
+    def on_train_begin(self, logs=None):
         self.start = time.perf_counter()
 
-    def on_epoch_end(self, epoch, logs):
+    def on_epoch_end(self, epoch, logs=None):
         if epoch == 0 or (epoch + 1) % self.epochs == 0:
             values = ", ".join(f"{name} {format_value(value, '.4f')}" for name, value in logs.items())
             print(f"  epoch {epoch + 1:,}: {values} ({time.perf_counter() - self.start:.0f} s)", flush=True)

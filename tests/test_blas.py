@@ -81,7 +81,7 @@ def test_the_number_is_restored_after_an_error():
 
 def test_callbacks_have_the_number_from_outside():
     class Look(Callback):
-        def on_epoch_end(self, epoch, logs):
+        def on_epoch_end(self, epoch, logs=None):
             self.seen = threads()
 
     look, x = Look(), np.ones((4, 3))

@@ -121,7 +121,7 @@ def test_a_callback_saves_and_another_thread_is_refused(tmp_path):
     errors = []
 
     class Save(Callback):
-        def on_epoch_end(self, epoch, logs):
+        def on_epoch_end(self, epoch, logs=None):
             self.model.save(tmp_path / f"{epoch}")
             if epoch == 0:
                 thread = threading.Thread(target=self.save_beside)

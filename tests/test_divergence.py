@@ -81,7 +81,7 @@ def require_finite_state(model):
 class EveryStep(Callback):
     """Makes every chunk one step long."""
 
-    def on_train_batch_end(self, step, logs):
+    def on_train_batch_end(self, batch, logs=None):
         pass
 
 
@@ -131,7 +131,7 @@ def test_what_is_not_found_again_leaves_the_last_finite_state(xp, monkeypatch):
     """After a race or a flipped bit, the steps give correct results when they are run again."""
 
     class Breaks(Callback):
-        def on_epoch_begin(self, epoch):
+        def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
                 Faulty.faults.append(1)
                 self.model.optimizer = Adam(beta_1=0.8)  # a different step, which JAX must compile
@@ -154,7 +154,7 @@ def test_what_is_not_found_again_leaves_the_last_finite_state(xp, monkeypatch):
 )
 def test_a_state_that_somebody_set_is_named_and_taken_back(part, name, xp):
     class Sets(Callback):
-        def on_epoch_end(self, epoch, logs):
+        def on_epoch_end(self, epoch, logs=None):
             broken = map_leaves(lambda p: p * math.nan, self.model.state[part])
             self.model.state = self.model.state | {part: broken}
 
@@ -180,8 +180,8 @@ class InterruptAt(Callback):
     def __init__(self, step):
         self.step = step
 
-    def on_train_batch_end(self, step, logs):
-        if step == self.step:
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.step - 1 == self.step:
             os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -213,7 +213,7 @@ def test_an_interrupt_in_the_last_chunk_of_an_epoch_lets_the_epoch_count(xp):
 
 def test_a_callbacks_error_comes_through(xp):
     class Fails(Callback):
-        def on_epoch_end(self, epoch, logs):
+        def on_epoch_end(self, epoch, logs=None):
             raise ZeroDivisionError
 
     model = make_model(xp)
@@ -225,7 +225,7 @@ def test_a_callbacks_error_comes_through(xp):
 class InterruptAfterEpoch(Callback):
     """Sends Ctrl-C while the last epoch is validated or its callbacks run."""
 
-    def on_epoch_end(self, epoch, logs):
+    def on_epoch_end(self, epoch, logs=None):
         os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -246,7 +246,7 @@ def test_the_error_can_be_pickled():
 
 def test_a_divergence_after_another_optimizer_goes_back_to_its_own_steps(xp):
     class Explode(Callback):
-        def on_epoch_end(self, epoch, logs):
+        def on_epoch_end(self, epoch, logs=None):
             self.model.optimizer = SGD(3e38)
             self.before = [np.array(to_numpy(p)) for p in leaves(self.model.parameters)]
 

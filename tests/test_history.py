@@ -22,8 +22,8 @@ def test_a_value_recorded_at_a_step_is_that_after_the_step(xp):
     recorded, watched, values = make_model(xp), make_model(xp), []
 
     class Watch(Callback):
-        def on_train_batch_end(self, step, logs):
-            if step % 3 == 2:
+        def on_train_batch_end(self, batch, logs=None):
+            if batch % 3 == 2:
                 values.append(self.model.evaluate(X, Y).loss)
 
     history = fit(recorded, 2, record_every=3, validation_data=(X, Y))

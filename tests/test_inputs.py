@@ -246,8 +246,8 @@ def test_the_share_of_validation_is_counted_in_decimals(n, share, kept):
 
 
 class Count(Callback):
-    def on_train_batch_end(self, step, logs):
-        self.steps = step + 1
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps = batch + 1
 
 
 def test_fit_trains_on_what_the_share_leaves(xp):

@@ -80,7 +80,7 @@ def test_batch_sizes_change_and_last_batches_are_short(xp):
 class ChangesTheOptimizer(Callback):
     """Changes the learning rate, then another setting, then to an optimizer with another state."""
 
-    def on_epoch_end(self, epoch, logs):
+    def on_epoch_end(self, epoch, logs=None):
         self.model.optimizer = [SGD(0.02, momentum=0.9), SGD(0.05, momentum=0.5), Adam(0.01), SGD(0.1)][epoch % 4]
 
 

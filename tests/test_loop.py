@@ -104,10 +104,10 @@ def test_a_model_does_not_move_in_a_callback(event, xp):
 
 def test_one_batch_in_a_callback_leaves_the_run_as_it_is(xp):
     class Stop(Callback):
-        def on_train_batch_end(self, step, logs):
+        def on_train_batch_end(self, batch, logs=None):
             self.model.stop_training = True
 
-        def on_epoch_end(self, epoch, logs):
+        def on_epoch_end(self, epoch, logs=None):
             self.model.train_on_batch(X, Y)
 
     history = fit(make_model(xp), 5, callbacks=[Stop()], validation_data=(X, Y))
@@ -189,11 +189,11 @@ def test_a_sample_with_one_position_that_counts_takes_part(xp):
 
 
 def test_a_method_given_to_a_callback_object_is_called(xp):
-    callback, steps = Callback(), []
-    callback.on_train_batch_end = lambda step, logs: steps.append(step)
+    callback, batches = Callback(), []
+    callback.on_train_batch_end = lambda batch, logs: batches.append(batch)
     fit(make_model(xp), callbacks=[callback])
 
-    assert steps == list(range(6))
+    assert batches == list(range(6))
 
 
 def test_a_network_without_parameters_predicts_and_is_not_trained(xp):
@@ -261,7 +261,7 @@ class Named(Metric):
 @pytest.mark.parametrize("call", [lambda model: model.fit(X, Y), lambda model: model.build(X.shape[1:])])
 def test_a_callback_neither_fits_nor_builds_its_model(call, xp):
     class Calls(Callback):
-        def on_epoch_end(self, epoch, logs):
+        def on_epoch_end(self, epoch, logs=None):
             call(self.model)
 
     with pytest.raises(RuntimeError, match="during `fit`"):

@@ -147,7 +147,7 @@ def test_sampling_with_replacement(xp):
     seen = []
 
     class Count(Callback):
-        def on_epoch_end(self, epoch, logs):
+        def on_epoch_end(self, epoch, logs=None):
             seen.append(epoch)
 
     model = make_model(xp)
@@ -269,16 +269,16 @@ def test_early_stopping_restores_the_best_weights(xp):
     assert model.evaluate(X, Y).loss == pytest.approx(min(history.history["val_loss"]), rel=1e-5)
 
 
-def test_on_train_batch_end_sees_every_step(xp):
-    steps = []
+def test_on_train_batch_end_sees_every_batch_of_each_epoch(xp):
+    batches = []
 
     class Watch(Callback):
-        def on_train_batch_end(self, step, logs):
-            steps.append((step, sorted(logs)))
+        def on_train_batch_end(self, batch, logs=None):
+            batches.append((batch, sorted(logs)))
 
-    fit(make_model(xp), callbacks=[Watch()])
+    fit(make_model(xp), 2, callbacks=[Watch()])
 
-    assert steps == [(i, ["accuracy", "loss"]) for i in range(6)]
+    assert batches == [(i, ["accuracy", "loss"]) for i in range(6)] * 2
 
 
 def replaced(values, index, value):
@@ -398,13 +398,13 @@ def test_fewer_samples_than_the_default_batch_are_one_batch(xp):
 
 
 class Halt(Callback):
-    def on_epoch_end(self, epoch, logs):
+    def on_epoch_end(self, epoch, logs=None):
         self.model.optimizer = replace(self.model.optimizer, learning_rate=0.0)
 
 
 def test_an_optimizer_set_in_the_middle_of_an_epoch_waits_for_the_next(xp):
     class Change(Callback):
-        def on_train_batch_end(self, step, logs):
+        def on_train_batch_end(self, batch, logs=None):
             self.model.optimizer = SGD(0.0)
 
     model, other = make_model(xp, Adam(0.1)), make_model(xp, Adam(0.1))

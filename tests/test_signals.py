@@ -24,8 +24,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the bac
 sent = [getattr(signal, name) for name in sys.argv[2:]]
 
 class Send(Callback):
-    def on_train_batch_end(self, step, logs):
-        if step == 25:
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.step == 26:
             for number in sent:
                 signal.raise_signal(number)
 
@@ -78,7 +78,7 @@ def test_signals(arguments, code, lines):
 
 
 class Interrupt(Callback):
-    def on_epoch_end(self, epoch, logs):
+    def on_epoch_end(self, epoch, logs=None):
         self.weights = getattr(self, "weights", [*self.model.get_weights()])
         if epoch == 3:
             raise KeyboardInterrupt

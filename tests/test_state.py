@@ -72,8 +72,8 @@ def test_a_run_continues_within_an_epoch(xp):
     history = fit(whole).history
 
     class Interrupt(Callback):
-        def on_train_batch_end(self, step, logs):
-            if step == 1:
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -100,7 +100,7 @@ def test_a_callback_after_each_step(model, backend, counted):
     x, y = X[: n * BATCH], Y[: n * BATCH]
 
     class Listens(Callback):
-        def on_train_batch_end(self, step, logs):
+        def on_train_batch_end(self, batch, logs=None):
             pass
 
     assert counted(lambda: model.fit(x, y, batch_size=BATCH, verbose=0, callbacks=[Listens()])) == {

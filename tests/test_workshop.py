@@ -22,7 +22,7 @@ class Elsewhere(Callback):
     def __init__(self, function):
         self.function, self.result = function, None
 
-    def on_train_batch_end(self, step, logs):
+    def on_train_batch_end(self, batch, logs=None):
         def run():
             try:
                 self.result = self.function(self.model)
@@ -122,7 +122,7 @@ def test_models_that_train_alike_share_what_is_compiled(jax_backend):
 
 def test_a_shallow_copy_trains_beside_its_original(xp):
     class Aside(Callback):
-        def on_epoch_end(self, epoch, logs):
+        def on_epoch_end(self, epoch, logs=None):
             fit(copy.copy(self.model))
 
     model, alone = make_model(xp), make_model(xp)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from xpnet.averages import Averages, bounded
 from xpnet.backend import Backend, quiet
+from xpnet.callbacks import Callback
+from xpnet.callbacks.base import call, watching
 from xpnet.layers.base import Shape
 from xpnet.metrics.base import BinnedMetric
 from xpnet.progress import Progress
@@ -25,11 +28,16 @@ def run_batches(
     data: InOrder,
     progress: Progress,
     multiplications: int,
+    begin: Callable[[int, dict], None],
 ) -> Iterator[tuple[int, Any]]:
-    """Yield ``(rows, result of function)`` for each batch. `multiplications` is the number for one row."""
+    """Yield ``(rows, result of function)`` for each batch.
+
+    `multiplications` is the number for one row. ``begin(batch, {})`` is called before each batch.
+    """
     state = {"params": state["params"], "statistics": state["statistics"]}
     progress.start(type(function).__name__, steps=data.steps)
-    for batch in data:
+    for number, batch in enumerate(data):
+        begin(number, {})
         rows = batch["x"].shape[0]
         with backend.limited_threads(rows * multiplications):
             result = backend.call(function, state, batch)
@@ -44,17 +52,59 @@ def evaluate(
     data: InOrder,
     verbose: str | int,
     multiplications: int,
+    callbacks: Sequence[Callback] = (),
 ) -> dict:
     """Return the loss and metrics over a data set as Python numbers."""
+    metrics, watchers, started = function.scores.metrics, watching(callbacks, "test"), []
+    averages = Averages(metrics)  # over the batches so far, for the watchers
+    begin = functools.partial(call, watchers, "on_test_batch_begin")
     with Progress(verbose) as progress:
-        started = list(run_batches(backend, function, state, data, progress, multiplications))
+        call(callbacks, "on_test_begin", {})
+        batches = run_batches(backend, function, state, data, progress, multiplications, begin)
+        for number, (rows, result) in enumerate(batches):
+            started.append((rows, backend.to_host(result) if watchers else result))
+            if watchers:
+                averages.add(map_leaves(lambda value: value[None], started[-1][1][0]), rows)
+                logs = _in_order(function, averages, [kept for _, (_, kept) in started])
+                call(watchers, "on_test_batch_end", number, logs)
         home = backend.to_host([result for _, result in started])
         records = map_leaves(lambda *values: np.stack(values), *[record for record, _ in home])
-        values = Averages(function.scores.metrics).add(records, [rows for rows, _ in started]).values()
-        values |= _exact_values(function.scores.binned, [kept for _, kept in home])
-        values = {name: values[name] for name in ("loss", *(metric.name for metric in function.scores.metrics))}
+        averages = Averages(metrics).add(records, [rows for rows, _ in started])
+        values = _in_order(function, averages, [kept for _, kept in home])
         progress.end(values)
+        call(callbacks, "on_test_end", values)
     return values
+
+
+def _in_order(function: Evaluation, averages: Averages, kept: list[tuple[np.ndarray, ...]]) -> dict:
+    """Return the loss and all metrics in the order of the model."""
+    values = averages.values() | _exact_values(function.scores.binned, kept)
+    return {name: values[name] for name in ("loss", *(metric.name for metric in function.scores.metrics))}
+
+
+def predict(
+    backend: Backend,
+    function: Inference,
+    state: Tree,
+    data: InOrder,
+    verbose: str | int,
+    multiplications: int,
+    axis: int,
+    answer: Callable[[Array], Array],
+    callbacks: Sequence[Callback] = (),
+) -> Array:
+    """Return ``answer(z)`` for the network's outputs z over a data set, whose axis of rows is `axis`, as a new array."""
+    watchers, outputs = watching(callbacks, "predict"), []
+    begin = functools.partial(call, watchers, "on_predict_batch_begin")
+    with Progress(verbose) as progress:
+        call(callbacks, "on_predict_begin", {})
+        for number, (_, z) in enumerate(run_batches(backend, function, state, data, progress, multiplications, begin)):
+            outputs.append(z)
+            if watchers:
+                call(watchers, "on_predict_batch_end", number, {"outputs": answer(z)})
+        progress.end()
+        call(callbacks, "on_predict_end", {})
+    return answer(backend.namespace.concat(outputs, axis=axis))
 
 
 @quiet

@@ -18,6 +18,7 @@ from xpnet import schedules
 from xpnet.averages import Averages
 from xpnet.backend import Backend
 from xpnet.callbacks import Callback
+from xpnet.callbacks.base import call, watching
 from xpnet.checks import number
 from xpnet.divergence import AllFinite, Failed, diagnose, first_non_finite
 from xpnet.errors import DivergenceError
@@ -83,8 +84,7 @@ class Loop:
     def __init__(self, state: TrainingState, plan: Plan, callbacks: Sequence[Callback], progress: Progress):
         self.state, self.plan, self.callbacks, self.progress = state, plan, callbacks, progress
         self.backend, self.settings, self.network = plan.backend, plan.settings, plan.checked
-        idle = Callback.on_train_batch_end
-        self.every_step = [c for c in callbacks if getattr(c.on_train_batch_end, "__func__", None) is not idle]
+        self.every_step = watching(callbacks, "train")
         self.all_finite = plan.keep(AllFinite(plan.network))
         self.seed = state.seeds[0]
         self.finite = state.arrays  # the result of the last chunk, known to be finite
@@ -97,26 +97,27 @@ class Loop:
         the run had before, so that these events change nothing.
         """
         state, first = self.state, self.settings.initial_epoch + len(self.state.history.epoch)
-        self._call("on_train_begin")
+        call(self.callbacks, "on_train_begin", {})
         if restore is not None:
             if state.position:
-                self._call("on_epoch_begin", first)
+                call(self.callbacks, "on_epoch_begin", first, {})
             restore()
         stopped = state.stop_training and not state.position and restore is not None
         with deferred_signals() as interrupted:
             try:
-                self._epochs(range(first, first if stopped else self.settings.epochs), interrupted)
+                logs = self._epochs(range(first, first if stopped else self.settings.epochs), interrupted)
             except (KeyboardInterrupt, DivergenceError) as error:
-                self._call("on_train_interrupt", error)
+                call(self.callbacks, "on_train_interrupt", error)
                 raise
-        self._call("on_train_end")
+        call(self.callbacks, "on_train_end", logs)
         return self.state.history
 
-    def _epochs(self, epochs: range, interrupted: Callable[[], None]) -> None:
-        state = self.state
+    def _epochs(self, epochs: range, interrupted: Callable[[], None]) -> dict[str, Any]:
+        """Run the epochs -> the values of the last one."""
+        state, logs = self.state, {}
         for epoch in epochs:
             if not state.position:
-                self._call("on_epoch_begin", epoch)
+                call(self.callbacks, "on_epoch_begin", epoch, {})
             logs = self._epoch(epoch, interrupted)
             state.epoch, state.position = state.epoch + 1, 0
             history = state.history
@@ -125,11 +126,12 @@ class Loop:
                 history.validation_epoch.append(epoch)
             history.add(history.history, logs)
             self.progress.end(logs)
-            self._call("on_epoch_end", epoch, logs)
-            self._call("on_pause", logs)
+            call(self.callbacks, "on_epoch_end", epoch, logs)
+            call(self.callbacks, "on_pause", logs)
             interrupted()
             if state.stop_training:
                 break
+        return logs
 
     def _epoch(self, epoch: int, interrupted: Callable[[], None]) -> dict[str, Any]:
         state, source = self.state, self.plan.source
@@ -142,12 +144,15 @@ class Loop:
         with source.epoch(self.seed, state.epoch, state.position) as batches:
             while (chunk := batches.take(self._chunk_length(batches.alike))) is not None:
                 interrupted()
+                call(self.every_step, "on_train_batch_begin", state.position, {})
                 records = self.train(chunk)
                 state.averages.add(records, chunk.rows)
                 state.position += chunk.steps
                 self._report(records, chunk.steps, chunk.rows)
+                if state.stop_training:
+                    break
                 if state.position != source.steps:
-                    self._call("on_pause", None)
+                    call(self.callbacks, "on_pause", None)
         logs = state.averages.values()
         if self.plan.validation is not None and self.settings.validates_after(epoch):
             logs |= self._validate()
@@ -172,7 +177,8 @@ class Loop:
         function = plan.keep(Evaluation(Inference(plan.network, self.backend.dtype), plan.scores))
         assert plan.validation is not None
         multiplications = plan.measured[plan.validation.shape].multiplications
-        logs = evaluate(self.backend, function, self.state.arrays, plan.validation, 0, multiplications)
+        state, callbacks = self.state.arrays, self.callbacks
+        logs = evaluate(self.backend, function, state, plan.validation, 0, multiplications, callbacks)
         return prefixed("val_", logs)
 
     def _chunk_length(self, steps: int | None) -> int:
@@ -235,11 +241,10 @@ class Loop:
 
     def _report(self, records: dict[str, Any], steps: int, rows: int) -> None:
         """Show and record the steps that were taken. The state already includes them."""
-        self.progress.update(steps, self.state.averages.values())
+        values = self.state.averages.values()
+        self.progress.update(steps, values)
         self._record_iterations(records, steps, rows)
-        for callback in self.every_step:
-            averages = Averages(self.plan.scores.metrics).add(records, rows)
-            callback.on_train_batch_end(self.state.step - 1, averages.values())
+        call(self.every_step, "on_train_batch_end", self.state.position - 1, values)
 
     def _record_iterations(self, records: dict[str, Any], steps: int, rows: int) -> None:
         """Record the mini-batch values of every k-th step and, with validation data, the validation values after it."""
@@ -253,10 +258,6 @@ class Loop:
                 if self.plan.validation is not None:
                     logs |= self._validate()
                 history.add(history.iterations, logs)
-
-    def _call(self, event: str, *args: Any) -> None:
-        for callback in self.callbacks:
-            getattr(callback, event)(*args)
 
     def _diverged(self, failed: Failed) -> None:
         self.state.arrays, self.state.step, error = diagnose(self.backend, failed, self.finite)

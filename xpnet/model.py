@@ -11,8 +11,8 @@ import numpy as np
 
 from xpnet import checkpoint, inputs, inspection, optimizers, settings
 from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quiet, to_numpy
-from xpnet.callbacks import Callback
-from xpnet.evaluation import evaluate, in_target_form, named_values, run_batches
+from xpnet.callbacks.base import Callbacks, attach
+from xpnet.evaluation import evaluate, in_target_form, named_values, predict
 from xpnet.files import StrPath
 from xpnet.history import History
 from xpnet.keywords import Settings
@@ -87,7 +87,7 @@ class Model(metaclass=Settings):
     history : History
         The record of the last `fit`, even after an interrupt or an error.
     stop_training : bool
-        Set it in a callback to stop training after the current epoch.
+        Set it in a callback to stop training after the current epoch, or in a callback of batches after the current batch.
     validates : bool
         Whether the last `fit` had validation data.
     """
@@ -322,7 +322,7 @@ class Model(metaclass=Settings):
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: str | int = "auto",
-        callbacks: Sequence[Callback] | None = None,
+        callbacks: Callbacks = None,
         validation_split: float = 0.0,
         validation_data: Sequence[Any] | None = None,
         shuffle: bool = True,
@@ -403,14 +403,13 @@ class Model(metaclass=Settings):
             32 if batch_size is None else batch_size, epochs, initial_epoch, verbose, shuffle, sample_with_replacement,
             validation_split, validation_freq, validation_batch_size, record_every,
         )  # fmt: skip
-        callbacks = settings.check_callbacks(callbacks)
+        listed = settings.check_callbacks(callbacks)
         plan = self._plan(x, y, sample_weight, class_weight, validation_data, chosen)
         self.training_state.begin_run(initial_epoch, plan.source.steps)
         self.validates = plan.validation is not None
-        for callback in callbacks:
-            callback.model = self
+        attach(listed, self, verbose, epochs, plan.source.steps)
         with self.workshop.fitting(), Progress(verbose) as progress:
-            return Loop(self.training_state, plan, callbacks, progress).run()
+            return Loop(self.training_state, plan, listed, progress).run()
 
     @alone
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Any:
@@ -448,11 +447,12 @@ class Model(metaclass=Settings):
         batch_size: int | None = None,
         verbose: str | int = 0,
         sample_weight: Any = None,
+        callbacks: Callbacks = None,
         return_dict: bool = False,
     ) -> Any:
         """Return the loss and metrics on a data set, without dropout and with the running statistics.
 
-        With ``verbose=1`` it shows a progress bar and a line, as in `fit`.
+        With ``verbose=1`` it shows a progress bar and a line, as in `fit`. `callbacks` get ``on_test_...``.
 
         Returns
         -------
@@ -465,29 +465,24 @@ class Model(metaclass=Settings):
             self.target_shape = tuple(np.shape(y)[1:])
         function = self._keep(Evaluation(self._inference, self._scores))
         multiplications = self.measured[tuple(data["x"].shape[1:])].multiplications
-        logs = evaluate(self.backend, function, state, Slices(data, batch_size), verbose, multiplications)
+        batches = Slices(data, batch_size)
+        chosen = attach(settings.check_callbacks(callbacks), self, verbose, 1, batches.steps)
+        logs = evaluate(self.backend, function, state, batches, verbose, multiplications, chosen)
         return logs if return_dict else named_values(logs)
 
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
         """Return the network's raw outputs for x, (n, ..., units), as a new array on the model's backend."""
-        state, function = self.built_state(), self._keep(self._inference)
-        given, x = x, inputs.prepare_x(self.backend, x)
-        inputs.require_finite(self.backend, {"x": x}, given)
-        multiplications = self._intake.accept(x).multiplications
-        with Progress(verbose) as progress:
-            data = Slices({"x": x}, batch_size)
-            batches = run_batches(self.backend, function, state, data, progress, multiplications)
-            outputs = [z for _, z in batches]
-            progress.end()
-        return self.backend.namespace.concat(outputs, axis=self._batch_axis)  # always a new array
+        return self._predict(x, batch_size, verbose, lambda z: z)
 
     @quiet
-    def predict(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
+    def predict(
+        self, x: Any, batch_size: int | None = None, verbose: str | int = 0, callbacks: Callbacks = None
+    ) -> Array:
         """Return predictions: probabilities of classes, or values in the shape of the targets.
 
         `predict` applies the activation that the loss includes: the softmax of ``"softmax_cross_entropy"``, the sigmoid of
         ``"binary_cross_entropy"`` or the exponential of ``"poisson"``. With `GaussianNLL` it returns the mean, and
-        ``model.loss.activation(model.predict_logits(x))`` also returns the variance.
+        ``model.loss.activation(model.predict_logits(x))`` also returns the variance. `callbacks` get ``on_predict_...``.
 
         Returns
         -------
@@ -496,9 +491,8 @@ class Model(metaclass=Settings):
             with y of shape (n,), the shape is (n,). Without known targets it is (n, ..., units). Several seeds add a first
             axis.
         """
-        z = self.predict_logits(x, batch_size, verbose)
-        answer = self.loss.activation(z) if self.loss.of_classes else self.loss.decide(z)
-        return in_target_form(answer, self.target_shape, self._batch_axis)
+        answer = self.loss.activation if self.loss.of_classes else self.loss.decide
+        return self._predict(x, batch_size, verbose, lambda z: self._in_target_form(answer(z)), callbacks)
 
     @quiet
     def predict_classes(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
@@ -516,8 +510,21 @@ class Model(metaclass=Settings):
         """
         if not self.loss.of_classes:
             raise ValueError(f"predict_classes needs a loss of classes. Use predict(x). Received: {self.loss!r}")
-        labels = self.loss.decide(self.predict_logits(x, batch_size, verbose))
-        return in_target_form(labels, self.target_shape, self._batch_axis)
+        return self._predict(x, batch_size, verbose, lambda z: self._in_target_form(self.loss.decide(z)))
+
+    def _in_target_form(self, answer: Array) -> Array:
+        return in_target_form(answer, self.target_shape, self._batch_axis)
+
+    def _predict(
+        self, x: Any, batch_size: int | None, verbose: str | int, answer: Any, callbacks: Callbacks = None
+    ) -> Array:
+        state, function = self.built_state(), self._keep(self._inference)
+        given, x = x, inputs.prepare_x(self.backend, x)
+        inputs.require_finite(self.backend, {"x": x}, given)
+        multiplications = self._intake.accept(x).multiplications
+        data, axis = Slices({"x": x}, batch_size), self._batch_axis
+        chosen = attach(settings.check_callbacks(callbacks), self, verbose, 1, data.steps)
+        return predict(self.backend, function, state, data, verbose, multiplications, axis, answer, chosen)
 
     def prepare(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
         """Check a data set and move it to the device: ``{"x", "y"}`` and, with weights, ``"weight"``."""

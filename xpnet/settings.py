@@ -25,15 +25,6 @@ from xpnet.optimizers import Optimizer
 from xpnet.progress import check_verbose
 
 PASSING = (DropoutBase, Flatten, Identity, Reshape)  # layers that do not change values at inference
-EVENTS_ELSEWHERE = {  # events of Keras -> what to write here
-    "onbatchend": '"on_train_batch_end"',
-    "onbatchbegin": '"on_train_batch_end", which is called after each step',
-    "ontrainbatchbegin": '"on_train_batch_end", which is called after each step',
-    "ontestbegin": '"on_epoch_end", whose logs hold the validation values',
-    "ontestend": '"on_epoch_end", whose logs hold the validation values',
-    "ontestbatchbegin": '"on_epoch_end", whose logs hold the validation values',
-    "ontestbatchend": '"on_epoch_end", whose logs hold the validation values',
-}
 _SAVE = "save(path) writes the network and everything else to one file, which xpnet.load_model reads"
 _MODES = "fit trains, and predict and evaluate do not, so a model has no mode to set"
 NOT_OF_MODEL = {  # attributes of Keras' and scikit-learn's models -> what to use here
@@ -252,31 +243,32 @@ class FitSettings:
 
 
 def check_callbacks(callbacks: Any) -> list[Callback]:
-    """Return the callbacks as a list; raise TypeError if an entry is not a callback or has an unknown event."""
+    """Return the callbacks as a list; raise TypeError if an entry is not a callback or has an unknown method ``on_...``."""
     chosen = list(callbacks) if isinstance(callbacks, Iterable) else [] if callbacks is None else [callbacks]
     for callback in chosen:
         if not isinstance(callback, Callback):
             remedy = f" Make an object of the class: {callback.__name__}(...)." if isinstance(callback, type) else ""
             raise TypeError(f"callbacks must be a list of xpnet.Callback objects.{remedy} Received: {callback!r}")
-        events = [name for name in dir(Callback) if name.startswith("on_")]
-        for name in events:
+        hooks = [name for name in dir(Callback) if name.startswith("on_")]
+        for name in hooks:
             _require_arguments(callback, name)
         for name in dir(callback):
-            if name.startswith("on_") and name not in events and callable(getattr(callback, name)):
-                rule = f"{type(callback).__name__}.{name} would never be called. The events of fit are"
-                raise TypeError(str(unknown_name(rule, name, events, EVENTS_ELSEWHERE)))
+            if name.startswith("on_") and name not in hooks and callable(getattr(callback, name)):
+                rule = f"{type(callback).__name__}.{name} would never be called. The methods of a callback are"
+                raise TypeError(str(unknown_name(rule, name, hooks)))
     return chosen
 
 
-def _require_arguments(callback: Callback, event: str) -> None:
-    """Raise TypeError unless the callback's method accepts the arguments of the event."""
-    expected = list(inspect.signature(getattr(Callback, event)).parameters)
+def _require_arguments(callback: Callback, hook: str) -> None:
+    """Raise TypeError unless the callback's method accepts the arguments of the hook."""
+    expected = list(inspect.signature(getattr(Callback, hook)).parameters)
     try:
-        inspect.signature(getattr(callback, event)).bind(*expected[1:])
+        inspect.signature(getattr(callback, hook)).bind(*expected[1:])
     except TypeError as error:
+        written = ", ".join(expected).replace("logs", "logs=None")
         raise TypeError(
-            f"{type(callback).__name__}.{event} must accept {', '.join(expected[1:]) or 'no arguments'}. Write "
-            f"def {event}({', '.join(expected)}). Received: a method with other arguments ({error})"
+            f"{type(callback).__name__}.{hook} must accept {', '.join(expected[1:])}. Write "
+            f"def {hook}({written}). Received: a method with other arguments ({error})"
         ) from error
 
 

@@ -42,7 +42,7 @@ class TrainingState:
     history : History
         The records of the current or last run.
     stop_training : bool
-        Whether the run stops after the current epoch.
+        Whether the run stops after the current epoch, or after the current chunk of steps.
     """
 
     optimizer: Optimizer

@@ -44,7 +44,7 @@ def fit(case, x, y, epochs, on_epoch, backend="numpy", device=None):
     import xpnet
 
     class Stamp(xpnet.Callback):
-        def on_epoch_end(self, epoch, logs):
+        def on_epoch_end(self, epoch, logs=None):
             on_epoch(logs["loss"], logs["accuracy"])
 
     model(case, backend, device).fit(x, y, batch_size=case.batch, epochs=epochs, verbose=1, callbacks=[Stamp()])

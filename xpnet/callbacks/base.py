@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from xpnet.errors import CheckpointError
+from xpnet.keywords import Settings
+
+Logs = dict[str, Any]
 
 
-class Callback:
-    """The base class of callbacks: `fit` calls these methods. Override the ones you need; `self.model` is the model.
+class Callback(metaclass=Settings):
+    """The base class of callbacks, with the methods of Keras. Override the ones you need.
 
-    Overriding `on_train_batch_end` adds a transfer from the device to every step. The other methods add none.
+    `fit`, `evaluate` and `predict` call these methods. A method that is not overridden costs nothing. A method that is called
+    for each batch costs a transfer from the device for each batch, except in `predict`.
+
+    Attributes
+    ----------
+    model : Model
+        The model that trains, evaluates or predicts.
+    params : dict
+        ``"epochs"``, ``"steps"`` (the number of batches in an epoch) and ``"verbose"``.
     """
 
-    model: Any
+    model: Any = None
+    params: dict[str, Any] = {}  # noqa: RUF012  (replaced, never changed)
 
-    def on_train_begin(self) -> None:
+    def set_model(self, model: Any) -> None:
+        """Receive the model, before anything else is called."""
+        self.model = model
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Receive `params`, before a method ``on_..._begin`` is called."""
+        self.params = params
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         """Called before the first epoch."""
 
-    def on_train_end(self) -> None:
-        """Called after the last epoch, but not after an error."""
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Called after the last epoch with its values, but not after an error."""
 
     def on_train_interrupt(self, error: BaseException) -> None:
         """Called instead of `on_train_end` after Ctrl-C, SIGTERM or a divergence; `fit` raises `error` afterward.
@@ -27,14 +48,49 @@ class Callback:
         The model is in a valid state.
         """
 
-    def on_epoch_begin(self, epoch: int) -> None:
-        """Called before each epoch."""
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Called before each epoch. Epochs count from 0."""
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Called after each epoch and its validation, with the values that enter the history."""
 
-    def on_train_batch_end(self, step: int, logs: dict[str, Any]) -> None:
-        """Called after each step. `step` counts from 0 since the model was built."""
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Called before each step. `batch` is its number within the epoch, counted from 0."""
+        self.on_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Called after each step, with the loss and metrics over the epoch so far."""
+        self.on_batch_end(batch, logs)
+
+    def on_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """The old name of `on_train_batch_begin`."""
+
+    def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """The old name of `on_train_batch_end`."""
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        """Called before each evaluation, and before each validation in `fit`."""
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        """Called after each evaluation or validation, with its loss and metrics."""
+
+    def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Called before each batch of an evaluation or validation."""
+
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Called after each batch of an evaluation or validation, with the loss and metrics over the batches so far."""
+
+    def on_predict_begin(self, logs: Logs | None = None) -> None:
+        """Called before each prediction."""
+
+    def on_predict_end(self, logs: Logs | None = None) -> None:
+        """Called after each prediction."""
+
+    def on_predict_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Called before each batch of a prediction."""
+
+    def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Called after each batch of a prediction. ``logs["outputs"]`` holds its answer, on the device."""
 
     def next_pause(self, step: int) -> int | None:
         """Return the number of steps since the model was built at which `on_pause` must be called, or None for any."""
@@ -68,3 +124,31 @@ class Callback:
             "load_state_dict(self, state), which sets it. A callback without state returns {} and sets nothing. "
             f"Received: {type(self).__name__} without {method}"
         )
+
+
+Callbacks = Sequence[Callback] | None
+
+
+def attach(
+    callbacks: Sequence[Callback], model: Any, verbose: str | int, epochs: int, steps: int | None
+) -> Sequence[Callback]:
+    """Give the callbacks the model and the parameters of a run -> the callbacks."""
+    for callback in callbacks:
+        callback.set_model(model)
+        callback.set_params({"verbose": verbose, "epochs": epochs, "steps": steps})
+    return callbacks
+
+
+def call(callbacks: Iterable[Callback], hook: str, *arguments: Any) -> None:
+    """Call this method of each callback."""
+    for callback in callbacks:
+        getattr(callback, hook)(*arguments)
+
+
+def watching(callbacks: Iterable[Callback], batches_of: str) -> Sequence[Callback]:
+    """Return the callbacks that override a method called for each batch of ``"train"``, ``"test"`` or ``"predict"``."""
+    names = [f"on_{batches_of}_batch_begin", f"on_{batches_of}_batch_end"]
+    if batches_of == "train":
+        names += ["on_batch_begin", "on_batch_end"]
+    idle = {name: getattr(Callback, name) for name in names}
+    return [c for c in callbacks if any(getattr(getattr(c, n), "__func__", None) is not idle[n] for n in names)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xpnet.backend import to_numpy
-from xpnet.callbacks.base import Callback
+from xpnet.callbacks.base import Callback, Logs
 from xpnet.callbacks.monitor import Monitor
 from xpnet.checks import boolean, is_integer, require
 from xpnet.errors import CheckpointError
@@ -49,13 +49,13 @@ class EarlyStopping(Callback):
         self.patience = patience
         self.restore_best_weights = boolean("restore_best_weights", restore_best_weights)
 
-    def on_train_begin(self) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self.monitored.begin(self.model)
         self.waited = 0
         self.best_state: Tree = None
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
-        value = self.monitored.value(logs)
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        value = self.monitored.value(logs or {})
         if value is None:
             return
         self.waited += 1
@@ -66,7 +66,7 @@ class EarlyStopping(Callback):
         elif self.waited >= self.patience:
             self.model.stop_training = True
 
-    def on_train_end(self) -> None:
+    def on_train_end(self, logs: Logs | None = None) -> None:
         if self.best_state is not None:
             self.model.state = self.best_state
 
