@@ -25,6 +25,7 @@ LADDER = [  # the modules of a line may import each other and the lines above
         "history",
         "inputs",
         "inspection",
+        "packing",
         "progress",
         "settings",
         "sources",
@@ -51,7 +52,8 @@ TESTED_TOGETHER = {
 }  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 HOST_NUMPY = {"averages", "checks", "random", "initializers", "datasets", "loop", "state", "evaluation", "inputs", "interchange",
-              "model", "plotting", "inspection", "settings", "sources", "weights", "checkpoint", "tensorfile"}  # fmt: skip
+              "model", "plotting", "inspection", "settings", "sources", "weights", "checkpoint", "packing",
+              "run", "tensorfile"}  # fmt: skip
 LONG = {
     "model",
     "layers/activations",

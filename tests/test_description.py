@@ -200,5 +200,5 @@ def test_deep_settings_are_refused():
     for _ in range(200):
         deep = {"tuple": [deep]}
 
-    with pytest.raises(CheckpointError, match="settings at most 50 deep"):
+    with pytest.raises(CheckpointError, match="values at most 50 deep"):
         rebuild({"layers": [], "one": deep}, ["one"])

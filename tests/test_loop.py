@@ -305,3 +305,16 @@ def test_an_optimizer_set_inside_an_epoch_waits_for_the_next_one(xp):
     assert switch.steps[0] == (SGD(0.1, momentum=0.9), ["velocity"])
     assert names == sorted(names, reverse=True)
     assert switch.steps[-1] == (Adam(0.0), ["m", "t", "v"])
+
+
+def test_a_callback_may_take_a_step_inside_an_epoch(xp):
+    class Extra(Pauses):
+        def on_pause(self, logs):
+            super().on_pause(logs)
+            self.model.train_on_batch(X[:10], Y[:10])
+
+    model, extra = make_model(xp, layers=[Dense(3)]), Extra()
+    fit(model, 2, batch_size=5, callbacks=[extra])
+
+    assert model.step == 48 + len(extra.steps)
+    assert model.epoch == 2

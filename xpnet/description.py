@@ -7,10 +7,8 @@ refer to each other by their place in it, so a layer that appears twice in a net
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from numbers import Integral, Real
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -22,6 +20,7 @@ from xpnet.layers.base import Layer
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
+from xpnet.packing import MAX_DEPTH, Packing, Unpacking
 from xpnet.schedules import Schedule
 from xpnet.tensorfile import refusal
 
@@ -33,7 +32,6 @@ KINDS: dict[str, tuple[ModuleType, type]] = {
     "optimizers": (optimizers, Optimizer),
     "schedules": (schedules, Schedule),
 }
-MAX_DEPTH = 50  # the depth of nested containers
 MAX_LAYERS = 10_000  # the sum over all containers, each with everything inside it
 Custom = Mapping[str, type]
 
@@ -70,28 +68,14 @@ def rebuild(described: Mapping[str, Any], names: Any, custom: Custom = MappingPr
     return {name: construction.value(described.get(name), name) for name in names}
 
 
-class _Description:
+class _Description(Packing):
     def __init__(self) -> None:
         self.layers: list[dict[str, Any]] = []
         self.places: dict[int, int] = {}  # id of a layer -> its place in the list
         self.custom: dict[str, type] = {}
 
-    def value(self, value: Any, place: str) -> Any:
-        """None, a number, text, a list, a tuple, a dict or an object, as JSON holds it."""
-        if isinstance(value, Layer):
-            return {"layer": self._layer(value, place)}
-        if value is None or isinstance(value, (bool, str)):
-            return value
-        if isinstance(value, Integral):
-            return int(value)
-        if isinstance(value, Real):
-            return float(value) if math.isfinite(value) else {"float": str(float(value))}
-        if isinstance(value, (list, tuple)):
-            values = [self.value(one, f"{place}[{i}]") for i, one in enumerate(value)]
-            return {"tuple": values} if isinstance(value, tuple) else values
-        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-            return {"dict": {key: self.value(one, f"{place}[{key!r}]") for key, one in value.items()}}
-        return self._object(value, place)
+    def other(self, value: Any, place: str) -> dict[str, Any]:
+        return {"layer": self._layer(value, place)} if isinstance(value, Layer) else self._object(value, place)
 
     def _layer(self, layer: Layer, place: str) -> int:
         if id(layer) not in self.places:
@@ -126,7 +110,7 @@ class _Description:
         return cls.__name__
 
 
-class _Construction:
+class _Construction(Unpacking):
     def __init__(self, custom: Custom):
         self.custom = custom
         self.layers: list[Layer] = []
@@ -154,31 +138,16 @@ class _Construction:
             self.layers.append(cls(**settings))
             self.sizes.append((size, depth))
 
-    def value(self, data: Any, place: str, depth: int = 0) -> Any:
-        """The value that `_Description.value` returned as data."""
-        if depth > MAX_DEPTH:
-            raise refusal(f"settings at most {MAX_DEPTH} deep", place)
-        if data is None or isinstance(data, (bool, int, float, str)):
-            return data
-        if isinstance(data, list):
-            return [self.value(one, place, depth + 1) for one in data]
+    def other(self, data: dict[str, Any], place: str, depth: int) -> Any:
         if data.keys() == {"class", "settings"}:
             cls, settings = self._class_and_settings(data, place, depth)
             if issubclass(cls, Layer):
                 raise refusal(f"{place} to refer to a layer of the list", data)
             return cls(**settings)
-        if len(data) != 1:
-            raise refusal(f"{place} to be a setting", data)
-        ((kind, content),) = data.items()
-        if kind == "layer" and is_integer(content) and 0 <= content < len(self.layers):
+        content = data.get("layer")
+        if len(data) == 1 and is_integer(content) and 0 <= content < len(self.layers):
             self.used.append(content)
             return self.layers[content]
-        if kind == "float" and content in ("inf", "-inf", "nan"):
-            return float(content)
-        if kind == "tuple" and isinstance(content, list):
-            return tuple(self.value(content, place, depth + 1))
-        if kind == "dict" and isinstance(content, dict):
-            return {key: self.value(one, place, depth + 1) for key, one in content.items()}
         raise refusal(f"{place} to be a setting", data)
 
     def _class_and_settings(self, data: Any, place: str, depth: int = 0) -> tuple[type, dict[str, Any]]:

@@ -26,6 +26,7 @@ from xpnet.evaluation import evaluate, prefixed
 from xpnet.history import History
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.shapes import Measured
+from xpnet.optimizers import Optimizer
 from xpnet.progress import Progress
 from xpnet.random import step_keys
 from xpnet.settings import FitSettings
@@ -164,13 +165,16 @@ class Loop:
         if not state.position:
             state.match_optimizer(self.plan.network)
             state.epoch_optimizer = state.optimizer
-        self.rate = schedules.get(state.epoch_optimizer.learning_rate)
+        self._use(state.epoch_optimizer)
+
+    def _use(self, optimizer: Optimizer) -> None:
+        self.optimizer, self.rate = optimizer, schedules.get(optimizer.learning_rate)
         self.step = self._step()
-        self.epoch_start = state.step - state.position
+        self.epoch_start = self.state.step - self.state.position
 
     def _step(self) -> TrainingStep:
         inference = Inference(self.network, self.backend.dtype)
-        return self.plan.keep(training_step(inference, self.plan.scores, self.state.epoch_optimizer))
+        return self.plan.keep(training_step(inference, self.plan.scores, self.optimizer))
 
     def _validate(self) -> dict[str, Any]:
         plan = self.plan
@@ -199,9 +203,9 @@ class Loop:
         return length
 
     def one_step(self) -> dict[str, Any]:
-        """Take one step with the first batch, outside of an epoch -> its loss and metrics."""
-        self.state.position = 0
-        self.begin_epoch()
+        """Take a step with the first batch -> its loss and metrics. The step belongs to no epoch: a callback may take it."""
+        self.state.match_optimizer(self.plan.network)
+        self._use(self.state.optimizer)
         chunk = self.plan.source.epoch(self.seed, 0, 0).take(1)
         assert chunk is not None
         return Averages(self.plan.scores.metrics).add(self.train(chunk), chunk.rows).values()
