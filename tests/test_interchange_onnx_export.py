@@ -280,7 +280,7 @@ def test_what_a_file_cannot_hold_is_refused(tmp_path, monkeypatch):
 
     with pytest.raises(RuntimeError, match="no parameters yet"):
         save_onnx(Model([Dense(3)], "mse"), tmp_path / "model.onnx")
-    with pytest.raises(ConversionError, match=r"one network.*Received: seed=\(0, 1\)"):
+    with pytest.raises(ConversionError, match=r"hold one network.*Received: seed=\(0, 1\)"):
         save_onnx(Model([Dense(3)], "mse", seed=(0, 1)).build(ROW), tmp_path / "model.onnx")
     with pytest.raises(ConversionError, match=r"Pass logits=True\. Received: .*Strange"):
         save_onnx(built([Dense(3)], ROW, Strange()), tmp_path / "model.onnx")

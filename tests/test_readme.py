@@ -14,7 +14,10 @@ from xpnet.layers import dense
 pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = {"guide": ["sklearn"], "export": ["sklearn", "onnx", "onnxruntime"]}  # the packages that their examples need
+PAGES = {
+    "guide": ["sklearn"],
+    "export": ["sklearn", "onnx", "onnxruntime", "torch"],
+}  # the packages that their examples need
 
 
 def blocks(page, language):

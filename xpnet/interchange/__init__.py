@@ -9,11 +9,13 @@ from xpnet.lazy import lazy_names
 
 if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
     from xpnet.interchange.onnx_export import save_onnx
+    from xpnet.interchange.torch_weights import load_torch_state_dict, to_torch_state_dict
 
 MODULES = {
     "onnx_export": ["save_onnx"],
+    "torch_weights": ["load_torch_state_dict", "to_torch_state_dict"],
 }
 
 __getattr__, __dir__ = lazy_names(__name__, MODULES)
 
-__all__ = ["save_onnx"]
+__all__ = ["load_torch_state_dict", "save_onnx", "to_torch_state_dict"]

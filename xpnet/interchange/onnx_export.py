@@ -16,6 +16,7 @@ from xpnet.evaluation import in_target_form
 from xpnet.files import StrPath, replacing
 from xpnet.interchange.onnx_graph import OPSET, Converter, Graph, LayerContext
 from xpnet.interchange.onnx_layers import ANSWERS, CONVERTERS
+from xpnet.interchange.weighted_layers import require_one_network
 from xpnet.layers import base
 from xpnet.layers.base import Container, Layer, Shape
 from xpnet.losses import Loss
@@ -93,11 +94,7 @@ def save_onnx(
 def _host_weights(model: Model) -> dict[str, Tree]:
     """Parameters and statistics as float32 host arrays, those of shared layers at every place."""
     state = model.built_state()
-    if isinstance(model.seed, tuple):
-        raise ConversionError(
-            "An ONNX file holds one network. Train a model with one seed, such as Model(..., seed=0), and export it. "
-            f"Received: seed={model.seed}"
-        )
+    require_one_network(model)
     total = 4 * sum(size(x) for x in named_weights(state).values())
     if total > LARGEST:
         raise ConversionError(f"An ONNX file can hold 2 GB. Received: weights of {total:,} bytes")
