@@ -210,7 +210,9 @@ def test_a_package_that_does_not_load_says_why(monkeypatch):
     monkeypatch.setitem(sys.modules, "xpnet.backend.cupy", None)
     monkeypatch.setattr(switch.importlib.util, "find_spec", lambda name: object())
 
-    with pytest.raises(xpnet.BackendNotAvailableError, match="installed, but importing it failed"):
+    with pytest.raises(
+        xpnet.BackendNotAvailableError, match=r"installed, but cannot be imported. Reinstall it. Received: "
+    ):
         xpnet.set_backend("cupy")
 
 
@@ -219,7 +221,7 @@ def test_auto_falls_back_to_numpy_and_says_so_once(monkeypatch, caplog):
 
     def no_cupy(name, **settings):
         if name == "cupy":
-            raise xpnet.BackendNotAvailableError("no CUDA device answers")
+            raise xpnet.BackendNotAvailableError("no CUDA device responds")
         return real(name, **settings)
 
     monkeypatch.setattr(switch, "make_backend", no_cupy)
@@ -228,7 +230,7 @@ def test_auto_falls_back_to_numpy_and_says_so_once(monkeypatch, caplog):
             assert real("auto").name == "numpy"
 
     assert [record.message for record in caplog.records] == [
-        "Backend auto: training on the CPU with NumPy. no CUDA device answers"
+        "Backend auto: training on the CPU with NumPy. no CUDA device responds"
     ]
 
 

@@ -199,8 +199,8 @@ def test_functions_that_array_api_compat_has_wait(cupy):
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (35, r"InsufficientDriver.*driver is missing or older.*nvidia-smi"),
-        (100, r"reports no device. Check CUDA_VISIBLE_DEVICES"),
+        (35, r"driver, which is missing or older.*nvidia-smi.*Received: .*InsufficientDriver"),
+        (100, r"Check CUDA_VISIBLE_DEVICES.*reports no device.*Received: "),
         (999, r"Check the NVIDIA driver"),
     ],
 )
@@ -219,7 +219,7 @@ def test_an_error_of_the_driver(cupy, monkeypatch, status, said):
 def test_no_device(cupy, monkeypatch):
     monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 0)
 
-    with pytest.raises(xpnet.BackendNotAvailableError, match=r"reports no CUDA device. Check CUDA_VISIBLE_DEVICES"):
+    with pytest.raises(xpnet.BackendNotAvailableError, match=r"Check CUDA_VISIBLE_DEVICES.*Received: a driver"):
         make_backend("cupy")
 
 
@@ -240,7 +240,7 @@ def test_devices_by_name_and_number(cupy):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (ImportError("Failure finding libcublas.so.13\n  listdir(...)"), "Failure finding libcublas.so.13. If"),
+        (ImportError("Failure finding libcublas.so.13\n  listdir(...)"), "Failure finding libcublas.so.13"),
         (RuntimeError("CuPy failed to load libnvrtc.so.13"), "libnvrtc"),
         (AssertionError(), "AssertionError"),
     ],
@@ -252,7 +252,9 @@ def test_a_library_that_does_not_load(cupy, monkeypatch, error, said):
     make_backend("cupy")  # imports the module under test
     monkeypatch.setattr(sys.modules["xpnet.backend.cupy"].cupy, "ones", fails)
 
-    with pytest.raises(xpnet.BackendNotAvailableError, match=rf"cannot compute on it: .*{said}.*pip install"):
+    with pytest.raises(
+        xpnet.BackendNotAvailableError, match=rf"cannot compute on it. .*pip install.*Received: .*{said}"
+    ):
         make_backend("cupy")
 
 
@@ -263,7 +265,7 @@ def test_graphs_without_cublas(cupy, monkeypatch):
     monkeypatch.setattr(cublas, "load_library", fails)
 
     with pytest.raises(
-        xpnet.BackendNotAvailableError, match=r"graphs=True is not available: Failure finding libcublas"
+        xpnet.BackendNotAvailableError, match=r"graphs=True is not available. .*Received: Failure finding libcublas"
     ):
         make_backend("cupy", graphs=True)
 

@@ -375,8 +375,8 @@ def test_whatever_is_wrong_with_one_mirror_the_next_carries_on(tiny, arrays, con
         ("redirect to http", r"expected an https address. Received: 'http://example.org/'"),
         ("huge length", r"expected at most 67,108,864 bytes. Received: more"),
         ("endless", r"expected at most 67,108,864 bytes. Received: more"),
-        ("slow", r"too slow: \d+ bytes in 0 s"),
-        ("slow headers", r"too slow: 0 bytes in 0 s"),
+        ("slow", r"bytes per second. Received: \d+ bytes in 0 s"),
+        ("slow headers", r"bytes per second. Received: 0 bytes in 0 s"),
         ("short body", r"IncompleteRead"),
         ("server error", r"503"),
     ],
@@ -545,7 +545,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_only(tiny, arrays, conte
         loaded = load(with_mirrors(tiny, serve(packed(contents))), None, download=True)
 
     assert equal(loaded, arrays)
-    assert "cannot keep" in caplog.text
+    assert "Cannot keep" in caplog.text
 
 
 # --- the sets with a name -----------------------------------------------------------------------------------
@@ -568,7 +568,9 @@ def test_the_named_sets_have_two_mirrors_and_four_checksums(name):
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
 def test_the_named_sets_are_looked_for_under_their_name(name, tmp_path):
-    with pytest.raises(DatasetError, match=f"{name}: found no train-images-idx3-ubyte") as caught:
+    with pytest.raises(
+        DatasetError, match=f"(?s){name}: expected train-images-idx3-ubyte.*Received: no such files"
+    ) as caught:
         getattr(datasets, name)(data_dir=tmp_path, download=False)
 
     assert str(tmp_path / name) in str(caught.value)

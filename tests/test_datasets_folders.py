@@ -430,7 +430,7 @@ def test_a_damaged_image_is_read_or_refused_and_nothing_else(tmp_path, suffix):
 def test_write_image_folder_leaves_an_older_one_alone(arrays, tmp_path):
     (tmp_path / "Test").mkdir()
 
-    with pytest.raises(FileExistsError, match="Test already exists"):
+    with pytest.raises(FileExistsError, match=r"expected a folder without Test. Delete it"):
         datasets.write_image_folder(tmp_path, *arrays)
 
     assert [path.name for path in tmp_path.iterdir()] == ["Test"]

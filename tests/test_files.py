@@ -12,7 +12,7 @@ from xpnet.files import replacing
 @pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no /dev/null on this system")
 def test_a_device_is_never_replaced():
     with (
-        pytest.raises(FileExistsError, match="/dev/null exists and is not a regular file"),
+        pytest.raises(FileExistsError, match="/dev/null must be a regular file"),
         replacing(Path("/dev/null")),
     ):
         pass

@@ -69,10 +69,10 @@ class Samples:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, "An array of numbers is needed. Received: None"),
-        ({"input": X}, "An array of numbers is needed. Received: an object of type dict"),
-        (len, "An array of numbers is needed. Received: an object of type builtin_function_or_method"),
-        ("data.csv", "An array of numbers is needed. Received: an object of type str"),
+        (None, "An array of numbers is needed.*Received: None"),
+        ({"input": X}, "An array of numbers is needed.*Received: an object of type dict"),
+        (len, "An array of numbers is needed.*Received: an object of type builtin_function_or_method"),
+        ("data.csv", "An array of numbers is needed.*Received: an object of type str"),
         (((X, Y) for _ in range(2)), "Join the batches.*type generator"),
         (Batches(), "Join the batches.*type Batches"),
         (Samples(), "with np.stack.*type Samples"),
@@ -136,9 +136,7 @@ def test_a_tensor_that_numpy_cannot_hold_is_answered_with_what_converts_it(form)
 
     message = refused(real_numbers, getattr(torch.ones(2, 2), form)())
 
-    assert message.startswith(
-        "A dense tensor with a dtype of NumPy is needed. Convert it with x.to_dense() or x.float()."
-    )
+    assert message.startswith("A dense tensor with a NumPy dtype is needed. Convert it with x.to_dense() or x.float().")
 
 
 def test_the_columns_of_a_table_that_are_no_numbers_are_named():

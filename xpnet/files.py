@@ -27,7 +27,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     path = path.resolve()
     mode = path.stat().st_mode if path.exists() else None
     if mode is not None and not stat.S_ISREG(mode):
-        raise FileExistsError(f"{path} exists and is not a regular file. Choose another name.")
+        raise FileExistsError(
+            f"{path} must be a regular file or new. Choose another name. Received: another kind of file"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name[:200]}.{os.urandom(16).hex()}.part")
     try:

@@ -39,7 +39,7 @@ def real_numbers(x: Any) -> np.ndarray:
         `x` contains anything else. The message names it and says how to convert it to numbers.
     """
     what = "None" if x is None else f"an object of type {type(x).__name__}"
-    none = ValueError(f"An array of numbers is needed. Received: {what}")
+    none = ValueError(f"An array of numbers is needed. Pass a NumPy array or a list of numbers. Received: {what}")
     if isinstance(x, (dict, set)) or x is None:
         raise none
     if isinstance(x, Iterator) or _gives_batches(x):
@@ -59,7 +59,7 @@ def real_numbers(x: Any) -> np.ndarray:
             ) from error
         if array_api_compat.is_torch_array(x):
             raise ValueError(
-                "A dense tensor with a dtype of NumPy is needed. Convert it with x.to_dense() or x.float(). "
+                "A dense tensor with a NumPy dtype is needed. Convert it with x.to_dense() or x.float(). "
                 f"Received: a tensor of dtype {x.dtype} and layout {x.layout}"
             ) from error
         raise

@@ -165,7 +165,9 @@ class Gemm:
         b, b_operation, b_leading, b_stride = self._readable(b, batch)
         (m, k), n, count = a.shape[-2:], b.shape[-1], math.prod(batch)
         if max(m, n, k, count, a_leading, b_leading) > 2**31 - 1:
-            raise ValueError(f"Sizes must be below 2**31 in cuBLAS. Received: shapes {a.shape} and {b.shape}")
+            raise ValueError(
+                f"cuBLAS needs sizes below 2**31. Use smaller batches. Received: shapes {a.shape} and {b.shape}"
+            )
         kind, compute, one, zero = self.kinds[c.dtype.name]
         start = self.handle, b_operation, a_operation, n, m, k, ctypes.byref(one)
         b_matrix, a_matrix, c_matrix = ((x.data.ptr, kind, ld) for x, ld in ((b, b_leading), (a, a_leading), (c, n)))

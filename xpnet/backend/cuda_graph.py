@@ -83,7 +83,7 @@ def steps_in(batches: dict[str, np.ndarray]) -> int:
 
 
 class Recording:
-    """One step with fixed addresses: first it is run, then captured, then replayed.
+    """One step with fixed addresses, which is first run, then captured, and then replayed.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ class Recording:
         return self.cp.ndarray((self.rows, *part.shape), part.base, self.table.data + start, strides)
 
     def _apart(self, x: Array) -> Array:
-        """`x`, copied if it lies where the state is written. One kernel keeps records and state, in no fixed order."""
+        """Return `x`, or a copy if it shares memory with the state, because one kernel stores records and state in any order."""
         return x.copy() if any(self.cp.may_share_memory(x, old) for old in leaves(self.state)) else x
 
     def _changed(self, state: Tree) -> list[tuple[Array, Array]]:

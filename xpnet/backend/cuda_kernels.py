@@ -20,7 +20,7 @@ KNOWN = 4096
 
 
 def form_of(rule: Callable, arrays: tuple[Array, ...]) -> Any:
-    """Return a key that is equal for two calls only if both do the same with their arrays' values; None if unknown."""
+    """Return a key, equal for two calls only if both compute the same from their arrays' values, or None if that is unknown."""
     if len({id(x) for x in arrays}) < len(arrays):
         return None
     try:
@@ -98,7 +98,7 @@ class CudaKernels:
         return tuple(outputs) if several else outputs[0]
 
     def traced(self, rule: Callable, arrays: tuple[Array, ...]) -> tuple[tuple[Launch | None, bool], Sequence[Array]]:
-        """Return the launch (None if a kernel is impossible) and whether the rule returns a tuple; then the kernel's inputs."""
+        """Return (the launch, or None without a kernel; whether the rule returns a tuple), and the kernel's inputs."""
         trace = Trace()
         try:
             symbols = [Symbol(trace, trace.input(x)) for x in arrays]
@@ -111,12 +111,12 @@ class CudaKernels:
             return (None, False), arrays
 
     def _are_here(self, arrays: Sequence[Any]) -> bool:
-        """Whether they are CuPy arrays on the current device. CuPy copies or rejects others, but a kernel would fail."""
+        """Whether these are CuPy arrays on the current device. CuPy copies or rejects other arrays, but a kernel would fail."""
         device = self.cp.cuda.runtime.getDevice()
         return all(isinstance(x, self.cp.ndarray) and x.data.device_id == device for x in arrays)
 
     def concat(self, arrays: Sequence[Array], axis: int) -> Array:
-        """Join arrays along an axis with one kernel. CuPy needs a kernel for each, or uploads a table of their addresses."""
+        """Join arrays along an axis with one kernel. CuPy would launch one for each array, or upload a table of addresses."""
 
         def by_copies(*arrays):
             few = [self.cp.concatenate(arrays[i : i + COPIES], axis=axis) for i in range(0, len(arrays), COPIES)]
@@ -214,7 +214,7 @@ class Keeper:
         self.cp, self.counter = cp, counter
 
     def __call__(self, now: Array, rows: list[tuple[Array, Array]], whole: list[tuple[Array, Array]]) -> None:
-        """For each (to, array), copy the array to row `now` of table `to` (in `rows`), or over all of `to` (in `whole`)."""
+        """For each (to, array) in `rows`, copy the array to row `now` of the table `to`. For those in `whole`, overwrite `to`."""
         pairs = [(to, self.cp.ascontiguousarray(x), "*now * n{0} + i") for to, x in rows]
         pairs += [(to, self.cp.ascontiguousarray(x), "i") for to, x in whole]
         for start in range(0, max(len(pairs), 1), self.PAIRS):

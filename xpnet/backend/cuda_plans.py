@@ -1,8 +1,8 @@
 """How a kernel divides the elements of its outputs between threads.
 
 Without reductions, a thread computes one element of every output of the same shape. With reductions, a block of threads
-computes a row, the elements that depend on the same reductions. The threads share the work of each reduction, and then each
-computes its elements of the row. The order of a sum is specific to the kernel and the same in each run.
+computes a row, which consists of the elements that depend on the same reductions. The threads share the work of each reduction,
+and then each computes its elements of the row. A kernel always sums in the same order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xpnet.tree import Array
 ARGUMENT_BYTES = 4000  # a kernel accepts at most 4 KB of arguments
 THREADS = 256
 LONGEST = 1 << 16  # the most elements for one block of threads; CuPy distributes longer reductions over the device
-# Without fused multiply-add, so that the results are the same bits as those of one kernel for each operation
+# Fused multiply-add is off, so that the results equal those of one kernel for each operation, bit for bit
 OPTIONS = ("--fmad=false",)
 
 
@@ -81,7 +81,7 @@ class KernelWriter(Writer):
 
 
 def groups_of(outputs: list[Node]) -> dict[tuple[int, ...], list[int]]:
-    """Return the numbers of the outputs by shape."""
+    """Return the indices of the outputs, grouped by shape."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for number, node in enumerate(outputs):
         groups.setdefault(node.shape, []).append(number)
@@ -154,7 +154,7 @@ class Plan:
         self.kernel = cp.RawKernel(writer.source(), "rule", OPTIONS)
 
     def require_rows(self, outputs: list[Node]) -> None:
-        """Raise NotTraceable unless all outputs have the same rows, which also depends on their sizes."""
+        """Raise NotTraceable unless all outputs have the same rows. This depends on sizes, which the key does not contain."""
         if (
             self.row_axes
             and len({tuple(x.shape[i] for i in a) for x, a in zip(outputs, self.row_axes, strict=True)}) > 1

@@ -1,8 +1,8 @@
 """The source text of CUDA kernels, written from nodes of `xpnet.backend.symbols`.
 
-The text is written from the outputs backward. An operation computes its value at an index from its operands' values at the same
-index, a view from its operand's value at another index, and a sum from a loop. Each value is a variable in the outermost block in
-which its index is known, so no thread computes anything twice.
+The text is written backward from the outputs. An operation computes its value at an index from its operands' values at the same
+index. A view reads its operand at another index, and a sum is a loop. Each value is a variable in the outermost block in which
+its index is known, so no thread computes anything twice.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ class Writer:
 
     @contextmanager
     def block(self, depth: int, head: str, lines: list[str] | None = None) -> Iterator[int]:
-        """Open a block of text inside the block at `depth` -> its depth. The text goes to the outer block or to `lines`.
+        """Open a block of text inside the block at `depth` and yield its depth. The text goes to the outer block or to `lines`.
 
-        In the meantime, open blocks below `depth` are set aside.
+        Until it closes, other open blocks below `depth` are set aside.
         """
         waiting, self.blocks = self.blocks[depth + 1 :], [*self.blocks[: depth + 1], Block()]
         yield depth + 1

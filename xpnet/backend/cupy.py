@@ -65,7 +65,7 @@ register_kernels(cupy.ndarray, kernels)
 
 @dataclass(frozen=True, repr=False)
 class CupyBackend(Backend):
-    """The CuPy backend. CuPy puts new arrays on the current device, not on their operands' device, so `scope` sets it.
+    """The CuPy backend. CuPy puts new arrays on the current device, not on their operands', so `scope` sets the current device.
 
     Attributes
     ----------
@@ -170,11 +170,11 @@ def create(device: Any, dtype: str, graphs: bool = False) -> CupyBackend:
             f"Received: device={device!r}"
         )
     chosen = cupy.cuda.Device(int(number))
-    with chosen, _explained(f"CuPy finds the CUDA device {number}, but cannot compute on it"):
+    with chosen, _explained(f"CuPy finds the CUDA device {number}, but cannot compute on it."):
         x = cupy.ones((2, 2), dtype=dtype)
         x @ x + x  # loads cuBLAS, and NVRTC for compilation
     if graphs:
-        with chosen, _explained("CuPy can compute, but graphs=True is not available"):
+        with chosen, _explained("CuPy can compute, but graphs=True is not available."):
             graph_scan(chosen.id, dtype)
     return CupyBackend("cupy", xp, chosen, np.dtype(dtype), graphs)
 
@@ -184,17 +184,17 @@ def _device_count() -> int:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         remedy = {
-            NO_DRIVER: "The NVIDIA driver is missing or older than CuPy's CUDA version. Install or update it",
-            NO_DEVICE: "The driver reports no device. Check CUDA_VISIBLE_DEVICES and, in a container, --gpus all",
+            NO_DRIVER: "Install or update the NVIDIA driver, which is missing or older than CuPy's CUDA version",
+            NO_DEVICE: "Check CUDA_VISIBLE_DEVICES and, in a container, --gpus all, because the driver reports no device",
         }.get(error.status, "Check the NVIDIA driver and CUDA_VISIBLE_DEVICES")
         raise BackendNotAvailableError(
-            f"CuPy is installed, but no CUDA device answers: {error}. {remedy} (nvidia-smi shows both), or use "
-            f'set_backend("numpy").'
+            f"CuPy is installed, but needs a CUDA device. {remedy} (nvidia-smi shows the driver and the devices), or use "
+            f'set_backend("numpy"). Received: {error}'
         ) from error
     if not count:
         raise BackendNotAvailableError(
-            "CuPy is installed, but the driver reports no CUDA device. Check CUDA_VISIBLE_DEVICES and, in a container, "
-            '--gpus all, or use set_backend("numpy").'
+            "CuPy is installed, but needs a CUDA device. Check CUDA_VISIBLE_DEVICES and, in a container, --gpus all, or use "
+            'set_backend("numpy"). Received: a driver that reports no device'
         )
     return count
 
@@ -207,6 +207,6 @@ def _explained(what: str):
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BackendNotAvailableError(
-            f"{what}: {reason}. If a CUDA library (NVRTC, cuBLAS, headers) is missing or does not fit, this installs all of "
-            f"them: {install_command('cuda12')} (or cuda13 instead of cuda12; nvidia-smi shows the CUDA version)"
+            f"{what} If a CUDA library (NVRTC, cuBLAS, headers) is missing or does not fit, this installs all of them: "
+            f"{install_command('cuda12')} (or cuda13 instead of cuda12; nvidia-smi shows the CUDA version). Received: {reason}"
         ) from error

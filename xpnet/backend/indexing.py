@@ -10,7 +10,7 @@ from xpnet.tree import Array
 
 def slice_add(x: Array, index: Any, y: Array) -> Array:
     """Return `x` with `y` added to the slice ``x[index]``. The memory of `x` is reused if the library allows it."""
-    if hasattr(x, "at"):  # arrays of JAX cannot be written to
+    if hasattr(x, "at"):  # JAX arrays cannot be written to
         return x.at[index].add(y)
     part = x[index]  # a view
     part += y
@@ -29,7 +29,7 @@ def index_codes(shape: tuple[int, ...], index: Any, counted: bool = False) -> tu
     """Return an index as one character for each axis, the sizes that go with them, and the shape of the result.
 
     ``=`` means a whole axis, ``+`` a slice with step 1, ``:`` a slice with another step, ``.`` one place, and ``n`` a new
-    axis. The sizes are the starts and steps. With `counted` they include the number of places.
+    axis. The sizes are the starts and steps. With `counted`, they also include the numbers of places.
     """
     index = index if isinstance(index, tuple) else (index,)
     missing = len(shape) - sum(part is not None and part is not Ellipsis for part in index)

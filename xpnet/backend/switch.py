@@ -47,7 +47,7 @@ def set_backend(name: str | Backend, *, device: Any = None, dtype: str | None = 
     Parameters
     ----------
     name : {"numpy", "cupy", "torch", "jax", "array_api_strict", "auto"} or Backend
-        ``"auto"`` means CuPy if a CUDA device answers, and NumPy otherwise.
+        ``"auto"`` means CuPy if a CUDA device responds, and NumPy otherwise.
     device : optional
         A device in the library's notation, such as ``"cuda:1"``. The default is the library's default device.
     dtype : {"float32", "float64"}, default "float32"
@@ -116,7 +116,7 @@ def make_backend(name: str | Backend, *, device: Any = None, dtype: str | None =
     except Exception as error:  # a broken library raises OSError, RuntimeError, ...
         if importlib.util.find_spec(name) is not None:
             raise BackendNotAvailableError(
-                f"The package {name} is installed, but importing it failed: {error}"
+                f"The package {name} is installed, but cannot be imported. Reinstall it. Received: {error}"
             ) from error
         raise BackendNotAvailableError(
             f"The package {name} is not installed. Run: {install_command(EXTRAS[name])}"
@@ -124,7 +124,7 @@ def make_backend(name: str | Backend, *, device: Any = None, dtype: str | None =
         ) from error
     unknown = options.keys() - inspect.signature(library.create).parameters
     if unknown:
-        raise ValueError(f"The backend {name} has no option {', '.join(sorted(unknown))}. Received: {options}")
+        raise ValueError(f"The backend {name} has no option {', '.join(sorted(unknown))}. Omit it. Received: {options}")
     return library.create(device, dtype or "float32", **options)
 
 

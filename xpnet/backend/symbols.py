@@ -37,7 +37,7 @@ class NotTraceable(BaseException):  # so that ``except Exception`` in a rule doe
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
-    """One value for each element. `kind` says how to compute it from its operands and `sizes`, places in `Trace.sizes`."""
+    """One value for each element. `kind` says how to compute it from its operands and `sizes`, indices of `Trace.sizes`."""
 
     number: int
     kind: str
@@ -94,7 +94,7 @@ class Trace:
 
     @property
     def longest(self) -> int:
-        """The most elements that one block of threads may have to reduce: all, if reductions are over different axes."""
+        """The most elements that a block of threads must reduce: all elements if reductions are over different axes."""
         several = len({(ndim, axes) for ndim, axes, *_ in self.reductions}) > 1
         return max([before if several else each for *_, before, each in self.reductions], default=1)
 
@@ -182,8 +182,8 @@ def _operator(form: str, kinds: str = "f", dtype: np.dtype | None = None) -> tup
 class Symbol:
     """Represents an array. `home` is the number of the argument whose memory it uses, or None.
 
-    An array and its views share memory. Their symbols share `memory`, which counts in-place changes. A change updates one
-    symbol, and the others that share its memory can no longer be used.
+    An array and its views share memory, so their symbols share `memory`, which counts in-place changes. A change updates one
+    symbol. The other symbols that share its memory can then no longer be used.
     """
 
     __array_ufunc__ = None  # so that NumPy arrays leave operators to this class
@@ -283,7 +283,7 @@ def view(x: Symbol, kind: str, detail: Any, shape: tuple[int, ...], sizes: Seque
 
 
 def trace_rule(rule: Callable, trace: Trace, arguments: Sequence[Symbol]) -> tuple[list[Symbol], bool]:
-    """Call the rule with symbols -> its results, and whether they are a tuple.
+    """Call the rule with symbols. Return its results, and whether they are a tuple.
 
     Raises
     ------

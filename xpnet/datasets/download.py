@@ -89,7 +89,8 @@ def download(url: str, largest: int) -> bytearray:
                 if error:
                     raise error
                 return body
-            raise SlowError(f"too slow: {len(body):,} bytes in {time.monotonic() - started:.0f} s")
+            received = f"{len(body):,} bytes in {time.monotonic() - started:.0f} s"
+            raise SlowError(f"expected at least {SLOWEST:,.0f} bytes per second. Received: {received}")
         finally:
             stop.set()
 

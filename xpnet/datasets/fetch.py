@@ -61,9 +61,11 @@ def load(dataset: IdxSet, data_dir: StrPath | None, download: bool) -> tuple[Spl
     arrays = {file: array for file in FILES if (array := find(dataset, file, folders, download)) is not None}
     missing = [file for file in FILES if file not in arrays]
     if missing:
-        searched = f"{dataset.name}: found no {', '.join(missing)} (plain or .gz) in\n{listed(folders)}"
+        searched = f"{dataset.name}: expected {', '.join(missing)} (plain or .gz) in one of these folders:\n{listed(folders)}\n"
         if not download:
-            raise DatasetError(f"{searched}\nPut them there, set XPNET_DATA, or allow the download.")
+            raise DatasetError(
+                f"{searched}Put them there, set XPNET_DATA, or allow the download. Received: no such files"
+            )
         arrays |= fetch(dataset, missing, searched)
     x_train, y_train, x_test, y_test = (arrays[file] for file in FILES)
     return (x_train, y_train), (x_test, y_test)
@@ -141,8 +143,8 @@ def fetch(dataset: IdxSet, files: Sequence[str], searched: str) -> dict[str, np.
             if len(arrays) == len(files):
                 return arrays
     raise DatasetError(
-        f"{searched}\nand could not download them:\n{listed(list(failures))}\n"
-        "Check the connection, put the files into one of the folders above, or set XPNET_DATA to their folder."
+        f"{searched}Put them there, set XPNET_DATA to their folder, or check the connection. Received: no such files, and these "
+        f"errors from the mirrors:\n{listed(list(failures))}"
     )
 
 
@@ -161,11 +163,11 @@ def keep(content: bytes | bytearray, folder: Path | None, file: str) -> None:
     """Write to the cache. If that fails, for example on a full disk, log a warning and continue."""
     try:
         if folder is None:
-            raise OSError("no home directory; set XDG_CACHE_HOME")
+            raise OSError("without a home directory, set XDG_CACHE_HOME")
         with replacing(folder / file) as cached:
             cached.write(content)
     except OSError as error:
-        logger.warning("cannot keep %s (%s); it will be downloaded again next time", file, error)
+        logger.warning("Cannot keep %s in the cache (%s). It will be downloaded again next time.", file, error)
 
 
 def listed(items: Sequence[object]) -> str:

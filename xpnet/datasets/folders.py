@@ -61,7 +61,7 @@ def image_folder(
     ------
     DatasetError
         The folder holds no images; an image is damaged, too large, transparent, has more than 8 bits per channel, or differs
-        in size from the first image; or two folders are the same label.
+        in size from the first image; or two folder names are the same label.
     """
     if background is not None and background not in range(256):
         raise ValueError(f"background must be a gray value from 0 to 255. Received: {background!r}")

@@ -56,7 +56,9 @@ def write_image_folder(path: StrPath, train: Split, test: Split) -> None:
     splits = {"Train": train, "Test": test}
     for name in splits:
         if (path / name).exists():
-            raise FileExistsError(f"{path / name} already exists. Delete it, or choose another folder.")
+            raise FileExistsError(
+                f"{path}: expected a folder without {name}. Delete it, or choose another folder. Received: {path / name}"
+            )
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path, prefix=".") as temporary:
         for name, (x, y) in splits.items():
