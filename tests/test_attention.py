@@ -148,7 +148,7 @@ def test_under_jit(layer, rng):
     [
         (lambda: MultiHeadAttention(0), "num_heads must be an integer of at least 1. Received: num_heads=0"),
         (lambda: MultiHeadAttention(2, key_dim=0), "key_dim must be an integer of at least 1. Received: key_dim=0"),
-        (lambda: MultiHeadAttention(3).init(None, (5, 4)), "multiple of num_heads=3. Or set key_dim. Received: d=4"),
+        (lambda: MultiHeadAttention(3).init(None, (5, 4)), "multiple of num_heads=3. Set key_dim. Received: d=4"),
         (lambda: MultiHeadAttention(2).init(None, (4,)), r"needs sequences.*samples of shape \(4,\)"),
         (lambda: TransformerBlock(4, 2, 8, dropout=1.0), r"rate must be a number in \[0, 1\). Received: rate=1.0"),
     ],

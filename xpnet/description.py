@@ -1,6 +1,6 @@
 """Networks, losses, optimizers and metrics as data, and back: a class becomes its name, and an object its settings.
 
-Only classes of xpnet, and classes that the caller passes, are ever made from data. Layers form a list, inner before outer, and
+Only classes of xpnet, and classes that the caller passes, are ever instantiated. Layers form a list, inner before outer, and
 refer to each other by their place in it, so a layer that appears twice in a network is one entry.
 """
 
@@ -47,19 +47,19 @@ def describe(parts: Mapping[str, Any]) -> dict[str, Any]:
         raise
     except Exception as error:
         raise CheckpointError(
-            "A class must accept its own settings, so that load_model can make its objects again. "
+            "A class must accept its own settings, so that load_model can recreate its objects. "
             f"Received: {type(error).__name__}: {error}"
         ) from error
     return described
 
 
 def rebuild(described: Mapping[str, Any], names: Any, custom: Custom = MappingProxyType({})) -> dict[str, Any]:
-    """Return the objects of these names that `describe` returned as data.
+    """Rebuild the objects with these names from the data that `describe` returned.
 
     Raises
     ------
     CheckpointError
-        The data are not what `describe` returns, or too large; a class is not known.
+        The data do not have the form that `describe` returns, or are too large, or a class is unknown.
     Exception
         Whatever a class raises for settings that it does not accept.
     """

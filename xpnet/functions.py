@@ -62,7 +62,7 @@ def sigmoid_factors(x: Array) -> tuple[Array, Array, Array]:
     """a, b with a b = σ(x), and σ(-x). A product t a b keeps its digits even if σ(x) is below the normal numbers."""
     xp = namespace(x)
     a, c = xp.exp(0.5 * xp.minimum(x, 0.0)), xp.exp(-xp.maximum(x, 0.0))
-    total = a * a + c  # from 1 to 2
+    total = a * a + c  # between 1 and 2
     return a, a / total, c / total
 
 
@@ -90,7 +90,7 @@ def tanh_slope(x: Array) -> Array:
 
 @quiet
 def below_maximum(x: Array, axis: int = -1) -> tuple[Array, Array]:
-    """x - max x, and where x is the maximum. The difference is 0 there even if x is infinite, so equal entries stay equal.
+    """Return x - max x, and where x is the maximum. There the difference is 0 even if x is infinite, so equal entries stay equal.
 
     Its exponential cannot overflow, and -∞ excludes an entry. The difference of numbers such as ±3e38 is -∞, which is correct.
     """

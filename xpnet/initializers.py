@@ -26,7 +26,7 @@ class Initializer(metaclass=AbstractSettings):
     Raises
     ------
     ValueError
-        A setting is not finite or is out of the range that its entry states.
+        A setting is not finite, or is outside the range in its description.
     """
 
     def __post_init__(self) -> None:

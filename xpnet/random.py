@@ -35,7 +35,7 @@ class ShapesOnly(np.random.Generator):
     Parameters
     ----------
     limit : float, default inf
-        The largest number of values in one array. A file cannot make layers larger than the file.
+        The largest number of values in one array, so that a file cannot describe layers larger than itself.
     """
 
     def __init__(self, limit: float = math.inf) -> None:

@@ -1,7 +1,7 @@
 """Files of named arrays and a description: the format of safetensors, checked before anything else reads it.
 
-A file is the length of its header (8 bytes), the header (JSON: type, shape and place of each array), and the arrays one after
-another. The description is JSON too, in the header's metadata. Nothing in a file is ever executed.
+A file consists of the length of its header (8 bytes), the header (JSON: type, shape and place of each array), and the arrays, one
+after another. The description is JSON too, in the header's metadata. Nothing in a file is ever executed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TensorFile(NamedTuple):
 
 
 def write(path: StrPath, arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> None:
-    """Write a file, which replaces an existing one once it is complete on disk.
+    """Write a file. It replaces an existing file only when it is complete on disk.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def write(path: StrPath, arrays: Mapping[str, np.ndarray], description: Mapping[
 
 
 def read(path: StrPath) -> TensorFile:
-    """Read the header of a file and check it against the file's size; CheckpointError or OSError if anything is wrong."""
+    """Read the header of a file and check it against the file's size. Raise CheckpointError or OSError if anything is wrong."""
     path = Path(path)
     with open(path, "rb", opener=without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -15,7 +15,7 @@ Tree = Any  # an array, or a dict, tuple or list of trees
 
 
 def map_leaves(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
-    """Apply `function` to corresponding leaves of trees with the same structure -> a tree with that structure."""
+    """Apply `function` to corresponding leaves of trees with the same structure. Return a tree with this structure."""
     if isinstance(tree, dict):
         return {key: map_leaves(function, tree[key], *[other[key] for other in others]) for key in sorted(tree)}
     if isinstance(tree, (tuple, list)):
@@ -66,7 +66,7 @@ def from_leaves(like: Tree, values: Iterable[Array]) -> Tree:
 
 
 def map_to_trees(function: Callable[..., Any], tree: Tree, *others: Tree) -> tuple[Tree, ...]:
-    """Like `map_leaves` for a function that returns several values -> one tree for each value."""
+    """Like `map_leaves`, for a function that returns several values. Return one tree for each value."""
     results = [function(*group) for group in zip(*map(leaves, (tree, *others)), strict=True)]
     return tuple(from_leaves(tree, values) for values in zip(*results, strict=True))
 

@@ -42,13 +42,13 @@ def moved_copy(backend: Backend, tree: Tree) -> Tree:
 
 
 def in_keras_order(state: dict[str, Tree]) -> list[tuple[str, Array]]:
-    """(name, array) pairs, layer by layer: weights before biases, and parameters before running statistics."""
+    """Return (name, array) pairs, layer by layer: weights before biases, and parameters before running statistics."""
     named = [*named_leaves(state["params"]), *named_leaves(state["statistics"])]
     return sorted(named, key=lambda pair: _position(pair[0]))
 
 
 def named_weights(state: dict[str, Tree]) -> dict[str, Array]:
-    """All parameters and running statistics by name, in the order of `in_keras_order`. ValueError if a name repeats."""
+    """Return parameters and running statistics by name, in the order of `in_keras_order`. Raise ValueError if names repeat."""
     named = in_keras_order(state)
     if len(found := dict(named)) < len(named):
         raise ValueError(
@@ -59,7 +59,7 @@ def named_weights(state: dict[str, Tree]) -> dict[str, Array]:
 
 
 def in_order(state: dict[str, Tree], weights: Any) -> list[Any]:
-    """The values of a dict in the order of `in_keras_order`; ValueError unless it has the names of the state, and no others."""
+    """Return a dict's values in the order of `in_keras_order`. Raise ValueError unless it has exactly the names of the state."""
     names = named_weights(state).keys()
     if not isinstance(weights, Mapping) or weights.keys() != names:
         received = f"a {type(weights).__name__}"

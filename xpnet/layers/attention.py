@@ -33,8 +33,9 @@ class MultiHeadAttention(Layer):
     Attention includes every step, even padding, so all sequences in a batch should have the same length.
 
     x, y: (batch, time, d). W: (d, 3 h key_dim) and b: (1, 3 h key_dim) hold the columns of q, then of k, then of v. Within
-    each, the heads follow one another. Wₒ, the ``"output_weight"``: (h key_dim, d), and bₒ, the ``"output_bias"``: (1, d). A.
-    Vaswani et al., "Attention is all you need", NIPS 2017.
+    each, the heads follow one another. Wₒ, the ``"output_weight"``: (h key_dim, d), and bₒ, the ``"output_bias"``: (1, d).
+
+    A. Vaswani et al., "Attention is all you need", NIPS 2017.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ class MultiHeadAttention(Layer):
             )
         d = input_shape[1]
         if self.key_dim is None and d % self.num_heads:
-            rule = f"The width d must be a multiple of num_heads={self.num_heads}. Or set key_dim"
+            rule = f"Without key_dim, the width d must be a multiple of num_heads={self.num_heads}. Set key_dim"
             raise ValueError(f"{rule}. Received: d={d}")
         return input_shape
 

@@ -36,7 +36,7 @@ class Layer(metaclass=Settings):
 
     - ``needs_key = True`` (dropout): `forward` accepts a keyword `key`, see `xpnet.random`. `__call__` draws nothing.
     - ``has_statistics = True`` (batch normalization): `init` returns the running statistics as a third value. `forward` and
-      the call accept them as a keyword `statistics`, and `forward` returns the new ones as a third value.
+      `__call__` accept them as a keyword `statistics`, and `forward` returns the new ones as a third value.
     - ``integer_input = True`` (embedding): x contains integers, `check_input` checks their values, and `backward` returns
       None for dx.
     - ``needs_leading_batch = True`` (reshaping): the batch must be the first axis, so an axis of parameter sets cannot come
@@ -236,7 +236,7 @@ def walk(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
 
 
 def forward(layer: Layer, params: Tree, x: Array, key: Array | None, statistics: Tree) -> tuple[Array, Backward, Tree]:
-    """Call `layer.forward` with the arguments that the layer declares -> output, backward, new statistics."""
+    """Call `layer.forward` with the arguments that the layer declares. Return output, backward and new statistics."""
     if layer.has_statistics:
         _require_statistics(layer, statistics)
         extra: dict[str, Any] = {"key": key} if layer.needs_key else {}
@@ -262,7 +262,7 @@ def _require_statistics(layer: Layer, statistics: Tree) -> None:
 
 
 def init(layer: Layer, rng: Generator, input_shape: Shape) -> tuple[Tree, Shape, Tree]:
-    """`layer.init` -> parameters, output shape, statistics (an empty tree if the layer has none)."""
+    """Call `layer.init`. Return parameters, output shape and statistics (an empty tree if the layer has none)."""
     require_one_layer(layer)
     require_one_output(input_shape)
     result = layer.init(rng, input_shape)
@@ -289,14 +289,15 @@ def require_one_layer(layer: Layer) -> None:
 
 
 def compute_in_container(layer: Layer) -> None:
-    """Make `forward` raise if the layer has an activation, because `forward` would ignore the activation."""
+    """Make `forward` raise if the layer has an activation, because `forward` would ignore it."""
     if layer.activation is not None:  # type: ignore[attr-defined]
         vars(layer)["forward"] = _refuse  # shadows the method of the class, so a training step pays nothing for it
 
 
 def _refuse(*arguments: Any, **extra: Any) -> None:
     raise ValueError(
-        "A layer with activation=... means two layers, so it must be inside a container. Put it into a Sequential([...])."
+        "A layer with activation=... means two layers, so it must be inside a container. Put it into a Sequential([...]). "
+        "Received: a direct call"
     )
 
 

@@ -136,8 +136,8 @@ class LayerNormalization(_Normalization):
 
     dx = (dx̂ - mean dx̂ - x̂ mean(dx̂ x̂)) / σ,   dx̂ = γ dy,   dβ = Σ dy,   dγ = Σ dy x̂   (sums over all other axes)
 
-    computed in two steps. The first is z = x - mean x, whose matrix is symmetric, so dx = dz - mean dz. The second is
-    x̂ = z / rms z, as in `RMSNormalization`.
+    The layer computes in two steps. The first is z = x - mean x, whose matrix is symmetric, so dx = dz - mean dz. The second
+    is x̂ = z / rms z, as in `RMSNormalization`.
 
     x, y: (batch, …, c). J. Ba, J. Kiros and G. Hinton, "Layer normalization" (2016).
 

@@ -42,7 +42,7 @@ class _Pooling(Layer):
 
     @abstractmethod
     def _along(self, x, axis, window):
-        """Pool along one axis -> y, backward."""
+        """Pool along one axis. Return y and backward."""
 
     def forward(self, params, x):
         y, backwards = x, []
@@ -201,7 +201,7 @@ class AveragePooling1D(_AveragePooling):
 
 @dataclass(frozen=True)
 class _GlobalPooling(Layer):
-    """Pools all places of a sample into one number for each channel."""
+    """Reduces all places of a sample to one number for each channel."""
 
     rank: ClassVar[int]
 

@@ -118,7 +118,7 @@ class Recurrent(Layer):
         return params, output_shape
 
     def _step(self, params: Tree, u: Array, *state: Array) -> tuple:
-        """Compute one step -> the new state (a tuple), and ``backward(*dstate) -> du, dv, gradient of the old state``."""
+        """Compute one step. Return the new state, a tuple, and ``backward(*dstate) -> du, dv, gradient of the old state``."""
         raise NotImplementedError
 
     def _valid(self, x: Array) -> Array | None:
@@ -194,7 +194,7 @@ class Recurrent(Layer):
 
 
 def _skip(valid: Array, old: tuple, new: tuple, backward):
-    """Keep the old h where a step is skipped. Its gates are shut, so du and dv are 0 there."""
+    """Keep the old h where a step is skipped. There the gates are closed, so du and dv are 0."""
     where = namespace(valid).where
 
     def skipping_backward(dh, *others):

@@ -39,7 +39,7 @@ class Window:
 
     @classmethod
     def fit(cls, size: int, kernel: int, stride: int, dilation: int, padding: str | int) -> Window:
-        """Return a window with Keras' padding: "same" gives ⌈size / stride⌉ places. An extra odd zero follows the data."""
+        """Return a window with Keras' padding: "same" gives ⌈size / stride⌉ places, with more zeros after the data."""
         reach = (kernel - 1) * dilation + 1
         before = after = 0 if isinstance(padding, str) else padding
         if padding == "same":

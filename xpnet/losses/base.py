@@ -103,7 +103,7 @@ class Loss(metaclass=AbstractSettings):
 
     @property
     def checked(self) -> Loss:
-        """The same loss for targets from `check`. Ignored labels already have weight 0, so it does not look for them."""
+        """The same loss for targets from `check`, in which ignored labels already have weight 0, so it does not look for them."""
         return self
 
     @property

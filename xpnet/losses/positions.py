@@ -19,8 +19,8 @@ class PerPosition(Loss):
 
     Metrics and class weights apply to positions. Sample weights apply to samples, (batch,), or to positions, (batch, T) or
     (batch, height, width); the weight 0 excludes padding from the loss and its gradient dz. The network still computes at such a
-    position, so what stands there must not make its activations infinite: in dW they are multiplied by dz = 0. Augmentation
-    layers move the pixels of an image, but not the targets of these pixels.
+    position, so the input there must not make activations infinite, because dW multiplies them by dz = 0. Augmentation layers
+    move the pixels of an image, but not the targets of these pixels.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ class Metric(metaclass=AbstractSettings):
     `terms` computes the state of each sample. `merge` joins the states of parts into the state of the whole: first the
     samples of a batch inside the training step, then the batches of an epoch on the host. The value therefore depends
     neither on the batch size nor on the order of the samples. Subclasses are frozen dataclasses of settings. Most of them
-    define only `terms` and are the mean of its one term.
+    define only `terms`, which returns a single term, and their value is its mean.
 
     Attributes
     ----------
@@ -142,7 +142,7 @@ def root_mean_square(terms: tuple[Array, ...], weight: Array | None) -> Array:
 
 
 def moments(terms: tuple[Array, ...], weight: Array | None) -> tuple[Array, Array, Array]:
-    """The standard deviation and mean of a union of parts, from those of the parts.
+    """Return the standard deviation and mean of a union of parts, computed from the parts' own.
 
     deviation² = Σ w (deviationᵢ² + (meanᵢ - mean)²) / Σ w,   mean = Σ w meanᵢ / Σ w,   meanᵢ = originᵢ + shiftᵢ
 

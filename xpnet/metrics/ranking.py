@@ -69,7 +69,7 @@ class AUC(BinnedMetric, LabelMetric):
         return bins * positive, bins * (1.0 - positive)
 
     def state(self, y, z, weight=None):
-        """The counts as a product of two matrices, one of the bins' first digits and one of the second."""
+        """Return the counts as a product of two matrices, which hold the bins' first and second digits."""
         xp = namespace(z)
         positive, high, low = self._digits(y, z)
         total = z.shape[-2] if weight is None else at_least_one(xp.sum(weight))

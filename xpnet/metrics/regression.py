@@ -111,7 +111,7 @@ class _Explained(Regression):
         _require_multioutput(self.multioutput, "variance_weighted", "uniform_average", "raw_values")
 
     def _share(self, unexplained: Array, deviation: Array) -> Array:
-        """1 - (unexplained / deviation)² for each output, combined.
+        """Return 1 - (unexplained / deviation)², combined over the outputs.
 
         An output with constant targets gets 1 if nothing is unexplained, else 0. It does not count in a mean weighted by
         variance.
@@ -281,7 +281,7 @@ def _residual(y: Array, z: Array) -> Array:
 
 
 def _like(y: Array, z: Array, e: Array) -> Array:
-    """Targets in the dtype of z, with units first, repeated for each network."""
+    """Return the targets in the dtype of z, with units first, repeated for each network."""
     xp = namespace(z)
     return xp.broadcast_to(xp.astype(y, z.dtype, copy=False).mT, e.shape)
 

@@ -77,10 +77,10 @@ class Optimizer(metaclass=AbstractSettings):
 
     @abstractmethod
     def step(self, params: Tree, grads: Tree, state: Tree, learning_rate: Array) -> tuple[Tree, Tree]:
-        """Apply the optimizer's own formula -> new parameters, new state."""
+        """Apply the optimizer's formula. Return the new parameters and the new state."""
 
     def update(self, params: Tree, grads: Tree, state: Tree, learning_rate: Array) -> tuple[Tree, Tree]:
-        """One step -> new parameters, new state.
+        """Take one step. Return the new parameters and the new state.
 
         `update` may overwrite its arguments; copy what you need first (`Backend.copy`). The gradients must not share
         memory: a shared array would be updated twice.

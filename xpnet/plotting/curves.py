@@ -101,7 +101,7 @@ def _named_histories(history: Any) -> dict[str, Any]:
     if isinstance(history, History | Mapping):
         return {"": history}
     raise TypeError(
-        f"history must be the History that fit returns, its dict of lists, or a dict of those. Received: {history!r}"
+        f"history must be the History that fit returns, its dict of lists, or a dict of these. Received: {history!r}"
     )
 
 
