@@ -103,12 +103,12 @@ def main(arguments=None) -> int:
     )
     names = lambda text: [name.strip() for name in text.split(",")]  # noqa: E731
     known = ", ".join(CORE_TYPES)
-    parser.add_argument("--core-types", type=names, help=f"of {known}; default: all that this CPU can be")
-    parser.add_argument("--threads", type=names, default=["1", "2"], help="numbers of BLAS threads; default: 1,2")
+    parser.add_argument("--core-types", type=names, help=f"some of {known}; default: all that this CPU supports")
+    parser.add_argument("--threads", type=names, default=["1", "2"], help="the numbers of BLAS threads; default: 1,2")
     parser.add_argument("--show", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     parser.add_argument(
-        "pytest", nargs="*", metavar="...", help="given to pytest, after --; default: the numerical tests"
+        "pytest", nargs="*", metavar="...", help="pytest's arguments, after --; default: the numerical tests"
     )
     args = parser.parse_args(arguments)
     if args.show:
@@ -116,14 +116,14 @@ def main(arguments=None) -> int:
         return 0
     if args.inside:
         if kernel() != args.inside:
-            sys.exit(f"{args.inside} was asked for, and {kernel()} is in use.")
+            sys.exit(f"The kernel must be {args.inside}. Received: {kernel()}")
         return pytest.main(["-q", "-p", "no:cacheprovider", *args.pytest])
 
     possible = supported()
     if not possible:
-        parser.error("the processor's instructions are read from /proc/cpuinfo of Linux on x86-64, which is not there")
+        parser.error("/proc/cpuinfo must list the processor's instructions, as on x86-64 Linux. Received: no such list")
     if impossible := set(args.core_types or ()) - set(possible):
-        parser.error(f"this CPU can be {', '.join(possible)}; not {', '.join(sorted(impossible))}")
+        parser.error(f"this CPU supports {', '.join(possible)}. Received: {', '.join(sorted(impossible))}")
     chosen = args.pytest or [f"--ignore=tests/test_{name}.py" for name in NOT_NUMERICAL]
     rows = []
     for name, core_types in kernels(args.core_types or possible).items():

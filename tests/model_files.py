@@ -155,5 +155,5 @@ if __name__ == "__main__":
         models, longest = campaign(Path(folder), wanted, seed=int(sys.argv[2]) if len(sys.argv) > 2 else 0)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
-            f"{wanted:,} files: {models:,} models, the others refused; the longest {longest:.2f} s; {peak:.0f} MB at most"
+            f"{wanted:,} files: {models:,} were models, and the others were refused; at most {longest:.2f} s and {peak:.0f} MB"
         )

@@ -114,7 +114,7 @@ def assert_equal(results, expected):
 GRAPHS = pytest.mark.parametrize("graphs", [False, True], ids=["eager", "graphs"])
 
 
-# ---------------------------------------------------------------------- a chunk of steps without a wait, equal to NumPy's
+# ---------------------------------------------------------------------- chunks of steps, without waiting, equal NumPy's
 
 
 @WAITING_IS_ANNOUNCED
@@ -193,7 +193,7 @@ def test_functions_that_array_api_compat_has_wait(cupy):
     np.testing.assert_array_equal(xp.sign(backend.asarray(np.array([-3, 0, 5]))).get(), [-1, 0, 1])
 
 
-# ---------------------------------------------------------------------- what goes wrong is explained
+# ---------------------------------------------------------------------- explanations of errors
 
 
 @pytest.mark.parametrize(
@@ -969,7 +969,7 @@ def test_a_rule_of_two_results_applied_leaf_by_leaf(cupy):
     np.testing.assert_allclose(second["a"].get(), np.arctan(1), rtol=1e-6)
 
 
-# ---------------------------------------------------------------------- products by our cuBLAS
+# ---------------------------------------------------------------------- products with our cuBLAS
 
 
 def device_array(host):

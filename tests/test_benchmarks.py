@@ -120,7 +120,7 @@ def test_ratios_are_taken_within_a_round():
     assert "| W2 | xpnet numpy | GEMM floor | 1.55 (1.50 - 1.60) | 1.70 | yes |" in steps.goals()
 
 
-@pytest.mark.skipif(not list(metadata.distributions(name="xpnet")), reason="xpnet is not installed, only found")
+@pytest.mark.skipif(not list(metadata.distributions(name="xpnet")), reason="xpnet is importable, but not installed")
 def test_installed_size_counts_what_is_required():
     own, total, names = install.installed_bytes("xpnet")
 

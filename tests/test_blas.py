@@ -14,7 +14,7 @@ from xpnet.layers import (
     ReLU,
 )
 
-pytestmark = pytest.mark.skipif(not blas.process.libraries, reason="threadpoolctl knows no BLAS of this NumPy")
+pytestmark = pytest.mark.skipif(not blas.process.libraries, reason="threadpoolctl does not know this NumPy's BLAS")
 
 
 def threads():

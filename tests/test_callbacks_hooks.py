@@ -102,7 +102,7 @@ def test_stop_training_ends_the_run_where_keras_ends_it(stop_at, xp):
     assert seen[0] == seen[1]
 
 
-# ---------------------------------------------------------------------- of our own
+# ---------------------------------------------------------------------- custom callbacks
 
 
 def test_logs_of_batches_are_means_over_the_epoch_so_far(xp):

@@ -88,7 +88,7 @@ def test_equals_torch(layer, shape, rng):
     """Only on NumPy; the other backends agree with it."""
     torch = pytest.importorskip("torch")
     if layer.padding == "same" or layer.strides == (3, 3):
-        pytest.skip("torch has no such padding: test_equals_jax")
+        pytest.skip("torch has no such padding; see test_equals_jax")
     rank, transposed = layer.rank, isinstance(layer, Conv2DTranspose)
     params, output_shape, _ = build(layer, shape)
     x, dy = rng.normal(size=(2, *shape)), rng.normal(size=(2, *output_shape))

@@ -470,7 +470,7 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again_and_that_is_said(
 @pytest.fixture
 def homeless(monkeypatch):
     """A user without a home directory, as in some containers."""
-    pwd = pytest.importorskip("pwd", reason="the user database of POSIX")
+    pwd = pytest.importorskip("pwd", reason="needs the POSIX user database")
     for name in ("HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name)
 
@@ -548,7 +548,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_only(tiny, arrays, conte
     assert "Cannot keep" in caplog.text
 
 
-# --- the sets with a name -----------------------------------------------------------------------------------
+# --- the named data sets -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
@@ -579,7 +579,7 @@ def test_the_named_sets_are_looked_for_under_their_name(name, tmp_path):
 DATA = os.environ.get("XPNET_DATA")
 
 
-@pytest.mark.skipif(not (DATA and Path(DATA, "mnist").is_dir()), reason="no mnist/ in $XPNET_DATA")
+@pytest.mark.skipif(not (DATA and Path(DATA, "mnist").is_dir()), reason="$XPNET_DATA has no folder mnist/")
 def test_mnist_is_the_real_one(monkeypatch):
     monkeypatch.setenv("XPNET_DATA", DATA)
 

@@ -437,7 +437,7 @@ def test_write_label_first_csv_refuses_what_cannot_be_read_back(tmp_path, x, y):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions and links")
 def test_a_file_that_is_replaced_keeps_its_permissions_and_links(tmp_path):
     (tmp_path / "real.csv").write_text("old")
     (tmp_path / "real.csv").chmod(0o640)
@@ -450,7 +450,7 @@ def test_a_file_that_is_replaced_keeps_its_permissions_and_links(tmp_path):
     assert stat.S_IMODE((tmp_path / "real.csv").stat().st_mode) == 0o640
 
 
-@pytest.mark.skipif(os.name != "posix", reason="umask of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX umask")
 def test_a_new_file_has_the_permissions_of_the_umask(tmp_path):
     umask = os.umask(0o027)
     try:

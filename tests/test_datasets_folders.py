@@ -43,7 +43,7 @@ def png(width, height, bits, kind, rows):
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
 
 
-# --- which file is an image, and which folder a label -------------------------------------------------------
+# --- which files are images, and which folders are labels -------------------------------------------------------
 
 
 def test_image_folder_reads_what_write_image_folder_wrote(arrays, tmp_path):
@@ -111,7 +111,7 @@ def test_class_names_survive_pickle(tmp_path):
 @pytest.mark.parametrize("suffix", ["bmp", "gif", "jfif", "jpg", "jpeg", "pgm", "png", "ppm", "tif", "tiff", "webp"])
 def test_a_suffix_may_be_in_capital_or_small_letters(tmp_path, suffix):
     if suffix == "webp" and not pytest.importorskip("PIL.features").check("webp"):
-        pytest.skip("this Pillow reads no WebP")
+        pytest.skip("this Pillow does not read WebP")
     lossless = {"lossless": True} if suffix == "webp" else {}
     save(tmp_path / "cats" / f"a.{suffix}", gray(10), **lossless)
     save(tmp_path / "cats" / f"b.{suffix.upper()}", gray(20), **lossless)
@@ -215,7 +215,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         datasets.image_folder(tmp_path / "nowhere")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX links")
 def test_links_are_followed_but_never_in_a_circle(tmp_path):
     save(tmp_path / "0" / "a.png", gray(1))
     (tmp_path / "1").symlink_to("0")
@@ -227,7 +227,7 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
     assert read.y.tolist() == [0, 1]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX links and pipes")
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -245,7 +245,7 @@ def test_an_image_that_is_no_file_is_named(tmp_path, make, message):
         datasets.image_folder(tmp_path)
 
 
-# --- what a color mode means --------------------------------------------------------------------------------
+# --- color modes --------------------------------------------------------------------------------
 
 
 def read_one(tmp_path, image, name="1.png", save_options=None, **options):
@@ -406,7 +406,7 @@ def test_the_limits_can_be_moved(tmp_path):
 @pytest.mark.parametrize("suffix", ["bmp", "gif", "jpg", "png", "tif", "webp", "ppm"])
 def test_a_damaged_image_is_read_or_refused_and_nothing_else(tmp_path, suffix):
     if suffix == "webp" and not pytest.importorskip("PIL.features").check("webp"):
-        pytest.skip("this Pillow reads no WebP")
+        pytest.skip("this Pillow does not read WebP")
     rng = np.random.default_rng(0)
     path = tmp_path / "0" / f"damaged.{suffix}"
     save(path, rng.integers(256, size=(6, 7, 3), dtype=np.uint8))

@@ -10,7 +10,7 @@ import pytest
 from xpnet import errors
 
 ROOT = Path(__file__).parent.parent
-posix = pytest.mark.skipif(os.name == "nt", reason="shells of POSIX systems quote otherwise")
+posix = pytest.mark.skipif(os.name == "nt", reason="POSIX shells quote differently")
 
 
 @posix

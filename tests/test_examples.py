@@ -90,7 +90,7 @@ def test_a_missing_package_is_said_at_the_start(script, module, extra, tmp_path)
 
 @pytest.mark.parametrize("script", ["mnist_cnn.py", "row_lstm.py"])
 @pytest.mark.parametrize("backend", EXAMPLES_ON)
-@pytest.mark.skipif("XPNET_DATA" not in os.environ, reason="MNIST is looked for in XPNET_DATA, which is not set")
+@pytest.mark.skipif("XPNET_DATA" not in os.environ, reason="XPNET_DATA, the folder of MNIST, is not set")
 def test_mnist_examples_run(script, backend, tmp_path):
     report = tmp_path / "report.json"
     out = run(EXAMPLES / script, "--quick", "--backend", backend, "--json", report).stdout

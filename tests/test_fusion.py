@@ -306,7 +306,7 @@ def test_nothing_is_kept_of_a_rule_without_a_kernel(xp):
 
 def test_arrays_of_another_library_are_left_to_cupy(xp):
     if xp.name != "cupy":
-        pytest.skip("elsewhere a rule is called as it is")
+        pytest.skip("this backend calls the rule without a kernel")
     with pytest.raises(TypeError, match="Unsupported type"):
         fused(lambda x, y: x + y, xp.asarray(np.ones(2)), np.ones(2))
 

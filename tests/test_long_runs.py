@@ -140,7 +140,7 @@ class FailsAtCall(Layer):
 def test_an_error_inside_a_step(call, xp):
     """A graph is captured in the third call. After the error, the model is as before the chunk, and it can be trained."""
     if xp.compiles:
-        pytest.skip("compiled code calls the layer once")
+        pytest.skip("compiled code calls the layer only once")
 
     def scenario(backend):
         layer = FailsAtCall([], 10**9)

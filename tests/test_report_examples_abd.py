@@ -20,7 +20,7 @@ def real_mnist():
     try:
         xpnet.datasets.mnist(download=False)
     except xpnet.DatasetError as error:
-        pytest.skip(f"MNIST is not on this machine; put it below $XPNET_DATA: {error}")
+        pytest.skip(f"MNIST is not on this machine; set XPNET_DATA to its folder: {error}")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def real_mnist():
     try:
         datasets.mnist(download=False)
     except DatasetError as error:
-        pytest.skip(f"MNIST is not on this machine; put it below $XPNET_DATA: {error}")
+        pytest.skip(f"MNIST is not on this machine; set XPNET_DATA to its folder: {error}")
 
 
 def run_quickly(script, folder):

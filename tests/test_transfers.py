@@ -40,7 +40,7 @@ def backend(request):
 @pytest.fixture
 def counted(backend):
     """Return a function that calls another one and returns the counts of this call."""
-    fakecuda = pytest.importorskip("fakecuda", reason="a GPU does not count")
+    fakecuda = pytest.importorskip("fakecuda", reason="a GPU does not count transfers")
     device = importlib.import_module("cupy").cuda.Device()
 
     def count(work):

@@ -52,7 +52,7 @@ IMPORTED = ("array_api_compat", "array_api_strict", "cupy", "hypothesis", "jax",
             "tqdm")  # fmt: skip
 
 
-# ---------------------------------------------------------------------- stages: name -> (what it does, seconds)
+# ---------------------------------------------------------------------- stages
 
 
 @dataclass
