@@ -139,5 +139,17 @@ def test_unknown_stages_are_refused(capsys):
     assert "Received: fly" in error
 
 
+def test_the_test_files_of_the_stages_exist(job, monkeypatch):
+    arguments = []
+    monkeypatch.setattr(gpu_check, "run_pytest", lambda job, backend, *more: arguments.extend(more))
+    job.dry = False
+    for stage in (gpu_check.gpu_tests, gpu_check.suite, gpu_check.suite_with_graphs):
+        stage(job)
+
+    files = [argument.removeprefix("--ignore=") for argument in arguments]
+    assert len(files) == 11
+    assert [file for file in files if not (gpu_check.ROOT / file).exists()] == []
+
+
 def test_every_stage_has_a_limit():
     assert all(callable(function) and 0 < seconds <= 200 for function, seconds in gpu_check.STAGES.values())

@@ -133,14 +133,14 @@ def gpu_tests(job: Job) -> None:
 
 def suite(job: Job) -> None:
     """Run the whole suite on CuPy, except the tests in `gpu_tests` and the tests of this file."""
-    others = ("benchmarks", "gpu_check", "cupy_backend", "graph_safety")
+    others = ("benchmarks", "gpu_check", "backend_cupy", "graph_safety")
     whole = ["tests", *(f"--ignore=tests/test_{name}.py" for name in others)]
     run_pytest(job, "numpy" if job.dry else "cupy", *(["tests/test_metrics.py"] if job.dry else whole))
 
 
 def suite_with_graphs(job: Job) -> None:
     """Run the tests that train, with graphs=True."""
-    trains = [f"tests/test_{name}.py" for name in ("training", "model", "divergence", "backend")]
+    trains = [f"tests/test_{name}.py" for name in ("loop", "model", "divergence", "backend")]
     run_pytest(job, "numpy" if job.dry else "cupy-graphs", *(trains[-1:] if job.dry else trains))
 
 
