@@ -149,12 +149,12 @@ def test_early_stopping_continues_from_its_state(xp):
         stop.model = model
         stop.on_train_begin()
     other.load_state_dict(one.state_dict())
-    assert (other.monitored.best, other.waited, other.best_state) == (float("inf"), 0, None)
+    assert (other.best, other.wait, other.best_state) == (float("inf"), 0, None)
     one.on_epoch_end(0, {"loss": 2.0})
     one.on_epoch_end(1, {"loss": 3.0})
     other.load_state_dict(one.state_dict())
 
-    assert (other.monitored.best, other.waited) == (2.0, 1)
+    assert (other.best, other.wait) == (2.0, 1)
     for name, x in named_leaves(model.state):
         found = dict(named_leaves(other.best_state))[name]
         assert type(found) is type(x)

@@ -75,6 +75,12 @@ def count(name: str, value: Any) -> int:
     return int(value)
 
 
+def whole(name: str, value: Any) -> int:
+    """Return the value as a Python int; raise ValueError unless it is an integer of at least 0."""
+    require(is_integer(value) and value >= 0, f"{name} must be an integer of at least 0", f"{name}={value!r}")
+    return int(value)
+
+
 def require_positive(**settings: Any) -> None:
     """Raise ValueError unless each setting is an integer of at least 1."""
     for name, value in settings.items():

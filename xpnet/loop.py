@@ -90,6 +90,7 @@ class Loop:
         self.seed = state.seeds[0]
         self.finite = state.arrays  # the result of the last chunk, known to be finite
         self.step_seconds: float | None = None
+        self.logs: dict[str, Any] = {}  # the values of the last epoch
 
     def run(self, restore: Callable[[], None] | None = None) -> History:
         """Train until the last epoch.
@@ -106,20 +107,20 @@ class Loop:
         stopped = state.stop_training and not state.position and restore is not None
         with deferred_signals() as interrupted:
             try:
-                logs = self._epochs(range(first, first if stopped else self.settings.epochs), interrupted)
+                self._epochs(range(first, first if stopped else self.settings.epochs), interrupted)
             except (KeyboardInterrupt, DivergenceError) as error:
-                call(self.callbacks, "on_train_interrupt", error)
-                raise
-        call(self.callbacks, "on_train_end", logs)
+                handled = [callback.on_train_interrupt(error) for callback in self.callbacks]
+                if not any(handled):
+                    raise
+        call(self.callbacks, "on_train_end", self.logs)
         return self.state.history
 
-    def _epochs(self, epochs: range, interrupted: Callable[[], None]) -> dict[str, Any]:
-        """Run the epochs -> the values of the last one."""
-        state, logs = self.state, {}
+    def _epochs(self, epochs: range, interrupted: Callable[[], None]) -> None:
+        state = self.state
         for epoch in epochs:
             if not state.position:
                 call(self.callbacks, "on_epoch_begin", epoch, {})
-            logs = self._epoch(epoch, interrupted)
+            logs = self.logs = self._epoch(epoch, interrupted)
             state.epoch, state.position = state.epoch + 1, 0
             history = state.history
             history.epoch.append(epoch)
@@ -127,12 +128,13 @@ class Loop:
                 history.validation_epoch.append(epoch)
             history.add(history.history, logs)
             self.progress.end(logs)
+            recorded = set(logs)
             call(self.callbacks, "on_epoch_end", epoch, logs)
+            history.add(history.history, {name: logs[name] for name in logs if name not in recorded})
             call(self.callbacks, "on_pause", logs)
             interrupted()
             if state.stop_training:
                 break
-        return logs
 
     def _epoch(self, epoch: int, interrupted: Callable[[], None]) -> dict[str, Any]:
         state, source = self.state, self.plan.source

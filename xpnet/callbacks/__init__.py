@@ -1,6 +1,30 @@
-"""Callbacks of `fit`, named as in Keras."""
+"""Callbacks of `fit`, `evaluate` and `predict`, named as in Keras."""
+
+from typing import TYPE_CHECKING
 
 from xpnet.callbacks.base import Callback
-from xpnet.callbacks.stopping import EarlyStopping
+from xpnet.callbacks.stopping import EarlyStopping, TerminateOnNaN
+from xpnet.lazy import lazy_names
 
-__all__ = ["Callback", "EarlyStopping"]
+if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
+    from xpnet.callbacks.functions import LambdaCallback
+    from xpnet.callbacks.loggers import CSVLogger, JSONLinesLogger
+    from xpnet.callbacks.rates import LearningRateScheduler, ReduceLROnPlateau
+
+MODULES = {
+    "functions": ["LambdaCallback"],
+    "loggers": ["CSVLogger", "JSONLinesLogger"],
+    "rates": ["LearningRateScheduler", "ReduceLROnPlateau"],
+}
+__getattr__, __dir__ = lazy_names(__name__, MODULES)
+
+__all__ = [
+    "CSVLogger",
+    "Callback",
+    "EarlyStopping",
+    "JSONLinesLogger",
+    "LambdaCallback",
+    "LearningRateScheduler",
+    "ReduceLROnPlateau",
+    "TerminateOnNaN",
+]

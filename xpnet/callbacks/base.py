@@ -42,17 +42,22 @@ class Callback(metaclass=Settings):
     def on_train_end(self, logs: Logs | None = None) -> None:
         """Called after the last epoch with its values, but not after an error."""
 
-    def on_train_interrupt(self, error: BaseException) -> None:
+    def on_train_interrupt(self, error: BaseException) -> bool | None:
         """Called instead of `on_train_end` after Ctrl-C, SIGTERM or a divergence; `fit` raises `error` afterward.
 
-        The model is in a valid state.
+        The model is in a valid state. If a callback returns True, `fit` does not raise `error`: it calls `on_train_end` and
+        returns its history.
         """
+        return None
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Called before each epoch. Epochs count from 0."""
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Called after each epoch and its validation, with the values that enter the history."""
+        """Called after each epoch and its validation, with the values of the history.
+
+        A value that a callback adds to `logs` enters the history, too.
+        """
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Called before each step. `batch` is its number within the epoch, counted from 0."""

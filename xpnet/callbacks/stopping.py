@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from xpnet.backend import to_numpy
 from xpnet.callbacks.base import Callback, Logs
 from xpnet.callbacks.monitor import Monitor
-from xpnet.checks import boolean, is_integer, require
-from xpnet.errors import CheckpointError
+from xpnet.checks import boolean, number, whole
+from xpnet.errors import CheckpointError, DivergenceError
 from xpnet.tree import Tree, from_leaves, map_leaves, named_leaves
 
 
@@ -23,10 +24,27 @@ class EarlyStopping(Callback):
         The smallest change that counts as an improvement.
     patience : int, default 0
         The number of epochs without improvement after which training stops.
+    verbose : {0, 1}, default 0
+        1 prints the epoch after which training stopped, and the best epoch if its state is restored.
     mode : {"auto", "min", "max"}, default "auto"
         Whether lower ("min") or higher ("max") values are better. "auto" uses the metric's `Metric.higher_is_better`.
+    baseline : float, optional
+        Only values that are better than this one too start the count of `patience` anew.
     restore_best_weights : bool, default False
         Restore the state of the best epoch at the end of training, even after Ctrl-C or a divergence.
+    start_from_epoch : int, default 0
+        Ignore the epochs before this one, counted from 0.
+
+    Attributes
+    ----------
+    best : float
+        The best value of the last run, infinite if there was none.
+    best_epoch : int
+        Its epoch.
+    wait : int
+        The number of epochs without improvement.
+    stopped_epoch : int
+        The epoch after which training was stopped, or 0.
 
     Raises
     ------
@@ -41,33 +59,49 @@ class EarlyStopping(Callback):
         monitor: str = "val_loss",
         min_delta: float = 0.0,
         patience: int = 0,
+        verbose: int = 0,
         mode: str = "auto",
+        baseline: float | None = None,
         restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
     ):
-        require(is_integer(patience) and patience >= 0, "patience must be an integer of at least 0", f"{patience=}")
         self.monitored = Monitor(self, monitor, mode, min_delta)
-        self.patience = patience
+        self.patience = whole("patience", patience)
+        self.verbose = whole("verbose", verbose)
+        self.baseline = None if baseline is None else number("baseline", baseline, "(-inf, inf)")
         self.restore_best_weights = boolean("restore_best_weights", restore_best_weights)
+        self.start_from_epoch = whole("start_from_epoch", start_from_epoch)
+
+    @property
+    def best(self) -> float:
+        return self.monitored.best
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.monitored.begin(self.model)
-        self.waited = 0
+        self.wait = self.stopped_epoch = self.best_epoch = 0
         self.best_state: Tree = None
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         value = self.monitored.value(logs or {})
-        if value is None:
+        if value is None or epoch < self.start_from_epoch:
             return
-        self.waited += 1
-        if self.monitored.improves(value):
-            self.waited = 0
-            if self.restore_best_weights:
-                self.best_state = self.model.state
-        elif self.waited >= self.patience:
-            self.model.stop_training = True
+        self.wait += 1
+        improved = self.monitored.improves(value)
+        if improved or (self.restore_best_weights and self.best_state is None):
+            self.best_epoch = epoch
+            self.best_state = self.model.state if self.restore_best_weights else None
+        if improved:
+            if self.baseline is None or self.monitored.better(value, self.baseline):
+                self.wait = 0
+        elif self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch, self.model.stop_training = epoch, True
 
     def on_train_end(self, logs: Logs | None = None) -> None:
+        if self.verbose and self.stopped_epoch:
+            print(f"Epoch {self.stopped_epoch + 1}: early stopping")
         if self.best_state is not None:
+            if self.verbose:
+                print(f"Restoring the state of the best epoch: {self.best_epoch + 1}.")
             self.model.state = self.best_state
 
     def on_train_interrupt(self, error: BaseException) -> None:
@@ -77,10 +111,14 @@ class EarlyStopping(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         best_state = None if self.best_state is None else map_leaves(to_numpy, self.best_state)
-        return {"best": self.monitored.best, "waited": self.waited, "best_state": best_state}
+        counts = {name: getattr(self, name) for name in ("best", "best_epoch", "wait", "stopped_epoch")}
+        return counts | {"best_state": best_state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.monitored.best, self.waited = float(state["best"]), int(state["waited"])
+        self.monitored.best = float(state["best"])
+        self.best_epoch, self.wait, self.stopped_epoch = (
+            int(state[n]) for n in ("best_epoch", "wait", "stopped_epoch")
+        )
         self.best_state = None
         if (best := state["best_state"]) is not None:
             backend, current = self.model.backend, self.model.state
@@ -89,3 +127,34 @@ class EarlyStopping(Callback):
                 raise CheckpointError(f"Expected a best state of the shapes {shapes[0]}. Received: {shapes[1]}")
             arrays = [backend.asarray(x.astype(backend.float_name, copy=False)) for _, x in named_leaves(best)]
             self.best_state = backend.copy(from_leaves(current, arrays))
+
+
+class TerminateOnNaN(Callback):
+    """Stop training when the loss or a parameter becomes infinite or NaN, and let `fit` return its history.
+
+    Without this callback, `fit` raises a `DivergenceError`; with it, the message of the error is a `RuntimeWarning`. The model
+    is as it was before the step, so all its parameters are finite. The history ends with the last complete epoch.
+
+    Attributes
+    ----------
+    error : DivergenceError, optional
+        What happened in the last run.
+    """
+
+    error: DivergenceError | None = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.error = None
+
+    def on_train_interrupt(self, error: BaseException) -> bool:
+        if not isinstance(error, DivergenceError):
+            return False
+        self.error = error
+        warnings.warn(f"TerminateOnNaN stopped training. {error}", RuntimeWarning, stacklevel=2)
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """A checkpoint belongs to a run that has not diverged."""
