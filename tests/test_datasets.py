@@ -1,6 +1,6 @@
 """The data sets, and the readers and writers of files.
 
-Data sets are NumPy arrays on the host, whatever the backend, so these tests do without the ``xp`` fixture.
+Data sets are NumPy arrays on the host with every backend, so these tests do not use the ``xp`` fixture.
 """
 
 import contextlib

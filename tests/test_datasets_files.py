@@ -1,6 +1,6 @@
 """IDX files and CSV tables: which are read, which are refused, that nothing is guessed, and that limits are respected.
 
-Files become NumPy arrays on the host, whatever the backend, so these tests do without the ``xp`` fixture.
+Files become NumPy arrays on the host with every backend, so these tests do not use the ``xp`` fixture.
 """
 
 import codecs

@@ -1,6 +1,6 @@
 """Images in folders: which files are images, which folders are labels, and what each color mode means.
 
-Images become NumPy arrays on the host, whatever the backend, so these tests do without the ``xp`` fixture.
+Images become NumPy arrays on the host with every backend, so these tests do not use the ``xp`` fixture.
 """
 
 import os

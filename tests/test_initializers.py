@@ -1,4 +1,4 @@
-"""Initializers draw on the host with NumPy, whatever the backend, so these tests do not take `xp`."""
+"""Initializers draw on the host with NumPy for every backend, so these tests do not use the `xp` fixture."""
 
 import math
 from statistics import NormalDist

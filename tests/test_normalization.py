@@ -73,7 +73,7 @@ def test_equals_torch(layer, shape, xp64, rng):
 
 @pytest.mark.parametrize("shape", [(6, 4), (2, 3, 5, 4)])
 def test_running_statistics_follow_keras(shape, xp, rng):
-    """The variance is divided by n, not n - 1; the old statistics stay as they are."""
+    """The variance is divided by n, not n - 1, and the old statistics are not changed."""
     layer = BatchNormalization(momentum=0.9)
     x = rng.normal(1, 2, size=shape)
     params, _, _ = layer.init(rng, shape[1:])

@@ -1,4 +1,4 @@
-"""Schedules are Python floats on the host, whatever the backend, so these tests do not take `xp`."""
+"""Schedules return Python floats on the host with every backend, so these tests do not use the `xp` fixture."""
 
 import dataclasses
 import math

@@ -89,12 +89,12 @@ def mnist(data_dir: StrPath | None = None, download: bool = True) -> tuple[Split
 
 
 def fashion_mnist(data_dir: StrPath | None = None, download: bool = True) -> tuple[Split, Split]:
-    """Fashion-MNIST: ten kinds of clothing. Arguments, shapes, search order and errors are those of :func:`mnist`."""
+    """Fashion-MNIST: ten kinds of clothing. Arguments, shapes, search order and errors are as in :func:`mnist`."""
     return load(FASHION_MNIST, data_dir, download)
 
 
 def kmnist(data_dir: StrPath | None = None, download: bool = True) -> tuple[Split, Split]:
-    """Kuzushiji-MNIST: ten cursive Japanese characters. Arguments, shapes, search order and errors are those of :func:`mnist`."""
+    """Kuzushiji-MNIST: ten cursive Japanese characters. Arguments, shapes, search order and errors are as in :func:`mnist`."""
     return load(KMNIST, data_dir, download)
 
 

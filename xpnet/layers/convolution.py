@@ -147,7 +147,7 @@ class Conv2D(_Convolution):
     activation : str or Layer, optional
         ``Conv2D(8, 3, activation="relu")`` means the two layers ``Conv2D(8, 3), ReLU()`` in a `Sequential`.
     use_bias : bool, default True
-        If False, there is no b.
+        If False, b is omitted.
     weight_initializer : str or initializer, default "glorot_uniform"
         Draws W.
     bias_initializer : str or initializer, default "zeros"
@@ -168,7 +168,7 @@ class Conv1D(_Convolution):
     """y[t] = b + Σ_k x[s t + r k - p] W[k]   (strides s, dilation r, padding p)
 
     x: (batch, time, in), y: (batch, ⌊(time + 2p - r (k - 1) - 1) / s⌋ + 1, filters), W: (k, in / groups, filters),
-    b: (1, filters). The derivation is that of `Conv2D` with one axis.
+    b: (1, filters). The derivation is the same as for `Conv2D`, with one axis.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ class Dense(Layer):
     activation : str or Layer, optional
         ``Dense(100, activation="relu")`` means the two layers ``Dense(100), ReLU()`` in a `Sequential`.
     use_bias : bool, default True
-        If False, there is no b.
+        If False, b is omitted.
     weight_initializer : str or initializer, default "glorot_uniform"
         Draws W.
     bias_initializer : str or initializer, default "zeros"

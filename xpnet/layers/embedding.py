@@ -17,9 +17,9 @@ class Embedding(Layer):
 
     Where x = padding_idx, y is 0 and W gets no gradient.
 
-    x: (batch, ...) of integers in 0 .. input_dim - 1, y: (batch, ..., output_dim), W: (input_dim, output_dim). The result
-    equals that of a Dense layer on one-hot rows, without the multiplications by zero. Integers have no gradient, so `backward`
-    returns None for dx, and an Embedding must come first in a network.
+    x: (batch, ...) of integers in 0 .. input_dim - 1, y: (batch, ..., output_dim), W: (input_dim, output_dim). The layer
+    computes the same as a Dense layer on one-hot rows, without the multiplications by zero. Integers have no gradient, so
+    `backward` returns None for dx, and an Embedding must come first in a network.
 
     Y. Bengio et al., "A neural probabilistic language model", JMLR 3 (2003).
 

@@ -166,7 +166,7 @@ class LayerNormalization(_Normalization):
 class GroupNormalization(_Normalization):
     """y = γ x̂ + β,   x̂ = (x - μ) / σ with one μ and σ for each sample and group of neighboring channels
 
-    The formulas, including dx, are those of `LayerNormalization` over the numbers of a group: (batch, …, c) is reshaped to
+    The formulas, including dx, are the same as in `LayerNormalization`, over the numbers of a group: (batch, …, c) is reshaped to
     (batch, groups, … · c/groups). One group gives layer normalization over the whole sample, and c groups give instance
     normalization.
 

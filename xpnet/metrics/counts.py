@@ -99,7 +99,7 @@ class _Averaged(_Decided):
 
 @dataclass(frozen=True)
 class Precision(_Averaged):
-    """hits / predicted for each class: the fraction of correct predictions among those of the class
+    """hits / predicted for each class: the fraction of a class's predictions that are correct
 
     Parameters
     ----------
