@@ -34,6 +34,7 @@ LADDER = [  # the modules of a line may import each other and the lines above
         "weights",
     },
     {"loop"},
+    {"run"},
     {"model"},
     {"restore"},
     {"interchange", "plotting"},

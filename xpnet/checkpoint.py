@@ -29,18 +29,25 @@ from xpnet.weights import named_weights, with_weights
 
 PARTS = ("network", "loss", "optimizer", "metrics")
 COUNTS = ("step", "epoch", "position")
-OPTIMIZER, HISTORY = "optimizer.", "history."  # names of arrays begin with these, or with a layer's number
+OPTIMIZER, HISTORY, RUN = "optimizer.", "history.", "run."  # names of arrays begin with these, or with a layer's number
 
 
 def save(model: Any, path: StrPath) -> None:
     """`Model.save`"""
-    state = copy.copy(model.training_state)
+    tensorfile.write(path, *contents(model, copy.copy(model.training_state), {}))
+
+
+def contents(
+    model: Any, state: TrainingState, further: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays and the description of a model with this state, and with further objects in the description."""
     if state.arrays is not None:
         state.match_optimizer(model.network)  # as the next epoch does
     columns, dtype = _columns(state.history), model.backend.float_name
+    parts = {name: getattr(model, name) for name in PARTS} | {"optimizer": state.optimizer}
     description = {
         "kind": "model",
-        **describe({name: getattr(model, name) for name in PARTS}),
+        **describe({**parts, **further}),
         "dtype": dtype,
         "input_shape": model.input_shape,
         "target_shape": state.target_shape,
@@ -54,7 +61,7 @@ def save(model: Any, path: StrPath) -> None:
         arrays = _host(state.arrays, dtype)
         forms = _forms(model.network, state.optimizer, dtype, model.input_shape, state.seed)
         _require_alike(dict(_named(forms)), {name: Entry(x.dtype.name, x.shape) for name, x in arrays.items()})
-    tensorfile.write(path, arrays | {HISTORY + name: column for name, column in columns.items()}, description)
+    return arrays | {HISTORY + name: column for name, column in columns.items()}, description
 
 
 def save_weights(model: Any, path: StrPath) -> None:
@@ -70,22 +77,23 @@ def load_weights(model: Any, path: StrPath) -> None:
     with tensorfile.errors_named(path):
         file = tensorfile.read(path)
         expected = {name: tuple(x.shape) for name, x in named_weights(state).items()}
-        found = {n: entry.shape for n, entry in file.table.items() if not n.startswith((OPTIMIZER, HISTORY))}
+        found = {n: entry.shape for n, entry in file.table.items() if not n.startswith((OPTIMIZER, HISTORY, RUN))}
         _require_alike(expected, found)
         model.state = with_weights(model.backend, state, list(tensorfile.arrays(file, expected)))
 
 
-def read(path: StrPath, custom: Custom, backend: Backend) -> tuple[dict[str, Any], TrainingState, Shape | None, bool]:
+def read(
+    file: TensorFile, custom: Custom, backend: Backend
+) -> tuple[dict[str, Any], TrainingState, Shape | None, bool]:
     """Read the file of a model -> network, loss, optimizer and metrics; training state; input shape; `validates`.
 
-    The parts and the shapes of all arrays are known before an array is read.
+    The parts and the shapes of all arrays are known before an array is read. What only a run needs is not read.
 
     Raises
     ------
     CheckpointError
         The file is not the complete file of a model, or a class is neither in xpnet nor in `custom`.
     """
-    file = tensorfile.read(path)
     about = file.description
     if about.get("kind") != "model":
         raise refusal("the file of a model. Read weights with model.load_weights", f"a file of {about.get('kind')!r}")
@@ -107,7 +115,8 @@ def read(path: StrPath, custom: Custom, backend: Backend) -> tuple[dict[str, Any
         raise refusal("the names of the history's columns", names)
     entries = {} if forms is None else dict(_named(forms))
     columns = [HISTORY + name for name in names]
-    _require_alike(entries | {name: file.table.get(name) for name in columns}, file.table)
+    others = {name for name in file.table if name.startswith(RUN)} if "run" in about else set()
+    _require_alike(entries | {name: file.table.get(name) for name in {*columns, *others}}, file.table)
     if forms is not None:
         state.arrays = _on(backend, file, forms)
     state.history = _history(dict(zip(names, tensorfile.arrays(file, columns), strict=True)))

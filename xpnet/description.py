@@ -53,6 +53,14 @@ def describe(parts: Mapping[str, Any]) -> dict[str, Any]:
     return described
 
 
+def custom_classes(parts: Mapping[str, Any]) -> dict[str, type]:
+    """Return the custom classes in these objects by name, as `rebuild` needs them."""
+    description = _Description()
+    for name, part in parts.items():
+        description.value(part, name)
+    return description.custom
+
+
 def rebuild(described: Mapping[str, Any], names: Any, custom: Custom = MappingProxyType({})) -> dict[str, Any]:
     """Rebuild the objects with these names from the data that `describe` returned.
 

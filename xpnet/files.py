@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,3 +43,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, pattern: re.Pattern[str]) -> None:
+    """Delete the temporary files of writers that were killed, for paths that match. No other process may be writing these."""
+    for path in folder.glob("*.part"):
+        written = re.fullmatch(r"(.*)\.[0-9a-f]{32}\.part", path.name)
+        if written and pattern.fullmatch(str(folder / written[1])):
+            path.unlink(missing_ok=True)

@@ -27,11 +27,12 @@ from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.progress import Progress
+from xpnet.run import Run
 from xpnet.settings import FitSettings
 from xpnet.sources import ArraySource, Slices
 from xpnet.state import TrainingState, part
 from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
-from xpnet.tree import Array, Tree, graft, leaves, map_leaves
+from xpnet.tree import Array, Tree, leaves, map_leaves
 from xpnet.weights import drawn, in_keras_order, in_order, moved_copy, named_weights, with_weights
 from xpnet.workshop import Workshop, alone
 
@@ -298,9 +299,7 @@ class Model(metaclass=Settings):
     def _exchange(self, network: Any) -> None:
         self.network = self.checked = network
         if self.state is not None:
-            memory = self.state["optimizer"]
-            self.training_state.begin_optimizer(self.network)
-            self.state = self.state | {"optimizer": graft(self.state["optimizer"], memory)}
+            self.training_state.exchange_network(network)
             self.checked = contracts.checked(self.network, self.input_shape)
 
     def summary(self, input_shape: Shape | None = None) -> None:
@@ -333,6 +332,7 @@ class Model(metaclass=Settings):
         validation_freq: int | Collection[int] = 1,
         validation_batch_size: int | None = None,
         record_every: int | None = None,
+        resume_from: StrPath | None = None,
         **unknown: Any,
     ) -> History:
         """Train on mini-batches. A second call continues where the first stopped: 5 epochs and 5 more are 10 epochs.
@@ -377,17 +377,22 @@ class Model(metaclass=Settings):
             The number of samples to validate at once. Smaller batches need less memory.
         record_every : int, optional
             Also record a value every `record_every` steps; see `History.iterations`.
+        resume_from : path-like, optional
+            A file of `ModelCheckpoint`, or a folder with such files, of which the newest is used. The run continues inside its
+            epoch and ends as if it had not been interrupted. The model may be new: everything comes from the file. The other
+            arguments must be the same again, but `epochs` may be larger.
 
         Returns
         -------
         History
+            After `resume_from`, that of the whole run.
 
         Raises
         ------
         ValueError
-            Before training: an argument does not fit, or the network has no parameters to train. Nothing has changed. During
-            training: a learning rate is invalid, or a metric or callback does not fit. The model keeps its state after the
-            last finished chunk of steps.
+            Before training: an argument does not fit, the network has no parameters to train, or the file of `resume_from` is
+            damaged or belongs to another run (`CheckpointError`). Nothing has changed. During training: a learning rate is
+            invalid, or a metric or callback does not fit. The model keeps its state after the last finished chunk of steps.
         DivergenceError
             The loss, a parameter, a running statistic or the optimizer's state became infinite or NaN. The model is as it was
             before that step.
@@ -403,13 +408,11 @@ class Model(metaclass=Settings):
             32 if batch_size is None else batch_size, epochs, initial_epoch, verbose, shuffle, sample_with_replacement,
             validation_split, validation_freq, validation_batch_size, record_every,
         )  # fmt: skip
-        listed = settings.check_callbacks(callbacks)
+        run = Run(self, settings.check_callbacks(callbacks), resume_from)
         plan = self._plan(x, y, sample_weight, class_weight, validation_data, chosen)
-        self.training_state.begin_run(initial_epoch, plan.source.steps)
-        self.validates = plan.validation is not None
-        attach(listed, self, verbose, epochs, plan.source.steps)
-        with self.workshop.fitting(), Progress(verbose) as progress:
-            return Loop(self.training_state, plan, listed, progress).run()
+        restore = run.begin(plan)
+        with self.workshop.fitting(run), Progress(verbose) as progress:
+            return Loop(self.training_state, plan, run.callbacks, progress).run(restore)
 
     @alone
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Any:

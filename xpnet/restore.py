@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from xpnet import checkpoint
+from xpnet import checkpoint, tensorfile
 from xpnet.backend import Backend, get_backend, make_backend
 from xpnet.description import check_custom
 from xpnet.files import StrPath
@@ -42,7 +42,7 @@ def load_model(
     custom = check_custom(custom_objects)
     target = get_backend() if backend is None else make_backend(backend)
     with target.scope(), errors_named(path):
-        parts, state, shape, validates = checkpoint.read(path, custom, target)
+        parts, state, shape, validates = checkpoint.read(tensorfile.read(path), custom, target)
         model = Model(**parts, seed=state.seed, backend=target)
         model.training_state, model.validates = state, validates
         if shape is not None:

@@ -12,7 +12,7 @@ from xpnet.history import History
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.parameters import trainable
 from xpnet.optimizers import Optimizer
-from xpnet.tree import Tree, leaves
+from xpnet.tree import Tree, graft, leaves
 
 
 @dataclass
@@ -74,6 +74,12 @@ class TrainingState:
         """Give the optimizer a new state for the parameters that train."""
         params = trainable(network, self.arrays["params"])
         self.arrays = self.arrays | {"optimizer": self.optimizer.init(params) if leaves(params) else {}}
+
+    def exchange_network(self, network: Layer) -> None:
+        """Fit the optimizer's state to a network of which other layers train."""
+        memory = self.arrays["optimizer"]
+        self.begin_optimizer(network)
+        self.arrays = self.arrays | {"optimizer": graft(self.arrays["optimizer"], memory)}
 
     def begin_run(self, initial_epoch: int, steps_per_epoch: int | None) -> None:
         """Start at the beginning of epoch `initial_epoch`, or of the next epoch if it is 0, with an empty history."""

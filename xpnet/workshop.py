@@ -22,23 +22,23 @@ class Workshop:
     def __init__(self) -> None:
         self.lock = threading.RLock()  # reentrant, because a callback may call train_on_batch
         self.functions: dict[type, Any] = {}
-        self.fits = False
+        self.run: Any = None  # the run of `fit` that is changing the model
 
     def __reduce__(self) -> tuple:
         return Workshop, ()
 
     @contextmanager
-    def fitting(self) -> Iterator[None]:
-        """A ``with`` block during which `fit` changes the model."""
-        self.fits = True
+    def fitting(self, run: Any) -> Iterator[None]:
+        """A ``with`` block during which this run of `fit` changes the model."""
+        self.run = run
         try:
             yield
         finally:
-            self.fits = False
+            self.run = None
 
     def require_idle(self, method: str) -> None:
         """Raise RuntimeError if a callback calls this method, which would change the model during `fit`."""
-        if self.fits:
+        if self.run is not None:
             raise RuntimeError(f"Cannot call `model.{method}()` during `fit`. Call it before or after `fit`.")
 
     def keep(self, library: str, function: Any) -> Any:

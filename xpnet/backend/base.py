@@ -148,6 +148,10 @@ class Backend:
         """
         return nullcontext()
 
+    def threads_in_use(self) -> int | None:
+        """Return the number of threads that large operations use, if it is known. The last bits of results depend on it."""
+        return None
+
     @quiet
     def call(self, function: Callable, *args: Any) -> Any:
         """Return ``function(*args)``, compiled if the library compiles. `function` must be pure and hashable."""

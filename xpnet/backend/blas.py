@@ -41,6 +41,10 @@ class BlasThreads:
             if not self._running:
                 self._set(self._before)
 
+    def number(self) -> int | None:
+        """Return the current number of threads."""
+        return max((library.get_num_threads() for library in self.libraries), default=None)
+
     def _set(self, numbers: list[int]) -> None:
         for library, number in zip(self.libraries, numbers, strict=True):
             library.set_num_threads(number)

@@ -64,6 +64,9 @@ class NumpyBackend(Backend):
     def limited_threads(self, multiplications):
         return blas.limited(multiplications, self.threads)
 
+    def threads_in_use(self):
+        return self.threads or blas.process.number()
+
     def owns(self, x: Any) -> bool:
         return type(x) is np.ndarray and x.dtype.kind in "fiub" and x.dtype.isnative
 

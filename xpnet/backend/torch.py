@@ -51,6 +51,9 @@ class TorchBackend(Backend):
         x = super().asarray(x, dtype)
         return x.detach() if x.requires_grad else x
 
+    def threads_in_use(self) -> int | None:
+        return torch.get_num_threads() if self.device.type == "cpu" else None
+
     def synchronize(self) -> None:
         if self.device.type != "cpu":
             getattr(torch, self.device.type).synchronize()

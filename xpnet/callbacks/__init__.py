@@ -10,21 +10,25 @@ if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
     from xpnet.callbacks.functions import LambdaCallback
     from xpnet.callbacks.loggers import CSVLogger, JSONLinesLogger
     from xpnet.callbacks.rates import LearningRateScheduler, ReduceLROnPlateau
+    from xpnet.callbacks.saving import BackupAndRestore, ModelCheckpoint
 
 MODULES = {
     "functions": ["LambdaCallback"],
     "loggers": ["CSVLogger", "JSONLinesLogger"],
     "rates": ["LearningRateScheduler", "ReduceLROnPlateau"],
+    "saving": ["BackupAndRestore", "ModelCheckpoint"],
 }
 __getattr__, __dir__ = lazy_names(__name__, MODULES)
 
 __all__ = [
+    "BackupAndRestore",
     "CSVLogger",
     "Callback",
     "EarlyStopping",
     "JSONLinesLogger",
     "LambdaCallback",
     "LearningRateScheduler",
+    "ModelCheckpoint",
     "ReduceLROnPlateau",
     "TerminateOnNaN",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from xpnet.errors import CheckpointError
@@ -101,12 +102,17 @@ class Callback(metaclass=Settings):
         """Return the number of steps since the model was built at which `on_pause` must be called, or None for any."""
         return None
 
-    def on_pause(self, logs: dict[str, Any] | None) -> None:
+    def on_pause(self, logs: Logs | None) -> None:
         """Called between chunks of steps, and after the `on_epoch_end` of all callbacks.
 
-        Nothing is half done: the model and all callbacks are as a resumed run would need them. A chunk takes about 0.2 s, or
-        up to the step that `next_pause` returns. `logs` are those of `on_epoch_end`, and None inside an epoch.
+        Here the model and all callbacks are in the state that a resumed run needs, so this method may save them, and must not
+        change them. A chunk takes about 0.2 s, but ends at the step that `next_pause` returned. `logs` are those of
+        `on_epoch_end`, or None inside an epoch.
         """
+
+    def backup(self) -> Path | None:
+        """Return the path of a training checkpoint from which `fit` resumes, if it exists."""
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what this callback has to remember to continue a run, for a training checkpoint.
@@ -114,16 +120,17 @@ class Callback(metaclass=Settings):
         The values are None, numbers, text, NumPy arrays, and lists, tuples and dicts of these. A callback that remembers
         nothing returns ``{}``.
         """
-        raise self._undefined("state_dict")
+        raise self.without("state_dict")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set what `state_dict` returned. `fit` calls it after `on_train_begin` when it resumes a run.
 
         A run that resumes inside an epoch calls it after `on_epoch_begin`, too.
         """
-        raise self._undefined("load_state_dict")
+        raise self.without("load_state_dict")
 
-    def _undefined(self, method: str) -> CheckpointError:
+    def without(self, method: str) -> CheckpointError:
+        """Return the error for a callback that does not define `state_dict` or `load_state_dict`."""
         return CheckpointError(
             "A checkpoint holds the state of all callbacks. Define state_dict(self), which returns it as a dict, and "
             "load_state_dict(self, state), which sets it. A callback without state returns {} and sets nothing. "

@@ -29,6 +29,7 @@ class ArraySource(Source):
         self.data, self.settings = data, settings
         self.shape = tuple(data["x"].shape[1:])
         self.rows = counted_rows(data)
+        self.samples = len(self.rows)
         self.batch_size = min(settings.batch_size, len(self.rows))
         self.steps: int = -(-len(self.rows) // self.batch_size)
         whole = self.batch_size == len(self.rows) == data["x"].shape[0]
@@ -71,11 +72,11 @@ class Slices:
     def __init__(self, data: Data, batch_size: int | None):
         self.data = data
         self.size = EVALUATION_BATCH if batch_size is None else require_batch_size(batch_size)
-        self.rows, *shape = data["x"].shape
+        self.samples, *shape = data["x"].shape
         self.shape = tuple(shape)
-        self.steps = -(-self.rows // self.size)
+        self.steps = -(-self.samples // self.size)
 
     def __iter__(self) -> Iterator[Data]:
-        for start in range(0, self.rows, self.size):
-            stop = min(start + self.size, self.rows)
+        for start in range(0, self.samples, self.size):
+            stop = min(start + self.size, self.samples)
             yield {name: values[start:stop, ...] for name, values in self.data.items()}

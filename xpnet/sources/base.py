@@ -57,11 +57,14 @@ class Source(ABC):
     ----------
     steps : int, optional
         The number of batches in an epoch, or None if it is not known.
+    samples : int, optional
+        The number of samples in an epoch, or None if it is not known. A run is resumed only with the same number.
     shape : tuple of int
         The shape of one sample.
     """
 
     steps: int | None
+    samples: int | None = None
     shape: Shape
 
     @abstractmethod

@@ -1,0 +1,370 @@
+"""A run that is resumed from a checkpoint ends as the run that was never interrupted, bit for bit."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+
+from tests.model_files import described
+from tests.test_model import writable
+from xpnet import SGD, Adam, Callback, CheckpointError, EarlyStopping, Model, load_model, to_numpy
+from xpnet.backend import make_backend
+from xpnet.callbacks import ModelCheckpoint
+from xpnet.layers import BatchNormalization, Conv2D, Dense, Dropout, Flatten, Layer
+from xpnet.schedules import CosineDecay, Schedule
+from xpnet.tree import named_leaves
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(70, 6)).astype(np.float32)
+Y = np.arange(70) % 3
+IMAGES = RNG.normal(size=(40, 6, 6, 1)).astype(np.float32)
+WEIGHTS = np.linspace(0, 2, 70)
+DATA = {"validation_split": 0.2, "batch_size": 8, "verbose": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps(Schedule):
+    """A schedule that xpnet does not have, and that begins again with each epoch."""
+
+    restart_every_epoch = True
+
+    def __call__(self, step):
+        return 0.1 / (1 + step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift(Layer):
+    amount: float = 0.5
+
+    def output_shape(self, input_shape):
+        return input_shape
+
+    def forward(self, params, x):
+        return x + self.amount, lambda dy, need_dx=True: (dy, params)
+
+
+CASES = {
+    "dropout and momentum": (
+        [Dense(9, "relu"), Dropout(0.3), Dense(3)], SGD(0.1, momentum=0.9), X, Y, {"record_every": 3, **DATA},
+    ),
+    "batch normalization": (
+        [Conv2D(2, 3), BatchNormalization(), Flatten(), Dense(3)], "rmsprop", IMAGES, Y[:40], {"batch_size": 8, "verbose": 0},
+    ),
+    "schedule": (
+        [Dense(3)], Adam(CosineDecay(0.1, 40)), X, Y,
+        {"sample_weight": WEIGHTS, "sample_with_replacement": True, "validation_freq": [2, 3], **DATA},
+    ),
+    "custom classes": ([Dense(3), Shift()], SGD(Steps()), X, Y, {"shuffle": False, "initial_epoch": 1, **DATA}),
+}  # fmt: skip
+
+
+def make(xp, case="dropout and momentum", **settings):
+    layers, optimizer, *_ = CASES[case]
+    settings = {"metrics": ["accuracy", "f1"], "seed": 5} | settings
+    return Model(layers, "softmax_cross_entropy", optimizer, backend=writable(xp) if xp else None, **settings)
+
+
+def fit(model, case="dropout and momentum", callbacks=(), epochs=3, **settings):
+    _, _, x, y, known = CASES[case]
+    return model.fit(x, y, epochs=epochs, callbacks=list(callbacks), **(known | settings))
+
+
+def assert_same(one, other):
+    assert one.history == other.history
+    assert (one.step, one.epoch) == (other.step, other.epoch)
+    left, right = dict(named_leaves(one.state)), dict(named_leaves(other.state))
+    assert left.keys() == right.keys()
+    for name in left:
+        assert np.array_equal(to_numpy(left[name]), to_numpy(right[name])), name
+
+
+def saved(folder, xp=None, case="dropout and momentum", callbacks=(), **settings):
+    """Train and keep a checkpoint after every third step -> the model and the paths, the oldest first."""
+    model = make(xp, case)
+    fit(model, case, [ModelCheckpoint(folder / "{step:03d}-{epoch}", every_steps=3), *callbacks], **settings)
+    return model, sorted(folder.iterdir())
+
+
+def resumed(path, case="dropout and momentum", callbacks=(), xp=None, **settings):
+    model = make(xp, case)
+    fit(model, case, callbacks, resume_from=path, **settings)
+    return model
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_ends_as_the_unbroken_one(xp, tmp_path, case):
+    whole = make(xp, case)
+    history = fit(whole, case)
+    model, paths = saved(tmp_path, xp, case)
+    assert_same(whole, model)
+
+    for path in paths if xp.name == "numpy" else paths[1::4]:
+        again = resumed(path, case, xp=xp)
+        assert_same(whole, again)
+        assert again.history == history
+
+
+def test_several_networks_at_once(tmp_path):
+    """The same on every backend."""
+    whole = Model([Dense(3)], "softmax_cross_entropy", "adam", ["accuracy"], seed=(0, 1))
+    fit(whole, callbacks=[ModelCheckpoint(tmp_path / "{step}", save_freq=5)])
+    again = Model([Dense(3)], "softmax_cross_entropy", "adam", ["accuracy"], seed=(0, 1))
+    fit(again, resume_from=tmp_path / "10")
+
+    assert_same(whole, again)
+
+
+def test_early_stopping_continues_its_count(xp, tmp_path):
+    def stop():
+        return EarlyStopping("accuracy", mode="min", patience=3, restore_best_weights=True)
+
+    whole = make(xp)
+    history = fit(whole, callbacks=[stop()], epochs=9)
+    _, paths = saved(tmp_path, xp, callbacks=[stop()], epochs=9)
+    assert len(history.epoch) < 9
+
+    for path in (paths[1], paths[-1]):  # the last one is the end of the run
+        assert_same(whole, resumed(path, xp=xp, callbacks=[stop()], epochs=9))
+
+
+def test_more_epochs_continue_a_run_that_has_ended(tmp_path):
+    whole = make(None)
+    fit(whole, epochs=5)
+    _, paths = saved(tmp_path)
+
+    assert_same(whole, resumed(paths[-1], epochs=5))
+
+
+class Restless(Callback):
+    """Sets another learning rate inside each epoch, which the next epoch uses, and knows how often."""
+
+    def on_train_begin(self, logs=None):
+        self.count = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.count += 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.count += 1
+        self.model.optimizer = (SGD, Adam)[self.count % 2](0.1 / self.count)
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def test_the_optimizer_of_the_epoch_and_the_next_one_are_both_kept(tmp_path):
+    whole, count = make(None), Restless()
+    fit(whole, callbacks=[count])
+    _, paths = saved(tmp_path, callbacks=[Restless()])
+
+    for path in paths:
+        callback = Restless()
+        again = resumed(path, callbacks=[callback])
+        assert_same(whole, again)
+        assert (again.optimizer, callback.count) == (whole.optimizer, count.count)
+
+
+def test_a_resumed_run_that_is_interrupted_resumes_again(tmp_path):
+    whole = make(None)
+    fit(whole)
+    _, paths = saved(tmp_path)
+    middle = resumed(paths[2], callbacks=[ModelCheckpoint(tmp_path / "again", save_freq=10)], epochs=2)
+    assert middle.epoch == 2
+
+    assert_same(whole, resumed(tmp_path / "again"))
+
+
+def test_a_second_fit_is_resumed_as_such(tmp_path):
+    whole = make(None)
+    fit(whole, epochs=2)
+    fit(whole, callbacks=[ModelCheckpoint(tmp_path / "{step}", save_freq=4)])
+
+    assert_same(whole, resumed(tmp_path / "28"))
+
+
+def test_a_folder_means_its_newest_checkpoint(tmp_path):
+    whole, paths = saved(tmp_path)
+    whole.save(tmp_path / "model")
+    (tmp_path / "other.txt").write_text("something else")
+    (tmp_path / "folder").mkdir()
+    for i, path in enumerate(reversed(paths)):
+        os.utime(path, (0, i))
+
+    assert_same(whole, resumed(tmp_path))
+    taken = Taken()
+    resumed(tmp_path, callbacks=[taken])
+    assert taken.first == 3
+
+
+class Taken(Callback):
+    def on_train_begin(self, logs=None):
+        self.first = self.model.step
+
+
+def test_a_checkpoint_is_a_model_file(xp, tmp_path):
+    _, paths = saved(tmp_path, xp)
+    model = load_model(paths[1], xp)
+    other = make(xp).build((6,))
+    other.load_weights(paths[1])
+
+    assert (model.step, model.training_state.position) == (6, 6)
+    assert np.array_equal(to_numpy(model.predict(X)), to_numpy(other.predict(X)))
+    fit(model)
+    assert model.step == 6 + 21
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        ({}, {"batch_size": 9}, r"batch_size=8, as in the checkpoint. .*Only epochs may be larger. Received: batch_size=9"),
+        ({}, {"shuffle": False}, "shuffle=True, as in the checkpoint"),
+        ({}, {"validation_split": 0.3}, "validation_split=0.2, as in"),
+        ({}, {"record_every": None}, "record_every=3"),
+        ({}, {"epochs": 1}, "epochs of at least 2, the number in the checkpoint. Received: epochs=1"),
+        ({}, {"initial_epoch": 1}, "initial_epoch=0"),
+        ({}, {"sample_weight": WEIGHTS}, "training samples=56, as in the checkpoint"),
+        ({"seed": 6}, {}, "seed=5, as in the checkpoint"),
+        ({"metrics": ["accuracy"]}, {}, "metrics"),
+        ({"loss": "mse"}, {}, "loss"),
+        ({"optimizer": SGD(0.2, momentum=0.9)}, {}, r"optimizer\.settings\.learning_rate=0\.1, as in the checkpoint"),
+        ({"network": [Dense(9, "relu"), Dropout(0.3), Dense(4)]}, {}, r"layers\[3\]\.settings\.units=3, as in the"),
+        ({"network": [Dense(9, "relu"), Dense(3)]}, {}, "layers="),
+        ({"backend": make_backend("numpy", dtype="float64")}, {}, "dtype='float32', as in the checkpoint"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_different_run_is_refused_and_changes_nothing(tmp_path, model, arguments, message):
+    _, paths = saved(tmp_path, epochs=2)
+    settings = {"network": CASES["dropout and momentum"][0], "loss": "softmax_cross_entropy",
+                "optimizer": CASES["dropout and momentum"][1], "metrics": ["accuracy", "f1"], "seed": 5} | model  # fmt: skip
+    other = Model(**settings)
+    before, state = dict(vars(other)), dict(vars(other.training_state))
+    y = np.eye(3, dtype=np.float32)[Y] if "loss" in model else np.where(Y == 2, 1, Y)
+    arguments = {"epochs": 3, "record_every": 3} | DATA | arguments
+
+    with pytest.raises(CheckpointError, match=f"{paths[-1].name}: Expected .*{message}"):
+        other.fit(X, y, resume_from=paths[-1], **arguments)
+    assert {k: v for k, v in vars(other).items() if k != "training_state"} == {
+        k: v for k, v in before.items() if k != "training_state"
+    }
+    assert vars(other.training_state) == state
+
+
+def test_other_data_are_refused(tmp_path):
+    _, paths = saved(tmp_path)
+    with pytest.raises(CheckpointError, match="training samples=56, as in the checkpoint"):
+        make(None).fit(X[:60], Y[:60], epochs=3, record_every=3, resume_from=paths[0], **DATA)
+    with pytest.raises(CheckpointError, match=r"training shape=\(6,\)"):
+        make(None).fit(X[:, :5], Y, epochs=3, record_every=3, resume_from=paths[0], **DATA)
+
+
+@pytest.mark.parametrize("name", ["nothing", "model", "weights", "empty"])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, name):
+    model = make(None).build((6,))
+    model.save(tmp_path / "model")
+    model.save_weights(tmp_path / "weights")
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(CheckpointError, match=f"{name}: Expected"):
+        resumed(tmp_path / name)
+
+
+class Faulty(Callback):
+    def __init__(self, what):
+        self.what = what
+
+    def state_dict(self):
+        return {"what": self.what}
+
+    def load_state_dict(self, state):
+        self.model.stop_training = True
+        raise KeyError("else")
+
+
+def test_a_state_that_a_callback_does_not_accept_changes_nothing(tmp_path):
+    _, paths = saved(tmp_path, callbacks=[Faulty(1)])
+    model = make(None)
+
+    with pytest.raises(CheckpointError, match=r"a state that Faulty\.load_state_dict accepts. Received: \{'what': 1\}"):
+        fit(model, callbacks=[Faulty(1)], resume_from=paths[0])
+    assert model.state is None
+    assert not model.stop_training
+    fit(model)
+
+
+def test_what_cannot_be_saved_is_refused_before_training(tmp_path):
+    path = tmp_path / "file"
+    model = make(None)
+    with pytest.raises(CheckpointError, match=r"Received: Taken without state_dict"):
+        fit(model, callbacks=[ModelCheckpoint(path), Taken()])
+    model.optimizer = SGD(lambda step: 0.1)
+    with pytest.raises(CheckpointError, match=r"optimizer, SGD\.learning_rate cannot be saved"):
+        fit(model, callbacks=[ModelCheckpoint(path)])
+
+    assert model.step == 0
+    assert not path.exists()
+
+
+def test_a_state_that_cannot_be_saved_keeps_the_last_file(tmp_path):
+    path = tmp_path / "file"
+    with pytest.raises(CheckpointError, match=r"callbacks\[1\]\['state'\]\['steps'\] of type set"):
+        fit(make(None), callbacks=[ModelCheckpoint(path, save_freq=3), Spoiled()])
+    assert load_model(path).step == 3
+
+
+class Spoiled(Callback):
+    def state_dict(self):
+        return {"steps": self.model.step if self.model.step == 3 else {self.model.step}}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_a_state_without_its_callback_is_noted(tmp_path):
+    _, paths = saved(tmp_path, callbacks=[EarlyStopping("loss", patience=9)])
+    with pytest.warns(UserWarning, match="a state of 'EarlyStopping', for which fit has received no callback"):
+        resumed(paths[0])
+
+
+def test_other_threads_are_noted(tmp_path):
+    def threaded(threads):
+        model = make(None)
+        model.to(make_backend("numpy", threads=threads))
+        return model
+
+    fit(threaded(1), callbacks=[ModelCheckpoint(tmp_path / "file")])
+    with pytest.warns(UserWarning, match="threads=1.*now .*threads=2"):
+        fit(threaded(2), callbacks=[ModelCheckpoint(tmp_path / "file")], resume_from=tmp_path / "file", epochs=4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run": None}, {"run": {}}, {"run": 5}, {"first_optimizer": None}, {"next_optimizer": {"layer": 0}}, {"position": 99},
+        {"step": -1}, {"input_shape": None}, {"kind": "weights"},
+        {"run.settings": 1}, {"run.settings": {"dict": {}}}, {"run.sizes": {"dict": {}}}, {"run.callbacks": {"dict": {}}},
+        {"run.callbacks": [{"dict": {"class": "EarlyStopping"}}]},
+        {"run.callbacks": [{"dict": {"class": 1, "state": {"array": 99}}}]},
+        {"run.stop_training": 3}, {"run.averages": None}, {"run.averages": {"dict": {}}}, {"run.averages": {"array": 0}},
+        {"run.averages": {"dict": {"parts": {"dict": {}}, "weight": {"array": 0}}}},
+        {"run.averages": {"dict": {"parts": {"dict": {"loss": 1, "accuracy": 2, "f1": 3}}, "weight": {"array": 0}}}},
+        {"run.environment": []},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_checkpoint_with_another_description_is_refused(tmp_path, change):
+    _, paths = saved(tmp_path)
+
+    def changed(description):
+        for key, value in change.items():
+            inner = description["run"] if key.startswith("run.") else description
+            inner[key.removeprefix("run.")] = json.loads(json.dumps(value))
+
+    paths[1].write_bytes(described(paths[1].read_bytes(), changed))
+    with pytest.raises(CheckpointError, match=f"{paths[1].name}: "):
+        resumed(paths[1])
