@@ -103,7 +103,10 @@ class Backend:
                 x = x.astype(self.float_name, copy=False)
             x = self._from_numpy(np.ascontiguousarray(x, x.dtype.newbyteorder("=")).reshape(x.shape))
         elif xp.isdtype(x.dtype, "complex floating"):
-            raise ValueError(f"Arrays must hold real numbers. Received: an array of dtype {x.dtype}")
+            raise ValueError(
+                "Arrays must hold real numbers. Split complex numbers into real and imaginary parts. "
+                f"Received: an array of dtype {x.dtype}"
+            )
         elif array_api_compat.device(x) != self.device:
             x = array_api_compat.to_device(x, self.device)
         if dtype is None and xp.isdtype(x.dtype, "real floating"):

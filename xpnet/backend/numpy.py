@@ -79,6 +79,6 @@ class NumpyBackend(Backend):
 
 def create(device: Any, dtype: str, threads: int | None = None) -> NumpyBackend:
     if device not in (None, "cpu"):
-        raise ValueError(f'The device of NumPy must be "cpu". Received: device={device!r}')
+        raise ValueError(f'NumPy\'s device must be "cpu". For others, use another backend. Received: device={device!r}')
     keep_freed_memory()
     return NumpyBackend("numpy", xp, "cpu", np.dtype(dtype), None if threads is None else count("threads", threads))

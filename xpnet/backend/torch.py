@@ -72,7 +72,7 @@ class TorchBackend(Backend):
 
 def _signed(x: np.ndarray) -> np.ndarray:
     if x.dtype.itemsize == 8 and x.size and x.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"Integers must be at most 2**63 - 1 in PyTorch. Received: {x.max()}")
+        raise ValueError(f"Integers must be at most 2**63 - 1 in PyTorch. Pass x.astype(float). Received: {x.max()}")
     return x.astype({2: np.int32, 4: np.int64, 8: np.int64}[x.dtype.itemsize])
 
 

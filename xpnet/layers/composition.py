@@ -130,7 +130,10 @@ class Add(_Branches):
     def _join_shapes(self, shapes):
         base.require_one_output(*shapes)
         if len(set(shapes)) > 1:
-            raise ValueError(f"Add needs branches whose outputs have the same shape. Received: shapes {shapes}")
+            raise ValueError(
+                "Add needs branches whose outputs have the same shape. Change a branch, or the shortcut of Residual. "
+                f"Received: shapes {shapes}"
+            )
         return shapes[0]
 
     def _join(self, ys):
@@ -244,7 +247,7 @@ class TimeDistributed(Wrapper):
     def output_shape(self, input_shape):
         if len(input_shape) < 2:
             raise ValueError(
-                "TimeDistributed needs samples of shape (time, …) with at least two axes. "
+                "TimeDistributed needs samples of shape (time, …) with at least two axes. For others, use the layer by itself. "
                 f"Received: samples of shape {input_shape}"
             )
         shape = base.output_shape(self.layer, input_shape[1:])

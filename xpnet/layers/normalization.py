@@ -21,9 +21,8 @@ class _Normalization(Layer):
 
     def output_shape(self, input_shape):
         if not input_shape:
-            raise ValueError(
-                f"{type(self).__name__} needs samples whose last axis is the channels. Received: samples of shape ()"
-            )
+            rule = f"{type(self).__name__} needs samples whose last axis is the channels. Reshape x to (n, 1)"
+            raise ValueError(f"{rule}. Received: samples of shape ()")
         return input_shape
 
     def init(self, rng, input_shape):
