@@ -262,7 +262,7 @@ GOOD = {"0.weight": np.ones((3, 6), "float32"), "0.bias": np.ones(3, "float32")}
             None,
             "Layer 0, Dense: its module, 0, must hold bias, weight. Received: weight",
         ),
-        (GOOD | {"0.weight": np.ones((6, 3))}, None, r"needs 0\.weight of shape \(3, 6\).*Received: shape \(6, 3\)"),
+        (GOOD | {"0.weight": np.ones((6, 3))}, None, r"0\.weight must have shape \(3, 6\).*Received: shape \(6, 3\)"),
         (GOOD | {"0.bias": np.array(["a"] * 3)}, None, r"0\.bias: Arrays must hold real numbers"),
         (GOOD | {"0.bias": None}, None, r"0\.bias: An array of numbers is needed"),
         (GOOD | {"0.bias": np.full(3, np.nan)}, None, "must be finite"),

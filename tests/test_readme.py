@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {
     "guide": ["sklearn"],
-    "export": ["sklearn", "onnx", "onnxruntime", "torch"],
+    "export": ["sklearn", "onnx", "onnxruntime", "torch", "h5py", "keras"],
 }  # the packages that their examples need
 
 

@@ -244,7 +244,7 @@ def _from_module(place: WeightedLayer, group: Group, module: dict[str, Any]) -> 
         theirs, (convert, back) = form[name]
         full = _full(prefix, theirs, ending)
         array = converted(full, module[theirs])
-        require_shape(place, name, full, array.shape, convert(old).shape)
+        require_shape(place, full, array.shape, convert(old).shape)
         weights[name] = back(array)
     if isinstance(place.layer, ONE_BIAS):
         weights["bias"] = weights["bias"] + weights.pop("recurrent_bias")

@@ -78,12 +78,12 @@ def converted(name: str, value: Any) -> np.ndarray:
         raise ConversionError(f"{name}: {error}") from error
 
 
-def require_shape(place: WeightedLayer, name: str, theirs: str, received: tuple, expected: tuple) -> None:
-    """Raise ConversionError if an array does not have the shape that a layer needs."""
+def require_shape(place: WeightedLayer, theirs: str, received: tuple, expected: tuple) -> None:
+    """Raise ConversionError if an array of another library does not have the shape that a layer needs."""
     if tuple(received) != tuple(expected):
         raise ConversionError(
-            f"{place}: its {name!r} needs {theirs} of shape {tuple(expected)}. Build the model with the same sizes, or name the "
-            f"module that belongs to this layer. Received: shape {tuple(received)}"
+            f"{place}: {theirs} must have shape {tuple(expected)}. Build the model with the same sizes, or pass names=... if the "
+            f"array belongs to another layer. Received: shape {tuple(received)}"
         )
 
 
