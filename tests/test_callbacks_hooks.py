@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.keras_reference import keras
+from tests.keras_reference import keras, quiet_keras
 from tests.test_model import writable
 from xpnet import SGD, Callback, Model, callbacks
 from xpnet.backend import to_numpy
@@ -65,6 +65,7 @@ def flat(calls):
     return outline, [np.asarray(to_numpy(value)) for *_, logs in calls for _, value in sorted(logs.items())]
 
 
+@quiet_keras
 @pytest.mark.parametrize("run", ["fit", "evaluate", "predict"])
 @pytest.mark.parametrize("aliases", [False, True])
 def test_the_calls_are_those_of_keras(run, aliases, xp):
@@ -82,6 +83,7 @@ def test_the_calls_are_those_of_keras(run, aliases, xp):
         np.testing.assert_allclose(value, number, rtol=1e-5, atol=1e-6)  # float32
 
 
+@quiet_keras
 @pytest.mark.parametrize("stop_at", [("on_train_batch_end", 1), ("on_epoch_begin", 1), ("on_epoch_end", 0)])
 def test_stop_training_ends_the_run_where_keras_ends_it(stop_at, xp):
     seen = []

@@ -10,13 +10,13 @@ import warnings
 import numpy as np
 import pytest
 
-from tests.keras_reference import keras
+from tests.keras_reference import keras, quiet_keras
 from xpnet import SGD, Model, callbacks
 from xpnet.layers import Dense
 
 RATE = 0.5
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside Keras
+pytestmark = quiet_keras
 
 
 def our_model():

@@ -11,12 +11,14 @@ if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
     from xpnet.callbacks.loggers import CSVLogger, JSONLinesLogger
     from xpnet.callbacks.rates import LearningRateScheduler, ReduceLROnPlateau
     from xpnet.callbacks.saving import BackupAndRestore, ModelCheckpoint
+    from xpnet.callbacks.tensorboard import TensorBoard
 
 MODULES = {
     "functions": ["LambdaCallback"],
     "loggers": ["CSVLogger", "JSONLinesLogger"],
     "rates": ["LearningRateScheduler", "ReduceLROnPlateau"],
     "saving": ["BackupAndRestore", "ModelCheckpoint"],
+    "tensorboard": ["TensorBoard"],
 }
 __getattr__, __dir__ = lazy_names(__name__, MODULES)
 
@@ -30,5 +32,6 @@ __all__ = [
     "LearningRateScheduler",
     "ModelCheckpoint",
     "ReduceLROnPlateau",
+    "TensorBoard",
     "TerminateOnNaN",
 ]
