@@ -160,5 +160,5 @@ def test_early_stopping_continues_from_its_state(xp):
         assert type(found) is type(x)
         assert np.array_equal(to_numpy(found), to_numpy(x))
     wrong = one.state_dict() | {"best_state": {"params": ({"weight": np.zeros((2, 2), np.float32)},)}}
-    with pytest.raises(CheckpointError, match="Expected a best state of the shapes"):
+    with pytest.raises(CheckpointError, match="Expected a best state with the shapes"):
         other.load_state_dict(wrong)

@@ -10,7 +10,7 @@ from xpnet.backend import quiet
 from xpnet.metrics.base import Metric, means
 from xpnet.tree import Tree, map_leaves
 
-# Steps are merged in groups of a fixed size: the lengths of chunks depend on the clock, and each grouping rounds differently
+# Steps are merged in groups of a fixed size, because chunk lengths depend on the clock, and each grouping rounds differently
 MERGED_AT_ONCE = 64
 _FIRST, _REST = slice(MERGED_AT_ONCE), slice(MERGED_AT_ONCE, None)
 
@@ -25,7 +25,7 @@ class Averages:
 
     @quiet
     def add(self, records: dict[str, Tree], rows: int | list[int]) -> Averages:
-        """Add the records of steps: host arrays with one entry for each step. Without weights, a step weighs its rows."""
+        """Add the records of steps, host arrays with one entry for each step. Without weights, a step has its rows as weight."""
         weight = np.broadcast_to(np.asarray(records.get("weight", rows), dtype=float), np.shape(records["loss"])[:1])
         named = {name: values for name, values in records.items() if name != "weight"}
         parts = map_leaves(lambda v: np.ascontiguousarray(np.moveaxis(np.asarray(v, dtype=float), 0, -1)), named)

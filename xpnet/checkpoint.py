@@ -33,7 +33,7 @@ OPTIMIZER, HISTORY, RUN = "optimizer.", "history.", "run."  # names of arrays be
 
 
 def save(model: Any, path: StrPath) -> None:
-    """`Model.save`"""
+    """Implements `Model.save`."""
     tensorfile.write(path, *contents(model, copy.copy(model.training_state), {}))
 
 
@@ -65,14 +65,14 @@ def contents(
 
 
 def save_weights(model: Any, path: StrPath) -> None:
-    """`Model.save_weights`"""
+    """Implements `Model.save_weights`."""
     tensorfile.write(
         path, _host(model.built_state() | {"optimizer": {}}, model.backend.float_name), {"kind": "weights"}
     )
 
 
 def load_weights(model: Any, path: StrPath) -> None:
-    """`Model.load_weights`"""
+    """Implements `Model.load_weights`."""
     state = model.built_state()
     with tensorfile.errors_named(path):
         file = tensorfile.read(path)
@@ -218,7 +218,7 @@ def _shape(file: TensorFile, name: str) -> Shape | None:
 
 
 def _columns(history: History) -> dict[str, np.ndarray]:
-    """The lists of a history as arrays."""
+    """Return the lists of a history as arrays."""
     lists = {"epoch": history.epoch, "validation_epoch": history.validation_epoch}
     for table in ("history", "iterations"):
         lists |= {f"{table}.{name}": column for name, column in getattr(history, table).items()}

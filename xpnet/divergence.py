@@ -67,7 +67,7 @@ def diagnose(backend: Backend, chunk: Failed, finite: dict[str, Tree]) -> tuple[
     Parameters
     ----------
     backend : Backend
-    chunk : Chunk
+    chunk : Failed
     finite : dict of trees
         The last state known to be finite, in case the chunk began with a different state.
 

@@ -56,7 +56,7 @@ def evaluate(
 ) -> dict:
     """Return the loss and metrics over a data set as Python numbers."""
     metrics, watchers, started = function.scores.metrics, watching(callbacks, "test"), []
-    averages = Averages(metrics)  # over the batches so far, for the watchers
+    averages = Averages(metrics)  # over the batches so far, for callbacks
     begin = functools.partial(call, watchers, "on_test_batch_begin")
     with Progress(verbose) as progress:
         call(callbacks, "on_test_begin", {})
@@ -93,7 +93,7 @@ def predict(
     answer: Callable[[Array], Array],
     callbacks: Sequence[Callback] = (),
 ) -> Array:
-    """Return ``answer(z)`` for the network's outputs z over a data set, whose axis of rows is `axis`, as a new array."""
+    """Return ``answer(z)`` for the network's outputs z over a data set, as a new array. `axis` is the axis of rows."""
     watchers, outputs = watching(callbacks, "predict"), []
     begin = functools.partial(call, watchers, "on_predict_batch_begin")
     with Progress(verbose) as progress:

@@ -38,7 +38,7 @@ ELSEWHERE = {  # keywords of Keras, PyTorch and scikit-learn -> ours
 }
 _SIZE = "The input size comes with the data. Remove this keyword."
 _PENALTY = 'Pass penalties to the optimizer, as in Adam(l2={"0": 1e-4}).'
-REMEDIES = {  # keywords of theirs without a counterpart here -> what to do instead
+REMEDIES = {  # their keywords without a counterpart here -> what to do instead
     "inputshape": _SIZE,
     "infeatures": _SIZE,
     "inchannels": _SIZE,
@@ -46,7 +46,7 @@ REMEDIES = {  # keywords of theirs without a counterpart here -> what to do inst
     "kernelregularizer": _PENALTY,
     "biasregularizer": _PENALTY,
     "trainable": "Wrap the layer in Frozen(layer), or call model.freeze(path).",
-    "name": "summary() shows each layer's path, which takes the place of a name.",
+    "name": "summary() shows each layer's path, which serves as its name.",
     "dtype": 'Set the type for all layers, as in set_backend("numpy", dtype="float64").',
     "device": 'Set the device for all layers, as in set_backend("torch", device="cuda").',
     "inplace": "Remove this keyword.",

@@ -201,11 +201,11 @@ class Loop:
             stops.append(step + every - step % every)
         allowed = min((stop - step for stop in stops if stop is not None), default=length)
         if allowed < length:
-            length = 1 << allowed.bit_length() - 1 if self.backend.compiles else allowed  # a power of two at most
+            length = 1 << allowed.bit_length() - 1 if self.backend.compiles else allowed  # a power of two
         return length
 
     def one_step(self) -> dict[str, Any]:
-        """Take a step with the first batch -> its loss and metrics. The step belongs to no epoch: a callback may take it."""
+        """Take a step with the first batch, outside any epoch, even in a callback. Return its loss and metrics."""
         self.state.match_optimizer(self.plan.network)
         self._use(self.state.optimizer)
         chunk = self.plan.source.epoch(self.seed, 0, 0).take(1)
@@ -213,7 +213,7 @@ class Loop:
         return Averages(self.plan.scores.metrics).add(self.train(chunk), chunk.rows).values()
 
     def train(self, chunk: Chunk) -> dict[str, Any]:
-        """Take one step for each batch of the chunk -> its records as host arrays, with one entry for each step."""
+        """Take one step for each batch of the chunk. Return the records as host arrays, with one entry for each step."""
         state, numbers = self.state, self.state.step + np.arange(chunk.steps)
         batches = {"learning_rate": self._learning_rates(numbers)} | chunk.columns
         if self.network.needs_key:

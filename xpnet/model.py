@@ -416,7 +416,7 @@ class Model(metaclass=Settings):
 
     @alone
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Any:
-        """Take one training step on this batch -> its loss and metrics before the step, in the form of `evaluate`."""
+        """Take one training step on this batch. Return its loss and metrics before the step, in the form of `evaluate`."""
         plan = self._plan(x, y, sample_weight, class_weight, None, FitSettings(len(x), shuffle=False))
         return named_values(Loop(self.training_state, plan, (), Progress(0)).one_step())
 

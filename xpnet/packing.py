@@ -1,4 +1,4 @@
-"""Values as JSON holds them, and back: numbers, text, lists, tuples and dicts, and what a subclass adds."""
+"""Converts values to JSON and back: numbers, text, lists, tuples and dicts, and the kinds that a subclass adds."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Packing(ABC):
 
 
 class Unpacking(ABC):
-    """Turns JSON back into values. `other` makes what `Packing.other` accepted."""
+    """Turns JSON back into values. `other` restores the kinds that `Packing.other` accepts."""
 
     def value(self, data: Any, place: str, depth: int = 0) -> Any:
-        """The value that `Packing.value` returned as data."""
+        """Return the value from the data that `Packing.value` returned."""
         if depth > MAX_DEPTH:
             raise refusal(f"values at most {MAX_DEPTH} deep", place)
         if data is None or isinstance(data, (bool, int, float, str)):
@@ -64,7 +64,7 @@ class Unpacking(ABC):
 
     @abstractmethod
     def other(self, data: dict[str, Any], place: str, depth: int) -> Any:
-        """Return the value that `Packing.other` returned as data, or raise CheckpointError."""
+        """Return the value from the data that `Packing.other` returned, or raise CheckpointError."""
 
 
 class ArrayPacking(Packing):

@@ -1,6 +1,6 @@
 """A run of `fit` in a training checkpoint, which is a model file with everything else that the rest of the run needs.
 
-These are the averages of the current epoch, the states of the callbacks, and the settings and sizes that must be the same again.
+This consists of the averages of the current epoch, the states of the callbacks, and the settings and sizes that must not change.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from xpnet.settings import FitSettings
 from xpnet.state import TrainingState
 from xpnet.tensorfile import TensorFile, refusal
 
-SAME = ("network", "loss", "metrics", "layers", "seed", "dtype")  # what a description and the model must agree in
+SAME = ("network", "loss", "metrics", "layers", "seed", "dtype")  # the parts of a description that the model must share
 FREE = ("epochs", "verbose")  # the settings of fit that may differ in the resumed run
 KEYS = {"settings", "sizes", "environment", "stop_training", "averages", "callbacks"}
 
@@ -103,7 +103,7 @@ class Run:
         checkpoint.contents(self.model, copy.copy(self.model.training_state), {})
 
     def _read(self, file: TensorFile) -> tuple[TrainingState, list[tuple[Callback, dict[str, Any]]]]:
-        """Check everything that a checkpoint says -> the training state, and the state of each callback."""
+        """Check everything in a checkpoint. Return the training state, and the state of each callback."""
         model, about = self.model, file.description
         run = _run(file)
         ours = describe({name: getattr(model, name) for name in checkpoint.PARTS})
@@ -175,7 +175,7 @@ class Run:
 
     @contextmanager
     def _model_intact(self) -> Iterator[None]:
-        """Give the model back its attributes, as they were before `fit`, if the block raises an error."""
+        """Restore the model's attributes to their values before `fit` if the block raises an error."""
         try:
             yield
         except BaseException:
@@ -199,7 +199,7 @@ def _newest(path: Path) -> Path:
 
 
 def _sizes(plan: Plan) -> dict[str, Any]:
-    """The sizes of the data, which the resumed run must have again."""
+    """Return the sizes of the data, which must be the same in the resumed run."""
     return {
         f"{name} {what}": getattr(source, what, None)
         for name, source in (("training", plan.source), ("validation", plan.validation))
@@ -209,7 +209,7 @@ def _sizes(plan: Plan) -> dict[str, Any]:
 
 
 def _environment(backend: Backend) -> dict[str, Any]:
-    """What the last bits of a result depend on, besides the settings."""
+    """Return everything except the settings that the last bits of a result depend on."""
     version = getattr(sys.modules.get(backend.name), "__version__", None)
     return {"backend": repr(backend), "version": version, "threads": backend.threads_in_use()}
 
@@ -221,7 +221,7 @@ def _kept(settings: FitSettings) -> dict[str, Any]:
 
 
 def _run(file: TensorFile) -> dict[str, Any]:
-    """Unpack what only a run needs."""
+    """Unpack the parts that only a run needs."""
     described = file.description.get("run")
     if described is None:
         raise refusal("a training checkpoint, which ModelCheckpoint or BackupAndRestore wrote", "another file")

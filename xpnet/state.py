@@ -17,7 +17,7 @@ from xpnet.tree import Tree, graft, leaves
 
 @dataclass
 class TrainingState:
-    """Everything that training changes. A checkpoint is this value.
+    """Everything that training changes. A checkpoint stores this value.
 
     Attributes
     ----------

@@ -96,10 +96,10 @@ class Callback(metaclass=Settings):
         """Called before each batch of a prediction."""
 
     def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Called after each batch of a prediction. ``logs["outputs"]`` holds its answer, on the device."""
+        """Called after each batch of a prediction. ``logs["outputs"]`` holds its predictions, on the device."""
 
     def next_pause(self, step: int) -> int | None:
-        """Return the number of steps since the model was built at which `on_pause` must be called, or None for any."""
+        """Return the number of steps since the model was built at which `on_pause` must be called, or None."""
         return None
 
     def on_pause(self, logs: Logs | None) -> None:
@@ -115,15 +115,15 @@ class Callback(metaclass=Settings):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what this callback has to remember to continue a run, for a training checkpoint.
+        """Return the values that this callback needs to continue a run. A training checkpoint stores them.
 
-        The values are None, numbers, text, NumPy arrays, and lists, tuples and dicts of these. A callback that remembers
-        nothing returns ``{}``.
+        The values are None, numbers, text, NumPy arrays, and lists, tuples and dicts of these. A callback without
+        state returns ``{}``.
         """
         raise self.without("state_dict")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Set what `state_dict` returned. `fit` calls it after `on_train_begin` when it resumes a run.
+        """Restore the values that `state_dict` returned. `fit` calls it after `on_train_begin` when it resumes a run.
 
         A run that resumes inside an epoch calls it after `on_epoch_begin`, too.
         """
@@ -144,7 +144,7 @@ Callbacks = Sequence[Callback] | None
 def attach(
     callbacks: Sequence[Callback], model: Any, verbose: str | int, epochs: int, steps: int | None
 ) -> Sequence[Callback]:
-    """Give the callbacks the model and the parameters of a run -> the callbacks."""
+    """Pass the model and the parameters of a run to the callbacks, and return them."""
     for callback in callbacks:
         callback.set_model(model)
         callback.set_params({"verbose": verbose, "epochs": epochs, "steps": steps})

@@ -12,7 +12,7 @@ Hook = Callable[..., Any] | None
 
 
 class LambdaCallback(Callback):
-    """A callback made of functions.
+    """A callback that calls functions.
 
     Parameters
     ----------
@@ -56,4 +56,4 @@ class LambdaCallback(Callback):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Functions have no state of which a callback knows."""
+        """Nothing to restore: a callback does not know the state of functions."""

@@ -17,7 +17,7 @@ from xpnet.files import StrPath
 
 
 class _EpochFile(Callback):
-    """Writes text after each epoch. A run that resumes continues after the text that the checkpoint knows."""
+    """Writes text after each epoch. A resumed run continues after the text that existed at the checkpoint."""
 
     def __init__(self, filename: StrPath, append: bool):
         self.filename, self.append = filename, boolean("append", append)
@@ -120,7 +120,7 @@ class JSONLinesLogger(_EpochFile):
 
 
 def _cell(value: Any) -> Any:
-    """A list as Keras writes it."""
+    """Return a value as a cell; a list is written as in Keras."""
     return f'"[{", ".join(map(str, value))}]"' if isinstance(value, list) else value
 
 

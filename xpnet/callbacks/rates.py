@@ -27,7 +27,7 @@ class LearningRateScheduler(Callback):
     Raises
     ------
     ValueError
-        The schedule accepts other arguments, or returns something else than a finite number of at least 0. When training
+        The schedule accepts other arguments, or does not return a finite number of at least 0. When training
         begins: the optimizer's learning rate is a schedule.
     """
 
@@ -56,7 +56,7 @@ class LearningRateScheduler(Callback):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The learning rate belongs to the optimizer."""
+        """Nothing to restore: the learning rate belongs to the optimizer."""
 
 
 class ReduceLROnPlateau(Callback):

@@ -74,7 +74,7 @@ class Saving(Callback, metaclass=AbstractSettings):
 
 
 class ModelCheckpoint(Saving):
-    """Save the model while it trains: to ``fit(resume_from=...)`` an interrupted run, or to keep the best model.
+    """Save the model during training, to resume an interrupted run with ``fit(resume_from=...)`` or to keep the best model.
 
     A file replaces an existing one once it is complete on disk, so a crash or a full disk leaves the last one intact.
     `xpnet.load_model` reads it too.
@@ -83,7 +83,7 @@ class ModelCheckpoint(Saving):
     ----------
     filepath : path-like
         It may contain ``{epoch}``, counted from 1, ``{step}``, and names in the history: ``"{epoch:02d}-{val_loss:.3f}"``.
-        Where a value does not exist, such as a validation value inside an epoch, the name contains "nan".
+        If a value does not exist, such as a validation value inside an epoch, the name contains "nan".
     monitor : str, default "val_loss"
         A name in the history, for `save_best_only`.
     verbose : {0, 1}, default 0
@@ -103,7 +103,7 @@ class ModelCheckpoint(Saving):
     every_seconds : float, optional
         Also save after this time without a file. It is checked between chunks of steps, which take about 0.2 s.
     keep : int, optional
-        Keep only this number of files, the newest, and delete older ones that the run wrote.
+        The number of files to keep. Older files that the run wrote are deleted.
 
     Raises
     ------
@@ -203,7 +203,7 @@ class ModelCheckpoint(Saving):
 
 
 class BackupAndRestore(Saving):
-    """Back up a run, and resume it from the backup when `fit` is called again, as after a crash of the process.
+    """Back up a run, and resume it from the backup when `fit` is called again, for example after a crash.
 
     The resumed run continues inside the epoch and ends exactly as if it had not been interrupted. `fit` returns the whole
     history. The arguments of `fit` must be the same; only `epochs` may be larger.
@@ -211,7 +211,7 @@ class BackupAndRestore(Saving):
     Parameters
     ----------
     backup_dir : path-like
-        A folder for this run alone.
+        A folder that only this run uses.
     save_freq : "epoch" or int, default "epoch"
         Save at the end of each epoch, or whenever `Model.step` is a multiple of this number.
     every_steps : int, optional
@@ -264,4 +264,4 @@ class BackupAndRestore(Saving):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The backup is the same file again."""
+        """Nothing to restore: the backup is still the same file."""

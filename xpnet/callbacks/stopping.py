@@ -29,7 +29,7 @@ class EarlyStopping(Callback):
     mode : {"auto", "min", "max"}, default "auto"
         Whether lower ("min") or higher ("max") values are better. "auto" uses the metric's `Metric.higher_is_better`.
     baseline : float, optional
-        Only values that are better than this one too start the count of `patience` anew.
+        A value restarts the count of `patience` only if it is also better than this one.
     restore_best_weights : bool, default False
         Restore the state of the best epoch at the end of training, even after Ctrl-C or a divergence.
     start_from_epoch : int, default 0
@@ -124,7 +124,7 @@ class EarlyStopping(Callback):
             backend, current = self.model.backend, self.model.state
             shapes = [{name: tuple(x.shape) for name, x in named_leaves(tree)} for tree in (current, best)]
             if shapes[0] != shapes[1]:
-                raise CheckpointError(f"Expected a best state of the shapes {shapes[0]}. Received: {shapes[1]}")
+                raise CheckpointError(f"Expected a best state with the shapes {shapes[0]}. Received: {shapes[1]}")
             arrays = [backend.asarray(x.astype(backend.float_name, copy=False)) for _, x in named_leaves(best)]
             self.best_state = backend.copy(from_leaves(current, arrays))
 
@@ -132,13 +132,13 @@ class EarlyStopping(Callback):
 class TerminateOnNaN(Callback):
     """Stop training when the loss or a parameter becomes infinite or NaN, and let `fit` return its history.
 
-    Without this callback, `fit` raises a `DivergenceError`; with it, the message of the error is a `RuntimeWarning`. The model
-    is as it was before the step, so all its parameters are finite. The history ends with the last complete epoch.
+    Without this callback, `fit` raises a `DivergenceError`. With it, `fit` issues the error's message as a `RuntimeWarning`. The
+    model is as it was before the step, so all its parameters are finite. The history ends with the last complete epoch.
 
     Attributes
     ----------
     error : DivergenceError, optional
-        What happened in the last run.
+        The divergence of the last run.
     """
 
     error: DivergenceError | None = None
@@ -157,4 +157,4 @@ class TerminateOnNaN(Callback):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """A checkpoint belongs to a run that has not diverged."""
+        """Nothing to restore: a checkpoint belongs to a run that has not diverged."""

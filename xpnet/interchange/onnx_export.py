@@ -25,7 +25,7 @@ from xpnet.tree import Tree, join, map_leaves, named_leaves, subtree
 from xpnet.weights import named_weights
 
 IR_VERSION = 8  # the version of the file format that came with the opset
-LARGEST = 2**31 - 2**20  # bytes of weights: protocol buffers, and so ONNX files, end at 2 GB
+LARGEST = 2**31 - 2**20  # bytes of weights, because protocol buffers, and so ONNX files, cannot exceed 2 GB
 
 
 def save_onnx(
@@ -92,7 +92,7 @@ def save_onnx(
 
 
 def _host_weights(model: Model) -> dict[str, Tree]:
-    """Parameters and statistics as float32 host arrays, those of shared layers at every place."""
+    """Return parameters and statistics as float32 host arrays, repeated at every place of a shared layer."""
     state = model.built_state()
     require_one_network(model)
     total = 4 * sum(size(x) for x in named_weights(state).values())
@@ -107,7 +107,7 @@ def _host_weights(model: Model) -> dict[str, Tree]:
 def _convert(
     op: Any, known: Mapping[type, Converter], weights: dict[str, Tree], layer: Layer, path: str, shape: Shape, x: str
 ) -> str:
-    """Add a layer, and all layers inside it, to the graph -> the name of its output."""
+    """Add a layer, and all layers inside it, to the graph. Return the name of its output."""
     name = f"Layer {path}, {type(layer).__name__}" if path else type(layer).__name__
     converter = known.get(type(layer))
     if converter is None:
@@ -132,7 +132,7 @@ def _convert(
 
 
 def _answer(op: Any, model: Model, z: str) -> str:
-    """Add what `Model.predict` does to the network's outputs."""
+    """Add the operations that `Model.predict` applies to the network's outputs."""
     loss, shape = model.loss.row_loss, model.measured[model.input_shape].output_shape
     converter = ANSWERS.get(type(loss))
     if converter is not None:

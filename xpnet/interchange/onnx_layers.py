@@ -1,7 +1,7 @@
 """How ONNX computes each layer at inference.
 
 A converter ``(op, x, at) -> y`` adds nodes to the graph: `op` has ONNX's operators, x and y are names of values, and `at` has the
-layer, its weights and its shapes. ONNX's image operators expect (batch, channels, ...), so they stand between transpositions.
+layer, its weights and its shapes. ONNX's image operators expect (batch, channels, ...), so they are between transpositions.
 Layers that act only in training add nothing.
 """
 

@@ -1,4 +1,4 @@
-"""Where PyTorch's channels-first images make the features of a flattened row come in another order."""
+"""Finds the rows of flattened images, whose features have another order in PyTorch, where images have the channels first."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def flattened_orders(network: Layer, input_shape: Shape) -> dict[str, np.ndarray
 
 
 def _visit(layer: Layer, path: str, shape: Shape, layout: _Layout, orders: dict[str, np.ndarray]) -> _Layout:
-    """Record the orders of a layer and of all layers inside it -> the layout of its output."""
+    """Record the orders of a layer and of all layers inside it. Return the layout of its output."""
     if isinstance(layer, layers.TimeDistributed):
         _visit(layer.layer, path, shape[1:], _Layout(len(shape) == 4), orders)
         return layout

@@ -98,7 +98,7 @@ def to_torch_state_dict(model: Model, names: Mapping[str, str] | None = None) ->
     Raises
     ------
     ConversionError
-        The weights of a layer are not those of a PyTorch module, or a name does not belong to a layer with weights.
+        A layer's weights have no equivalent in PyTorch's modules, or a name does not belong to a layer with weights.
     ImportError
         PyTorch is missing.
     """
@@ -131,9 +131,9 @@ def load_torch_state_dict(
 ) -> None:
     """Set all weights from the `state_dict` of a PyTorch module.
 
-    The modules of PyTorch are assigned to the layers by `names`, else by equal names if every layer has a module of its own
-    path, else in order: the first module with weights belongs to the first layer with weights. Layouts are converted. Weights
-    behind a `Flatten` of images are reordered, because PyTorch flattens (channels, height, width).
+    `names` assigns PyTorch's modules to the layers. Without it, they are assigned by name if each layer's path is the name of a
+    module, and otherwise in order, so the first module with weights belongs to the first layer with weights. Layouts are
+    converted. Weights after a `Flatten` of images are reordered, because PyTorch flattens (channels, height, width).
 
     Parameters
     ----------
@@ -143,8 +143,8 @@ def load_torch_state_dict(
         ``module.state_dict()``, ``torch.load(path, weights_only=True)``, or the path of a safetensors file. In a file, the
         modules have no order.
     names : mapping of str to str, optional
-        The name of the PyTorch module for the path of a layer, as in ``{"0": "conv1", "4": "fc"}``. Other layers have a
-        module of their own path.
+        The name of the PyTorch module for the path of a layer, as in ``{"0": "conv1", "4": "fc"}``. Other
+        layers have modules named after their paths.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def _form(place: WeightedLayer) -> dict[str, tuple[str, Layout]]:
 
 
 def _groups(places: list[WeightedLayer], names: Mapping[str, str] | None) -> dict[str, Group]:
-    """The name of the module, and the ending of its arrays' names, for the path of each layer."""
+    """Return the name of the module, and the ending of its arrays' names, for the path of each layer."""
     groups, known, names = {}, [], names or {}
     for place in places:
         parent, _, last = place.path.rpartition(".")

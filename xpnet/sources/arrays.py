@@ -1,4 +1,4 @@
-"""Arrays that lie on the device."""
+"""Arrays on the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source of samples gives to the training loop and to `evaluate`."""
+"""The interface between a source of samples and the training loop, `evaluate` and `predict`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Chunk:
 
 
 class Batches(AbstractContextManager["Batches"], ABC):
-    """The batches of one epoch in their order, from some position on. Leaving the ``with`` block ends the reading."""
+    """The remaining batches of one epoch, in order. Leaving the ``with`` block ends the reading."""
 
     @property
     @abstractmethod
