@@ -129,7 +129,7 @@ def campaign(folder, network, backend, kills, seed=0):
         run, parts = folder / f"run {runs}", set()
         while not (run / "result").exists():
             after = 1 + rng.randrange(lines // 4) if killed < kills else 2 * lines  # the last run may end
-            killed += kill(process(network, backend, run), after, 0.03 * rng.random() ** 3)
+            killed += kill(process(network, backend, run), after, rng.choice([0.003, 0.03]) * rng.random())
             files = {*(run / "checkpoints").glob("*")}
             left = {path for path in files if path.suffix == ".part"}
             writing, parts = writing + bool(left - parts), left

@@ -7,11 +7,14 @@ import json
 import sys
 import tempfile
 import time
+import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from xpnet import Adam, CheckpointError, Model, load_model
+from xpnet import SGD, Adam, CheckpointError, DivergenceError, EarlyStopping, Model, load_model
+from xpnet.callbacks import ModelCheckpoint
 from xpnet.layers import LSTM, BatchNormalization, Conv2D, Dense, Dropout, Embedding, Flatten, Frozen, Residual
 from xpnet.schedules import CosineDecay, WarmUp
 
@@ -59,8 +62,23 @@ def valid_files(folder):
     for model, x, y in models:
         model.fit(x, y, epochs=2, verbose=0)
         model.save(folder / "valid")
-        contents.append((folder / "valid").read_bytes())
+        contents.append(((folder / "valid").read_bytes(), None))
+    for run in range(2):
+        resume(rows, labels, run, callbacks=[ModelCheckpoint(folder / "{step}", save_freq=1, keep=3)])
+        contents += [((folder / name).read_bytes(), partial(resume, rows, labels, run)) for name in ("10", "12")]
     return contents
+
+
+def resume(rows, labels, run, path=None, callbacks=()):
+    """Train one of two networks, or resume its run."""
+    model = [
+        Model([Dense(3, "relu"), BatchNormalization(), Dense(3)], "softmax_cross_entropy", "adam", ["accuracy", "f1"]),
+        Model([Dense(3)], "softmax_cross_entropy", SGD(0.1, momentum=0.5), seed=(0, 1)),
+    ][run]
+    stop = [EarlyStopping("loss", patience=5, restore_best_weights=True)] * (run == 0)
+    model.fit(
+        rows, labels, batch_size=4, epochs=4, verbose=0, resume_from=path, record_every=2, callbacks=[*callbacks, *stop]
+    )
 
 
 VALUES = [None, True, 0, -1, 1, 2.5, 1e300, 10**12, 10**40, "", "relu", "../../etc/passwd", [], {}, [1], {"layer": 0},
@@ -124,26 +142,36 @@ def mutated(content, rng):
     return bytes(damaged)
 
 
-def load(path):
-    """Return whether the file holds a model, which must then predict. If not, loading must raise CheckpointError."""
+def load(path, resume=None):
+    """Return whether the file holds a model. Otherwise, `load_model` must raise CheckpointError.
+
+    If the file is a training checkpoint, `resume` then resumes its run, which must end or be refused in the same way.
+    """
     try:
         model = load_model(path)
+        model.get_weights()
+        if resume is not None:
+            resume(path)
     except CheckpointError as error:
         assert str(path) in str(error)  # noqa: PT017
         return False
-    model.get_weights()
+    except DivergenceError:  # of values that are finite but very large
+        assert resume is not None
     return True
 
 
 def campaign(folder, count, seed=0):
-    """Load this number of mutations. Return how many were models, and the longest time for one file."""
+    """Load this many mutations. Return the number of models, and the longest time for one file."""
     rng, contents, models, longest = np.random.default_rng(seed), valid_files(folder), 0, 0.0
     path = folder / "mutated"
-    for i in range(count):
-        path.write_bytes(mutated(contents[i % len(contents)], rng))
-        begin = time.perf_counter()
-        models += load(path)
-        longest = max(longest, time.perf_counter() - begin)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a different environment is only noted
+        for i in range(count):
+            content, resume = contents[i % len(contents)]
+            path.write_bytes(mutated(content, rng))
+            begin = time.perf_counter()
+            models += load(path, resume)
+            longest = max(longest, time.perf_counter() - begin)
     return models, longest
 
 

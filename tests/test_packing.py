@@ -56,8 +56,9 @@ def test_other_values_are_refused(value):
 
 
 @pytest.mark.parametrize(
-    "data", [{"array": 1}, {"array": -1}, {"array": True}, {"list": "0"}, {"float": "1"}, {"tuple": 1}, {"dict": []}, {},
-             {"a": 1, "b": 2}, {"layer": 0}, {"class": "SGD", "settings": {}}, [{"set": []}]], ids=repr,
+    "data", [{"array": 1}, {"array": -1}, {"array": True}, {"list": "0"}, {"float": "1"}, {"tuple": 1}, {"dict": []},
+             {}, {"a": 1, "b": 2}, {"layer": 0}, {"class": "SGD", "settings": {}}, [{"set": []}],
+             [{"list": 0}, {"array": 0}]], ids=repr,
 )  # fmt: skip
 def test_other_data_are_refused(data):
     with pytest.raises(CheckpointError, match="state to be a value"):

@@ -96,14 +96,15 @@ class ArrayPacking(Packing):
 
 
 class ArrayUnpacking(Unpacking):
-    """Finds arrays by the numbers that `ArrayPacking` gave them. `arrays` holds those arrays in this order."""
+    """Finds arrays by the numbers that `ArrayPacking` gave them, each once. `arrays` holds those arrays in this order."""
 
     def __init__(self, arrays: list[np.ndarray]):
-        self.arrays = arrays
+        self.remaining = dict(enumerate(arrays))
 
     def other(self, data: dict[str, Any], place: str, depth: int) -> Any:
         if len(data) == 1:
             ((kind, content),) = data.items()
-            if kind in ("array", "list") and is_integer(content) and 0 <= content < len(self.arrays):
-                return self.arrays[content] if kind == "array" else self.arrays[content].tolist()
+            if kind in ("array", "list") and is_integer(content) and content in self.remaining:
+                array = self.remaining.pop(content)
+                return array if kind == "array" else array.tolist()
         raise refusal(f"{place} to be a value", data)

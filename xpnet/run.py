@@ -27,11 +27,13 @@ from xpnet.description import custom_classes, describe, rebuild
 from xpnet.errors import CheckpointError
 from xpnet.files import StrPath
 from xpnet.loop import Plan
+from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.packing import ArrayPacking, ArrayUnpacking
 from xpnet.settings import FitSettings
 from xpnet.state import TrainingState
 from xpnet.tensorfile import TensorFile, refusal
+from xpnet.tree import leaves
 
 SAME = ("network", "loss", "metrics", "layers", "seed", "dtype")  # the parts of a description that the model must share
 FREE = ("epochs", "verbose")  # the settings of fit that may differ in the resumed run
@@ -132,7 +134,9 @@ class Run:
         if state.position and steps is not None and state.position >= steps:
             raise refusal(f"a position below {steps}, the steps in an epoch", state.position)
         if state.position:
-            state.averages = _averages(run["averages"], model.metrics)
+            state.averages = _averages(
+                run["averages"], model.metrics, (len(model.seeds),) * isinstance(model.seed, tuple)
+            )
         done = self.settings.initial_epoch + len(state.history.epoch)
         if done > self.settings.epochs:
             raise refusal(f"epochs of at least {done}, the number in the checkpoint", f"epochs={self.settings.epochs}")
@@ -254,14 +258,19 @@ def _require_same(saved: Any, ours: Any, place: str = "") -> None:
         raise refusal(f"{place}={saved!r:.100}, as in the checkpoint. {rule}", f"{place}={ours!r:.100}")
 
 
-def _averages(saved: Any, metrics: Any) -> Averages:
-    """Check and set the averages of the steps so far."""
+def _averages(saved: Any, metrics: tuple[Metric, ...], networks: tuple[int, ...]) -> Averages:
+    """Return the averages of the steps so far, which the averages of later steps join."""
     averages = Averages(metrics)
-    weight = saved["weight"]
-    if not (isinstance(weight, np.ndarray) and weight.dtype == np.float64 and weight.ndim == 1):
-        raise refusal("the weights of steps", weight)
-    averages.parts, averages.weight = saved["parts"], weight
-    if averages.parts.keys() != {"loss", *(metric.name for metric in metrics)}:
-        raise refusal("the loss and the metrics of the model", averages.parts.keys())
+    averages.parts, averages.weight = saved["parts"], saved["weight"]
+    parts, terms = averages.parts, [averages.parts.get(metric.name) for metric in metrics]
+    values = [averages.weight, *leaves(parts)]
+    if len(parts) != 1 + len(terms) or not all(isinstance(one, tuple) for one in terms):
+        raise refusal("the loss and the terms of all metrics", parts)
+    if not all(
+        isinstance(x, np.ndarray) and x.dtype == np.float64 and x.shape[-1:] == averages.weight.shape for x in values
+    ):
+        raise refusal("an average for each weight", values)
+    if parts["loss"].shape[:-1] != networks:
+        raise refusal(f"losses of {networks} networks", parts["loss"].shape)
     averages.values()
     return averages
