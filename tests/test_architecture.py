@@ -39,10 +39,13 @@ LADDER = [  # the modules of a line may import each other and the lines above
     {"restore"},
     {"interchange", "plotting"},
     {"__init__"},
+    {"cli"},
+    {"__main__"},
 ]
 TESTED_TOGETHER = {
     "backend",
     "callbacks",
+    "cli",
     "datasets",
     "interchange",
     "losses",
@@ -52,8 +55,8 @@ TESTED_TOGETHER = {
     "sources",
 }  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
-HOST_NUMPY = {"averages", "checks", "random", "initializers", "datasets", "loop", "state", "evaluation", "inputs", "interchange",
-              "model", "plotting", "inspection", "settings", "sources", "weights", "checkpoint", "packing",
+HOST_NUMPY = {"averages", "checks", "cli", "random", "initializers", "datasets", "loop", "state", "evaluation", "inputs",
+              "interchange", "model", "plotting", "inspection", "settings", "sources", "weights", "checkpoint", "packing",
               "run", "tensorfile"}  # fmt: skip
 LONG = {
     "model",
@@ -142,7 +145,7 @@ def test_a_class_is_a_base_or_final(module):
                 assert inspect.isabstract(base) or base.__name__ in BASES, f"{cls.__name__} is a {base.__name__}"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if not m.endswith("__init__")])
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.endswith("__")])
 def test_its_tests_are_found_by_its_name(module):
     part, _, name = module.rpartition("/")
     names = [name, part] if part in TESTED_TOGETHER else [name]

@@ -52,6 +52,7 @@ def contents(
         "input_shape": model.input_shape,
         "target_shape": state.target_shape,
         "validates": model.validates,
+        "class_names": [str(name) for name in model.class_names],
         "seed": state.seed,
         **{name: int(getattr(state, name)) for name in COUNTS},
         "history": list(columns),
@@ -84,8 +85,8 @@ def load_weights(model: Any, path: StrPath) -> None:
 
 def read(
     file: TensorFile, custom: Custom, backend: Backend
-) -> tuple[dict[str, Any], TrainingState, Shape | None, bool]:
-    """Read the file of a model -> network, loss, optimizer and metrics; training state; input shape; `validates`.
+) -> tuple[dict[str, Any], TrainingState, Shape | None, dict[str, Any]]:
+    """Read the file of a model -> network, loss, optimizer and metrics; training state; input shape; other attributes.
 
     The parts and the shapes of all arrays are known before an array is read. What only a run needs is not read.
 
@@ -120,7 +121,15 @@ def read(
     if forms is not None:
         state.arrays = _on(backend, file, forms)
     state.history = _history(dict(zip(names, tensorfile.arrays(file, columns), strict=True)))
-    return parts, state, shape, boolean("validates", about.get("validates"))
+    classes = about.get("class_names")
+    if not (isinstance(classes, list) and all(isinstance(one, str) for one in classes)):
+        raise refusal("the names of classes", classes)
+    return (
+        parts,
+        state,
+        shape,
+        {"validates": boolean("validates", about.get("validates")), "class_names": tuple(classes)},
+    )
 
 
 def _host(state: dict[str, Tree], dtype: str) -> dict[str, np.ndarray]:

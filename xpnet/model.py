@@ -81,16 +81,16 @@ class Model(metaclass=Settings):
     target_shape : tuple of int, optional
         The shape of one sample's targets in the last `fit`, or in the first `evaluate` before any fit. It is () if y has
         shape (n,). It determines the shape of predictions; see `predict`.
-    step : int
-        Training steps taken so far. Schedules and random layers depend on it.
-    epoch : int
-        Epochs trained so far. The order of samples depends on it.
+    step, epoch : int
+        Training steps and epochs so far. Schedules and random layers depend on the step, and the order of samples on the epoch.
     history : History
         The record of the last `fit`, even after an interrupt or an error.
     stop_training : bool
         Set it in a callback to stop training after the current epoch, or in a callback of batches after the current batch.
     validates : bool
         Whether the last `fit` had validation data.
+    class_names : tuple of str
+        Names of the classes, if you set them. A model file keeps them, and the command line prints them.
     """
 
     state, seed, step, epoch = part("arrays"), part("seed"), part("step"), part("epoch")
@@ -115,7 +115,7 @@ class Model(metaclass=Settings):
         self.input_shape: Any = None
         self.measured: dict[Shape, Measured] = {}  # by the shape of samples
         self.checked: Layer = self.network  # the same network with checks of custom layers
-        self.validates = False
+        self.validates, self.class_names = False, tuple[str, ...]()
 
     def __repr__(self) -> str:
         names = ", ".join(type(layer).__name__ for layer in self.network.layers)

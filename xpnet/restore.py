@@ -42,9 +42,10 @@ def load_model(
     custom = check_custom(custom_objects)
     target = get_backend() if backend is None else make_backend(backend)
     with target.scope(), errors_named(path):
-        parts, state, shape, validates = checkpoint.read(tensorfile.read(path), custom, target)
+        parts, state, shape, others = checkpoint.read(tensorfile.read(path), custom, target)
         model = Model(**parts, seed=state.seed, backend=target)
-        model.training_state, model.validates = state, validates
+        model.training_state = state
+        vars(model).update(others)
         if shape is not None:
             model.input_shape, model.measured = shape, {shape: measure(model.network, shape)}
             model.checked = contracts.checked(model.network, shape)
