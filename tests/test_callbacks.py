@@ -128,7 +128,7 @@ def test_a_list_of_values_is_refused():
 
 
 def test_every_callback_can_be_saved():
-    for name in set(callbacks.__all__) - {"Callback"}:
+    for name in set(callbacks.__all__) - {"Callback", "LearningRateFinder"}:  # a test of learning rates is not resumed
         for method in ("state_dict", "load_state_dict"):
             assert getattr(getattr(callbacks, name), method) is not getattr(Callback, method), name
 

@@ -7,6 +7,7 @@ from xpnet.callbacks.stopping import EarlyStopping, TerminateOnNaN
 from xpnet.lazy import lazy_names
 
 if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
+    from xpnet.callbacks.finder import LearningRateFinder
     from xpnet.callbacks.functions import LambdaCallback
     from xpnet.callbacks.loggers import CSVLogger, JSONLinesLogger
     from xpnet.callbacks.rates import LearningRateScheduler, ReduceLROnPlateau
@@ -14,6 +15,7 @@ if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
     from xpnet.callbacks.tensorboard import TensorBoard
 
 MODULES = {
+    "finder": ["LearningRateFinder"],
     "functions": ["LambdaCallback"],
     "loggers": ["CSVLogger", "JSONLinesLogger"],
     "rates": ["LearningRateScheduler", "ReduceLROnPlateau"],
@@ -29,6 +31,7 @@ __all__ = [
     "EarlyStopping",
     "JSONLinesLogger",
     "LambdaCallback",
+    "LearningRateFinder",
     "LearningRateScheduler",
     "ModelCheckpoint",
     "ReduceLROnPlateau",

@@ -6,8 +6,16 @@ no screen. Arrays may belong to any array library. The colors are the palette of
 readers can tell apart. Text and background follow matplotlib's style, light or dark (``plt.style.use("dark_background")``).
 """
 
-from xpnet.plotting.curves import learning_curves
+from xpnet.plotting.curves import learning_curves, learning_rate_curve
 from xpnet.plotting.images import image_grid, prediction_bars, weight_images
 from xpnet.plotting.summaries import confusion_matrix, layer_statistics
 
-__all__ = ["confusion_matrix", "image_grid", "layer_statistics", "learning_curves", "prediction_bars", "weight_images"]
+__all__ = [
+    "confusion_matrix",
+    "image_grid",
+    "layer_statistics",
+    "learning_curves",
+    "learning_rate_curve",
+    "prediction_bars",
+    "weight_images",
+]

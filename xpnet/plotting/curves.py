@@ -16,6 +16,8 @@ from xpnet.plotting.figures import BLUE, COLORS, VERMILLION, one_panel, text_col
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from xpnet.callbacks import LearningRateFinder
+
 LINES: dict[str, tuple[dict, dict]] = {  # the styles of the training and validation curves
     "epoch": (
         {"linestyle": "--", "linewidth": 1.4, "zorder": 2.5},
@@ -87,6 +89,36 @@ def learning_curves(
     names = labels or ("training" if per == "epoch" else "mini-batch", "validation")
     _legend(ax, list(histories) if several else [], names[: max(map(len, series))], (train_style, validation_style))
     _label_curves(ax, metric, per)
+    return ax
+
+
+def learning_rate_curve(finder: LearningRateFinder, ax: Axes | None = None) -> Axes:
+    """Plot the losses of a test of learning rates, their smoothed values, and the suggestion.
+
+    Parameters
+    ----------
+    finder : LearningRateFinder
+        After its run of `fit`.
+    ax : matplotlib.axes.Axes, optional
+        The axes to draw on.
+
+    Raises
+    ------
+    ValueError
+        The finder was not in a run.
+    """
+    rates, losses = finder.learning_rates, np.asarray(finder.losses)
+    if not rates:
+        raise ValueError("finder has no losses yet. Run model.fit(..., callbacks=[finder]) first. Received: 0 losses")
+    ax = one_panel(ax, 5.2, 3.4)
+    ax.plot(rates, losses, color=BLUE, alpha=0.3, label="mini-batch")
+    ax.plot(rates, finder.smoothed, color=BLUE, label="smoothed")
+    if finder.suggestion is not None:
+        ax.axvline(finder.suggestion, color=VERMILLION, linestyle="--", label=f"suggestion: {finder.suggestion:.2g}")
+    _scale(ax, [losses])
+    ax.set(xscale="log", xlabel="Learning rate", ylabel="Loss")
+    ax.legend(framealpha=0.8, edgecolor="none")
+    tidy(ax, "both")
     return ax
 
 
