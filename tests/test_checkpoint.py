@@ -1,5 +1,7 @@
 """Models and weights saved to files and loaded again: predictions and training must be the same as without the file."""
 
+import copy
+import io
 import os
 import pickle
 import threading
@@ -275,10 +277,23 @@ def test_a_description_with_another_value_is_refused(tmp_path, change):
         load_model(tmp_path / "changed")
 
 
-def test_pickle_of_a_loaded_model(tmp_path):
-    """Pickling concerns the model, not the backend, so NumPy is enough."""
-    model, x, _ = trained(None, "momentum")
-    model.save(tmp_path / "model")
-    again = pickle.loads(pickle.dumps(load_model(tmp_path / "model")))
+def dumped(model):
+    """Write and read a model with joblib, which comes with scikit-learn."""
+    joblib = pytest.importorskip("joblib", reason="joblib is not installed")
+    file = io.BytesIO()
+    joblib.dump(model, file)
+    return joblib.load(file)
 
-    assert np.array_equal(again.predict(x), model.predict(x))
+
+@pytest.mark.parametrize("copied", [lambda model: pickle.loads(pickle.dumps(model)), copy.deepcopy, dumped],
+                         ids=["pickle", "deepcopy", "joblib"])  # fmt: skip
+def test_a_copy_trains_on_as_the_model(xp, tmp_path, copied):
+    if xp.name == "array_api_strict":
+        pytest.skip("the test guard replaces the constructor that pickle needs")
+    model, x, y = trained(xp, "shared and frozen")
+    model.save(tmp_path / "model")
+    again = copied(load_model(tmp_path / "model", xp))
+
+    assert np.array_equal(to_numpy(again.predict(x)), to_numpy(model.predict(x)))
+    assert again.fit(x, y, verbose=0) == model.fit(x, y, verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), model.get_weights(), strict=True))

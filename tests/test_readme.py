@@ -16,6 +16,8 @@ pytestmark = pytest.mark.slow
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {
     "guide": ["sklearn"],
+    "saving": [],
+    "resuming": [],
     "export": ["sklearn", "onnx", "onnxruntime", "torch", "h5py", "keras"],
 }  # the packages that their examples need
 
