@@ -99,7 +99,7 @@ def process(network, backend, folder):
 
 
 def kill(running, after, pause):
-    """Kill a process a moment after it has printed this many lines -> whether it was still running."""
+    """Kill a process a moment after it has printed this many lines. Return whether it was still running."""
     for _, _ in zip(range(after), running.stdout, strict=False):
         pass
     time.sleep(pause)

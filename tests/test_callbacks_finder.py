@@ -17,7 +17,7 @@ def copied(model):
 
 @pytest.mark.parametrize("optimizer", [SGD(0.1, momentum=0.9), Adam(0.01)])
 def test_the_model_is_as_before(optimizer, xp):
-    """So a training after the test equals one without it."""
+    """Training after the test equals training without it."""
     layers = [Dense(5), BatchNormalization(), Dropout(0.2), Dense(3)]
     tested, plain = make_model(xp, optimizer, layers), make_model(xp, optimizer, layers)
     for model in (tested, plain):
@@ -37,7 +37,7 @@ def test_the_model_is_as_before(optimizer, xp):
 
 
 def test_losses_and_rates_are_those_of_each_step(xp):
-    """A run with the same learning rates, recorded step by step."""
+    """They are compared with a run with the same learning rates, recorded step by step."""
     finder = LearningRateFinder(1e-3, 0.1, num_steps=10)
     fit(make_model(xp, SGD(0.5)), 2, callbacks=[finder])
     rates = np.geomspace(1e-3, 0.1, 10)
@@ -87,7 +87,7 @@ def test_an_interrupt_restores_the_model(xp):
 
 
 def swept(losses, **settings):
-    """A finder that has seen these losses. No arrays."""
+    """Return a finder that has seen these losses. No arrays."""
     finder = LearningRateFinder(1e-4, 1.0, num_steps=len(losses), **settings)
     finder.losses, finder.learning_rates = losses, np.geomspace(1e-4, 1.0, len(losses)).tolist()
     return finder

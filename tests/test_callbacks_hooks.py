@@ -1,4 +1,4 @@
-"""The methods that `fit`, `evaluate` and `predict` call: their order, arguments and cost, beside those of Keras."""
+"""The methods that `fit`, `evaluate` and `predict` call: their order, arguments and cost, compared with Keras."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ FIT = {
 
 
 def recorder(base, names, calls):
-    """A callback of this class that notes its calls as (name, number of the epoch or batch, logs)."""
+    """Return a callback of this class that records its calls as (name, number of the epoch or batch, logs)."""
 
     def note(name):
         return lambda self, *args: calls.append((name, *args[:-1], dict(args[-1])))
@@ -60,7 +60,7 @@ def use(run, model, callback):
 
 
 def flat(calls):
-    """The calls without their values, and the values."""
+    """Return the calls without their values, and the values."""
     outline = [(*call[:-1], sorted(call[-1])) for call in calls]
     return outline, [np.asarray(to_numpy(value)) for *_, logs in calls for _, value in sorted(logs.items())]
 

@@ -20,7 +20,7 @@ Y = np.arange(40) % 3
 
 
 class Fails(Callback):
-    """Ends the process, as far as `fit` is concerned."""
+    """Raises an error, which ends `fit` like the end of the process."""
 
     def __init__(self, step):
         self.step = step
@@ -46,7 +46,7 @@ def fit(model, *callbacks, epochs=3, **settings):
 
 
 def saves(values, monitor="val_loss", **settings):
-    """The numbers of the epochs after which a ModelCheckpoint writes, and the file names."""
+    """Return the numbers of the epochs after which a ModelCheckpoint writes, and the file names."""
     checkpoint = ModelCheckpoint("{epoch}", monitor, save_weights_only=True, **settings)
     written = []
     metrics = [Accuracy()]
@@ -228,7 +228,7 @@ def test_a_value_that_is_a_list_is_not_for_a_name(tmp_path):
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    """The disk is full from the third file on: all that is written is lost."""
+    """The disk is full from the third file on, so everything written is lost."""
     written, fsync = [], os.fsync
 
     def full(descriptor):

@@ -21,7 +21,7 @@ from xpnet.layers import Sequential as Seq
 
 @pytest.fixture
 def command(xp, capsys):
-    """Run a command on the backend -> what it printed, and what it printed to stderr."""
+    """Run a command on the backend. Return its output to stdout and to stderr."""
     name = {"strict": "array_api_strict"}.get(xp.name, xp.name)
     computing = ["--backend", name, *(["--device", "device1"] if name == "array_api_strict" else [])]
 
@@ -35,7 +35,7 @@ def command(xp, capsys):
 
 @pytest.fixture
 def blobs(tmp_path, rng):
-    """A CSV file of three classes far apart, with names."""
+    """Return a CSV file with three named classes that are far apart."""
     y = np.arange(60) % 3
     x = rng.normal(size=(60, 2)) + 5 * np.eye(3)[y][:, :2]
     rows = ["kind,a,b", *(f"{['red', 'green', 'blue'][label]},{p[0]},{p[1]}" for label, p in zip(y, x, strict=True))]

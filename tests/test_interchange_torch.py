@@ -50,7 +50,7 @@ ROW, IMAGE, SEQUENCE = (6,), (7, 6, 4), (5, 4)
 
 
 class First(nn.Module):
-    """The output of a module that also returns its state or its weights, of the last step if `last`"""
+    """Returns the output of a module that also returns its state or its weights; if `last`, the last step's output"""
 
     def __init__(self, module, last=False):
         super().__init__()
@@ -126,7 +126,7 @@ CASES = {  # shape of a sample, layers, modules
                    nn.MultiheadAttention(4, 2, batch_first=True)))),
 }  # fmt: skip
 
-NAMES = {  # where modules are inside others
+NAMES = {  # for modules inside other modules
     "flattened branches": {"0.0.2": "0.branches.0.2"},
     "steps": {"0.0": "0", "1.0": "2.branch", "3": "4"},
     "lstm": {"0": "0.module", "1": "1.module"},
@@ -138,7 +138,7 @@ NAMES = {  # where modules are inside others
 
 
 def module_for(make):
-    """A module whose weights are all random, in evaluation mode."""
+    """Return a module in evaluation mode, with random weights everywhere."""
     torch.manual_seed(0)
     module = make().eval()
     for value in module.state_dict().values():

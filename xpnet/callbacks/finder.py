@@ -18,7 +18,7 @@ class LearningRateFinder(Callback):
 
     The learning rate of step t is min_lr (max_lr / min_lr)^(t / (num_steps - 1)). The run ends after `num_steps` steps, or
     earlier if the loss rises too far or the training diverges. Then the model is as it was before `fit`, with its parameters,
-    optimizer and counts, so the learning rate can be chosen and the training can begin. Only the history is that of the test.
+    optimizer and counts, so the learning rate can be chosen and the training can begin. Only the history of the test remains.
     ``xpnet.plotting.learning_rate_curve(finder)`` draws the losses.
 
     Parameters

@@ -1,4 +1,4 @@
-"""The arguments of the command line, and what an error prints."""
+"""The arguments of the command line, and the output of errors."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _train(train: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--optimizer", default="adam", help="sgd, adam, adamw, rmsprop or adagrad (default: %(default)s)"
     )
-    network.add_argument("--learning-rate", type=float, metavar="RATE", help="default: that of the optimizer")
+    network.add_argument("--learning-rate", type=float, metavar="RATE", help="default: the optimizer's")
     network.add_argument("--epochs", type=int, default=10, help="default: %(default)s")
     network.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
     network.add_argument(
@@ -169,7 +169,9 @@ def _writable(text: str) -> Path:
     try:
         path.open("ab").close()
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot write the file: {error}") from error
+        raise argparse.ArgumentTypeError(
+            f"the file must be writable. Choose another path. Received: {error}"
+        ) from error
     if new:
         path.unlink()
     return path
