@@ -18,6 +18,7 @@ PAGES = {
     "guide": ["sklearn"],
     "saving": [],
     "resuming": [],
+    "callbacks": ["matplotlib", "tensorboard"],
     "export": ["sklearn", "onnx", "onnxruntime", "torch", "h5py", "keras"],
 }  # the packages that their examples need
 
