@@ -93,9 +93,7 @@ def test_seeds_are_checked(seed):
 def test_arguments_of_others_are_answered_with_ours(xp):
     model = regression(xp)
 
-    assert "fit has no argument steps_per_epoch: an epoch uses all samples" in refused(
-        model.fit, X, Y, steps_per_epoch=3
-    )
+    assert "fit has no argument workers: one thread reads ahead" in refused(model.fit, X, Y, workers=3)
     assert "fit has no argument lr: pass it to the optimizer" in refused(model.fit, X, Y, lr=0.1)
     assert 'Did you mean "epochs"?' in refused(model.fit, X, Y, epoch=3)
     assert '"unknown"' not in refused(model.fit, X, Y, epoch=3)

@@ -8,7 +8,7 @@ from xpnet.sources import ArraySource, Slices
 
 
 def source(n=10, **settings):
-    return ArraySource({"x": np.arange(n)[:, None], "y": np.zeros(n)}, FitSettings(**{"batch_size": 3} | settings))
+    return ArraySource({"x": np.arange(n)[:, None], "y": np.zeros(n)}, FitSettings(**{"batch_size": 3} | settings), ())
 
 
 def taken(batches, most=2):

@@ -1,5 +1,7 @@
 """The training state as one value."""
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
 
@@ -81,7 +83,7 @@ def test_a_run_continues_within_an_epoch(xp):
     state = halves.training_state
     assert (state.step, state.position) == (2, 2)
     with xp.scope():
-        plan = halves._plan(X, Y, None, None, None, FitSettings(20))
+        plan = halves._plan(ExitStack(), X, Y, None, None, None, FitSettings(20))
         resumed = Loop(state, plan, (), Progress(0)).run().history
 
     assert (state.step, state.epoch, state.position) == (6, 1, 0)

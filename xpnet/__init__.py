@@ -21,7 +21,14 @@ from xpnet.backend import (
     use_backend,
 )
 from xpnet.callbacks import Callback, EarlyStopping
-from xpnet.errors import BackendNotAvailableError, CheckpointError, ConversionError, DatasetError, DivergenceError
+from xpnet.errors import (
+    BackendNotAvailableError,
+    CheckpointError,
+    ConversionError,
+    DatasetError,
+    DivergenceError,
+    SourceError,
+)
 from xpnet.history import History
 from xpnet.layers.sequential import Sequential
 from xpnet.lazy import lazy_names
@@ -50,6 +57,7 @@ __all__ = [
     "Model",
     "RMSprop",
     "Sequential",
+    "SourceError",
     "asarray",
     "available_backends",
     "callbacks",

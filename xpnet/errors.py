@@ -54,6 +54,24 @@ class DivergenceError(ArithmeticError):
         return self.args[0]
 
 
+class SourceError(ValueError):
+    """A source of batches failed, ended early, or gave a batch that does not fit. The model keeps its state from before it.
+
+    Parameters
+    ----------
+    message : str
+    batch : int
+        The number of the batch in its epoch, counted from 0.
+    """
+
+    def __init__(self, message: str, batch: int):
+        super().__init__(message, batch)  # pickle calls the class with these
+        self.batch = batch
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
 def optional_import(module: str, extra: str) -> ModuleType:
     """Import an optional package, or raise an ImportError with the command that installs its extra."""
     try:

@@ -58,7 +58,7 @@ def evaluate(
     metrics, watchers, started = function.scores.metrics, watching(callbacks, "test"), []
     averages = Averages(metrics)  # over the batches so far, for callbacks
     begin = functools.partial(call, watchers, "on_test_batch_begin")
-    with Progress(verbose) as progress:
+    with data, Progress(verbose) as progress:
         call(callbacks, "on_test_begin", {})
         batches = run_batches(backend, function, state, data, progress, multiplications, begin)
         for number, (rows, result) in enumerate(batches):
@@ -96,7 +96,7 @@ def predict(
     """Return ``answer(z)`` for the network's outputs z over a data set, as a new array. `axis` is the axis of rows."""
     watchers, outputs = watching(callbacks, "predict"), []
     begin = functools.partial(call, watchers, "on_predict_batch_begin")
-    with Progress(verbose) as progress:
+    with data, Progress(verbose) as progress:
         call(callbacks, "on_predict_begin", {})
         for number, (_, z) in enumerate(run_batches(backend, function, state, data, progress, multiplications, begin)):
             outputs.append(z)

@@ -12,6 +12,7 @@ import numpy as np
 
 from xpnet.backend import Backend, namespace, quiet, real_numbers, to_numpy
 from xpnet.checks import share_of
+from xpnet.errors import SourceError
 from xpnet.layers import base
 from xpnet.layers.base import Shape
 from xpnet.layers.sequential import Sequential
@@ -72,18 +73,18 @@ class Intake:
             metric.check(*self.loss.row_shapes(tuple(data["y"].shape), output_shape))
         return data
 
-    def run(
-        self, x: Any, y: Any, sample_weight: Any, class_weight: Any, validation_data: Sequence | None, share: float
-    ) -> tuple[Data, Data | None]:
-        """Return the training data and the validation data of `fit`."""
+    def samples(self, x: Any) -> Data:
+        """Return the data of predictions."""
+        data = {"x": prepare_x(self.backend, x)}
+        require_finite(self.backend, data, x)
+        self.accept(data["x"])
+        return data
+
+    def run(self, x: Any, y: Any, sample_weight: Any, class_weight: Any, share: float) -> tuple[Data, Data | None]:
+        """Return the training data of `fit`, and the last `share` of them for validation unless it is 0."""
         given, x = x, prepare_x(self.backend, x)
         data, validation = self._data(x, y, sample_weight), None
-        self.input_shape = self.input_shape or tuple(x.shape[1:])
-        if validation_data is not None:
-            with part("validation_data"):
-                validation = self.data(*validation_data)
-                require_weight(validation)
-        elif share:
+        if share:
             data, validation = split(data, share)
         if class_weight is not None:
             output_shape = self.measured[tuple(x.shape[1:])].output_shape
@@ -91,7 +92,7 @@ class Intake:
         require_weight(data)
         kept = data["x"].shape[0]
         require_finite(self.backend, data, given, slice(kept))
-        if validation_data is None and validation is not None:
+        if validation is not None:
             with part("validation_split"):
                 require_weight(validation)
                 require_finite(self.backend, validation, given, slice(kept, None))
@@ -134,22 +135,27 @@ def prepare_targets(
         weight is negative or not finite.
     """
     given, y = y, _moved(backend, y, "y")
-    _require_length("y", y, x)
+    require_length("y", y, x)
     weight = None
     if sample_weight is not None:
-        host_weight = _weight(sample_weight, "sample_weight")
-        shapes = loss.weight_shapes(x.shape[0], output_shape)
-        if host_weight.shape not in shapes:
-            raise ValueError(
-                f"sample_weight must have shape {' or '.join(map(str, shapes))}, one weight for each sample of x. "
-                f"Received: shape {host_weight.shape}"
-            )
-        weight = backend.asarray(host_weight)
+        weight = checked_weight(backend, loss, output_shape, x, sample_weight)
     try:
         y, weight = loss.check(y, output_shape, backend.dtype, weight)
     except ValueError as error:
         raise _overflow(backend, "y", y, given, weight) or error from None
     return {"x": x, "y": y} | ({} if weight is None else {"weight": weight})
+
+
+def checked_weight(backend: Backend, loss: Loss, output_shape: Shape, x: Array, sample_weight: Any) -> Array:
+    """Move the weights of the samples x to the device. Raises ValueError if they do not fit."""
+    weight = _weight(sample_weight, "sample_weight")
+    shapes = loss.weight_shapes(x.shape[0], output_shape)
+    if weight.shape not in shapes:
+        raise ValueError(
+            f"sample_weight must have shape {' or '.join(map(str, shapes))}, one weight for each sample of x. "
+            f"Received: shape {weight.shape}"
+        )
+    return backend.asarray(weight)
 
 
 def _weight(values: Any, name: str) -> np.ndarray:
@@ -212,6 +218,8 @@ def part(name: str) -> Iterator[None]:
     """Prefix ValueErrors raised inside with the name of the part of the data."""
     try:
         yield
+    except SourceError as error:
+        raise SourceError(f"{name}: {error}", error.batch) from error
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -228,8 +236,9 @@ def _moved(backend: Backend, x: Any, name: str) -> Array:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _require_length(name: str, values: Array, x: Array) -> None:
-    if values.ndim == 0 or values.shape[0] != x.shape[0]:
+def require_length(name: str, values: Array, x: Array) -> None:
+    """Raise ValueError unless `values` has an entry for each sample of x."""
+    if not values.shape or values.shape[0] != x.shape[0]:
         raise ValueError(
             f"{name} must have one entry for each sample of x. Received: {name} of shape {tuple(values.shape)} for x of "
             f"shape {tuple(x.shape)}"
@@ -277,14 +286,20 @@ def _overflow(
     )
 
 
-def split(data: dict[str, Array], share: float) -> tuple[dict, dict]:
-    """Split the data into the first samples and the last `share` of them."""
-    n = data["x"].shape[0]
+def kept_rows(n: int, share: float) -> int:
+    """Return how many of n samples are left for training, if the last `share` of them are held out."""
     kept = math.floor(n - share_of(n, share))
     if not 0 < kept < n:
         raise ValueError(
             f"validation_split must leave samples for training and for validation. Received: {share} of {n} samples"
         )
+    return kept
+
+
+def split(data: dict[str, Array], share: float) -> tuple[dict, dict]:
+    """Split the data into the first samples and the last `share` of them."""
+    n = data["x"].shape[0]
+    kept = kept_rows(n, share)
     parts = (slice(0, kept), slice(kept, n))
     first, last = ({name: values[part, ...] for name, values in data.items()} for part in parts)
     return first, last

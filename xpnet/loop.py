@@ -144,7 +144,7 @@ class Loop:
         self.progress.start(f"Epoch {epoch + 1}/{self.settings.epochs}", steps=source.steps)
         if state.position:
             self.progress.update(state.position)
-        with source.epoch(self.seed, state.epoch, state.position) as batches:
+        with source.epoch(self.seed, state.epoch, state.position, len(state.history.epoch)) as batches:
             while (chunk := batches.take(self._chunk_length(batches.alike))) is not None:
                 interrupted()
                 call(self.every_step, "on_train_batch_begin", state.position, {})

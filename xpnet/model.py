@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from xpnet.optimizers import Optimizer
 from xpnet.progress import Progress
 from xpnet.run import Run
 from xpnet.settings import FitSettings
-from xpnet.sources import ArraySource, Slices
+from xpnet.sources.choose import evaluation, training
 from xpnet.state import TrainingState, part
 from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
 from xpnet.tree import Array, Tree, leaves, map_leaves
@@ -315,34 +316,23 @@ class Model(metaclass=Settings):
 
     @alone
     def fit(
-        self,
-        x: Any,
-        y: Any,
-        batch_size: int | None = None,
-        epochs: int = 1,
-        verbose: str | int = "auto",
-        callbacks: Callbacks = None,
-        validation_split: float = 0.0,
-        validation_data: Sequence[Any] | None = None,
-        shuffle: bool = True,
-        class_weight: Mapping[Any, float] | str | None = None,
-        sample_weight: Any = None,
-        initial_epoch: int = 0,
-        sample_with_replacement: bool = False,
-        validation_freq: int | Collection[int] = 1,
-        validation_batch_size: int | None = None,
-        record_every: int | None = None,
-        resume_from: StrPath | None = None,
+        self, x: Any, y: Any = None, batch_size: int | None = None, epochs: int = 1, verbose: str | int = "auto",
+        callbacks: Callbacks = None, validation_split: float = 0.0, validation_data: Any = None, shuffle: bool = True,
+        class_weight: Mapping[Any, float] | str | None = None, sample_weight: Any = None, initial_epoch: int = 0,
+        steps_per_epoch: int | None = None, validation_steps: int | None = None,
+        sample_with_replacement: bool = False, validation_freq: int | Collection[int] = 1,
+        validation_batch_size: int | None = None, record_every: int | None = None, resume_from: StrPath | None = None,
         **unknown: Any,
-    ) -> History:
+    ) -> History:  # fmt: skip
         """Train on mini-batches. A second call continues where the first stopped: 5 epochs and 5 more are 10 epochs.
 
         Parameters
         ----------
-        x : array, shape (n, ...)
+        x : array, shape (n, ...), or batches
             Samples, as an array of any library. Integers, such as bytes, stay integers on the device, and each batch is
-            converted to floating point.
-        y : array
+            converted to floating point. Memory-mapped files, HDF5 and zarr datasets are read while the model trains. Without
+            y, x gives batches ``(x, y)`` or ``(x, y, weight)``, such as a DataLoader or a generator; see docs/big-data.md.
+        y : array, optional
             Targets in the form that the loss needs, such as integer labels for ``"softmax_cross_entropy"``.
         batch_size : int, default 32
             The last batch of an epoch may be smaller. With ``batch_size=len(x)`` or more, every step uses all samples.
@@ -355,7 +345,7 @@ class Model(metaclass=Settings):
         validation_split : float, default 0.0
             The share of samples to hold out for validation, from the end of x before shuffling. The number of training
             samples is rounded down.
-        validation_data : (x, y) or (x, y, sample_weight), optional
+        validation_data : (x, y), (x, y, sample_weight), or batches, optional
         shuffle : bool, default True
             Draw a new order for each epoch, from the seed and the model's `epoch`.
         class_weight : dict of label -> float, or "balanced", optional
@@ -369,6 +359,11 @@ class Model(metaclass=Settings):
             The epoch to resume from, as in Keras. The run then equals the rest of an uninterrupted run of `epochs` epochs,
             with the same epoch numbers, orders of samples and validations. The model's `epoch` and `step` are set to match,
             so that schedules and dropout continue too. 0 continues from the model's own `epoch`.
+        steps_per_epoch : int, optional
+            The number of batches in an epoch. The next epoch continues with the batches after them. A generator needs it if
+            there are several epochs.
+        validation_steps : int, optional
+            Validate on this many batches from the beginning of the validation data, or on the next ones of a generator.
         sample_with_replacement : bool, default False
             Draw each sample of an epoch from all n samples, so some appear more than once and others do not appear.
         validation_freq : int or collection of int, default 1
@@ -398,6 +393,9 @@ class Model(metaclass=Settings):
             before that step.
         RuntimeError
             A callback called `fit`, `build`, `to`, `freeze` or `unfreeze`, or another thread is changing the model.
+        SourceError
+            Data that are read during training could not be read, ended early, or changed their form. The message names the
+            batch, and the model keeps its state after the last finished chunk of steps.
         KeyboardInterrupt
             Ctrl-C was pressed. The current chunk of steps was finished, the model is usable, and `history` holds the records.
             SIGTERM also waits for the end of the chunk and is then delivered again, unless the program handles it.
@@ -405,72 +403,73 @@ class Model(metaclass=Settings):
         self.workshop.require_idle("fit")
         settings.require_no_arguments(unknown, inspect.signature(self.fit).parameters)
         chosen = FitSettings(
-            32 if batch_size is None else batch_size, epochs, initial_epoch, verbose, shuffle, sample_with_replacement,
-            validation_split, validation_freq, validation_batch_size, record_every,
+            batch_size, epochs, initial_epoch, verbose, shuffle, sample_with_replacement, validation_split,
+            validation_freq, validation_batch_size, record_every, steps_per_epoch, validation_steps,
         )  # fmt: skip
         run = Run(self, settings.check_callbacks(callbacks), resume_from)
-        plan = self._plan(x, y, sample_weight, class_weight, validation_data, chosen)
-        restore = run.begin(plan)
-        with self.workshop.fitting(run), Progress(verbose) as progress:
-            return Loop(self.training_state, plan, run.callbacks, progress).run(restore)
+        with ExitStack() as opened:
+            plan = self._plan(opened, x, y, sample_weight, class_weight, validation_data, chosen)
+            restore = run.begin(plan)
+            with self.workshop.fitting(run), Progress(verbose) as progress:
+                return Loop(self.training_state, plan, run.callbacks, progress).run(restore)
 
     @alone
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Any:
         """Take one training step on this batch. Return its loss and metrics before the step, in the form of `evaluate`."""
-        plan = self._plan(x, y, sample_weight, class_weight, None, FitSettings(len(x), shuffle=False))
+        plan = self._plan(ExitStack(), x, y, sample_weight, class_weight, None, FitSettings(len(x), shuffle=False))
         return named_values(Loop(self.training_state, plan, (), Progress(0)).one_step())
 
     def _plan(
-        self, x: Any, y: Any, sample_weight: Any, class_weight: Any, validation_data: Any, chosen: FitSettings
-    ) -> Plan:
+        self, opened: ExitStack, x: Any, y: Any, sample_weight: Any, class_weight: Any, validation_data: Any,
+        chosen: FitSettings,
+    ) -> Plan:  # fmt: skip
         """Check everything that a run needs, and build the model if necessary. An error changes nothing."""
         if validation_data is not None:
             validation_data = settings.check_validation_data(validation_data)
         intake = self._intake
-        data, validation = intake.run(x, y, sample_weight, class_weight, validation_data, chosen.validation_split)
-        shape = tuple(data["x"].shape[1:])
-        arrays = drawn(self.backend, self.network, self.seed, shape) if self.state is None else self.state
+        source, validation = training(opened, intake, x, y, sample_weight, class_weight, validation_data, chosen)
+        arrays = drawn(self.backend, self.network, self.seed, source.shape) if self.state is None else self.state
         if not leaves(trainable(self.network, arrays["params"])):
             raise ValueError(f"The network has no parameters to train. Add a layer such as Dense. Received: {self!r}")
         if self.state is None:
-            self._begin(shape, arrays, intake.measured)
-        self.target_shape = tuple(np.shape(y)[1:])
-        evaluated = None if validation is None else Slices(validation, chosen.validation_batch_size)
+            self._begin(source.shape, arrays, intake.measured)
+        self.target_shape = source.target_shape
         return Plan(
-            self.backend, self.network, self.checked, self._scores, chosen, ArraySource(data, chosen), evaluated,
-            self.measured, self._keep,
-        )  # fmt: skip
+            self.backend,
+            self.network,
+            self.checked,
+            self._scores,
+            chosen,
+            source,
+            validation,
+            self.measured,
+            self._keep,
+        )
 
     # ------------------------------------------------------------------ inference
 
     def evaluate(
-        self,
-        x: Any,
-        y: Any,
-        batch_size: int | None = None,
-        verbose: str | int = 0,
-        sample_weight: Any = None,
-        callbacks: Callbacks = None,
-        return_dict: bool = False,
-    ) -> Any:
+        self, x: Any, y: Any = None, batch_size: int | None = None, verbose: str | int = 0, sample_weight: Any = None,
+        steps: int | None = None, callbacks: Callbacks = None, return_dict: bool = False,
+    ) -> Any:  # fmt: skip
         """Return the loss and metrics on a data set, without dropout and with the running statistics.
 
-        With ``verbose=1`` it shows a progress bar and a line, as in `fit`. `callbacks` get ``on_test_...``.
+        x and y are as in `fit`. `steps` is the number of batches to use, by default all. With ``verbose=1`` it shows a
+        progress bar and a line, as in `fit`. `callbacks` get ``on_test_...``.
 
         Returns
         -------
         named tuple, or dict with ``return_dict=True``
             ``loss, accuracy = model.evaluate(...)``, or ``model.evaluate(...).accuracy``.
         """
-        state, data = self.built_state(), self._intake.data(x, y, sample_weight)
-        inputs.require_weight(data)
-        if self.target_shape is None:
-            self.target_shape = tuple(np.shape(y)[1:])
-        function = self._keep(Evaluation(self._inference, self._scores))
-        multiplications = self.measured[tuple(data["x"].shape[1:])].multiplications
-        batches = Slices(data, batch_size)
-        chosen = attach(settings.check_callbacks(callbacks), self, verbose, 1, batches.steps)
-        logs = evaluate(self.backend, function, state, batches, verbose, multiplications, chosen)
+        state, function = self.built_state(), self._keep(Evaluation(self._inference, self._scores))
+        with ExitStack() as opened:
+            data = evaluation(opened, self._intake, x, y, sample_weight, batch_size=batch_size, steps=steps)
+            if self.target_shape is None:
+                self.target_shape = data.target_shape
+            multiplications = self.measured[data.shape].multiplications
+            chosen = attach(settings.check_callbacks(callbacks), self, verbose, 1, data.steps)
+            logs = evaluate(self.backend, function, state, data, verbose, multiplications, chosen)
         return logs if return_dict else named_values(logs)
 
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
@@ -479,8 +478,9 @@ class Model(metaclass=Settings):
 
     @quiet
     def predict(
-        self, x: Any, batch_size: int | None = None, verbose: str | int = 0, callbacks: Callbacks = None
-    ) -> Array:
+        self, x: Any, batch_size: int | None = None, verbose: str | int = 0, steps: int | None = None,
+        callbacks: Callbacks = None,
+    ) -> Array:  # fmt: skip
         """Return predictions: probabilities of classes, or values in the shape of the targets.
 
         `predict` applies the activation that the loss includes: the softmax of ``"softmax_cross_entropy"``, the sigmoid of
@@ -495,7 +495,7 @@ class Model(metaclass=Settings):
             axis.
         """
         answer = self.loss.activation if self.loss.of_classes else self.loss.decide
-        return self._predict(x, batch_size, verbose, lambda z: self._in_target_form(answer(z)), callbacks)
+        return self._predict(x, batch_size, verbose, lambda z: self._in_target_form(answer(z)), steps, callbacks)
 
     @quiet
     def predict_classes(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
@@ -519,15 +519,15 @@ class Model(metaclass=Settings):
         return in_target_form(answer, self.target_shape, self._batch_axis)
 
     def _predict(
-        self, x: Any, batch_size: int | None, verbose: str | int, answer: Any, callbacks: Callbacks = None
-    ) -> Array:
+        self, x: Any, batch_size: int | None, verbose: str | int, answer: Any, steps: int | None = None,
+        callbacks: Callbacks = None,
+    ) -> Array:  # fmt: skip
         state, function = self.built_state(), self._keep(self._inference)
-        given, x = x, inputs.prepare_x(self.backend, x)
-        inputs.require_finite(self.backend, {"x": x}, given)
-        multiplications = self._intake.accept(x).multiplications
-        data, axis = Slices({"x": x}, batch_size), self._batch_axis
-        chosen = attach(settings.check_callbacks(callbacks), self, verbose, 1, data.steps)
-        return predict(self.backend, function, state, data, verbose, multiplications, axis, answer, chosen)
+        with ExitStack() as opened:
+            data = evaluation(opened, self._intake, x, batch_size=batch_size, steps=steps, fields=1)
+            multiplications, axis = self.measured[data.shape].multiplications, self._batch_axis
+            chosen = attach(settings.check_callbacks(callbacks), self, verbose, 1, data.steps)
+            return predict(self.backend, function, state, data, verbose, multiplications, axis, answer, chosen)
 
     def prepare(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
         """Check a data set and move it to the device: ``{"x", "y"}`` and, with weights, ``"weight"``."""

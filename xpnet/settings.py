@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from xpnet import losses, metrics
+from xpnet.backend import recognition
 from xpnet.callbacks import Callback
 from xpnet.checks import is_integer, number, require_batch_size, require_positive, set_booleans, unknown_name
 from xpnet.layers import base
@@ -36,7 +37,7 @@ NOT_OF_MODEL = {  # attributes of Keras' and scikit-learn's models -> what to us
     "predict_proba": "predict returns probabilities",
     "predict_on_batch": "use predict with batch_size",
     "test_on_batch": "use evaluate",
-    "fit_generator": "fit accepts arrays",
+    "fit_generator": "fit accepts generators",
     "partial_fit": "fit continues from the current state, and train_on_batch takes one step",
     "score": "evaluate returns the loss and the metrics",
     "load": "xpnet.load_model(path) returns the model that model.save(path) wrote",
@@ -52,11 +53,9 @@ NOT_OF_MODEL = {  # attributes of Keras' and scikit-learn's models -> what to us
     "count_params": "summary() shows them",
 }
 UNKNOWN_IN_FIT = {  # arguments of Keras and PyTorch -> what to use here
-    "steps_per_epoch": "an epoch uses all samples. Pass fewer, or sample_with_replacement=True",
-    "validation_steps": "validation uses all of validation_data. Pass fewer samples",
-    "workers": "x and y are arrays on the device",
-    "use_multiprocessing": "x and y are arrays on the device",
-    "max_queue_size": "x and y are arrays on the device",
+    "workers": "one thread reads ahead. For several processes, pass a DataLoader with num_workers",
+    "use_multiprocessing": "one thread reads ahead. For several processes, pass a DataLoader with num_workers",
+    "max_queue_size": "one thread reads ahead, up to 8 MB or 32 batches",
     "optimizer": "pass it to Model(network, loss, optimizer)",
     "loss": "pass it to Model(network, loss, optimizer)",
     "metrics": "pass them to Model(network, loss, optimizer, metrics)",
@@ -202,7 +201,7 @@ def require_no_arguments(unknown: Mapping[str, Any], names: Mapping[str, inspect
 class FitSettings:
     """The numbers and switches among the settings of `fit`; see `Model.fit`. Raises ValueError if one is out of range."""
 
-    batch_size: int = 32
+    batch_size: int | None = None
     epochs: int = 1
     initial_epoch: int = 0
     verbose: str | int = "auto"
@@ -212,6 +211,8 @@ class FitSettings:
     validation_freq: int | Collection[int] = 1
     validation_batch_size: int | None = None
     record_every: int | None = None
+    steps_per_epoch: int | None = None
+    validation_steps: int | None = None
 
     def __post_init__(self):
         require_positive(epochs=self.epochs)
@@ -229,12 +230,17 @@ class FitSettings:
                 "validation_freq must be a number of epochs or a list of epochs, counted from 1. "
                 f"Received: validation_freq={freq!r}"
             )
-        if self.record_every is not None:
-            require_positive(record_every=self.record_every)
         check_verbose(self.verbose)
-        if self.validation_batch_size is not None:
-            require_positive(validation_batch_size=self.validation_batch_size)
-        object.__setattr__(self, "batch_size", require_batch_size(self.batch_size))
+        for name in ("record_every", "validation_batch_size", "steps_per_epoch", "validation_steps"):
+            if getattr(self, name) is not None:
+                require_positive(**{name: getattr(self, name)})
+        if self.batch_size is not None:
+            object.__setattr__(self, "batch_size", require_batch_size(self.batch_size))
+
+    @property
+    def rows(self) -> int:
+        """The number of rows in a batch, by default 32."""
+        return 32 if self.batch_size is None else self.batch_size
 
     def validates_after(self, epoch: int) -> bool:
         """Whether to validate after this epoch, counted from 0."""
@@ -273,10 +279,13 @@ def _require_arguments(callback: Callback, hook: str) -> None:
 
 
 def check_validation_data(validation_data: Any) -> tuple:
-    """Return ``(x, y)`` or ``(x, y, sample_weight)``; raise ValueError for anything else."""
+    """Return ``(x, y)``, ``(x, y, sample_weight)`` or ``(batches,)``; raise ValueError for anything else."""
+    if not isinstance(validation_data, (tuple, list)) and recognition.kind(validation_data, None) in recognition.READ:
+        return (validation_data,)
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
         raise ValueError(
-            f"validation_data must be (x, y) or (x, y, sample_weight). Received: a {type(validation_data).__name__}"
+            "validation_data must be (x, y), (x, y, sample_weight), or an object that gives batches. "
+            f"Received: a {type(validation_data).__name__}"
             + (f" of {len(validation_data)}" if isinstance(validation_data, (tuple, list)) else "")
         )
     return tuple(validation_data)

@@ -31,6 +31,10 @@ class JaxBackend(Backend):
         return isinstance(x, jax.Array)
 
     def _from_numpy(self, x: np.ndarray) -> jax.Array:
+        self._require_32_bits(x)
+        return jax.device_put(x, self.device)
+
+    def _require_32_bits(self, x: np.ndarray) -> None:
         if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and x.size and not jax.config.read("jax_enable_x64"):
             lowest, highest = x.min(), x.max()
             if lowest < -(2**31) or highest >= 2**31:  # JAX would silently truncate them to 32 bits
@@ -38,7 +42,6 @@ class JaxBackend(Backend):
                     'Integers must fit into 32 bits in JAX. Pass dtype="float64" to set_backend, or set jax_enable_x64. '
                     f"Received: integers from {lowest} to {highest}"
                 )
-        return jax.device_put(x, self.device)
 
     def _device_name(self) -> str:
         return f"{self.device.platform}:{self.device.id}"
@@ -57,9 +60,11 @@ class JaxBackend(Backend):
         return _compiled(function, "call", compile_call)(*args)
 
     def scan(self, step, state, batches, data):
-        rates = {name: x.astype(self.float_name) for name, x in batches.items() if x.dtype.kind == "f"}
+        for x in batches.values():
+            self._require_32_bits(x)
+        floats = {name: x.astype(self.float_name, copy=False) for name, x in batches.items() if x.dtype.kind == "f"}
         # jit moves host arrays 10 times faster than asarray
-        return _compiled(step, self, self.compile_scan)(state, batches | rates, data)
+        return _compiled(step, self, self.compile_scan)(state, batches | floats, data)
 
     def compile_scan(self, step):
         @partial(jax.jit, donate_argnames="state")

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from xpnet.checks import require_batch_size
+from xpnet.checks import require, require_batch_size
 from xpnet.inputs import Data, counted_rows
+from xpnet.layers.base import Shape
 from xpnet.random import host_rng
 from xpnet.settings import FitSettings
-from xpnet.sources.base import Batches, Chunk, Source
+from xpnet.sources.base import Batches, Chunk, InOrder, Source
 
 EVALUATION_BATCH = 512  # the default number of rows at once
 
@@ -23,19 +24,20 @@ class ArraySource(Source):
     data : dict of arrays
         ``"x"``, ``"y"`` and, with weights, ``"weight"``.
     settings : FitSettings
+    target_shape : tuple of int
     """
 
-    def __init__(self, data: Data, settings: FitSettings):
+    def __init__(self, data: Data, settings: FitSettings, target_shape: Shape):
         self.data, self.settings = data, settings
-        self.shape = tuple(data["x"].shape[1:])
+        self.shape, self.target_shape = tuple(data["x"].shape[1:]), target_shape
         self.rows = counted_rows(data)
         self.samples = len(self.rows)
-        self.batch_size = min(settings.batch_size, len(self.rows))
+        self.batch_size = min(settings.rows, len(self.rows))
         self.steps: int = -(-len(self.rows) // self.batch_size)
         whole = self.batch_size == len(self.rows) == data["x"].shape[0]
         self.gathers = not whole or settings.sample_with_replacement
 
-    def epoch(self, seed: int, epoch: int, position: int) -> ArrayBatches:
+    def epoch(self, seed: int, epoch: int, position: int, done: int = 0) -> ArrayBatches:
         return ArrayBatches(self, self._order(seed, epoch), position)
 
     def _order(self, seed: int, epoch: int) -> np.ndarray:
@@ -66,15 +68,18 @@ class ArrayBatches(Batches):
         return Chunk(steps, index.shape[1], {"index": index} if self.source.gathers else {}, self.source.data)
 
 
-class Slices:
-    """Arrays on the device, a slice of at most `batch_size` rows at a time; see `InOrder`."""
+class Slices(InOrder):
+    """Arrays on the device, a slice of at most `batch_size` rows at a time, at most `steps` of them."""
 
-    def __init__(self, data: Data, batch_size: int | None):
-        self.data = data
+    def __init__(self, data: Data, batch_size: int | None, target_shape: Shape = (), steps: int | None = None):
+        self.data, self.target_shape = data, target_shape
         self.size = EVALUATION_BATCH if batch_size is None else require_batch_size(batch_size)
         self.samples, *shape = data["x"].shape
         self.shape = tuple(shape)
-        self.steps = -(-self.samples // self.size)
+        self.steps: int = -(-self.samples // self.size)
+        if steps is not None:
+            require(steps <= self.steps, f"steps must be at most {self.steps}, the number of batches", f"steps={steps}")
+            self.steps, self.samples = steps, min(self.samples, steps * self.size)
 
     def __iter__(self) -> Iterator[Data]:
         for start in range(0, self.samples, self.size):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -59,31 +59,92 @@ class Source(ABC):
         The number of batches in an epoch, or None if it is not known.
     samples : int, optional
         The number of samples in an epoch, or None if it is not known. A run is resumed only with the same number.
-    shape : tuple of int
-        The shape of one sample.
+    shape, target_shape : tuple of int
+        The shape of one sample, and of its targets as they were given.
     """
 
     steps: int | None
     samples: int | None = None
     shape: Shape
+    target_shape: Shape
 
     @abstractmethod
-    def epoch(self, seed: int, epoch: int, position: int) -> Batches:
-        """Return the batches of an epoch, in the order that the seed and the epoch determine, from batch number `position`."""
+    def epoch(self, seed: int, epoch: int, position: int, done: int = 0) -> Batches:
+        """Return the batches of an epoch, in the order that the seed and the epoch determine, from batch number `position`.
+
+        `done` is the number of epochs that the run has finished. A source that can only be read from its beginning needs it to
+        continue an interrupted run.
+        """
 
 
-class InOrder(Protocol):
-    """Data for one pass in their own order, for `evaluate` and `predict`: iteration yields each batch on the device.
+class InOrder(AbstractContextManager["InOrder"], ABC):
+    """Data for one pass in their own order, for `evaluate` and `predict`. Leaving the ``with`` block ends the reading.
 
     Attributes
     ----------
     steps : int, optional
         The number of batches, or None if it is not known.
-    shape : tuple of int
-        The shape of one sample.
+    shape, target_shape : tuple of int
+        The shape of one sample, and of its targets as they were given.
     """
 
     steps: int | None
     shape: Shape
+    target_shape: Shape
 
-    def __iter__(self) -> Iterator[dict[str, Array]]: ...
+    @abstractmethod
+    def __iter__(self) -> Iterator[dict[str, Array]]:
+        """Yield each batch, on the device."""
+
+    def __exit__(self, *error: Any) -> None:
+        return None
+
+
+class Repeated(Source):
+    """Epochs of a chosen number of batches. Each continues where the last one ended, and after its end the source repeats.
+
+    Parameters
+    ----------
+    source : Source
+        Knows its number of batches.
+    steps : int
+        The number of batches in an epoch.
+    """
+
+    steps: int
+
+    def __init__(self, source: Source, steps: int):
+        self.source, self.steps = source, steps
+        self.shape, self.target_shape = source.shape, source.target_shape
+
+    def epoch(self, seed: int, epoch: int, position: int, done: int = 0) -> RepeatedBatches:
+        return RepeatedBatches(self, seed, epoch * self.steps + position, self.steps - position)
+
+
+class RepeatedBatches(Batches):
+    """The next `left` batches of a `Repeated` source, from batch `begin` on, counted through all passes."""
+
+    def __init__(self, repeated: Repeated, seed: int, begin: int, left: int):
+        self.source, self.seed, self.left = repeated.source, seed, left
+        assert self.source.steps is not None
+        self.passed, position = divmod(begin, self.source.steps)
+        self.batches = self.source.epoch(seed, self.passed, position)
+
+    @property
+    def alike(self) -> int | None:
+        return self.batches.alike
+
+    def take(self, most: int) -> Chunk | None:
+        if not self.left:
+            return None
+        chunk = self.batches.take(min(most, self.left))
+        if chunk is None:
+            self.batches.__exit__(None, None, None)
+            self.passed += 1
+            self.batches = self.source.epoch(self.seed, self.passed, 0)
+            return self.take(most)
+        self.left -= chunk.steps
+        return chunk
+
+    def __exit__(self, *error: Any) -> None:
+        self.batches.__exit__(*error)
