@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -368,3 +369,42 @@ def test_a_checkpoint_with_another_description_is_refused(tmp_path, change):
     paths[1].write_bytes(described(paths[1].read_bytes(), changed))
     with pytest.raises(CheckpointError, match=f"{paths[1].name}: "):
         resumed(paths[1])
+
+
+def test_refusing_takes_less_memory_than_twice_the_file(tmp_path):
+    """The file holds the optimizer's state and the state of the best epoch, and is refused after its arrays were read."""
+    wide = np.zeros((8, 500), np.float32)
+
+    def run(path=None, callbacks=()):
+        model = Model([Dense(500, "relu"), Dense(3)], "softmax_cross_entropy", "adam").build((500,))
+        stop = EarlyStopping("loss", patience=9, restore_best_weights=True)
+        tracemalloc.reset_peak()
+        model.fit(wide, Y[:8], 4, 2, 0, [*callbacks, stop], resume_from=path)
+
+    run(callbacks=[ModelCheckpoint(tmp_path / "{step}", save_freq=1)])
+    content = (tmp_path / "3").read_bytes()
+    path = tmp_path / "changed"
+    path.write_bytes(described(content, lambda description: description.update(next_optimizer=None)))
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    with pytest.raises(CheckpointError, match="Expected optimizers"):
+        run(path)
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+
+    assert peak < 2 * len(content)
+
+
+def test_a_resumed_run_does_not_keep_the_arrays_of_the_file(tmp_path):
+    class Look(Faulty):
+        def on_epoch_end(self, epoch, logs=None):
+            self.kept = vars(self.model.workshop.run)
+
+        def load_state_dict(self, state):
+            pass
+
+    _, paths = saved(tmp_path)
+    look = Look(1)
+    resumed(paths[0], callbacks=[look])
+
+    assert not {"state", "states", "before"} & look.kept.keys()

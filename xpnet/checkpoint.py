@@ -201,13 +201,12 @@ def _on(backend: Backend, file: TensorFile, forms: dict[str, Tree]) -> dict[str,
             array = array.astype(backend.float_name, copy=False)
         if not np.all(np.isfinite(array)):
             raise refusal(f"finite values in {backend.float_name}", f"NaN or infinity in {name}")
-        placed[name] = backend.asarray(array)
+        placed[name] = backend.copy(backend.asarray(array))  # one by one: a file's arrays are in memory once
     prefixes = {"params": "", "optimizer": OPTIMIZER, "statistics": ""}
-    trees = {
+    return {
         part: from_leaves(forms[part], [placed[prefix + name] for name, _ in named_leaves(forms[part])])
         for part, prefix in prefixes.items()
     }
-    return backend.copy(trees)
 
 
 def _count(file: TensorFile, name: str) -> int:

@@ -57,7 +57,9 @@ class Run:
         self.path = backups[0] if backups else resume_from
         self.optimizer: Optimizer = model.optimizer  # the one that the run began with
         self.notes: list[str] = []  # warnings
-        self.before = vars(model) | {"training_state": copy.copy(model.training_state)}
+        self.before: dict[str, Any] = {}  # the attributes of the model, until the run is resumed
+        if self.path is not None:
+            self.before = vars(model) | {"training_state": copy.copy(model.training_state)}
 
     def begin(self, plan: Plan) -> Callable[[], None] | None:
         """Set the model's training state. For a run that resumes, return the function `restore` of `Loop.run`."""
@@ -172,10 +174,10 @@ class Run:
                     callback.load_state_dict(state)
                 except Exception as error:
                     expected = f"a state that {type(callback).__name__}.load_state_dict accepts"
-                    raise CheckpointError(
-                        f"{self.path}: {refusal(expected, f'{state!r:.200}, {error!r:.200}')}"
-                    ) from error
+                    received = f"{state!r:.200}, {error!r:.200}"
+                    raise CheckpointError(f"{self.path}: {refusal(expected, received)}") from error
             self._set_state()
+        del self.state, self.states, self.before  # they hold arrays
 
     @contextmanager
     def _model_intact(self) -> Iterator[None]:

@@ -14,7 +14,6 @@ from typing import Any
 from xpnet.callbacks.base import Callback, Logs
 from xpnet.callbacks.monitor import Monitor
 from xpnet.checks import boolean, count, is_integer, number, require, unknown_name
-from xpnet.errors import CheckpointError
 from xpnet.files import StrPath, remove_leftovers
 from xpnet.keywords import AbstractSettings
 
@@ -24,8 +23,6 @@ class Saving(Callback, metaclass=AbstractSettings):
 
     Parameters
     ----------
-    filepath : path-like
-        It may contain placeholders.
     save_freq : "epoch" or int
         Save at the end of each epoch, or whenever the number of steps since the model was built is a multiple.
     every_steps : int, optional
@@ -34,7 +31,7 @@ class Saving(Callback, metaclass=AbstractSettings):
         Also save after this time without a file. It is checked about five times a second, and at least at the end of an epoch.
     """
 
-    def __init__(self, filepath: StrPath, save_freq: str | int, every_steps: int | None, every_seconds: float | None):
+    def __init__(self, save_freq: str | int, every_steps: int | None, every_seconds: float | None):
         rule = 'save_freq must be "epoch" or a number of steps. Pass every_steps only with save_freq="epoch"'
         fits = save_freq == "epoch" or (is_integer(save_freq) and save_freq >= 1 and every_steps is None)
         require(fits, rule, f"save_freq={save_freq!r}, every_steps={every_steps!r}")
@@ -42,20 +39,8 @@ class Saving(Callback, metaclass=AbstractSettings):
         steps = every_steps if self.at_epochs else save_freq
         self.every_steps = None if steps is None else count("every_steps", steps)
         self.every_seconds = math.inf if every_seconds is None else number("every_seconds", every_seconds, "[0, inf)")
-        self.filepath = Path(filepath)
-        try:
-            self.parts = list(string.Formatter().parse(str(self.filepath)))
-        except ValueError as error:
-            rule = 'filepath must be a path with placeholders such as "{epoch:02d}-{val_loss:.3f}"'
-            raise ValueError(f"{rule}. Received: filepath={str(filepath)!r} ({error})") from error
-
-    @property
-    def pattern(self) -> re.Pattern[str]:
-        """Matches all file paths that the placeholders allow."""
-        return re.compile("".join(re.escape(text) + r"[^/\\]+" * (name is not None) for text, name, _, _ in self.parts))
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        remove_leftovers(self.filepath.parent, self.pattern)
         self.saved_at = time.monotonic()
 
     def next_pause(self, step: int) -> int | None:
@@ -130,7 +115,13 @@ class ModelCheckpoint(Saving):
         every_seconds: float | None = None,
         keep: int | None = None,
     ):
-        super().__init__(filepath, save_freq, every_steps, every_seconds)
+        super().__init__(save_freq, every_steps, every_seconds)
+        self.filepath = Path(filepath)
+        try:
+            self.parts = list(string.Formatter().parse(str(self.filepath)))
+        except ValueError as error:
+            rule = 'filepath must be a path with placeholders such as "{epoch:02d}-{val_loss:.3f}"'
+            raise ValueError(f"{rule}. Received: filepath={str(filepath)!r} ({error})") from error
         self.save_best_only = boolean("save_best_only", save_best_only)
         self.save_weights_only = boolean("save_weights_only", save_weights_only)
         require(verbose in (0, 1), "verbose must be 0 or 1", f"{verbose=}")
@@ -145,8 +136,14 @@ class ModelCheckpoint(Saving):
             initial_value_threshold = number("initial_value_threshold", initial_value_threshold, "[-inf, inf]")
         self.best, self.files = initial_value_threshold, list[str]()
 
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches all paths that the placeholders allow."""
+        return re.compile("".join(re.escape(text) + r"[^/\\]+" * (name is not None) for text, name, _, _ in self.parts))
+
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
+        remove_leftovers(self.filepath.parent, self.pattern)
         known = ["epoch", "step", "loss", *(metric.name for metric in self.model.metrics)]
         known += [f"val_{name}" for name in known[2:]] if self.model.validates else []
         for _, name, _, _ in self.parts:
@@ -194,10 +191,9 @@ class ModelCheckpoint(Saving):
         return {"best": self.best, "files": self.files} if self.files or self.best is not None else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        best, files = state.get("best"), state.get("files", [])
-        if not all(self.pattern.fullmatch(file) for file in files):  # a file must not name others to delete
-            raise CheckpointError(f"Expected files with names like {self.filepath}. Received: {files}")
-        self.best, self.files = None if best is None else float(best), files
+        best = state.get("best")
+        self.best = None if best is None else float(best)
+        self.files = [file for file in state.get("files", []) if self.pattern.fullmatch(file)]  # no others are deleted
         if self.save_best_only:
             self.monitored.begin(self.model, self.best)
 
@@ -241,11 +237,13 @@ class BackupAndRestore(Saving):
         every_seconds: float | None = None,
         delete_checkpoint: bool = True,
     ):
-        super().__init__(Path(backup_dir) / "backup.safetensors", save_freq, every_steps, every_seconds)
+        super().__init__(save_freq, every_steps, every_seconds)
+        self.filepath = Path(backup_dir) / "backup.safetensors"
         self.delete_checkpoint = boolean("delete_checkpoint", delete_checkpoint)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
+        remove_leftovers(self.filepath.parent, re.compile(re.escape(str(self.filepath))))
         self.model.workshop.run.require_savable()
 
     def backup(self) -> Path | None:
