@@ -11,6 +11,7 @@ from tests.keras_reference import keras, quiet_keras
 from tests.test_model import X, Y, fit, make_model
 from xpnet import SGD, Model, schedules
 from xpnet.callbacks import LambdaCallback, LearningRateScheduler, TensorBoard
+from xpnet.callbacks.base import watching
 from xpnet.layers import Dense
 
 
@@ -62,11 +63,13 @@ def test_values_of_steps_need_no_chunks_of_one_step(xp, accumulator, tmp_path):
     """They are means over the epoch so far."""
     seen, model = [], make_model(xp)
     watch = LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs["loss"]))
-    fit(model, 2, callbacks=[TensorBoard(tmp_path, update_freq=4)])
+    board = TensorBoard(tmp_path, update_freq=4)
+    fit(model, 2, callbacks=[board])
     fit(make_model(xp), 2, callbacks=[watch])
 
     found = scalars(accumulator(tmp_path / "train"))["batch_loss"]
     assert found == [(n, pytest.approx(seen[n - 1], rel=1e-5)) for n in (4, 8, 12)]
+    assert watching([board], "train") == []
 
 
 def test_histograms_of_weights(xp, accumulator, tmp_path):

@@ -127,6 +127,44 @@ def test_validation(model, backend, counted):
     }
 
 
+class OfEpochs(Callback):
+    """Overrides all methods but those of batches."""
+
+
+class OfTestBatches(Callback):
+    def on_test_batch_end(self, batch, logs=None):
+        pass
+
+
+class OfPredictedBatches(Callback):
+    def on_predict_batch_end(self, batch, logs=None):
+        pass
+
+
+for name in dir(Callback):
+    if name.startswith("on_") and "batch" not in name:
+        setattr(OfEpochs, name, lambda self, *arguments: None)
+
+
+def test_methods_of_epochs_cost_nothing(model, counted):
+    x, y, validation = X[:80], Y[:80], (X[:600], Y[:600])
+
+    def fit(*callbacks):
+        model.fit(x, y, batch_size=BATCH, epochs=3, verbose=0, validation_data=validation, callbacks=callbacks)
+
+    assert counted(lambda: fit(OfEpochs())) == counted(fit)
+
+
+def test_a_method_of_test_batches_costs_a_download_for_each(model, counted):
+    found = counted(lambda: model.evaluate(X[:600], Y[:600], callbacks=[OfTestBatches()]))
+
+    assert (found["downloads"], found["download_bytes"]) == (CHECKS + 2, CHECKED + 2 * RECORD)
+
+
+def test_a_method_of_predicted_batches_costs_nothing(model, counted):
+    assert counted(lambda: model.predict(X, callbacks=[OfPredictedBatches()])) == counted(lambda: model.predict(X))
+
+
 def test_evaluate(model, counted):
     """The results of two batches are joined by one copy each, without a table."""
     assert counted(lambda: model.evaluate(X[:600], Y[:600])) == {

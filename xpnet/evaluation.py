@@ -67,7 +67,8 @@ def evaluate(
                 averages.add(map_leaves(lambda value: value[None], started[-1][1][0]), rows)
                 logs = _in_order(function, averages, [kept for _, (_, kept) in started])
                 call(watchers, "on_test_batch_end", number, logs)
-        home = backend.to_host([result for _, result in started])
+        results = [result for _, result in started]
+        home = results if watchers else backend.to_host(results)
         records = map_leaves(lambda *values: np.stack(values), *[record for record, _ in home])
         averages = Averages(metrics).add(records, [rows for rows, _ in started])
         values = _in_order(function, averages, [kept for _, kept in home])

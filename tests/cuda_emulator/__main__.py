@@ -11,7 +11,10 @@ from tests.cuda_emulator.build import BuildError, build
 
 CHECKOUT = Path(__file__).parents[2]
 SUITE = ["tests", "--ignore=tests/cuda_emulator"]
-MODELS = "averages callbacks devices divergence evaluation history inspection loop model settings shapes state step"
+MODELS = (
+    "averages callbacks callbacks_hooks callbacks_rates devices divergence evaluation history inspection loop model "
+    "settings shapes state step"
+)
 ON_MODELS = [f"tests/test_{name}.py" for name in MODELS.split()]
 RUNS = {  # README.md says what each run shows
     "emulator": ({"XPNET_TEST_BACKENDS": "cupy"}, ["tests/cuda_emulator"]),
