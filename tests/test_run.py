@@ -408,3 +408,56 @@ def test_a_resumed_run_does_not_keep_the_arrays_of_the_file(tmp_path):
     resumed(paths[0], callbacks=[look])
 
     assert not {"state", "states", "before"} & look.kept.keys()
+
+
+class Batches:
+    """Batches by number, of which xpnet knows no number of samples."""
+
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, i):
+        return X[8 * i : 8 * i + 8], Y[8 * i : 8 * i + 8]
+
+
+def batches():
+    while True:
+        yield from (Batches()[i] for i in range(9))
+
+
+class Once:
+    """An iterable without a length, whose epochs end where they end."""
+
+    def __iter__(self):
+        return (Batches()[i] for i in range(9))
+
+
+def on_disk(folder):
+    np.save(folder / "x.npy", X)
+    return np.load(folder / "x.npy", mmap_mode="r"), Y
+
+
+STREAMS = {
+    "a file": (on_disk, {"batch_size": 8}),
+    "batches by number": (lambda folder: (Batches(),), {}),
+    "an iterable": (lambda folder: (Once(),), {}),
+    "a generator": (lambda folder: (batches(),), {"steps_per_epoch": 7}),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_run_of_data_that_are_read_resumes_too(tmp_path, name):
+    """The batches that were used are not used again. tests/test_sources_stream.py tests the sources on every backend."""
+    data, settings = STREAMS[name]
+    (tmp_path / "checkpoints").mkdir()
+
+    def trained(callbacks=(), resume_from=None):
+        model = make(None)
+        model.fit(*data(tmp_path), epochs=3, verbose=0, callbacks=list(callbacks), resume_from=resume_from, **settings)
+        return model
+
+    whole = trained([ModelCheckpoint(tmp_path / "checkpoints" / "{step:02d}", every_steps=3)])
+    paths = sorted((tmp_path / "checkpoints").iterdir())
+    assert len(paths) >= 8
+    for path in paths:
+        assert_same(whole, trained(resume_from=path))

@@ -62,6 +62,8 @@ UNKNOWN_IN_FIT = {  # arguments of Keras and PyTorch -> what to use here
     "learning_rate": "pass it to the optimizer, Model(network, loss, Adam(0.01))",
     "lr": "pass it to the optimizer, Model(network, loss, Adam(0.01))",
     "seed": "pass it to Model(..., seed=...)",
+    "ckpt_path": "pass resume_from=path to continue from a training checkpoint",
+    "resume_from_checkpoint": "pass resume_from=path to continue from a training checkpoint",
 }
 
 
