@@ -115,6 +115,21 @@ def test_logs_of_batches_are_means_over_the_epoch_so_far(xp):
     assert [logs["loss"] for _, batch, logs in calls if batch == 2] == history.history["loss"]
 
 
+def test_batches_that_are_read_are_called_as_those_of_arrays(xp):
+    def batches():
+        while True:
+            yield from ((X[start : start + 3], Y[start : start + 3]) for start in (0, 3, 6))
+
+    arrays, read = [], []
+    model(xp).fit(X, Y, callbacks=[recorder(Callback, HOOKS, arrays)], **FIT)
+    settings = {name: value for name, value in FIT.items() if name not in ("batch_size", "shuffle")}
+    own = recorder(Callback, HOOKS, read)
+    model(xp).fit(batches(), steps_per_epoch=3, callbacks=[own], **settings)
+
+    assert read == arrays
+    assert own.params == {"verbose": 0, "epochs": 2, "steps": 3}
+
+
 def test_validation_inside_fit_calls_the_hooks_of_evaluate(xp):
     calls, made = [], model(xp)
     made.fit(X, Y, record_every=2, callbacks=[recorder(Callback, ["on_test_begin", "on_test_end"], calls)], **FIT)

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 
 from tests.test_model import X, Y, fit, make_model
@@ -77,6 +78,12 @@ def test_json_has_no_infinity(model, tmp_path):
         "val_loss": None,
         "table": [1.0, None],
     }
+
+
+def test_json_takes_what_callbacks_add(model, tmp_path):
+    begun("jsonl", tmp_path / "log", model).on_epoch_end(0, {"rate": np.float32(0.5), "norms": np.array([1.0, np.nan])})
+
+    assert json.loads((tmp_path / "log").read_text()) == {"epoch": 0, "rate": 0.5, "norms": [1.0, None]}
 
 
 @pytest.mark.parametrize("kind", KINDS)

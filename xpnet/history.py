@@ -13,7 +13,8 @@ class History:
     Attributes
     ----------
     history : dict of list
-        One value for each epoch: ``"loss"``, each metric, and with validation data ``"val_loss"``, ...
+        One value for each epoch: ``"loss"``, each metric, with validation data ``"val_loss"``, ..., and values that callbacks
+        add, such as ``"learning_rate"``.
     epoch : list of int
         The numbers of the epochs, counted from 0.
     validation_epoch : list of int

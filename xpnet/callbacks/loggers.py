@@ -125,6 +125,8 @@ def _cell(value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # an array or a NumPy number that another callback has added
+        value = value.tolist()
     if isinstance(value, dict):
         return {name: _finite(one) for name, one in value.items()}
     if isinstance(value, list):
