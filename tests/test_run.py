@@ -313,7 +313,7 @@ def test_what_cannot_be_saved_is_refused_before_training(tmp_path):
 
 def test_a_state_that_cannot_be_saved_keeps_the_last_file(tmp_path):
     path = tmp_path / "file"
-    with pytest.raises(CheckpointError, match=r"callbacks\[1\]\['state'\]\['steps'\] of type set"):
+    with pytest.raises(CheckpointError, match=r"callbacks\[1\]\['state'\]\['steps'\], a set"):
         fit(make(None), callbacks=[ModelCheckpoint(path, save_freq=3), Spoiled()])
     assert load_model(path).step == 3
 

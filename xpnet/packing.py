@@ -12,7 +12,7 @@ import numpy as np
 
 from xpnet.checks import is_integer
 from xpnet.errors import CheckpointError
-from xpnet.tensorfile import refusal
+from xpnet.tensorfile import DTYPES, refusal
 
 MAX_DEPTH = 50
 LONG = 100  # lists with more numbers become arrays, because a header is short
@@ -83,11 +83,12 @@ class ArrayPacking(Packing):
         return super().value(value, place)
 
     def other(self, value: Any, place: str) -> Any:
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) and value.dtype.name in DTYPES.values():
             return {"array": self._add(value)}
+        kind = f"an array of type {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
         raise CheckpointError(
-            f"A checkpoint holds None, numbers, text, NumPy arrays, and lists, tuples and dicts of these. Received: {place} of "
-            f"type {type(value).__name__}"
+            f"A checkpoint holds None, numbers, text, NumPy arrays of type {', '.join(DTYPES.values())}, and lists, tuples and "
+            f"dicts of these. Received: {place}, {kind}"
         )
 
     def _add(self, array: np.ndarray) -> int:
