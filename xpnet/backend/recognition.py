@@ -15,10 +15,11 @@ READ = (SAMPLES, BATCHES)  # x and y come together
 
 def kind(x: Any, y: Any, predicts: bool = False) -> str:
     """Return how to read this data: as arrays, by rows on disk, by samples of a dataset, or in batches."""
-    if y is None and _is_torch_dataset(x):
-        return SAMPLES
-    if y is None and _gives_batches(x, predicts):
-        return BATCHES
+    if y is None and not isinstance(x, np.ndarray):
+        if _is_torch_dataset(x):
+            return SAMPLES
+        if _gives_batches(x, predicts):
+            return BATCHES
     return ROWS if is_stored(x) or is_stored(y) else ARRAYS
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from operator import methodcaller
 from typing import Any
 
 from xpnet.checks import require
@@ -131,8 +130,8 @@ class IteratedBatches:
             return  # a generator belongs to the caller
         if hasattr(iterator, "close"):
             iterator.close()
-        elif getattr(iterator, "_persistent_workers", True) is False:  # PyTorch's DataLoader has no public method
-            methodcaller("_shutdown_workers")(iterator)
+        elif not getattr(iterator, "_persistent_workers", True):  # of PyTorch's DataLoader, which has no public method
+            getattr(iterator, "_shutdown_workers", int)()
 
 
 def values_of(batch: Any) -> tuple:
