@@ -38,7 +38,7 @@ from xpnet.restore import load_model
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__ = lazy_names(__name__, {"datasets": [], "interchange": [], "plotting": []})
+__getattr__, __dir__ = lazy_names(__name__, {"datasets": [], "interchange": [], "plotting": [], "sklearn": []})
 
 __all__ = [
     "SGD",

@@ -1,0 +1,25 @@
+"""Estimators for scikit-learn: `MLPClassifier` and `MLPRegressor` as scikit-learn has them, with what users have asked for.
+
+The package needs scikit-learn 1.9 or newer (the extra ``sklearn``), which ``import xpnet`` does not import.
+"""
+
+from typing import TYPE_CHECKING
+
+from xpnet.errors import install_command, optional_import
+from xpnet.lazy import lazy_names
+
+if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
+    from xpnet.sklearn.classifier import MLPClassifier
+    from xpnet.sklearn.regressor import MLPRegressor
+
+_version = optional_import("sklearn", "sklearn").__version__
+if tuple(map(int, _version.split(".")[:2])) < (1, 9):
+    raise ImportError(
+        f"xpnet.sklearn needs scikit-learn 1.9 or newer. Run: {install_command('sklearn')} Received: scikit-learn {_version}"
+    )
+
+MODULES = {"classifier": ["MLPClassifier"], "regressor": ["MLPRegressor"]}
+
+__getattr__, __dir__ = lazy_names(__name__, MODULES)
+
+__all__ = ["MLPClassifier", "MLPRegressor"]

@@ -1,0 +1,267 @@
+"""How the classifier and the regressor learn: scikit-learn's checks, draws, stopping rules and messages.
+
+Their order is that of scikit-learn's sklearn/neural_network/_multilayer_perceptron.py, so that a fit follows the same path.
+The mathematics is xpnet's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state, shuffle
+from sklearn.utils.optimize import _check_optimize_result
+from sklearn.utils.validation import _check_sample_weight
+
+from xpnet.optimizers import SGD
+from xpnet.signals import deferred_signals
+from xpnet.sklearn.engine import Engine, count_multiplications
+from xpnet.sklearn.estimator import NetworkEstimator
+from xpnet.sklearn.events import Events
+from xpnet.sklearn.parameters import STOCHASTIC, backend_of, hidden_sizes
+from xpnet.sklearn.rates import Solver
+from xpnet.sklearn.step import EfficientAdam
+from xpnet.sklearn.training import Trainer
+from xpnet.tree import map_leaves
+
+Held = tuple[Any, np.ndarray, Any]  # samples, targets and weights for validation
+
+
+class BaseMLP(NetworkEstimator):
+    """The base class of `MLPClassifier` and `MLPRegressor`."""
+
+    @abstractmethod
+    def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, np.ndarray]:
+        """Check the data -> samples and targets, (n,) or (n, outputs)."""
+
+    @abstractmethod
+    def _validate_held_out(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+        """Check validation data -> samples and targets, (n,) or (n, outputs)."""
+
+    @abstractmethod
+    def _weights(self, sample_weight: Any, y: np.ndarray) -> Any:
+        """Return the samples' weights, or None if all are 1."""
+
+    @abstractmethod
+    def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: Any) -> float:
+        """Return the score of activated outputs for the targets, or NaN if they are not finite."""
+
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False, held_out: Any = None
+    ) -> BaseMLP:
+        sizes = hidden_sizes(self)
+        first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
+        X, y = self._validate_input(X, y, incremental, reset=first_pass)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X)
+        if y.ndim == 1:
+            y = y.reshape((-1, 1))
+        sample_weight = self._weights(sample_weight, y)
+        self.n_outputs_ = y.shape[1]
+        units = [X.shape[1], *sizes, self.n_outputs_]
+        self._random_state = check_random_state(self.random_state)
+        self._build(sizes)
+        if first_pass:
+            self._initialize(units, X.dtype)
+        if self.solver in STOCHASTIC:
+            self._fit_stochastic(X, y, sample_weight, incremental, held_out)
+        else:
+            self._fit_lbfgs(X, y, sample_weight, units)
+        if not all(np.isfinite(w).all() for w in [*self.coefs_, *self.intercepts_]):
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may"
+                " contain large values and need to be preprocessed."
+            )
+        return self
+
+    def _fit_lbfgs(self, X: Any, y: np.ndarray, sample_weight: Any, units: list[int]) -> None:
+        if self.dropout or self.batch_norm:
+            raise ValueError(
+                "solver='lbfgs' needs a loss that depends only on the parameters. Use 'adam' or 'sgd' with dropout and "
+                f"batch_norm. Received: dropout={self.dropout}, batch_norm={self.batch_norm}"
+            )
+        self._coef_indptr, self._intercept_indptr, start = [], [], 0
+        for fan_in, fan_out in pairwise(units):
+            end = start + fan_in * fan_out
+            self._coef_indptr.append((start, end, (fan_in, fan_out)))
+            start = end
+        for fan_out in units[1:]:
+            self._intercept_indptr.append((start, start + fan_out))
+            start += fan_out
+        given = dtype = X.dtype
+        if backend_of(self, dtype).name == "numpy":  # SciPy's driver computes in float64
+            dtype, X = np.dtype(np.float64), X.astype(np.float64, copy=False)
+        engine = self._engine(dtype)
+        with engine.backend.scope():
+            arrays = engine.on_device(self._arrays())
+            params, result = engine.minimize(
+                arrays, X, self._target_dict(y, sample_weight, dtype), self.alpha,
+                max_iter=self.max_iter, max_fun=self.max_fun, gtol=self.tol,
+            )  # fmt: skip
+            host = engine.backend.to_host(arrays | {"params": params})
+        self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
+        self.loss_ = result.fun
+        self._keep_arrays(map_leaves(lambda x: x.astype(given, copy=False), host))
+
+    def _fit_stochastic(
+        self, X: Any, y: np.ndarray, sample_weight: Any, incremental: bool, held_out: Any
+    ) -> None:
+        if not incremental or not hasattr(self, "_optimizer"):
+            self._optimizer = self._new_solver()
+        if self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        held: Held | None = None
+        if held_out is not None:
+            held = self._checked_held_out(*held_out)
+        elif self.early_stopping:
+            X, y, sample_weight, held = self._split(X, y, sample_weight)
+        n_samples = X.shape[0]
+        order = np.arange(n_samples, dtype=int)
+        batch_size = self._clipped_batch_size(n_samples)
+        seed = int(self._random_state.randint(2**31 - 1)) if self.dropout else None
+        engine = self._engine(X.dtype)
+        with engine.backend.scope(), deferred_signals() as check:
+            arrays = engine.on_device(self._arrays())
+            trainer = Trainer(
+                engine.backend, engine.step(self._optimizer.rule, self.alpha), self._optimizer, arrays, X,
+                self._target_dict(y, sample_weight, X.dtype), batch_size, count_multiplications(arrays["params"]), seed,
+            )  # fmt: skip
+            if not self.t_:  # a fit that continues another one ends with its own best or last epoch, as in scikit-learn
+                trainer.keep_best()
+            events = Events(
+                self.callbacks, engine, self._optimizer.rule, trainer, X.shape[1], self.max_iter, held is not None
+            )
+            self.history_ = events.history
+            events.tell("on_train_begin", {})
+            logs: dict[str, Any] = {}
+            try:
+                self.n_iter_ = 0
+                for epoch in range(self.max_iter):
+                    stops = events.tell("on_epoch_begin", epoch, {})
+                    if self.shuffle:
+                        order = shuffle(order, random_state=self._random_state)
+                    logs = {"loss": trainer.epoch(order, check)}
+                    self.loss_ = logs["loss"]
+                    self.n_iter_ += 1
+                    self.t_ += n_samples
+                    self.loss_curve_.append(self.loss_)
+                    if self.verbose:
+                        print("Iteration %d, loss = %.8f" % (self.n_iter_, self.loss_))
+                    if held is not None:
+                        logs |= self._validate(engine, trainer, *held)
+                    self._update_no_improvement_count(trainer, logs)
+                    self._optimizer.iteration_ends(self.t_)
+                    stops = events.epoch_ends(epoch, logs) or stops
+                    if self._no_improvement_count > self.n_iter_no_change:
+                        what = "Validation score" if self.early_stopping else "Training loss"
+                        message = "%s did not improve more than tol=%f for %d consecutive epochs." % (
+                            what, self.tol, self.n_iter_no_change,
+                        )  # fmt: skip
+                        if self._optimizer.trigger_stopping(message, self.verbose):
+                            break
+                        self._no_improvement_count = 0
+                    if incremental or stops:
+                        break
+                    if self.n_iter_ == self.max_iter:
+                        warnings.warn(
+                            "Stochastic Optimizer: Maximum iterations (%d) "
+                            "reached and the optimization hasn't converged yet." % self.max_iter,
+                            ConvergenceWarning,
+                            stacklevel=1,
+                        )
+            except KeyboardInterrupt:
+                warnings.warn("Training interrupted by user.", stacklevel=1)
+            events.tell("on_train_end", logs)
+            ends = trainer.best if self.early_stopping and trainer.best else trainer.arrays
+            self._keep_arrays(engine.backend.to_host({name: ends[name] for name in ("params", "statistics")}))
+
+    def _new_solver(self) -> Solver:
+        if self.solver == "sgd":
+            nesterov = self.nesterovs_momentum and self.momentum > 0
+            rule = SGD(0.0, float(self.momentum), nesterov=nesterov)
+            return Solver(rule, self.learning_rate_init, self.learning_rate, self.power_t)
+        rule = EfficientAdam(0.0, self.beta_1, self.beta_2, self.epsilon)
+        return Solver(rule, self.learning_rate_init, "constant", self.power_t)
+
+    def _clipped_batch_size(self, n_samples: int) -> int:
+        if self.batch_size == "auto":
+            return min(200, n_samples)
+        if self.batch_size > n_samples:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=2
+            )
+        return min(self.batch_size, n_samples)
+
+    def _split(self, X: Any, y: np.ndarray, sample_weight: Any) -> tuple[Any, np.ndarray, Any, Held]:
+        """Set samples aside for early stopping -> training samples, targets and weights, and the others."""
+        arrays = [X, y] if sample_weight is None else [X, y, sample_weight]
+        parts = train_test_split(
+            *arrays,
+            random_state=self._random_state,
+            test_size=self.validation_fraction,
+            stratify=y if is_classifier(self) and self.n_outputs_ == 1 else None,
+        )
+        if parts[1].shape[0] < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
+        train, held = parts[0::2], parts[1::2]
+        none = () if sample_weight is not None else (None,)
+        return (*train, *none, (*held, *none))
+
+    def _checked_held_out(self, X: Any, y: Any, sample_weight: Any) -> Held:
+        X, y = self._validate_held_out(X, y)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X)
+        return X, y.reshape((-1, 1)) if y.ndim == 1 else y, sample_weight
+
+    def _target_dict(self, y: np.ndarray, weight: Any, dtype: Any) -> dict[str, np.ndarray]:
+        targets = {"y": self._targets(y, dtype)}
+        return targets if weight is None else targets | {"weight": np.asarray(weight, dtype)}
+
+    def _validate(self, engine: Engine, trainer: Trainer, X: Any, y: np.ndarray, sample_weight: Any) -> dict[str, float]:
+        """Return the loss and the score of the validation data."""
+        z = engine.logits(trainer.arrays, X)
+        loss = engine.loss_of(z, self._target_dict(y, sample_weight, X.dtype))
+        score = self._score(engine.answers(z), y, sample_weight)
+        self.validation_loss_curve_.append(loss)
+        return {"val_loss": loss, "val_score": score}
+
+    def _update_no_improvement_count(self, trainer: Trainer, logs: dict[str, float]) -> None:
+        if self.early_stopping:
+            score = logs["val_score"]
+            self.validation_scores_.append(score)
+            if self.verbose:
+                print("Validation score: %f" % score)
+            improved = not score < self.best_validation_score_ + self.tol
+            if score > self.best_validation_score_:
+                self.best_validation_score_ = score
+                trainer.keep_best()
+        else:
+            improved = not logs["loss"] > self.best_loss_ - self.tol
+            if logs["loss"] < self.best_loss_:
+                self.best_loss_ = logs["loss"]
+        self._no_improvement_count = 0 if improved else self._no_improvement_count + 1
+
+    def _check_solver(self) -> bool:
+        if self.solver not in STOCHASTIC:
+            raise AttributeError(
+                f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
+            )
+        return True
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def finite(values: np.ndarray) -> bool:
+    """Whether values are integers or text, or finite numbers."""
+    return not np.issubdtype(values.dtype, np.floating) or bool(np.isfinite(values).all())

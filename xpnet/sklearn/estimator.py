@@ -1,0 +1,98 @@
+"""An estimator with a network: its fitted attributes, and its outputs for new samples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+from xpnet.losses import Loss
+from xpnet.sklearn import network as networks
+from xpnet.sklearn.engine import Engine
+from xpnet.sklearn.parameters import STOCHASTIC, backend_of, hidden_activations
+from xpnet.tree import Tree
+from xpnet.workshop import Workshop
+
+
+class NetworkEstimator(BaseEstimator, ABC):
+    """What a multilayer perceptron consists of. `BaseMLP` adds how it learns."""
+
+    @abstractmethod
+    def _output_activation(self) -> str:
+        """Return `out_activation_`."""
+
+    @abstractmethod
+    def _loss(self) -> Loss:
+        """Return the loss."""
+
+    @abstractmethod
+    def _targets(self, y: np.ndarray, dtype: Any) -> np.ndarray:
+        """Return targets, (n, outputs), in the form that the loss needs."""
+
+    def _initialize(self, units: list[int], dtype: Any) -> None:
+        """Set the attributes of a new fit and draw the initial parameters: uniform in ±√(6 / (fan_in + fan_out)).
+
+        The factor is 2 instead of 6 with the activation "logistic". X. Glorot and Y. Bengio, 2010.
+        """
+        self.n_iter_ = self.t_ = 0
+        self.n_layers_ = len(units)
+        self.out_activation_ = self._output_activation()
+        self.coefs_, self.intercepts_ = [], []
+        factor = 2.0 if self.activation == "logistic" else 6.0
+        for fan_in, fan_out in pairwise(units):
+            bound = np.sqrt(factor / (fan_in + fan_out))
+            self.coefs_.append(self._random_state.uniform(-bound, bound, (fan_in, fan_out)).astype(dtype, copy=False))
+            self.intercepts_.append(self._random_state.uniform(-bound, bound, fan_out).astype(dtype, copy=False))
+        if self.batch_norm:
+            self.normalizations_ = [networks.initial_norm(size, dtype) for size in units[1:-1]]
+        if self.solver in STOCHASTIC:
+            self.loss_curve_ = []
+            self.validation_loss_curve_ = []
+            self._no_improvement_count = 0
+            self.best_loss_ = None if self.early_stopping else np.inf
+            self.validation_scores_ = [] if self.early_stopping else None
+            self.best_validation_score_ = -np.inf if self.early_stopping else None
+
+    def _build(self, sizes: list[int]) -> None:
+        activations = hidden_activations(self, len(sizes))
+        self._network = networks.multilayer_perceptron(
+            sizes, activations, self.n_outputs_, self.dropout, self.batch_norm
+        )
+        self._workshop = Workshop()
+
+    def _engine(self, dtype: Any) -> Engine:
+        return Engine(backend_of(self, dtype), self._network, self._loss(), self._workshop)
+
+    def _arrays(self) -> dict[str, Tree]:
+        """Return the parameters and running statistics as trees of host arrays."""
+        norms = getattr(self, "normalizations_", [])
+        return {
+            "params": networks.params_of(self._network, self.coefs_, self.intercepts_, norms),
+            "statistics": networks.statistics_of(self._network, norms),
+        }
+
+    def _keep_arrays(self, arrays: dict[str, Tree]) -> None:
+        """Set the fitted attributes from trees of host arrays."""
+        params, statistics = arrays["params"], arrays["statistics"]
+        self.coefs_, self.intercepts_ = networks.coefs_of(self._network, params)
+        if self.batch_norm:
+            self.normalizations_ = networks.norms_of(self._network, params, statistics)
+
+    def _unpack(self, packed: np.ndarray) -> None:
+        """Set `coefs_` and `intercepts_` from one flat array: all coefficients, then all intercepts."""
+        for i, (start, end, shape) in enumerate(self._coef_indptr):
+            self.coefs_[i] = np.reshape(packed[start:end], shape)
+        for i, (start, end) in enumerate(self._intercept_indptr):
+            self.intercepts_[i] = packed[start:end]
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """Return the activated outputs for samples that are not yet checked, (n, outputs)."""
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        engine = self._engine(self.coefs_[0].dtype)
+        with engine.backend.scope():
+            arrays = engine.on_device(self._arrays())
+            return engine.answers(engine.logits(arrays, X))
