@@ -37,7 +37,7 @@ LADDER = [  # the modules of a line may import each other and the lines above
     {"run"},
     {"model"},
     {"restore"},
-    {"interchange", "plotting"},
+    {"interchange", "plotting", "sklearn"},
     {"__init__"},
     {"cli"},
     {"__main__"},
@@ -52,11 +52,12 @@ TESTED_TOGETHER = {
     "metrics",
     "optimizers",
     "plotting",
+    "sklearn",
     "sources",
 }  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 HOST_NUMPY = {"averages", "checks", "cli", "random", "initializers", "datasets", "loop", "state", "evaluation", "inputs",
-              "interchange", "model", "plotting", "inspection", "settings", "sources", "weights", "checkpoint", "packing",
+              "interchange", "model", "plotting", "inspection", "settings", "sklearn", "sources", "weights", "checkpoint", "packing",
               "run", "tensorfile"}  # fmt: skip
 LONG = {
     "model",

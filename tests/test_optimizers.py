@@ -141,7 +141,7 @@ def test_optimizers_by_name():
     ("make", "message"),
     [
         (lambda: SGD(-0.1), "-0.1"),
-        (lambda: SGD(0.1, momentum=1.0), r"momentum must be a number in \[0, 1\). Received: momentum=1.0"),
+        (lambda: SGD(0.1, momentum=1.1), r"momentum must be a number in \[0, 1\]. Received: momentum=1.1"),
         (lambda: SGD(0.1, nesterov=True), "Set momentum > 0"),
         (lambda: SGD(0.1, momentum=0.9, nesterov=True, moving_average=True), "at most one of them"),
         (lambda: Adam(0.1, epsilon=0), r"epsilon must be a number in \(0, inf\)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,9 @@ import numpy as np
 
 from xpnet.backend.base import Backend
 from xpnet.errors import BackendNotAvailableError
+
+# JAX before 0.8 has it in jax.experimental
+enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental").enable_x64
 
 
 @contextlib.contextmanager
@@ -29,6 +33,10 @@ class JaxBackend(Backend):
 
     def owns(self, x: Any) -> bool:
         return isinstance(x, jax.Array)
+
+    def scope(self):
+        """Return a ``with`` block in which JAX has float64 if this backend needs it."""
+        return enable_x64(True) if self.float_name == "float64" else contextlib.nullcontext()
 
     def _from_numpy(self, x: np.ndarray) -> jax.Array:
         self._require_32_bits(x)

@@ -22,7 +22,7 @@ class SGD(Optimizer):
     ----------
     learning_rate : float, Schedule or callable of the step, default 0.01
     momentum : float, default 0.0
-        m, in [0, 1).
+        m, in [0, 1].
     nesterov, moving_average : bool, default False
         Use one of the other two forms of momentum.
     weight_decay, l1, l2 : float or dict of path -> float, default 0.0
@@ -42,7 +42,7 @@ class SGD(Optimizer):
 
     def __post_init__(self):
         super().__post_init__()
-        set_numbers(self, "[0, 1)", "momentum")
+        set_numbers(self, "[0, 1]", "momentum")
         set_booleans(self, "nesterov", "moving_average")
         if self.nesterov + self.moving_average > (self.momentum > 0):
             raise ValueError(

@@ -109,9 +109,7 @@ class BaseMLP(NetworkEstimator):
         self.loss_ = result.fun
         self._keep_arrays(map_leaves(lambda x: x.astype(given, copy=False), host))
 
-    def _fit_stochastic(
-        self, X: Any, y: np.ndarray, sample_weight: Any, incremental: bool, held_out: Any
-    ) -> None:
+    def _fit_stochastic(self, X: Any, y: np.ndarray, sample_weight: Any, incremental: bool, held_out: Any) -> None:
         if not incremental or not hasattr(self, "_optimizer"):
             self._optimizer = self._new_solver()
         if self.early_stopping and incremental:
@@ -152,7 +150,7 @@ class BaseMLP(NetworkEstimator):
                     self.t_ += n_samples
                     self.loss_curve_.append(self.loss_)
                     if self.verbose:
-                        print("Iteration %d, loss = %.8f" % (self.n_iter_, self.loss_))
+                        print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
                     if held is not None:
                         logs |= self._validate(engine, trainer, *held)
                     self._update_no_improvement_count(trainer, logs)
@@ -160,18 +158,16 @@ class BaseMLP(NetworkEstimator):
                     stops = events.epoch_ends(epoch, logs) or stops
                     if self._no_improvement_count > self.n_iter_no_change:
                         what = "Validation score" if self.early_stopping else "Training loss"
-                        message = "%s did not improve more than tol=%f for %d consecutive epochs." % (
-                            what, self.tol, self.n_iter_no_change,
-                        )  # fmt: skip
-                        if self._optimizer.trigger_stopping(message, self.verbose):
+                        limit = f"tol={self.tol:f} for {self.n_iter_no_change:d} consecutive epochs."
+                        if self._optimizer.trigger_stopping(f"{what} did not improve more than {limit}", self.verbose):
                             break
                         self._no_improvement_count = 0
                     if incremental or stops:
                         break
                     if self.n_iter_ == self.max_iter:
                         warnings.warn(
-                            "Stochastic Optimizer: Maximum iterations (%d) "
-                            "reached and the optimization hasn't converged yet." % self.max_iter,
+                            f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) "
+                            "reached and the optimization hasn't converged yet.",
                             ConvergenceWarning,
                             stacklevel=1,
                         )
@@ -184,10 +180,10 @@ class BaseMLP(NetworkEstimator):
     def _new_solver(self) -> Solver:
         if self.solver == "sgd":
             nesterov = self.nesterovs_momentum and self.momentum > 0
-            rule = SGD(0.0, float(self.momentum), nesterov=nesterov)
-            return Solver(rule, self.learning_rate_init, self.learning_rate, self.power_t)
-        rule = EfficientAdam(0.0, self.beta_1, self.beta_2, self.epsilon)
-        return Solver(rule, self.learning_rate_init, "constant", self.power_t)
+            sgd = SGD(0.0, float(self.momentum), nesterov=nesterov)
+            return Solver(sgd, self.learning_rate_init, self.learning_rate, self.power_t)
+        adam = EfficientAdam(0.0, self.beta_1, self.beta_2, self.epsilon)
+        return Solver(adam, self.learning_rate_init, "constant", self.power_t)
 
     def _clipped_batch_size(self, n_samples: int) -> int:
         if self.batch_size == "auto":
@@ -225,7 +221,9 @@ class BaseMLP(NetworkEstimator):
         targets = {"y": self._targets(y, dtype)}
         return targets if weight is None else targets | {"weight": np.asarray(weight, dtype)}
 
-    def _validate(self, engine: Engine, trainer: Trainer, X: Any, y: np.ndarray, sample_weight: Any) -> dict[str, float]:
+    def _validate(
+        self, engine: Engine, trainer: Trainer, X: Any, y: np.ndarray, sample_weight: Any
+    ) -> dict[str, float]:
         """Return the loss and the score of the validation data."""
         z = engine.logits(trainer.arrays, X)
         loss = engine.loss_of(z, self._target_dict(y, sample_weight, X.dtype))
@@ -238,7 +236,7 @@ class BaseMLP(NetworkEstimator):
             score = logs["val_score"]
             self.validation_scores_.append(score)
             if self.verbose:
-                print("Validation score: %f" % score)
+                print(f"Validation score: {score:f}")
             improved = not score < self.best_validation_score_ + self.tol
             if score > self.best_validation_score_:
                 self.best_validation_score_ = score
@@ -248,13 +246,6 @@ class BaseMLP(NetworkEstimator):
             if logs["loss"] < self.best_loss_:
                 self.best_loss_ = logs["loss"]
         self._no_improvement_count = 0 if improved else self._no_improvement_count + 1
-
-    def _check_solver(self) -> bool:
-        if self.solver not in STOCHASTIC:
-            raise AttributeError(
-                f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
-            )
-        return True
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

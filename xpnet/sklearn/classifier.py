@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from xpnet.losses import Loss
 from xpnet.sklearn.base import BaseMLP, finite
 from xpnet.sklearn.losses import log_loss
-from xpnet.sklearn.parameters import CONSTRAINTS, input_types, keep
+from xpnet.sklearn.parameters import CONSTRAINTS, STOCHASTIC, input_types, keep
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -78,8 +78,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     batch_norm : bool, default False
         Whether each hidden layer normalizes its sums over the batch before the activation.
     callbacks : Callback or list of Callback, optional
-        Callbacks of xpnet. They see a `Model` with the network in training, and the logs "loss" and, with validation samples,
-        "val_loss" and "val_score". For "adam" and "sgd".
+        Callbacks of xpnet, called before and after the fit and each epoch. They see a `Model` with the network in training,
+        and the logs "loss" and, with validation samples, "val_loss" and "val_score". For "adam" and "sgd".
     dtype : {"float32", "float64"}, optional
         The floating type of the computation. The default is the type of X, and float64 if X holds integers.
     backend : str or Backend, optional
@@ -184,6 +184,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """
         held_out = None if X_val is None else (X_val, y_val, sample_weight_val)
         return self._fit(X, y, sample_weight=sample_weight, held_out=held_out)
+
+    def _check_solver(self):
+        if self.solver not in STOCHASTIC:
+            raise AttributeError(
+                f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
+            )
+        return True
 
     @available_if(lambda estimator: estimator._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)

@@ -21,6 +21,12 @@ from xpnet.workshop import Workshop
 class NetworkEstimator(BaseEstimator, ABC):
     """What a multilayer perceptron consists of. `BaseMLP` adds how it learns."""
 
+    loss_curve_: list[float]
+    validation_loss_curve_: list[float]
+    validation_scores_: Any
+    best_validation_score_: Any
+    best_loss_: Any
+
     @abstractmethod
     def _output_activation(self) -> str:
         """Return `out_activation_`."""
@@ -62,7 +68,8 @@ class NetworkEstimator(BaseEstimator, ABC):
         self._network = networks.multilayer_perceptron(
             sizes, activations, self.n_outputs_, self.dropout, self.batch_norm
         )
-        self._workshop = Workshop()
+        if not hasattr(self, "_workshop"):
+            self._workshop = Workshop()
 
     def _engine(self, dtype: Any) -> Engine:
         return Engine(backend_of(self, dtype), self._network, self._loss(), self._workshop)

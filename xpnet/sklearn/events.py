@@ -16,7 +16,7 @@ from xpnet.sklearn.training import Trainer
 
 
 class Events:
-    """Calls the callbacks of one fit and records its history.
+    """Calls the callbacks of one fit, before and after it and each epoch, and records its history.
 
     The callbacks see a `Model` that shares the arrays of the fit. They may change its state and stop the training.
 
@@ -56,7 +56,7 @@ class Events:
         """Call a method of all callbacks -> whether one of them stops the training."""
         if not self.listed:
             return False
-        self.model.state = self.trainer.arrays
+        self.model.state, self.model.step = self.trainer.arrays, self.trainer.solver.steps
         call(self.listed, event, *arguments)
         self.trainer.arrays = self.model.state
         return self.model.stop_training

@@ -57,7 +57,9 @@ def params_of(network: Sequential, coefs: Sequence[Any], intercepts: Sequence[An
 def statistics_of(network: Sequential, norms: Sequence[Norm]) -> Tree:
     """Return the tree of running statistics."""
     rest = iter(norms)
-    return tuple(_select(next(rest), MOMENTS) if isinstance(layer, BatchNormalization) else {} for layer in network.layers)
+    return tuple(
+        _select(next(rest), MOMENTS) if isinstance(layer, BatchNormalization) else {} for layer in network.layers
+    )
 
 
 def coefs_of(network: Sequential, params: Tree) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -72,7 +72,9 @@ def hidden_activations(estimator: Any, count: int) -> Sequence[str | Layer]:
     if not isinstance(given, (list, tuple)):
         return [given] * count
     if len(given) != count:
-        raise ValueError(f"activation must be one, or a list of {count}, one for each hidden layer. Received: {given!r}")
+        raise ValueError(
+            f"activation must be one, or a list of {count}, one for each hidden layer. Received: {given!r}"
+        )
     for name in given:
         if not isinstance(name, Layer) and name not in ACTIVATIONS:
             raise unknown_name("An activation must be a layer such as LeakyReLU(0.2) or one of", name, ACTIVATIONS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.optimizers import SGD, Optimizer
+from xpnet.optimizers import SGD
 from xpnet.sklearn.step import EfficientAdam
 from xpnet.tree import Tree
 
@@ -33,7 +33,7 @@ class Solver:
         The number of steps so far.
     """
 
-    def __init__(self, rule: Optimizer, learning_rate_init: float, schedule: str, power_t: float):
+    def __init__(self, rule: SGD | EfficientAdam, learning_rate_init: float, schedule: str, power_t: float):
         self.rule, self.learning_rate_init = rule, learning_rate_init
         self.schedule, self.power_t = schedule, power_t
         self.learning_rate = float(learning_rate_init)

@@ -7,7 +7,6 @@ from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from xpnet import losses
@@ -83,8 +82,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     batch_norm : bool, default False
         Whether each hidden layer normalizes its sums over the batch before the activation.
     callbacks : Callback or list of Callback, optional
-        Callbacks of xpnet. They see a `Model` with the network in training, and the logs "loss" and, with validation samples,
-        "val_loss" and "val_score". For "adam" and "sgd".
+        Callbacks of xpnet, called before and after the fit and each epoch. They see a `Model` with the network in training,
+        and the logs "loss" and, with validation samples, "val_loss" and "val_score". For "adam" and "sgd".
     dtype : {"float32", "float64"}, optional
         The floating type of the computation. The default is the type of X, and float64 if X holds integers.
     backend : str or Backend, optional
@@ -185,10 +184,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         held_out = None if X_val is None else (X_val, y_val, sample_weight_val)
         return self._fit(X, y, sample_weight=sample_weight, held_out=held_out)
 
-    @available_if(lambda estimator: estimator._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
-        """Train for one epoch on these samples. The parameters are those of `fit`."""
+        """Train for one epoch on these samples, or continue "lbfgs". The parameters are those of `fit`."""
         return self._fit(X, y, sample_weight=sample_weight, incremental=True)
 
     def predict(self, X):

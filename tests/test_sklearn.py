@@ -1,0 +1,301 @@
+"""What the estimators have beyond scikit-learn's, and their arithmetic on every backend."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", "1.9", reason="xpnet.sklearn needs scikit-learn 1.9 or newer")
+
+from sklearn.base import clone
+from sklearn.datasets import load_digits, make_multilabel_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import compute_sample_weight
+
+import xpnet
+from tests.scripts import run
+from xpnet.callbacks import Callback
+from xpnet.layers import ELU
+from xpnet.losses import Huber, Quantile, SoftmaxCrossEntropy
+from xpnet.sklearn import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def digits(n=150, classes=4):
+    X, y = load_digits(n_class=classes, return_X_y=True)
+    return X[:n] / 16, y[:n]
+
+
+def small(**settings):
+    return MLPClassifier(random_state=0, **({"hidden_layer_sizes": 8, "max_iter": 5} | settings))
+
+
+def require_equal(a, b, tolerance=1e-10):
+    for x, y in zip([*a.coefs_, *a.intercepts_], [*b.coefs_, *b.intercepts_], strict=True):
+        np.testing.assert_allclose(y, x, rtol=1e-6, atol=tolerance)
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"solver": "sgd", "batch_size": 40, "learning_rate_init": 0.1}, {"early_stopping": True}, {"dropout": 0.3},
+    {"batch_norm": True}, {"class_weight": "balanced", "batch_size": 64},
+], ids=str)  # fmt: skip
+def test_every_backend_follows_the_same_path(xp, settings):
+    X, y = digits()
+    numpy = small(backend="numpy", **settings).fit(X, y)
+    other = small(backend=xp, **settings).fit(X, y)
+
+    require_equal(numpy, other)
+    np.testing.assert_allclose(other.predict_proba(X), numpy.predict_proba(X), rtol=1e-6)
+    assert other.coefs_[0].dtype == np.float64  # the type of X, although the backend's default is float32
+
+
+def test_sparse_samples_on_every_backend(xp):
+    sparse = pytest.importorskip("scipy.sparse")
+    X, y = digits()
+    dense = small(backend=xp, batch_size=40).fit(X, y)
+    thin = small(backend=xp, batch_size=40).fit(sparse.csr_array(X), y)
+
+    require_equal(dense, thin)
+    np.testing.assert_allclose(thin.predict_proba(sparse.csr_array(X)), dense.predict_proba(X), rtol=1e-6)
+
+
+def test_float32_stays_float32(xp):
+    X, y = digits()
+    model = small(backend=xp, batch_size=40).fit(X.astype(np.float32), y)
+
+    assert {x.dtype for x in [*model.coefs_, *model.intercepts_, model.predict_proba(X)]} == {np.dtype(np.float32)}
+    assert small(dtype="float32").fit(X, y).coefs_[0].dtype == np.float32
+
+
+def test_lbfgs_on_every_backend(xp):
+    X, y = digits()
+    settings = {"solver": "lbfgs", "max_iter": 200, "alpha": 1.0}
+    loss = small(backend="numpy", **settings).fit(X, y).loss_
+    model = small(backend=xp, **settings).fit(X, y)
+
+    assert model.loss_ == pytest.approx(loss, rel=0.05)  # a different local minimum is possible
+    assert model.score(X, y) > 0.98
+
+
+def test_class_weights_are_sample_weights():
+    X, y = digits()
+    y = np.array(["a", "b", "c", "d"])[y]
+    given = {"a": 2.0, "b": 0.5, "c": 1.0, "d": 1.0}
+    for class_weight in (given, "balanced"):
+        weight = compute_sample_weight(class_weight, y)
+
+        require_equal(small().fit(X, y, sample_weight=weight), small(class_weight=class_weight).fit(X, y))
+    doubled = small(class_weight=given).fit(X, y, sample_weight=np.full(len(y), 3.0))
+    require_equal(small().fit(X, y, sample_weight=3 * compute_sample_weight(given, y)), doubled)
+    with pytest.raises(ValueError, match="class_weight 'balanced' is not supported for partial_fit"):
+        small(class_weight="balanced").partial_fit(X, y, classes=list("abcd"))
+
+
+def test_class_weights_of_several_labels():
+    X, Y = make_multilabel_classification(n_samples=60, n_classes=3, random_state=0)
+    weights = [{0: 1.0, 1: 2.0}] * 3
+
+    require_equal(
+        small().fit(X, Y, sample_weight=compute_sample_weight(weights, Y)), small(class_weight=weights).fit(X, Y)
+    )
+
+
+def test_batches_of_weight_zero_change_nothing():
+    X, y = digits(80)
+    weight = np.repeat([1.0, 0.0], 40)
+    settings = {"solver": "sgd", "momentum": 0.0, "shuffle": False, "batch_size": 40}
+    first = small(**settings).fit(X[:40], y[:40])
+
+    require_equal(first, small(**settings).fit(X, y, sample_weight=weight))
+
+
+def test_the_network_has_the_layers_that_were_asked_for():
+    model = small(hidden_layer_sizes=(6, 5), activation=["relu", ELU(0.5)], dropout=0.25, batch_norm=True).fit(
+        *digits()
+    )
+    names = [type(layer).__name__ for layer in model._network.layers]
+
+    hidden = ["Dense", "BatchNormalization", "ReLU", "Dropout", "Dense", "BatchNormalization", "ELU", "Dropout"]
+    assert names == [*hidden, "Dense"]
+    assert [norm["mean"].shape for norm in model.normalizations_] == [(1, 6), (1, 5)]
+    assert model._network.layers[6] == ELU(0.5)
+
+
+def test_batch_normalization_is_kept():
+    X, y = digits()
+    model = small(batch_norm=True, max_iter=30, learning_rate_init=0.01).fit(X, y)
+
+    assert model.score(X, y) > 0.95
+    before = model.normalizations_[0]["mean"].copy()
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X))
+    assert not np.allclose(model.partial_fit(X, y).normalizations_[0]["mean"], before)
+
+
+def test_numbers_of_layers_and_units():
+    assert [w.shape for w in small(n_layers=2, n_units=7).fit(*digits()).coefs_] == [(64, 7), (7, 7), (7, 4)]
+    assert [w.shape for w in small(n_units=7).fit(*digits()).coefs_] == [(64, 7), (7, 4)]
+    assert [w.shape for w in small(n_layers=1).fit(*digits()).coefs_] == [(64, 100), (100, 4)]
+
+
+def test_dropout_depends_on_random_state_only():
+    X, y = digits()
+
+    require_equal(small(dropout=0.5).fit(X, y), small(dropout=0.5).fit(X, y), 0)
+    assert not np.allclose(small(dropout=0.5).fit(X, y).coefs_[0], small().fit(X, y).coefs_[0])
+
+
+def test_validation_samples_of_ones_own():
+    X, y = digits(200)
+    y = np.array(list("abcd"))[y]
+    model = small(max_iter=40, early_stopping=True, n_iter_no_change=3, learning_rate_init=0.01, tol=1e-3)
+    model.fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])
+
+    assert model.best_validation_score_ == model.score(X[150:], y[150:])
+    assert len(model.validation_loss_curve_) == len(model.validation_scores_) == model.n_iter_ < 40
+    assert model.history_.history["val_loss"] == model.validation_loss_curve_
+    assert model.history_.history["val_score"] == model.validation_scores_
+
+    plain = small(max_iter=3).fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])
+    np.testing.assert_array_equal(plain.coefs_[0], small(max_iter=3).fit(X[:150], y[:150]).coefs_[0])
+    p = plain.predict_proba(X[150:])
+    loss = -np.log(p[np.arange(50), np.searchsorted(plain.classes_, y[150:])]).mean()
+    assert plain.validation_loss_curve_[-1] == pytest.approx(loss)
+    assert plain.validation_scores_ is None
+    with pytest.raises(ValueError, match="`y` has classes not in"):
+        small().fit(X[:150], y[:150], X_val=X[:2], y_val=["a", "e"])
+
+
+class Record(Callback):
+    def __init__(self, stop_after=None):
+        self.stop_after, self.events = stop_after, []
+
+    def on_train_begin(self, logs=None):
+        self.events.append("begin")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.events.append((epoch, sorted(logs), self.model.step, self.model.epoch))
+        if self.stop_after == epoch:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        self.events.append("end")
+
+
+def test_callbacks():
+    X, y = digits()
+    record = Record(stop_after=1)
+    model = small(callbacks=record, batch_size=50, early_stopping=True).fit(X, y)
+
+    names = ["loss", "val_loss", "val_score"]
+    assert record.events == ["begin", (0, names, 3, 1), (1, names, 6, 2), "end"]
+    assert model.n_iter_ == 2
+
+
+def test_callbacks_may_change_the_parameters():
+    class Halve(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.set_weights([w / 2 for w in self.model.get_weights()])
+
+    X, y = digits()
+    halved, whole = small(max_iter=1, callbacks=[Halve()]).fit(X, y), small(max_iter=1).fit(X, y)
+
+    np.testing.assert_allclose(halved.coefs_[0], whole.coefs_[0] / 2)
+
+
+@pytest.mark.parametrize("loss", ["absolute_error", "huber", "quantile", Quantile(0.9), Huber(0.1)], ids=str)
+def test_losses_of_regression(loss, rng):
+    X = rng.normal(size=(200, 3))
+    y = X[:, 0] + rng.exponential(size=200)
+    model = MLPRegressor(
+        loss, hidden_layer_sizes=(), max_iter=500, learning_rate_init=0.05, alpha=0, random_state=0
+    ).fit(X, y)
+
+    if loss == Quantile(0.9):
+        assert np.mean(y <= model.predict(X)) == pytest.approx(0.9, abs=0.05)
+    elif loss in ("absolute_error", "quantile"):
+        assert np.mean(y <= model.predict(X)) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_loss_of_classes():
+    X, y = digits()
+    model = small(loss=SoftmaxCrossEntropy(label_smoothing=0.3), max_iter=100, learning_rate_init=0.02).fit(X, y)
+
+    assert model.score(X, y) > 0.98
+    assert model.predict_proba(X).max() < 0.95
+    assert small(max_iter=100, learning_rate_init=0.02).fit(X, y).predict_proba(X).max() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"activation": ["relu", "tanh"]}, "activation must be one, or a list of 1"),
+        ({"activation": ["swish"]}, "An activation must be a layer such as LeakyReLU"),
+        ({"solver": "lbfgs", "dropout": 0.5}, "solver='lbfgs' needs a loss that depends only on the parameters"),
+        ({"dropout": 1.0}, "The 'dropout' parameter of MLPClassifier must be"),
+        ({"dtype": "float16"}, "The 'dtype' parameter of MLPClassifier must be"),
+        ({"backend": "theano"}, "The backend must be one of"),
+    ],
+)
+def test_mistakes(settings, message):
+    with pytest.raises(ValueError, match=message):
+        small(**settings).fit(*digits())
+
+
+def test_search_and_pipeline():
+    X, y = digits()
+    grid = GridSearchCV(
+        make_pipeline(StandardScaler(), small(max_iter=10)),
+        {"mlpclassifier__n_units": [2, 20], "mlpclassifier__dropout": [0.0, 0.2]},
+        cv=3,
+        n_jobs=1,
+    ).fit(X, y)
+
+    assert grid.best_params_["mlpclassifier__n_units"] == 20
+    assert clone(grid.best_estimator_).get_params()["mlpclassifier__dropout"] in (0.0, 0.2)
+
+
+def test_the_current_backend_is_the_default(xp):
+    X, y = digits()
+    with xpnet.use_backend(xp):
+        model = small().fit(X, y)
+    assert model._engine(np.float64).backend.name == "numpy"
+    require_equal(small().fit(X, y), model)
+
+
+def test_ctrl_c_ends_the_fit_with_a_warning():
+    class Interrupt(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    X, y = digits()
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model = small(callbacks=Interrupt()).fit(X, y)
+    require_equal(small(max_iter=3).fit(X, y), model)
+
+
+def test_more_epochs_than_needed_are_not_run():
+    X, y = digits()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        assert small(max_iter=1000, tol=0.1, n_iter_no_change=2).fit(X, y).n_iter_ < 1000
+
+
+def test_scikit_learn_is_imported_when_it_is_needed():
+    done = run(
+        "-c", "import sys, xpnet; print('sklearn' in sys.modules); xpnet.sklearn; print('sklearn' in sys.modules)"
+    )
+
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_an_old_scikit_learn_is_refused():
+    done = run("-c", "import sklearn; sklearn.__version__ = '1.8.2'; import xpnet.sklearn", status=1)
+
+    assert "xpnet.sklearn needs scikit-learn 1.9 or newer. Run: " in done.stderr
+    assert "Received: scikit-learn 1.8.2" in done.stderr

@@ -1,0 +1,54 @@
+"""The tests that scikit-learn has for its networks and for all estimators, with our classes."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sklearn", "1.9", reason="xpnet.sklearn needs scikit-learn 1.9 or newer")
+
+from sklearn import neural_network
+from sklearn.utils.estimator_checks import check_estimator
+
+from tests.scripts import run
+from xpnet.sklearn import MLPClassifier, MLPRegressor
+
+LEFT_OUT = {
+    "test_gradient": "calls the private _loss_grad_lbfgs with scikit-learn's work arrays; tests/test_sklearn_lbfgs.py "
+    "compares our gradient with numerical derivatives",
+}
+SKIPPED = {
+    "check_array_api_input": "needs SCIPY_ARRAY_API=1 when Python starts",
+    "check_classifiers_multilabel_output_format_decision_function": "scikit-learn's classifier has no decision_function either",
+}
+SLOW = pytest.mark.slow
+
+
+@SLOW
+def test_scikit_learns_own_tests_pass(tmp_path):
+    text = (Path(neural_network.__file__).parent / "tests" / "test_mlp.py").read_text(encoding="utf-8")
+    line = "from sklearn.neural_network import MLPClassifier, MLPRegressor\n"
+    assert text.count(line) == 1
+    (tmp_path / "test_mlp.py").write_text(
+        text.replace(line, line.replace("sklearn.neural_network", "xpnet.sklearn")), encoding="utf-8"
+    )
+    (tmp_path / "conftest.py").write_text(
+        "import pytest\n\n\n@pytest.fixture\ndef global_random_seed():\n    return 42\n", encoding="utf-8"
+    )
+    left_out = [f"--deselect=test_mlp.py::{name}" for name in LEFT_OUT]
+    done = run("-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider", *left_out, "test_mlp.py", cwd=tmp_path)
+
+    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= 58
+
+
+@pytest.mark.filterwarnings("default")  # the checks expect some warnings
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("torch", marks=SLOW), pytest.param("jax", marks=SLOW)])
+@pytest.mark.parametrize("estimator", [MLPClassifier, MLPRegressor])
+def test_scikit_learns_checks_of_estimators_pass(estimator, backend):
+    if backend != "numpy":
+        pytest.importorskip(backend)
+    results = check_estimator(estimator(max_iter=100, backend=backend), on_fail=None, on_skip=None)
+
+    assert [(r["check_name"], r["exception"]) for r in results if r["status"] not in ("passed", "skipped")] == []
+    assert {r["check_name"] for r in results if r["status"] == "skipped"} <= SKIPPED.keys()
