@@ -42,7 +42,7 @@ def test_scikit_learns_own_tests_pass(tmp_path):
     assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= 58
 
 
-@pytest.mark.filterwarnings("default")  # the checks expect some warnings
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("backend", ["numpy", pytest.param("torch", marks=SLOW), pytest.param("jax", marks=SLOW)])
 @pytest.mark.parametrize("estimator", [MLPClassifier, MLPRegressor])
 def test_scikit_learns_checks_of_estimators_pass(estimator, backend):
