@@ -57,8 +57,8 @@ TESTED_TOGETHER = {
 }  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 HOST_NUMPY = {"averages", "checks", "cli", "random", "initializers", "datasets", "loop", "state", "evaluation", "inputs",
-              "interchange", "model", "plotting", "inspection", "settings", "sklearn", "sources", "weights", "checkpoint", "packing",
-              "run", "tensorfile"}  # fmt: skip
+              "interchange", "model", "plotting", "inspection", "settings", "sklearn", "sources", "weights", "checkpoint",
+              "packing", "run", "tensorfile"}  # fmt: skip
 LONG = {
     "model",
     "layers/activations",
