@@ -142,13 +142,21 @@ def test_learning_rate_scheduler(schedule, keras_model):
     assert ours == theirs
 
 
-def test_a_first_value_of_nan_is_no_improvement(keras_model):
+@pytest.mark.parametrize(("patience", "stops"), [(0, 2), (2, 3)])
+def test_a_first_value_of_nan_is_no_improvement(patience, stops, keras_model):
     """A difference: Keras takes it as the best value, with which no later value compares, and stops."""
     series = [{"val_loss": math.nan}, {"val_loss": 2.0}, {"val_loss": 1.0}, {"val_loss": 0.5}]
-    ours, theirs = both("EarlyStopping", keras_model, series, patience=2, restore_best_weights=True)
+    ours, theirs = both("EarlyStopping", keras_model, series, patience=patience, restore_best_weights=True)
 
     assert (len(ours[0]), ours[1]) == (4, 3.0)
-    assert len(theirs[0]) == 3
+    assert len(theirs[0]) == stops
+
+
+def test_without_any_number_the_first_state_is_restored(keras_model):
+    settings = {"patience": 2, "restore_best_weights": True}
+    ours, theirs = both("EarlyStopping", keras_model, [{"val_loss": math.nan}] * 4, **settings)
+
+    assert ours[1] == theirs[1] == 0.0
 
 
 @pytest.mark.parametrize("separator", [",", ";"])

@@ -130,7 +130,6 @@ class ReduceLROnPlateau(Callback):
             return
         if self.cooldown_counter:
             self.cooldown_counter -= 1
-            self.wait = 0
         if self.monitored.improves(value):
             self.wait = 0
         elif not self.cooldown_counter:
