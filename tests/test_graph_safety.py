@@ -44,7 +44,7 @@ from xpnet.layers.pooling import (
     MaxPooling2D,
 )
 from xpnet.layers.recurrent import GRU, LSTM, Bidirectional, Recurrent, SimpleRNN
-from xpnet.layers.reshaping import ChannelsLast, Flatten, Identity, Rescaling, Reshape
+from xpnet.layers.reshaping import ChannelsLast, Flatten, Identity, Permute, Rescaling, Reshape
 from xpnet.layers.resizing import UpSampling2D, ZeroPadding2D
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import PerPosition, softmax_cross_entropy
@@ -63,7 +63,7 @@ NETWORKS = {  # name: shape of a sample, layers; the output is a row of 3
     "dense": (ROW, [Dense(8), ReLU(), Dense(5), Tanh(), Dense(3)]),
     "activations": (ROW, [Dense(4), *ACTIVATIONS, Dense(3)]),
     "dropout": (ROW, [Dropout(0.5), Dense(8), Dropout(0.25), GaussianNoise(0.1), Dense(3)]),
-    "reshaping": (ROW, [Rescaling(0.5, 0.1), Identity(), Reshape((2, 3)), Flatten(), Dense(3)]),
+    "reshaping": (ROW, [Rescaling(0.5, 0.1), Identity(), Reshape((2, 3)), Permute((2, 1)), Flatten(), Dense(3)]),
     "frozen normalization": (ROW, [Frozen(Dense(4)), Dense(4), BatchNormalization(),
                                    Frozen(Sequential([Dense(4), BatchNormalization()])), Dense(3)]),
     "shared normalization": (ROW, [DENSE := Dense(6), ReLU(), NORM := BatchNormalization(),

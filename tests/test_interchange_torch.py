@@ -32,6 +32,7 @@ from xpnet.layers import (
     MaxPooling1D,
     MaxPooling2D,
     MultiHeadAttention,
+    Permute,
     PositionEmbedding,
     ReLU,
     Reshape,
@@ -104,6 +105,8 @@ CASES = {  # shape of a sample, layers, modules
         lambda: nn.Sequential(nn.Conv2d(4, 3, 2), nn.Flatten(), nn.BatchNorm1d(90), nn.Tanh(), nn.LayerNorm(90),
                               nn.RMSNorm(90, 1e-6), nn.Linear(90, 4), nn.RMSNorm(4, 1e-6), nn.Linear(4, 2))),
     "flattened images": (IMAGE, [Flatten(), Dense(3)], lambda: nn.Sequential(nn.Flatten(), nn.Linear(168, 3))),
+    "permuted": (IMAGE, [Conv2D(3, 2), Permute((3, 1, 2)), Flatten(), Dense(3)], lambda: nn.Sequential(
+        nn.Conv2d(4, 3, 2), nn.Identity(), nn.Flatten(), nn.Linear(90, 3))),
     "flattened branches": (IMAGE, [Concatenate([Sequential([MaxPooling2D(), Flatten(), Dense(2)]), Flatten(),
                                                 GlobalMaxPooling2D(), Reshape((168,))]), Dense(3)],
                            lambda: nn.Sequential(Joined(

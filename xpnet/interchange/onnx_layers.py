@@ -279,6 +279,7 @@ CONVERTERS: dict[type, Converter] = {
     layers.ChannelsLast: lambda op, x, at: channels_last(op, x, at),
     layers.Flatten: flatten,
     layers.Identity: nothing,
+    layers.Permute: lambda op, x, at: op.Transpose(x, perm=[0, *at.layer.dims]),
     layers.Rescaling: rescaling,
     layers.Reshape: reshape,
     layers.UpSampling2D: up_sampling,

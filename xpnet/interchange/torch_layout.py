@@ -15,9 +15,9 @@ WITH_CHANNELS_FIRST = (  # in PyTorch, the input of these is (batch, channels, .
     layers.Conv1D, layers.Conv2D, layers.Conv2DTranspose, layers.MaxPooling1D, layers.MaxPooling2D, layers.AveragePooling1D,
     layers.AveragePooling2D, layers.UpSampling2D, layers.ZeroPadding2D,
 )  # fmt: skip
-WITH_CHANNELS_LAST = (
+IN_OUR_ORDER = (
     layers.SimpleRNN, layers.LSTM, layers.GRU, layers.Bidirectional, layers.Embedding, layers.PositionEmbedding,
-    layers.MultiHeadAttention,
+    layers.MultiHeadAttention, layers.Permute,
 )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def _visit(layer: Layer, path: str, shape: Shape, layout: _Layout, orders: dict[
     if isinstance(layer, layers.TimeDistributed):
         _visit(layer.layer, path, shape[1:], _Layout(len(shape) == 4), orders)
         return layout
-    if isinstance(layer, WITH_CHANNELS_LAST):
+    if isinstance(layer, IN_OUR_ORDER):
         return _Layout(False)
     if isinstance(layer, Container):
         named = list(named_leaves(layer.children))

@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
         MaxPooling2D,
     )
     from xpnet.layers.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
-    from xpnet.layers.reshaping import ChannelsLast, Flatten, Identity, Rescaling, Reshape
+    from xpnet.layers.reshaping import ChannelsLast, Flatten, Identity, Permute, Rescaling, Reshape
     from xpnet.layers.resizing import UpSampling2D, ZeroPadding2D
     from xpnet.layers.sequential import Sequential
 
@@ -82,7 +82,7 @@ MODULES = {
         "MaxPooling2D",
     ],
     "recurrent": ["GRU", "LSTM", "Bidirectional", "SimpleRNN"],
-    "reshaping": ["ChannelsLast", "Flatten", "Identity", "Rescaling", "Reshape"],
+    "reshaping": ["ChannelsLast", "Flatten", "Identity", "Permute", "Rescaling", "Reshape"],
     "resizing": ["UpSampling2D", "ZeroPadding2D"],
     "sequential": ["Sequential"],
 }
@@ -127,6 +127,7 @@ __all__ = [
     "MaxPooling2D",
     "MultiHeadAttention",
     "Parallel",
+    "Permute",
     "PositionEmbedding",
     "RMSNormalization",
     "RandomCrop",

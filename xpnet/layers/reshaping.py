@@ -130,3 +130,43 @@ class ChannelsLast(Layer):
     def forward(self, params, x):
         moveaxis = namespace(x).moveaxis
         return moveaxis(x, 1, -1), lambda dy, need_dx=True: (moveaxis(dy, -1, 1), {})
+
+
+@dataclass(frozen=True)
+class Permute(Layer):
+    """y = x with the axes of each sample in another order,   dx = dy with the axes in the order of x
+
+    Axis i of a sample of y is axis ``dims[i - 1]`` of x. Axes are counted from 1, as in Keras, because axis 0 is the batch.
+
+    Parameters
+    ----------
+    dims : tuple of int
+        The new order, such as (2, 1), which exchanges the two axes of each sample.
+
+    Raises
+    ------
+    ValueError
+        `dims` is not a permutation of 1, …, n, or a sample does not have n axes.
+    """
+
+    needs_leading_batch = True
+
+    dims: tuple[int, ...]
+
+    def __post_init__(self):
+        dims = tuple(self.dims) if isinstance(self.dims, (tuple, list)) else (self.dims,)
+        rule = "dims must be a permutation of 1, ..., n for samples with n axes"
+        require(all(map(is_integer, dims)) and sorted(dims) == [*range(1, len(dims) + 1)], rule, f"dims={self.dims!r}")
+        object.__setattr__(self, "dims", tuple(map(int, dims)))
+
+    def output_shape(self, input_shape):
+        if len(input_shape) != len(self.dims):
+            raise ValueError(
+                f"{self} needs samples with {len(self.dims)} axes. Received: samples of shape {input_shape}"
+            )
+        return tuple(input_shape[i - 1] for i in self.dims)
+
+    def forward(self, params, x):
+        permute = namespace(x).permute_dims
+        back = [self.dims.index(i) + 1 for i in range(1, x.ndim)]
+        return permute(x, (0, *self.dims)), lambda dy, need_dx=True: (permute(dy, (0, *back)), {})
