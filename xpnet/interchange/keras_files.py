@@ -23,10 +23,9 @@ WEIGHTS = "model.weights.h5"  # the file in a .keras archive
 
 
 class KerasFile(NamedTuple):
-    """The groups of a file that hold arrays, as h5py's datasets, and the groups by the names of Keras' layers."""
+    """The groups of a file that hold arrays, with h5py's datasets."""
 
     groups: dict[str, list[Any]]
-    aliases: dict[str, str]
 
     def shapes(self, group: str) -> list[tuple[int, ...]]:
         return [dataset.shape for dataset in self.groups[group]]
@@ -59,8 +58,11 @@ def opened(path: StrPath) -> Iterator[KerasFile]:
 
 
 def _listed(h5py: Any, file: Any) -> KerasFile:
-    """List the groups, without following links, and check the types of their arrays."""
-    groups, aliases, waiting, visited = {}, {}, [("", file)], 0
+    """List the groups, without following links, and check the types of their arrays.
+
+    Attributes are not read: in a damaged file, reading a text of variable length can take the HDF5 library forever.
+    """
+    groups, waiting, visited = {}, [("", file)], 0
     while waiting:
         name, group = waiting.pop()
         for key in group:
@@ -75,12 +77,11 @@ def _listed(h5py: Any, file: Any) -> KerasFile:
                 )
             inner = group[key]
             if key == "vars" and name and isinstance(inner, h5py.Group):
-                aliases[str(inner.attrs.get("name", ""))] = name
                 if len(inner):
                     groups[name] = [_array(h5py, inner, f"{name}/vars", str(i)) for i in range(len(inner))]
             elif isinstance(inner, h5py.Group) and key not in NOT_OF_LAYERS:
                 waiting.append((f"{name}/{key}" if name else key, inner))
-    return KerasFile(groups, aliases)
+    return KerasFile(groups)
 
 
 def _array(h5py: Any, group: Any, name: str, key: str) -> Any:

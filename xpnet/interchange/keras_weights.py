@@ -40,8 +40,8 @@ def load_keras_weights(model: Model, path: StrPath, names: Mapping[str, str] | N
         A built model with one seed.
     path : path-like
     names : mapping of str to str, optional
-        Keras' name of the layer at a path, or its group in the file, as in ``{"0": "conv", "4": "layers/dense_1"}``. It is
-        needed for custom Keras classes, and for layers in branches if Keras has them in another order.
+        The group in the file for the path of a layer, as in ``{"0": "layers/dense_1"}``. It is needed for custom Keras
+        classes, and for layers in branches if Keras has them in another order.
 
     Raises
     ------
@@ -124,23 +124,22 @@ def _require_shapes(place: WeightedLayer, group: str, file: KerasFile, shapes: l
 
 def _assigned(network: Layer, places: list[WeightedLayer], file: KerasFile, names: Mapping[str, str]) -> dict[str, str]:
     """The group of each layer by its path. The groups of all layers must be those of the file."""
-    given = {path: file.aliases.get(name, name) for path, name in names.items()}
     known = {place.path.removesuffix(".forwards").removesuffix(".backwards"): None for place in places}
-    if unknown := given.keys() - known.keys():
+    if unknown := names.keys() - known.keys():
         raise ConversionError(
-            f"names must map paths of layers with weights, {', '.join(known)}, to Keras' names. Received: "
+            f"names must map paths of layers with weights, {', '.join(known)}, to groups of the file. Received: "
             f"{', '.join(sorted(map(str, unknown)))}"
         )
     forms = {place.path: _form(place) for place in places}
     for nested in (True, False):
-        groups = _counted(network, given, nested)
+        groups = _counted(network, names, nested)
         needed = {_inside(groups[path], part) for path, form in forms.items() for part in form}
         if needed == file.groups.keys():
             return groups
     missing, left = sorted(needed - file.groups.keys()), sorted(file.groups.keys() - needed)
     raise ConversionError(
         "The file must have the weights of all layers, and no others. Build a model with the same layers, or pass "
-        f"names={{path: Keras' name}}. Expected: {', '.join(missing) or 'nothing more'}. Received: "
+        f"names={{path: group}}. Expected: {', '.join(missing) or 'nothing more'}. Received: "
         f"{', '.join(left) or 'nothing more'}"
     )
 

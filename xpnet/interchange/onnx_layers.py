@@ -13,6 +13,7 @@ from functools import reduce
 import numpy as np
 
 from xpnet import layers, losses
+from xpnet.interchange import onnx_formulas as formulas
 from xpnet.interchange.onnx_graph import Converter
 from xpnet.interchange.onnx_recurrent import bidirectional, recurrent
 from xpnet.layers.windows import Window
@@ -32,17 +33,17 @@ def dense(op, x, at):
 
 def gelu(op, x, at):
     if at.layer.approximate == "none":
-        return op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, number(math.sqrt(2)))), number(1))), number(0.5))
-    cubic = op.Add(x, op.Mul(op.Mul(x, op.Mul(x, x)), number(0.044715)))
-    return op.Mul(op.Mul(x, op.Add(op.Tanh(op.Mul(cubic, number(math.sqrt(2 / math.pi)))), number(1))), number(0.5))
+        return formulas.gelu(op, x, *numbers(math.sqrt(2), 1, 0.5))
+    return formulas.gelu_tanh(op, x, *numbers(0.044715, math.sqrt(2 / math.pi), 1, 0.5))
 
 
 def rescaling(op, x, at):
-    return op.Add(op.Mul(x, number(at.layer.scale)), number(at.layer.offset))
+    scale, offset = numbers(at.layer.scale, at.layer.offset)
+    return op.Add(op.Mul(x, scale), offset)
 
 
-def number(value):
-    return np.float32(value)
+def numbers(*values):
+    return [np.float32(value) for value in values]
 
 
 # ------------------------------------------------------------------ images and sequences
@@ -159,17 +160,18 @@ def layer_normalization(op, x, at):
 
 
 def group_normalization(op, x, at):
-    groups = at.layer.groups
+    groups, (*sizes, channels) = at.layer.groups, at.shape
+    grouped, ungrouped = np.array([0, groups, -1]), np.array([0, channels, *sizes])
+    gamma, beta = (at.weights[name].reshape(-1, *[1] * len(sizes)) for name in ("gamma", "beta"))
     ones, zeros = np.ones(groups, np.float32), np.zeros(groups, np.float32)
-    grouped = op.Reshape(channels_first(op, x, at), np.array([0, groups, -1]))
-    normalized = op.InstanceNormalization(grouped, ones, zeros, epsilon=at.layer.epsilon)
-    y = channels_last(op, op.Reshape(normalized, np.array([0, at.shape[-1], *at.shape[:-1]])), at)
-    return op.Add(op.Mul(y, at.weights["gamma"][0]), at.weights["beta"][0])
+    x = channels_first(op, x, at)
+    y = formulas.group_normalization(op, x, grouped, ones, zeros, at.layer.epsilon, ungrouped, gamma, beta)
+    return channels_last(op, y, at)
 
 
 def rms_normalization(op, x, at):
-    square = op.Add(op.ReduceMean(op.Mul(x, x), axes=[-1], keepdims=1), number(at.layer.epsilon))
-    return op.Mul(op.Div(x, op.Sqrt(square)), at.weights["gamma"][0])
+    two, epsilon = numbers(2, at.layer.epsilon)
+    return formulas.rms_normalization(op, x, two, [-1], epsilon, at.weights["gamma"][0])
 
 
 # ------------------------------------------------------------------ tokens and attention
@@ -188,17 +190,15 @@ def position_embedding(op, x, at):
 
 
 def attention(op, x, at):
-    (time, _), heads = at.shape, at.layer.num_heads
-    key_dim = at.weights["output_weight"].shape[0] // heads
-    qkv = op.Add(op.MatMul(x, at.weights["weight"]), at.weights["bias"][0])
-    qkv = op.Transpose(op.Reshape(qkv, np.array([0, time, 3, heads, key_dim])), perm=[2, 0, 3, 1, 4])
-    q, k, v = (op.Gather(qkv, np.array(i), axis=0) for i in range(3))  # each (batch, heads, time, key_dim)
-    scores = op.MatMul(op.Mul(q, number(1 / math.sqrt(key_dim))), op.Transpose(k, perm=[0, 1, 3, 2]))
-    if at.layer.use_causal_mask:
-        scores = op.Add(scores, np.triu(np.full((time, time), -np.inf, np.float32), 1))
-    head = op.MatMul(op.Softmax(scores, axis=-1), v)
-    joined = op.Reshape(op.Transpose(head, perm=[0, 2, 1, 3]), np.array([0, time, heads * key_dim]))
-    return op.Add(op.MatMul(joined, at.weights["output_weight"]), at.weights["output_bias"][0])
+    (time, _), heads, weights = at.shape, at.layer.num_heads, at.weights
+    width = weights["output_weight"].shape[0]
+    divided, joined = np.array([0, time, 3, heads, width // heads]), np.array([0, time, width])
+    mask = np.triu(np.full((time, time), -np.inf, np.float32), 1) if at.layer.use_causal_mask else None
+    scale, first, second, third = np.float32(1 / math.sqrt(width // heads)), np.array(0), np.array(1), np.array(2)
+    return formulas.attention(
+        op, x, weights["weight"], weights["bias"][0], divided, first, second, third, scale, joined,
+        weights["output_weight"], weights["output_bias"][0], mask,
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------ containers
@@ -237,7 +237,7 @@ CONVERTERS: dict[type, Converter] = {
     layers.LogSoftmax: lambda op, x, at: op.LogSoftmax(x, axis=-1),
     layers.ReLU: lambda op, x, at: op.Relu(x),
     layers.Sigmoid: lambda op, x, at: op.Sigmoid(x),
-    layers.SiLU: lambda op, x, at: op.Mul(x, op.Sigmoid(x)),
+    layers.SiLU: lambda op, x, at: formulas.silu(op, x),
     layers.Softmax: lambda op, x, at: op.Softmax(x, axis=-1),
     layers.Softplus: lambda op, x, at: op.Softplus(x),
     layers.Tanh: lambda op, x, at: op.Tanh(x),

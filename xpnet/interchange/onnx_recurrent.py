@@ -1,10 +1,13 @@
-"""Recurrent layers in ONNX, whose operators expect (time, batch, features) and gates in another order."""
+"""Recurrent layers to and from ONNX, whose operators expect (time, batch, features) and gates in another order."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from xpnet import layers
+from xpnet.interchange.onnx_flow import refuse
 from xpnet.layers.mapping import innermost
 
 OPERATORS: dict[type, tuple] = {  # the operator, its attributes, and the places of ONNX's gates among ours
@@ -82,3 +85,70 @@ def _take_steps(op, x, steps, sizes):
     """x[n, steps[n, t], …]"""
     axes = np.arange(2, len(sizes))
     return op.GatherElements(x, op.Expand(op.Unsqueeze(steps, axes), np.array(sizes)), axis=1)
+
+
+# ------------------------------------------------------------------ from files
+
+
+def read_recurrent(flow, call):
+    """Add the layer that RNN, LSTM or GRU computes from a state of 0. Its output is a sequence, or the last state."""
+    kind, (_, fixed, order) = next((kind, form) for kind, form in OPERATORS.items() if form[0] == call.node.operator)
+    W, R, B = call.weight(1), call.weight(2), call.weight(3, optional=True)
+    way = call.attribute("direction", "forward")
+    if W.ndim != 3 or R.ndim != 3 or len(W) != len(R) or {1: "forward", 2: "bidirectional"}.get(len(W)) != way:
+        raise refuse("weights of one direction or of both, forward first", f"direction={way!r}, shape {W.shape}")
+    units, both = R.shape[2], len(W) == 2
+    if R.shape[1] != len(order) * units or W.shape[1] != R.shape[1] or len(flow.axes) != 3 or flow.axes[1] != 0:
+        raise refuse("(time, batch, features) and the weights of all gates", f"shapes {W.shape}, {R.shape}")
+    B = np.zeros((len(W), 2 * W.shape[1]), W.dtype) if B is None else B
+    usual = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}[call.node.operator]
+    received = {name: call.attribute(name, 0) for name in fixed}
+    if received != fixed:
+        raise refuse(f"{fixed}, as in PyTorch and Keras", received)
+    call.require(layout=0, input_forget=0, hidden_size=units, activations=usual * len(W))
+    for place in range(4, len(call.node.inputs)):
+        state = call.constant(place, optional=True)
+        if state is not None and (place not in (5, 6) or state.any()):
+            raise refuse("whole sequences and an initial state of 0", f"input {place}")
+    sequences = call.output == call.node.outputs[0]
+    if not sequences and call.output not in call.node.outputs[1:2]:
+        raise refuse("the outputs of all steps or of the last", "the cell state")
+
+    flow.arrange([1, 0, 2])
+    time, pair = flow.shape[0], [kind(units, return_sequences=sequences) for _ in W]
+    flow.append(layers.Bidirectional(pair[0], backward_layer=pair[1]) if both else pair[0])
+    for layer, w, r, b in zip(pair, W, R, B, strict=True):
+        flow.weights[id(layer)] = _our_weights(layer, w, r, b, order)
+    if both:
+        flow.append(layers.Reshape((time, 2, units) if sequences else (2, units)))
+    flow.axes = ([1, 2, 0, 3] if both else [1, None, 0, 2]) if sequences else ([1, 0, 2] if both else [None, 0, 1])
+
+
+def _our_weights(layer, w, r, b, order):
+    """The weights of a layer from those of one direction: (gates · units, …) in ONNX's order -> (…, gates · units) in ours"""
+
+    def columns(rows):
+        parts = np.split(rows, len(order), axis=0)
+        return np.concatenate([parts[order.index(i)] for i in range(len(order))], axis=0).T
+
+    first, second = np.split(b[:, None], 2)
+    rows = {"bias": columns(first), "recurrent_bias": columns(second)}
+    if not isinstance(layer, layers.GRU):
+        rows = {"bias": rows["bias"] + rows["recurrent_bias"]}
+    return {"weight": columns(w), "recurrent_weight": columns(r), **rows}
+
+
+def read_bidirectional_sum(flow, call):
+    """The sum over both directions: a `Bidirectional` that adds its outputs"""
+    axes, keep = call.attribute("axes", []), call.attribute("keepdims", 1)
+    call.require(noop_with_empty_axes=0)
+    axis = flow.axes[axes[0]] if len(axes) == 1 and -len(flow.axes) <= axes[0] < len(flow.axes) else None
+    pair = flow.layers[-2] if len(flow.layers) > 1 else None
+    if not isinstance(pair, layers.Bidirectional) or keep or axis != len(flow.shape) - 1 or flow.shape[-2] != 2:
+        raise refuse("a sum over the directions of a bidirectional layer", f"axes {axes}")
+    flow.pop(), flow.pop()
+    flow.append(replace(pair, merge_mode="sum"))
+    place = axes[0] % len(flow.axes)
+    flow.axes = [
+        other if other is None or other < axis else other - 1 for i, other in enumerate(flow.axes) if i != place
+    ]
