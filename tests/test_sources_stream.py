@@ -1,6 +1,7 @@
 """Training, evaluation and prediction from data that are read meanwhile: the results of arrays, and what an error leaves."""
 
 import pickle
+import signal
 import threading
 
 import numpy as np
@@ -520,3 +521,26 @@ def test_networks_without_parameters_are_refused_and_the_source_is_closed(xp):
             Model([Flatten()], "softmax_cross_entropy", backend=xp), Closing(batches(np.ones((8, 3)), np.zeros(8, int)))
         )
     assert closed == [True]
+
+
+def test_ctrl_c_waits_for_the_batch_that_is_being_read(xp):
+    """The batch that arrives is not trained on. The signal is sent while the source reads."""
+
+    def interrupted():
+        yield from batches()[:3]
+        signal.raise_signal(signal.SIGINT)  # from any thread; the main thread handles it
+        yield from batches()[3:]
+
+    model = make_model(xp)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, interrupted(), epochs=1, callbacks=[EachStep()])
+    assert model.step <= 3
+    assert model.training_state.position == model.step
+    assert not threads()
+
+
+class EachStep(Callback):
+    """So that a chunk is one step."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        pass
