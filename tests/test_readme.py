@@ -18,6 +18,7 @@ PAGES = {
     "guide": ["sklearn"],
     "saving": [],
     "resuming": [],
+    "big-data": ["h5py"],
     "callbacks": ["matplotlib", "tensorboard"],
     "export": ["sklearn", "onnx", "onnxruntime", "torch", "h5py", "keras"],
 }  # the packages that their examples need

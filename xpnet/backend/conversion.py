@@ -44,8 +44,8 @@ def real_numbers(x: Any) -> np.ndarray:
         raise none
     if isinstance(x, Iterator) or _gives_batches(x):
         raise ValueError(
-            "An array of numbers is needed, with all samples. Join the batches with "
-            f"x = np.concatenate([x for x, y in batches]), and y in the same way. Received: {what}"
+            "An array of numbers is needed, with all samples. Pass batches (x, y) alone, as in fit(batches). Join other "
+            f"batches with x = np.concatenate(batches). Received: {what}"
         )
     if hasattr(x, "toarray") and not hasattr(x, "__array__"):
         raise ValueError(f"A dense array of numbers is needed. Convert it with x.toarray(). Received: {what}")

@@ -114,7 +114,7 @@ class Repeated(Source):
     steps: int
 
     def __init__(self, source: Source, steps: int):
-        self.source, self.steps = source, steps
+        self.source, self.steps, self.samples = source, steps, source.samples
         self.shape, self.target_shape = source.shape, source.target_shape
 
     def epoch(self, seed: int, epoch: int, position: int, done: int = 0) -> RepeatedBatches:
