@@ -189,5 +189,5 @@ def test_missing_rows_are_an_error_of_the_source():
         def __getitem__(self, where):
             return self.values[where][:5]
 
-    with pytest.raises(ValueError, match=r"Batch 0 .*Rows 0 to 50 were asked for\. Received: 5 rows"):
+    with pytest.raises(ValueError, match=r"Batch 0 .*Rows 0 to 50 were requested\. Received: 5 rows"):
         epoch(reader(Short(numbers(50))))

@@ -1,4 +1,4 @@
-"""Which objects hold data, and how they are read: by type, never by a timing."""
+"""Which objects hold data, and how they are read: by type, never by timing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The HDF5 files of Keras 3: groups named after layers, each with its arrays ``vars/0``, ``vars/1``, …
 
-A file can refer to other files by links, and a damaged one can ask for any amount of memory. So links are refused, and arrays
-are read only after their shapes have been compared.
+A file can refer to other files by links, and a damaged one can ask for any amount of memory. Links are therefore refused, and
+arrays are read only after their shapes have been compared.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def load_keras_weights(model: Model, path: StrPath, names: Mapping[str, str] | N
     """Set all weights from a file that Keras 3 wrote with ``save_weights("….weights.h5")`` or ``save("….keras")``.
 
     Layers of the same class are assigned in order: the second Dense of the network gets the weights of Keras' second Dense.
-    `Sequential` layers inside the network may be layers in Keras too, or not. Settings are not compared.
+    A `Sequential` inside the network may or may not be a layer in Keras, too. Settings are not compared.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Estimators for scikit-learn: `MLPClassifier` and `MLPRegressor` as scikit-learn has them, with what users have asked for.
+"""Estimators for scikit-learn: `MLPClassifier` and `MLPRegressor` as in scikit-learn, with features that users have asked for.
 
 The package needs scikit-learn 1.9 or newer (the extra ``sklearn``), which ``import xpnet`` does not import.
 """

@@ -1,6 +1,6 @@
 """How the classifier and the regressor learn: scikit-learn's checks, draws, stopping rules and messages.
 
-Their order is that of scikit-learn's sklearn/neural_network/_multilayer_perceptron.py, so that a fit follows the same path.
+Their order is as in scikit-learn's sklearn/neural_network/_multilayer_perceptron.py, so that a fit follows the same path.
 The mathematics is xpnet's.
 """
 
@@ -38,11 +38,11 @@ class BaseMLP(NetworkEstimator):
 
     @abstractmethod
     def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, np.ndarray]:
-        """Check the data -> samples and targets, (n,) or (n, outputs)."""
+        """Check the data. Return samples and targets, (n,) or (n, outputs)."""
 
     @abstractmethod
     def _validate_held_out(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
-        """Check validation data -> samples and targets, (n,) or (n, outputs)."""
+        """Check validation data. Return samples and targets, (n,) or (n, outputs)."""
 
     @abstractmethod
     def _weights(self, sample_weight: Any, y: np.ndarray) -> Any:
@@ -195,7 +195,7 @@ class BaseMLP(NetworkEstimator):
         return min(self.batch_size, n_samples)
 
     def _split(self, X: Any, y: np.ndarray, sample_weight: Any) -> tuple[Any, np.ndarray, Any, Held]:
-        """Set samples aside for early stopping -> training samples, targets and weights, and the others."""
+        """Set samples aside for early stopping. Return training samples, targets and weights, and the others."""
         arrays = [X, y] if sample_weight is None else [X, y, sample_weight]
         parts = train_test_split(
             *arrays,

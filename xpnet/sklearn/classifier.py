@@ -97,7 +97,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         The numbers of features, of layers with input and output, of outputs, of epochs or iterations of the last fit, and of
         samples seen.
     feature_names_in_ : ndarray of str
-        If X had column names.
+        The column names of X, if it had any.
     out_activation_ : str
     loss_, best_loss_ : float
         The loss of the last epoch, and the smallest. `best_loss_` is None with `early_stopping`.

@@ -75,10 +75,10 @@ class Engine:
     def minimize(
         self, arrays: dict[str, Tree], X: Any, targets: dict[str, np.ndarray], alpha: float, **limits: Any
     ) -> tuple[Tree, optimize.OptimizeResult]:
-        """Minimize the loss over all samples by L-BFGS -> the parameters and the result.
+        """Minimize the loss over all samples by L-BFGS. Return the parameters and the result.
 
-        On NumPy, SciPy's L-BFGS-B runs, as in scikit-learn. On other backends, the vectors stay on the device. Dense
-        networks only, because the objective must be a function of the parameters.
+        On NumPy, SciPy's L-BFGS-B runs, as in scikit-learn. On other backends, the vectors stay on the device. Only
+        dense networks are supported, because the objective must be a function of the parameters.
         """
         backend, params = self.backend, arrays["params"]
         batch = {name: backend.asarray(values) for name, values in targets.items()} | {"x": on_device(backend, X)}

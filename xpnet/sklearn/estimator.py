@@ -19,7 +19,7 @@ from xpnet.workshop import Workshop
 
 
 class NetworkEstimator(BaseEstimator, ABC):
-    """What a multilayer perceptron consists of. `BaseMLP` adds how it learns."""
+    """The parts of a multilayer perceptron. `BaseMLP` adds its training."""
 
     loss_curve_: list[float]
     validation_loss_curve_: list[float]

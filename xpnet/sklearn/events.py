@@ -53,7 +53,7 @@ class Events:
             self.listed = listed
 
     def tell(self, event: str, *arguments: Any) -> bool:
-        """Call a method of all callbacks -> whether one of them stops the training."""
+        """Call a method of all callbacks. Return whether one of them stops the training."""
         if not self.listed:
             return False
         self.model.state, self.model.step = self.trainer.arrays, self.trainer.solver.steps
@@ -62,7 +62,7 @@ class Events:
         return self.model.stop_training
 
     def epoch_ends(self, epoch: int, logs: dict[str, Any]) -> bool:
-        """Record the values of an epoch and call the callbacks -> whether one of them stops the training."""
+        """Record the values of an epoch and call the callbacks. Return whether one of them stops the training."""
         self.history.epoch.append(epoch)
         if "val_loss" in logs:
             self.history.validation_epoch.append(epoch)

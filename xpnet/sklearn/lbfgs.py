@@ -95,7 +95,7 @@ def _direction(g: Array, pairs: deque[tuple[Array, Array, float]]) -> Array:
 
 
 def _line_search(evaluate: Any, x: Array, f: float, g: Array, d: Array, step: float) -> Any:
-    """Find a step that satisfies the strong Wolfe conditions, algorithm 3.5 -> (x, f, g) there, or None."""
+    """Find a step that satisfies the strong Wolfe conditions, algorithm 3.5. Return (x, f, g) there, or None."""
     slope = _dot(g, d)
     if not slope < 0:
         return None

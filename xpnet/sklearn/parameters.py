@@ -1,4 +1,4 @@
-"""The constructor parameters of the estimators: what they may be, and what they mean."""
+"""The constructor parameters of the estimators: their allowed values and their meaning."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from xpnet.tree import Tree
 
 
 class Solver:
-    """What a stochastic solver remembers between epochs: the learning rate and the optimizer's state.
+    """The state of a stochastic solver between epochs: the learning rate and the optimizer's state.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Solver:
     Attributes
     ----------
     learning_rate : float
-        The current learning rate. With Adam it contains the corrections of the bias.
+        The current learning rate. With Adam, it includes the bias corrections.
     memory : tree of arrays, optional
         The optimizer's state, such as velocities. None before the first step.
     steps : int

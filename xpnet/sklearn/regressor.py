@@ -100,7 +100,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         The numbers of features, of layers with input and output, of outputs, of epochs or iterations of the last fit, and of
         samples seen.
     feature_names_in_ : ndarray of str
-        If X had column names.
+        The column names of X, if it had any.
     out_activation_ : str
     loss_, best_loss_ : float
         The loss of the last epoch, and the smallest. `best_loss_` is None with `early_stopping`.
@@ -186,7 +186,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
-        """Train for one epoch on these samples, or continue "lbfgs". The parameters are those of `fit`."""
+        """Train for one epoch on these samples, or continue "lbfgs". The parameters are the same as in `fit`."""
         return self._fit(X, y, sample_weight=sample_weight, incremental=True)
 
     def predict(self, X):

@@ -58,7 +58,7 @@ class PenalizedStep:
 
 @dataclass(frozen=True)
 class Objective:
-    """``loss, grads = objective(state, batch)``: what L-BFGS minimizes."""
+    """``loss, grads = objective(state, batch)``: the function that L-BFGS minimizes."""
 
     step: PenalizedStep
 
@@ -73,7 +73,7 @@ class EfficientAdam(Optimizer):
 
     This is the form with fewer operations of D. Kingma and J. Ba, "Adam" (2015, section 2), which scikit-learn uses: ε is
     compared with √v before the correction of the bias, while `xpnet.Adam` compares it with √v̂. The averages lack their
-    factors 1 - β₁ and 1 - β₂. `Rates` puts these and the corrections into the learning rate r, and ε' = ε / √(1-β₂).
+    factors 1 - β₁ and 1 - β₂. `Solver.rates` puts these and the corrections into the learning rate r, and ε' = ε / √(1-β₂).
 
     Parameters
     ----------

@@ -73,7 +73,7 @@ class Trainer:
             self.most = max(1, min(self.most, DENSE_BYTES // bytes_of_batch))
 
     def epoch(self, order: np.ndarray, check: Callable[[], None]) -> float:
-        """Train on the samples in this order -> their mean loss. `check` may raise between chunks of steps."""
+        """Train on the samples in this order. Return their mean loss. `check` may raise between chunks of steps."""
         total = 0.0
         for index in self._chunks(order):
             check()

@@ -46,8 +46,8 @@ class IndexedBatches:
 class IteratedBatches:
     """Batches of an iterable, in its own order.
 
-    Without `steps`, each epoch iterates anew. With `steps`, an epoch has this many batches, the next epoch continues after
-    them, and an iterable that ends begins again. A generator is read once.
+    Without `steps`, each epoch starts a new iteration. With `steps`, an epoch has this many batches, and the next epoch
+    continues after them. An iterable that ends is iterated again. A generator is read once.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class IteratedBatches:
         self.promised = _length(batches)
         self.steps = steps or self.promised
         self.iterator: Any = None
-        self.waiting: list[Any] = []  # the batch that `first` has looked at
+        self.waiting: list[Any] = []  # the batch that `first` returned
         self.taken = 0  # batches taken since the run or, without `steps`, the epoch began
 
     def first(self) -> Part:
@@ -79,7 +79,7 @@ class IteratedBatches:
         if self.chosen is None:
             yield from self._iterated(position)
             return
-        number = self.taken - done * self.chosen  # negative if a resumed run has to skip what it has used before
+        number = self.taken - done * self.chosen  # negative if a resumed run must skip batches that it has used
         fresh = False
         while number < self.chosen:
             item = self._next(number)
@@ -96,7 +96,7 @@ class IteratedBatches:
             number += 1
 
     def one_pass(self) -> Iterator[Part]:
-        """Yield all batches, of a generator those that are left."""
+        """Yield all batches, or the remaining ones of a generator."""
         return self._iterated(0)
 
     def _iterated(self, position: int) -> Iterator[Part]:
@@ -141,7 +141,7 @@ def values_of(batch: Any) -> tuple:
 
 
 def _length(batches: Iterable[Any]) -> int | None:
-    """Return the number of batches if the iterable knows it; tf.data's raises an error where it does not."""
+    """Return the number of batches if the iterable knows it; tf.data raises an error otherwise."""
     try:
         return len(batches)  # type: ignore[arg-type]
     except TypeError:

@@ -1,6 +1,6 @@
-"""Makes the source of what `fit`, `evaluate` or `predict` is given; see `xpnet.backend.recognition`.
+"""Creates the source for the data of `fit`, `evaluate` or `predict`; see `xpnet.backend.recognition`.
 
-Arrays and tables are moved to the device as a whole. `xpnet.sources.readers`, which is imported when it is needed, makes the
+Arrays and tables are moved to the device as a whole. `xpnet.sources.readers`, which is imported when it is needed, creates the
 sources that read while the model computes.
 """
 

@@ -39,7 +39,7 @@ class Part:
     rows: np.ndarray | None = None
 
     def batches(self) -> Iterator[Part]:
-        """Yield each batch alone."""
+        """Yield each batch separately."""
         if self.size is None:
             yield self
             return
@@ -65,7 +65,7 @@ class Piece:
 
     @property
     def signature(self) -> list[tuple]:
-        """What batches of the same form have in common."""
+        """A key that is equal for batches of the same form."""
         return [(name, values.shape[1:], values.dtype) for name, values in self.columns.items()]
 
     def cut(self, start: int, stop: int) -> Piece:
@@ -120,7 +120,7 @@ class Form:
         return self.known[1][0] if self.fields > 1 else ()
 
     def begin(self, part: Part) -> None:
-        """Take the form of these batches as that of all, and let the network accept it. Raises as `pieces` does."""
+        """Use the form of these batches for all, and check that the network accepts it. Raises the same errors as `pieces`."""
         try:
             self._data(part.values)
         except Exception as error:

@@ -19,7 +19,7 @@ class LookAhead(AbstractContextManager["LookAhead[T]"], Generic[T]):
     Parameters
     ----------
     items : iterator
-        The thread takes its items, and closes it at the end. An error in it is raised where its item is asked for.
+        The thread takes its items, and closes it at the end. An error is raised when its item is requested.
     size : callable
         Returns the size of an item in bytes.
     limit : int
@@ -32,7 +32,7 @@ class LookAhead(AbstractContextManager["LookAhead[T]"], Generic[T]):
         self._bytes, self._closed, self._ended = 0, False, False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
-        run = contextvars.copy_context().run  # settings such as np.errstate are those of the caller
+        run = contextvars.copy_context().run  # uses the caller's settings, such as np.errstate
         self._thread = threading.Thread(target=run, args=(self._read,), name="xpnet look-ahead", daemon=True)
         self._thread.start()
 

@@ -1,6 +1,6 @@
 """Data with numbered rows that are not loaded whole: memory-mapped files, HDF5 and zarr datasets, datasets of samples.
 
-Where any row can be read quickly, an epoch has the same order as for an array. Elsewhere the order is drawn by blocks of
+Where any row can be read quickly, an epoch has the same order as for an array. Otherwise the order is drawn by blocks of
 consecutive rows: the blocks are shuffled, some of them are read into memory, and their rows are shuffled.
 """
 
@@ -85,7 +85,7 @@ class Column:
             found = self.values[np.arange(start, stop)]
         found = real_numbers(found)
         if len(found) != stop - start:
-            raise ValueError(f"Rows {start} to {stop} were asked for. Received: {len(found)} rows")
+            raise ValueError(f"Rows {start} to {stop} were requested. Received: {len(found)} rows")
         return found.copy() if self.quick else found  # read now, not where it is used
 
     def take(self, rows: np.ndarray) -> np.ndarray:

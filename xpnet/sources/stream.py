@@ -45,7 +45,7 @@ class Reader(Protocol):
 class Stream(Source):
     """The batches of a reader, for training. All must have the form of the first, which is read when the object is made.
 
-    `target_shape` is that of the targets as they were given, if the reader gives them in another shape.
+    `target_shape` is the original shape of the targets, if the reader changes it.
     """
 
     def __init__(self, reader: Reader, form: Form, target_shape: Shape | None = None):
@@ -66,14 +66,14 @@ class StreamBatches(Batches):
     def __init__(self, source: Stream, pieces: Iterator[Piece]):
         self.source = source
         self.ahead = LookAhead(pieces, lambda piece: piece.nbytes, PART_BYTES)
-        self.held: deque[Piece] = deque()  # pieces that came out of the look-ahead and are still to be used
+        self.held: deque[Piece] = deque()  # pieces from the look-ahead that are not used yet
 
     @property
     def alike(self) -> int | None:
         return self.source.steps
 
     def take(self, most: int) -> Chunk | None:
-        """Return batches that have been read. Only the first of them is waited for."""
+        """Return batches that have been read. Wait only for the first."""
         first = self._next()
         if first is None:
             return None
