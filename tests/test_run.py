@@ -14,6 +14,8 @@ from xpnet import SGD, Adam, Callback, CheckpointError, EarlyStopping, Model, lo
 from xpnet.backend import make_backend
 from xpnet.callbacks import ModelCheckpoint
 from xpnet.layers import BatchNormalization, Conv2D, Dense, Dropout, Flatten, Layer
+from xpnet.losses import BinaryCrossEntropy, GaussianNLL
+from xpnet.metrics import TopKAccuracy
 from xpnet.schedules import CosineDecay, Schedule
 from xpnet.tree import named_leaves
 
@@ -254,6 +256,50 @@ def test_a_different_run_is_refused_and_changes_nothing(tmp_path, model, argumen
         k: v for k, v in before.items() if k != "training_state"
     }
     assert vars(other.training_state) == state
+
+
+ROWS = RNG.normal(size=(30, 4)).astype(np.float32)
+SCORES = {
+    "classes": (3, "softmax_cross_entropy", ["accuracy", "f1", "auc", "confusion_matrix", TopKAccuracy(2)], Y[:30], {}),
+    "weights": (3, "softmax_cross_entropy", ["accuracy", "precision", "confusion_matrix"], Y[:30],
+                {"sample_weight": WEIGHTS[:30] + 0.1}),
+    "two classes": (1, "binary_cross_entropy", ["accuracy", "recall", "auc", "average_precision"], Y[:30] % 2, {}),
+    "labels": (3, BinaryCrossEntropy(), ["f1", "auc"], np.eye(3)[Y[:30]], {}),
+    "values": (2, "mse", ["r2", "mae", "rmse"], ROWS[:, :2], {}),
+    "variances": (2, GaussianNLL(), ["mse"], ROWS[:, 0], {}),
+    "no metrics": (3, "softmax_cross_entropy", [], Y[:30], {"steps_per_epoch": 5}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("seed", [0, (0, 1)], ids=["one", "two"])
+def test_the_averages_of_an_epoch_continue(tmp_path, name, seed):
+    """They are sums on the host, so NumPy is enough."""
+    units, loss, metrics, y, settings = SCORES[name]
+    if "average_precision" in metrics and isinstance(seed, tuple):
+        metrics = metrics[:2]
+
+    def trained(**run):
+        model = Model([Dense(units)], loss, "adam", metrics, seed)
+        model.fit(ROWS, y, batch_size=8, epochs=2, verbose=0, **settings, **run)
+        return model
+
+    whole = trained(callbacks=[ModelCheckpoint(tmp_path / "{step}", save_freq=1)])
+    for step in (2, 3, 6):
+        assert_same(whole, trained(resume_from=tmp_path / str(step)))
+
+
+@pytest.mark.parametrize("terms", [{"tuple": []}, {"tuple": [{"tuple": []}]}, {"array": 1}, {"tuple": [1.0]}], ids=repr)
+def test_averages_of_another_form_are_refused(tmp_path, terms):
+    """They could not join those of the next steps."""
+    _, paths = saved(tmp_path)
+
+    def changed(description):
+        description["run"]["averages"]["dict"]["parts"]["dict"]["accuracy"] = terms
+
+    paths[1].write_bytes(described(paths[1].read_bytes(), changed))
+    with pytest.raises(CheckpointError, match=f"{paths[1].name}: "):
+        resumed(paths[1])
 
 
 def test_other_data_are_refused(tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 
 from xpnet import checkpoint, tensorfile
 from xpnet.averages import Averages
-from xpnet.backend import Backend
+from xpnet.backend import Backend, quiet
 from xpnet.callbacks import Callback
 from xpnet.callbacks.base import attach
 from xpnet.checkpoint import RUN
@@ -27,13 +27,12 @@ from xpnet.description import custom_classes, describe, rebuild
 from xpnet.errors import CheckpointError
 from xpnet.files import StrPath
 from xpnet.loop import Plan
-from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.packing import ArrayPacking, ArrayUnpacking
 from xpnet.settings import FitSettings
 from xpnet.state import TrainingState
 from xpnet.tensorfile import TensorFile, refusal
-from xpnet.tree import leaves
+from xpnet.tree import map_leaves
 
 SAME = ("network", "loss", "metrics", "layers", "seed", "dtype")  # the parts of a description that the model must share
 FREE = ("epochs", "verbose")  # the settings of fit that may differ in the resumed run
@@ -69,7 +68,7 @@ class Run:
         else:
             with self._model_intact():
                 with tensorfile.errors_named(self.path):
-                    self.state, self.states = self._read(tensorfile.read(_newest(Path(self.path))))
+                    self.state, self.states = self._read(tensorfile.read(_newest(Path(self.path))), plan)
                 for note in self.notes:
                     warnings.warn(note, stacklevel=5)
                 self._set_state()
@@ -106,7 +105,7 @@ class Run:
                     raise callback.without(method)
         checkpoint.contents(self.model, copy.copy(self.model.training_state), {})
 
-    def _read(self, file: TensorFile) -> tuple[TrainingState, list[tuple[Callback, dict[str, Any]]]]:
+    def _read(self, file: TensorFile, plan: Plan) -> tuple[TrainingState, list[tuple[Callback, dict[str, Any]]]]:
         """Check everything in a checkpoint. Return the training state, and the state of each callback."""
         model, about = self.model, file.description
         run = _run(file)
@@ -136,9 +135,7 @@ class Run:
         if state.position and steps is not None and state.position >= steps:
             raise refusal(f"a position below {steps}, the steps in an epoch", state.position)
         if state.position:
-            state.averages = _averages(
-                run["averages"], model.metrics, (len(model.seeds),) * isinstance(model.seed, tuple)
-            )
+            state.averages = _averages(run["averages"], plan, (len(model.seeds),) * isinstance(model.seed, tuple))
         done = self.settings.initial_epoch + len(state.history.epoch)
         if done > self.settings.epochs:
             raise refusal(f"epochs of at least {done}, the number in the checkpoint", f"epochs={self.settings.epochs}")
@@ -260,19 +257,22 @@ def _require_same(saved: Any, ours: Any, place: str = "") -> None:
         raise refusal(f"{place}={saved!r:.100}, as in the checkpoint. {rule}", f"{place}={ours!r:.100}")
 
 
-def _averages(saved: Any, metrics: tuple[Metric, ...], networks: tuple[int, ...]) -> Averages:
-    """Return the averages of the steps so far, which the averages of later steps join."""
-    averages = Averages(metrics)
-    averages.parts, averages.weight = saved["parts"], saved["weight"]
-    parts, terms = averages.parts, [averages.parts.get(metric.name) for metric in metrics]
-    values = [averages.weight, *leaves(parts)]
-    if len(parts) != 1 + len(terms) or not all(isinstance(one, tuple) for one in terms):
-        raise refusal("the loss and the terms of all metrics", parts)
-    if not all(
-        isinstance(x, np.ndarray) and x.dtype == np.float64 and x.shape[-1:] == averages.weight.shape for x in values
-    ):
-        raise refusal("an average for each weight", values)
-    if parts["loss"].shape[:-1] != networks:
-        raise refusal(f"losses of {networks} networks", parts["loss"].shape)
-    averages.values()
+@quiet
+def _averages(saved: Any, plan: Plan, networks: tuple[int, ...]) -> Averages:
+    """Return the averages of the steps so far. They must have the form of this run's records, which will join them."""
+    z = np.zeros((*networks, 1, *plan.measured[plan.source.shape].output_shape), plan.backend.float_name)
+    record = plan.scores(plan.source.example, z, np.zeros(networks))
+    record.pop("weight", None)
+    averages = Averages(plan.scores.metrics)
+    averages.weight, parts = saved["weight"], saved["parts"]
+
+    def checked(like: np.ndarray, values: Any) -> np.ndarray:
+        if values.dtype != np.float64 or values.shape != (*np.shape(like), *averages.weight.shape):
+            raise refusal(f"averages of the form of {list(record)}", values)
+        return values
+
+    if parts.keys() != record.keys() or averages.weight.ndim != 1:
+        raise refusal(f"averages of {list(record)}", parts.keys())
+    checked(np.zeros(()), averages.weight)
+    averages.parts = map_leaves(checked, record, parts)
     return averages

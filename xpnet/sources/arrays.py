@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from xpnet.backend import to_numpy
 from xpnet.checks import require, require_batch_size
 from xpnet.inputs import Data, counted_rows
 from xpnet.layers.base import Shape
@@ -36,6 +37,10 @@ class ArraySource(Source):
         self.steps: int = -(-len(self.rows) // self.batch_size)
         whole = self.batch_size == len(self.rows) == data["x"].shape[0]
         self.gathers = not whole or settings.sample_with_replacement
+
+    @property
+    def example(self) -> dict[str, np.ndarray]:
+        return {name: to_numpy(values[:1, ...]) for name, values in self.data.items() if name != "x"}
 
     def epoch(self, seed: int, epoch: int, position: int, done: int = 0) -> ArrayBatches:
         return ArrayBatches(self, self._order(seed, epoch), position)

@@ -58,7 +58,7 @@ class Source(ABC):
     steps : int, optional
         The number of batches in an epoch, or None if it is not known.
     samples : int, optional
-        The number of samples in an epoch, or None if it is not known. A run is resumed only with the same number.
+        The number of samples in the data, or None if it is not known. A run is resumed only with the same number.
     shape, target_shape : tuple of int
         The shape of one sample, and of its targets as they were given.
     """
@@ -67,6 +67,11 @@ class Source(ABC):
     samples: int | None = None
     shape: Shape
     target_shape: Shape
+
+    @property
+    @abstractmethod
+    def example(self) -> dict[str, np.ndarray]:
+        """The targets and, if there are weights, the weight of one sample on the host, in the form that batches have."""
 
     @abstractmethod
     def epoch(self, seed: int, epoch: int, position: int, done: int = 0) -> Batches:
@@ -116,6 +121,10 @@ class Repeated(Source):
     def __init__(self, source: Source, steps: int):
         self.source, self.steps, self.samples = source, steps, source.samples
         self.shape, self.target_shape = source.shape, source.target_shape
+
+    @property
+    def example(self) -> dict[str, np.ndarray]:
+        return self.source.example
 
     def epoch(self, seed: int, epoch: int, position: int, done: int = 0) -> RepeatedBatches:
         return RepeatedBatches(self, seed, epoch * self.steps + position, self.steps - position)

@@ -103,6 +103,7 @@ class Form:
     class_weight: Mapping[Any, float] | str | None = None
     drops: bool = False
     known: tuple = field(default=(), init=False)
+    example: Data = field(init=False)  # the targets and the weight of one sample
     target: Backend = field(init=False)  # where the batches will go
 
     def __post_init__(self) -> None:
@@ -122,9 +123,10 @@ class Form:
     def begin(self, part: Part) -> None:
         """Use the form of these batches for all, and check that the network accepts it. Raises the same errors as `pieces`."""
         try:
-            self._data(part.values)
+            data = self._data(part.values)
         except Exception as error:
             raise self._named(part, error) from error
+        self.example = {name: np.array(values[:1]) for name, values in data.items() if name != "x"}
 
     def pieces(self, part: Part) -> Iterator[Piece]:
         """Yield the batches of a part, checked.

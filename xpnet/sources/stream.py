@@ -55,6 +55,10 @@ class Stream(Source):
         self.target_shape = form.target_shape if target_shape is None else target_shape
         self.compiles = form.target.compiles
 
+    @property
+    def example(self) -> dict[str, np.ndarray]:
+        return self.form.example
+
     def epoch(self, seed: int, epoch: int, position: int, done: int = 0) -> StreamBatches:
         parts = self.reader.read(seed, epoch, position, done)
         return StreamBatches(self, (piece for part in parts for piece in self.form.pieces(part)))
