@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from tests.test_interchange_onnx_export import built
+from tests.exchanged import built
 from xpnet import ConversionError, Model, to_numpy
 from xpnet.interchange import load_keras_weights
 from xpnet.interchange.keras_weights import BASES

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.containers import Gate
+from tests.exchanged import built, samples
 from xpnet import ConversionError, Model, Sequential, datasets, layers, losses, to_numpy
-from xpnet.interchange import save_onnx
+from xpnet.interchange import load_onnx, save_onnx
 from xpnet.layers import (
     ELU,
     GELU,
@@ -122,23 +123,6 @@ NOT_IN_ONNX = {
     "Residual": "a function that returns an Add",
     "TransformerBlock": "a function that returns a Sequential",
 }
-
-
-def built(network, shape, loss="mean_squared_error", backend="numpy"):
-    """A model whose parameters and statistics are not those that initializers draw, so that nothing is 0 or 1 by accident."""
-    model, rng = Model(network, loss, backend=backend).build(shape), np.random.default_rng(0)
-    model.set_weights([w + 0.1 * rng.random(w.shape, np.float32) for w in model.get_weights()])
-    return model
-
-
-def samples(model, n):
-    rng = np.random.default_rng(n)
-    if model.network.integer_input:
-        return rng.integers(0, 7, (n, *model.input_shape))
-    x = rng.normal(size=(n, *model.input_shape)).astype(np.float32)
-    if len(model.input_shape) == 2:  # some steps are masked, and so is a whole sequence
-        x[0::2, 1], x[1::2, :2], x[2::3] = 0.0, 0.5, 0.0
-    return x
 
 
 def run(path, x):
@@ -312,4 +296,5 @@ def test_real_digits(network, tmp_path):
 
     answer = run(tmp_path / "model.onnx", x_test)
     np.testing.assert_allclose(answer, model.predict(x_test), atol=1e-5)
+    np.testing.assert_allclose(answer, load_onnx(tmp_path / "model.onnx").predict(x_test), atol=1e-5)
     assert np.mean(answer.argmax(-1) == y_test[:1000]) > 0.8

@@ -5,7 +5,8 @@ run on every backend.
 import numpy as np
 import pytest
 
-from tests.test_interchange_onnx_export import CASES, agrees, built, samples
+from tests.exchanged import built, samples
+from tests.test_interchange_onnx_export import CASES, agrees
 from xpnet import ConversionError, losses, to_numpy
 from xpnet.interchange import load_onnx, save_onnx
 from xpnet.layers import (
@@ -252,6 +253,9 @@ def test_numbers_in_a_second_file_of_the_folder(tmp_path):
         ([node("Reshape", "x", "s")], {"s": np.array([2, -1])}, "a shape that keeps the batch"),
         ([node("Transpose", "x", perm=[1, 0])], {}, "an output with the batch first"),
         ([node("Mul", "x", "s")], {"s": np.ones(4, "float32")}, r"expected a number. Received: an array of shape \(4,\)"),
+        ([node("Cast", "x", out="a", to=7), node("Cast", "a", to=1)], {}, "expected an embedding of tokens"),
+        ([node("Relu", "x", out="r"), node("Cast", "r", out="a", to=7), node("Cast", "a", to=1)], {}, "expected floating-point"),
+        ([node("Cast", "x", out="a", to=7), node("Add", "a", "x")], {}, "expected floating-point numbers"),
         ([node("Relu", "z")], {}, "inputs from nodes before it"),
         ([node("Relu", "x"), node("Relu", "x")], {}, "new outputs"),
         ([node("Relu", "x", domain="ai.custom")], {}, "expected ONNX's own operators. Received: the domain 'ai.custom'"),
@@ -296,13 +300,14 @@ def test_layers_larger_than_the_file_are_refused(tmp_path):
         load_onnx(tmp_path / "model.onnx")
 
 
-def test_graphs_with_many_paths_are_refused(tmp_path):
+def test_graphs_with_many_paths_are_refused(tmp_path, monkeypatch):
     """Each node adds the last two values, so there are more paths than numbers in a float."""
     nodes = [node("Relu", "x", out="v0"), node("Relu", "v0", out="v1")]
     nodes += [node("Add", f"v{i}", f"v{i + 1}", out=f"v{i + 2}") for i in range(200)]
     write(tmp_path / "model.onnx", nodes, {}, out="v201")
 
-    with pytest.raises(ConversionError, match="Expected a network of at most 10,000 layers"):
+    monkeypatch.setattr("xpnet.interchange.onnx_import.MOST_LAYERS", 1000)
+    with pytest.raises(ConversionError, match="Expected a network of at most 1,000 layers"):
         load_onnx(tmp_path / "model.onnx")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.test_interchange_onnx_export import built
+from tests.exchanged import built
 from xpnet import ConversionError, Model, Sequential, to_numpy
 from xpnet.interchange import load_torch_state_dict, to_torch_state_dict
 from xpnet.interchange.torch_weights import FORMS

@@ -47,7 +47,8 @@ class Flow:
         self.shapes = [shape]
         self.axes = list(axes)
         self.weights = weights
-        self.tokens = False  # whether the file converts its input to integers
+        self.at_input = False  # whether the flow begins with the input of the network
+        self.tokens = False  # whether the file converts the input to integers
         self.outside: list[tuple[list, list]] = []  # layers and shapes around each open TimeDistributed
 
     @property

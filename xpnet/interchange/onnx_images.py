@@ -73,24 +73,30 @@ def _pads(flow, call, kernel, strides, dilations):
     ):
         raise refuse(f"pads, strides and dilations of {rank} axes", f"pads={pads}")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
-        windows = [
-            Window.fit(*settings, "same") for settings in zip(flow.shape, kernel, strides, dilations, strict=False)
-        ]
-        pairs = [(window.before, window.after) for window in windows]
+        pairs = _same(flow, kernel, strides, dilations)
         return pairs if auto == "SAME_UPPER" else [pair[::-1] for pair in pairs]
     return list(zip(pads[:rank], pads[rank:], strict=True)) if auto == "NOTSET" else [(0, 0)] * rank
 
 
-def _padding(flow, pairs, kernel, strides, dilations, choices=("valid", "same", None)):
-    """The setting that pads like this. If there is none, zeros are added by a layer of their own."""
-    for choice in choices:
-        padding = pairs[0][0] if choice is None else choice
-        settings = list(zip(flow.shape, kernel, strides, dilations, strict=False))
-        if padding == "valid" or all(n + sum(pair) > 0 for (n, *_), pair in zip(settings, pairs, strict=True)):
-            windows = [Window.fit(*setting, padding) if padding != "valid" else None for setting in settings]
-            if [(0, 0) if w is None else (w.before, w.after) for w in windows] == pairs:
-                return padding
-    if len(kernel) != 2:
+def _padding(flow, pairs, kernel, strides, dilations):
+    """The setting of a convolution that pads like this. If there is none, zeros are added by a layer before it."""
+    if not any(map(any, pairs)):
+        return "valid"
+    if pairs == _same(flow, kernel, strides, dilations):
+        return "same"
+    if len({n for pair in pairs for n in pair}) == 1:
+        return pairs[0][0]
+    return _add_zeros(flow, pairs)
+
+
+def _same(flow, kernel, strides, dilations):
+    """The zeros that ``padding="same"`` means."""
+    windows = [Window.fit(*settings, "same") for settings in zip(flow.shape, kernel, strides, dilations, strict=False)]
+    return [(window.before, window.after) for window in windows]
+
+
+def _add_zeros(flow, pairs):
+    if len(pairs) != 2:
         raise refuse("the same number of zeros at both ends", f"pads {pairs}")
     flow.append(layers.ZeroPadding2D(tuple(pairs)))
     return "valid"
@@ -112,22 +118,19 @@ def pooling(flow, call):
     if call.attribute("ceil_mode", 0) and any(n % s for n, s in zip(lengths, strides, strict=True)):
         raise refuse("windows that cover the image, or ceil_mode=0", "ceil_mode=1")
     counts_zeros = bool(call.attribute("count_include_pad", 0))
-    choices = ("valid",) if average and counts_zeros else ("valid", "same")
-    zeros_are_right = counts_zeros if average else bool(flow.layers) and isinstance(flow.layers[-1], NOT_NEGATIVE)
-    same = _same_pads(flow, kernel, strides) == pairs and "same" in choices
-    if any(map(any, pairs)) and not same and not zeros_are_right:
-        raise refuse('padding that is "valid" or "same"', f"pads {pairs}")
-    padding = _padding(flow, pairs, kernel, strides, ones, choices)
+    padding = "valid"
+    if any(map(any, pairs)):
+        if pairs == _same(flow, kernel, strides, ones) and not (average and counts_zeros):
+            padding = "same"
+        elif counts_zeros if average else bool(flow.layers) and isinstance(flow.layers[-1], NOT_NEGATIVE):
+            padding = _add_zeros(flow, pairs)  # they count, or are not above the maximum
+        else:
+            raise refuse('padding that is "valid" or "same"', f"pads {pairs}")
     classes: dict = {
         (True, 1): layers.AveragePooling1D, (True, 2): layers.AveragePooling2D,
         (False, 1): layers.MaxPooling1D, (False, 2): layers.MaxPooling2D,
     }  # fmt: skip
     flow.append(classes[average, rank](kernel, strides, padding))
-
-
-def _same_pads(flow, kernel, strides):
-    windows = [Window.fit(n, k, s, 1, "same") for n, k, s in zip(flow.shape, kernel, strides, strict=False)]
-    return [(window.before, window.after) for window in windows]
 
 
 def reduction(flow, call):

@@ -136,10 +136,13 @@ class _Network:
             )
         self.batch = file.input_shape[0]
         self.flow = Flow(check_shape(sizes), range(rank), {})
+        self.flow.at_input = True
         self.values.dims[file.input] = self.flow.dims
         self.build(self.flow, file.input, file.output)
-        if self.flow.outside or (self.flow.tokens and not layers.Sequential(self.flow.layers).integer_input):
+        if self.flow.outside:
             raise refuse("a network for each sample", "an output for each step of all samples")
+        if self.flow.tokens and not layers.Sequential(self.flow.layers).integer_input:
+            raise refuse("an embedding of tokens", "an input that is converted to integers")
         if len(self.flow.axes) != 1 or math.prod(self.flow.shape) != 1:
             self.flow.in_rows()
             if self.flow.axes != list(range(len(self.flow.axes))):

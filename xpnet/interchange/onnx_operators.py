@@ -37,7 +37,7 @@ def cast(flow, call):
     """From one floating-point type to another, and of the input to numbers or tokens."""
     to = call.attribute("to")
     call.ignore("saturate", "round_mode")
-    if to in TOKENS and not flow.layers:
+    if to in TOKENS and flow.at_input and not flow.layers:
         flow.tokens = True
     elif to not in FLOATS:
         raise refuse("floating-point numbers", f"the type {to}")
@@ -162,7 +162,7 @@ def gather(flow, call):
     axis = call.axis(len(call.constants[0].shape if call.constants[0] is not None else flow.axes), 0)
     if call.constants[0] is not None:  # a table of vectors, and tokens from the data
         table = call.weight(0)
-        if table.ndim != 2 or axis != 0 or flow.layers:
+        if table.ndim != 2 or axis != 0 or flow.layers or not flow.at_input:
             raise refuse("a matrix and the tokens of the input", f"a table of shape {table.shape}")
         flow.in_rows()
         flow.append(layers.Embedding(*table.shape), {"weight": table})
