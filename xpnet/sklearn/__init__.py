@@ -10,6 +10,8 @@ from xpnet.lazy import lazy_names
 
 if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
     from xpnet.sklearn.classifier import MLPClassifier
+    from xpnet.sklearn.exchange import from_sklearn, to_sklearn
+    from xpnet.sklearn.neural_nets import NeuralNetClassifier, NeuralNetRegressor
     from xpnet.sklearn.regressor import MLPRegressor
 
 _version = optional_import("sklearn", "sklearn").__version__
@@ -18,8 +20,13 @@ if tuple(map(int, _version.split(".")[:2])) < (1, 9):
         f"xpnet.sklearn needs scikit-learn 1.9 or newer. Run: {install_command('sklearn')} Received: scikit-learn {_version}"
     )
 
-MODULES = {"classifier": ["MLPClassifier"], "regressor": ["MLPRegressor"]}
+MODULES = {
+    "classifier": ["MLPClassifier"],
+    "exchange": ["from_sklearn", "to_sklearn"],
+    "neural_nets": ["NeuralNetClassifier", "NeuralNetRegressor"],
+    "regressor": ["MLPRegressor"],
+}
 
 __getattr__, __dir__ = lazy_names(__name__, MODULES)
 
-__all__ = ["MLPClassifier", "MLPRegressor"]
+__all__ = ["MLPClassifier", "MLPRegressor", "NeuralNetClassifier", "NeuralNetRegressor", "from_sklearn", "to_sklearn"]

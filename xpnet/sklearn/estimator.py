@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -13,7 +13,7 @@ from sklearn.utils.validation import validate_data
 from xpnet.losses import Loss
 from xpnet.sklearn import network as networks
 from xpnet.sklearn.engine import Engine
-from xpnet.sklearn.parameters import STOCHASTIC, backend_of, hidden_activations
+from xpnet.sklearn.parameters import STOCHASTIC, backend_of, hidden_activations, hidden_sizes
 from xpnet.tree import Tree
 from xpnet.workshop import Workshop
 
@@ -62,6 +62,11 @@ class NetworkEstimator(BaseEstimator, ABC):
             self.best_loss_ = None if self.early_stopping else np.inf
             self.validation_scores_ = [] if self.early_stopping else None
             self.best_validation_score_ = -np.inf if self.early_stopping else None
+
+    def build(self) -> Self:
+        """Build the network for the fitted attributes, if they come from elsewhere."""
+        self._build(hidden_sizes(self))
+        return self
 
     def _build(self, sizes: list[int]) -> None:
         activations = hidden_activations(self, len(sizes))

@@ -1,0 +1,212 @@
+"""Any network as an estimator."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", "1.9", reason="xpnet.sklearn needs scikit-learn 1.9 or newer")
+
+from sklearn.base import clone
+from sklearn.datasets import load_digits, make_multilabel_classification, make_regression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.utils import compute_sample_weight
+from sklearn.utils.estimator_checks import check_estimator
+
+import xpnet
+from xpnet import Adam, EarlyStopping, Model, Sequential
+from xpnet.layers import Conv2D, Dense, Dropout, Flatten, Reshape
+from xpnet.sklearn import NeuralNetClassifier, NeuralNetRegressor
+
+SLOW = pytest.mark.slow
+SKIPPED = {"check_array_api_input", "check_classifiers_multilabel_output_format_decision_function"}
+
+
+def digits(n=200, classes=4):
+    X, y = load_digits(n_class=classes, return_X_y=True)
+    return X[:n] / 16, y[:n]
+
+
+def network(outputs, width=30, rate=0.0):
+    return [Dense(width, activation="relu"), *([Dropout(rate)] if rate else []), Dense(outputs)]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("torch", marks=SLOW), pytest.param("jax", marks=SLOW)])
+@pytest.mark.parametrize("estimator", [NeuralNetClassifier, NeuralNetRegressor])
+def test_scikit_learns_checks_of_estimators_pass(estimator, backend):
+    if backend != "numpy":
+        pytest.importorskip(backend)
+    made = estimator(network, epochs=100, optimizer=Adam(0.01), backend=backend)
+    results = check_estimator(made, on_fail=None, on_skip=None)
+
+    assert [(r["check_name"], r["exception"]) for r in results if r["status"] not in ("passed", "skipped")] == []
+    assert {r["check_name"] for r in results if r["status"] == "skipped"} <= SKIPPED
+
+
+def test_it_trains_the_model_that_fit_would(xp):
+    X, y = digits()
+    ours = NeuralNetClassifier(network, optimizer=Adam(0.01), epochs=3, random_state=5, backend=xp, batch_size=64).fit(
+        X, y
+    )
+    seed = np.random.RandomState(5).randint(2**31 - 1)
+    backend = ours.model_.backend
+    model = Model(Sequential(network(4)), "softmax_cross_entropy", Adam(0.01), seed=int(seed), backend=backend)
+    with backend.scope():
+        model.fit(X, y, 64, 3, 0)
+
+    for a, b in zip(ours.model_.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert ours.history_.history == model.history.history
+    assert backend.float_name == "float64"
+    assert ours.predict_proba(X).dtype == np.float64
+    assert ours.score(X, y) > 0.9
+
+
+def test_nested_parameters():
+    estimator = NeuralNetClassifier(
+        [Dense(5, activation="relu"), Dense(4)], optimizer="adam", loss="softmax_cross_entropy"
+    )
+    params = estimator.get_params()
+
+    assert params["network__0__units"] == 5
+    assert params["optimizer__learning_rate"] == 0.001
+    assert params["loss__label_smoothing"] == 0.0
+    estimator.set_params(network__0__units=7, optimizer__learning_rate=0.1, loss__label_smoothing=0.2, epochs=2)
+    assert estimator.network[0] == Dense(7, activation="relu")
+    assert (estimator.optimizer.learning_rate, estimator.loss.label_smoothing, estimator.epochs) == (0.1, 0.2, 2)
+    copy = clone(NeuralNetClassifier(Sequential(estimator.network)).set_params(network__2__units=3))
+    assert copy.network.layers[-1] == Dense(3)
+    with pytest.raises(ValueError, match=r"Dense has no such setting.*Received: 'unit'"):
+        estimator.set_params(network__0__unit=3)
+    with pytest.raises(ValueError, match="Invalid parameter 'epoch'"):
+        estimator.set_params(epoch=3)
+
+
+def test_arguments_of_a_function_are_nested_parameters():
+    estimator = NeuralNetClassifier(network, epochs=1)
+
+    assert {n: v for n, v in estimator.get_params().items() if n.startswith("network__")} == {
+        "network__width": 30, "network__rate": 0.0,
+    }  # fmt: skip
+    estimator.set_params(network__width=9).set_params(network__rate=0.5)
+    fitted = pickle.loads(pickle.dumps(clone(estimator).fit(*digits())))
+    assert fitted.model_.network.layers[0] == Dense(9)
+    assert fitted.get_params()["network__rate"] == 0.5
+    with pytest.raises(ValueError, match="network has no such setting"):
+        estimator.set_params(network__depth=3)
+
+
+def test_search():
+    X, y = digits()
+    grid = GridSearchCV(
+        NeuralNetClassifier(network, epochs=15, random_state=0),
+        {"network__width": [1, 40], "optimizer__learning_rate": [0.02]},
+        cv=3,
+    ).fit(X, y)
+
+    assert grid.best_params_ == {"network__width": 40, "optimizer__learning_rate": 0.02}
+
+
+def test_images():
+    X, y = digits()
+    layers = [Conv2D(8, 3, activation="relu"), Flatten(), Dense(4)]
+    estimator = NeuralNetClassifier(layers, optimizer=Adam(0.02), epochs=40, random_state=0)
+
+    assert np.mean(cross_val_score(estimator, X.reshape(-1, 8, 8, 1), y, cv=3)) > 0.8
+    flat = NeuralNetClassifier([Reshape((8, 8, 1)), Flatten(), Dense(4)], epochs=1).fit(X, y)
+    assert flat.n_features_in_ == 64
+
+
+def test_bytes_stay_bytes():
+    X, y = digits()
+    images = (X * 16).astype(np.uint8)
+    ours = NeuralNetClassifier(network, epochs=2, random_state=0, batch_size=50)
+
+    assert ours.fit(images, y).model_.backend.float_name == "float32"
+    floats = clone(ours).fit(images.astype(np.float32), y)
+    np.testing.assert_array_equal(ours.predict_proba(images), floats.predict_proba(images.astype(np.float32)))
+
+
+def test_two_classes_with_one_output():
+    X, y = digits(classes=2)
+    y = np.array(["no", "yes"])[y]
+    ours = NeuralNetClassifier(
+        network, loss="binary_cross_entropy", optimizer=Adam(0.01), epochs=20, random_state=0
+    ).fit(X, y)
+
+    assert ours.score(X, y) == 1.0
+    assert ours.predict_proba(X).shape == (len(y), 2)
+    np.testing.assert_allclose(ours.predict_proba(X).sum(axis=1), 1.0)
+    assert (ours.classes_[ours.predict_proba(X).argmax(axis=1)] == ours.predict(X)).all()
+
+
+def test_several_labels():
+    X, Y = make_multilabel_classification(100, n_classes=3, random_state=0)
+    ours = NeuralNetClassifier(network, optimizer=Adam(0.02), epochs=100, random_state=0).fit(X, Y)
+
+    assert ours.predict(X).shape == ours.predict_proba(X).shape == Y.shape
+    assert ours.score(X, Y) > 0.9
+
+
+def test_regression_of_several_targets():
+    X, Y = make_regression(150, 5, n_targets=2, random_state=0)
+    ours = NeuralNetRegressor(network, optimizer=Adam(0.05), epochs=200, random_state=0).fit(X, Y / Y.std())
+
+    assert ours.score(X, Y / Y.std()) > 0.98
+    gaussian = NeuralNetRegressor(network, loss="gaussian_nll", epochs=2, random_state=0).fit(X, Y)
+    assert gaussian.model_.network.layers[-1] == Dense(4)
+    assert gaussian.predict(X).shape == Y.shape
+
+
+def test_validation_samples_and_early_stopping():
+    X, y = digits()
+    stop = EarlyStopping(monitor="val_loss", patience=2)
+    ours = NeuralNetClassifier(
+        network,
+        optimizer=Adam(0.05),
+        epochs=200,
+        validation_fraction=0.2,
+        callbacks=stop,
+        metrics=["accuracy"],
+        random_state=0,
+    ).fit(X, y)
+
+    assert ours.n_iter_ == len(ours.history_.history["val_accuracy"]) < 200
+    other = NeuralNetClassifier(network, epochs=2, random_state=0).fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])
+    assert len(other.history_.history["val_loss"]) == 2
+
+
+def test_partial_fit_and_warm_start_continue():
+    X, y = digits()
+    settings = {"epochs": 3, "random_state": 0, "batch_size": 50}
+    whole = NeuralNetClassifier(network, **settings).fit(X, y)
+    steps = NeuralNetClassifier(network, **settings)
+    for _ in range(3):
+        steps.partial_fit(X, y, classes=range(4))
+    warm = NeuralNetClassifier(network, warm_start=True, **settings | {"epochs": 1}).fit(X, y).fit(X, y)
+
+    np.testing.assert_array_equal(steps.predict_proba(X), whole.predict_proba(X))
+    assert warm.model_.epoch == 2
+    with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):
+        NeuralNetClassifier(network).partial_fit(X, y)
+
+
+def test_class_weights_are_sample_weights():
+    X, y = digits()
+    settings = {"epochs": 2, "random_state": 0}
+    weighted = NeuralNetClassifier(network, class_weight="balanced", **settings).fit(X, y)
+    given = NeuralNetClassifier(network, **settings).fit(X, y, sample_weight=compute_sample_weight("balanced", y))
+
+    np.testing.assert_array_equal(weighted.predict_proba(X), given.predict_proba(X))
+
+
+def test_mistakes():
+    X, y = digits()
+    with pytest.raises(ValueError, match=r"At least two classes are needed\. Received: targets of only one class, 0"):
+        NeuralNetClassifier(network).fit(X[:3], [0, 0, 0])
+    with pytest.raises(ValueError, match="The 'network' parameter of NeuralNetClassifier must be"):
+        NeuralNetClassifier(3).fit(X, y)
+    with pytest.raises(ValueError, match="A loss must be an object such as"):
+        NeuralNetClassifier(network, loss="hinge").fit(X, y)
+    assert xpnet.get_backend().name == "numpy"

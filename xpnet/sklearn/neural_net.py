@@ -1,0 +1,149 @@
+"""Any network of xpnet as an estimator: what the classifier and the regressor share."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from xpnet import losses, optimizers
+from xpnet.backend import Backend, get_backend
+from xpnet.callbacks import Callback
+from xpnet.layers import Layer
+from xpnet.losses import Loss
+from xpnet.model import Model
+from xpnet.optimizers import Optimizer
+from xpnet.sklearn.nested import all_settings, with_setting
+from xpnet.sklearn.parameters import backend_of
+
+NESTED = ("network", "optimizer", "loss")  # parameters with settings of their own
+
+NET_CONSTRAINTS: dict[str, list] = {
+    "network": [Layer, list, tuple, callable],
+    "loss": [str, Loss, None],
+    "optimizer": [str, Optimizer],
+    "metrics": [list, tuple],
+    "epochs": [Interval(Integral, 1, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "shuffle": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "callbacks": [Callback, list, tuple, None],
+    "random_state": ["random_state"],
+    "warm_start": ["boolean"],
+    "verbose": ["verbose", StrOptions({"auto"})],
+    "dtype": [StrOptions({"float32", "float64"}), None],
+    "backend": [str, Backend, None],
+}
+
+
+class NeuralNet(BaseEstimator, ABC):
+    """The base class of `NeuralNetClassifier` and `NeuralNetRegressor`."""
+
+    _parameter_constraints = NET_CONSTRAINTS
+
+    @abstractmethod
+    def _encode(self, y: Any, first: bool) -> np.ndarray:
+        """Check targets and return them in the form that the loss needs. The first call determines the classes."""
+
+    @abstractmethod
+    def _outputs(self, y: np.ndarray) -> int:
+        """Return the number of outputs that the network needs for these targets."""
+
+    @abstractmethod
+    def _loss(self, y: np.ndarray) -> Loss:
+        """Return the loss, the given one or the usual one for these targets."""
+
+    @abstractmethod
+    def _weights(self, sample_weight: Any, y: np.ndarray) -> Any:
+        """Return the samples' weights, or None if all are 1."""
+
+    @abstractmethod
+    def _strata(self, y: np.ndarray) -> Any:
+        """Return the classes that a random share of the samples must represent, or None."""
+
+    def get_params(self, deep=True):
+        """Return the parameters, with ``deep=True`` also the settings of network, optimizer and loss."""
+        params = super().get_params(deep=deep)
+        if deep:
+            for name in NESTED:
+                with contextlib.suppress(ValueError):  # an unknown name has no settings; `fit` refuses it
+                    params |= all_settings(_resolved(name, params[name]), name)
+        return params
+
+    def set_params(self, **params):
+        """Set parameters, such as ``optimizer__learning_rate=0.1`` or ``network__0__units=50``."""
+        own = {
+            name: value for name, value in params.items() if name.partition("__")[0] not in NESTED or "__" not in name
+        }
+        super().set_params(**own)
+        for key in params.keys() - own.keys():
+            name, _, path = key.partition("__")
+            setattr(self, name, with_setting(_resolved(name, getattr(self, name)), path, params[key]))
+        return self
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool = False, held_out: Any = None) -> NeuralNet:
+        continues = hasattr(self, "model_") and (self.warm_start or incremental)
+        X, y = self._checked(X, y, reset=not continues)
+        y = self._encode(y, first=not continues and not incremental)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X)
+        sample_weight = self._weights(sample_weight, y)
+        if not continues:
+            random = check_random_state(self.random_state)
+            network = self.network
+            if callable(network) and not isinstance(network, Layer):
+                network = network(self._outputs(y))
+            seed = int(random.randint(2**31 - 1))
+            self._random_state = random
+            self.model_ = Model(network, self._loss(y), self.optimizer, self.metrics, seed, self._backend(X))
+        held = None
+        if held_out is not None:
+            X_val, y_val, weight_val = held_out
+            X_val, y_val = self._checked(X_val, y_val, reset=False)
+            held = (X_val, self._encode(y_val, first=False), *([] if weight_val is None else [weight_val]))
+        elif self.validation_fraction and not incremental:
+            arrays = [X, y] if sample_weight is None else [X, y, sample_weight]
+            parts = train_test_split(
+                *arrays, test_size=self.validation_fraction, random_state=self._random_state, stratify=self._strata(y)
+            )
+            (X, y, *weights), held = parts[0::2], tuple(parts[1::2])
+            sample_weight = weights[0] if weights else None
+        callbacks = [self.callbacks] if isinstance(self.callbacks, Callback) else self.callbacks
+        self.history_ = self.model_.fit(
+            X, y, self.batch_size, 1 if incremental else self.epochs, int(self.verbose), callbacks,
+            validation_data=held, shuffle=self.shuffle, sample_weight=sample_weight,
+        )  # fmt: skip
+        self.n_iter_ = len(self.history_.epoch)
+        return self
+
+    def _backend(self, X: Any) -> Backend:
+        if X.dtype.kind == "f" or self.dtype is not None:
+            return backend_of(self, self.dtype or X.dtype)
+        return backend_of(self, get_backend().float_name)
+
+    def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        X, y = validate_data(self, X, y, allow_nd=True, multi_output=True, reset=reset, **self._y_checks)
+        return X, y
+
+    _y_checks: dict[str, Any] = {}  # noqa: RUF012
+
+    def _answer(self, method: str, X: Any) -> np.ndarray:
+        """Return what a method of the model returns for new samples, on the host."""
+        check_is_fitted(self)
+        X = validate_data(self, X, allow_nd=True, reset=False)
+        return self.model_.backend.to_host(getattr(self.model_, method)(X))
+
+
+def _resolved(name: str, value: Any) -> Any:
+    """Return the object that a name of an optimizer or loss stands for."""
+    if not isinstance(value, str):
+        return value
+    return optimizers.get(value) if name == "optimizer" else losses.get(value)
