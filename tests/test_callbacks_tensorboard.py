@@ -46,6 +46,7 @@ def test_values_of_epochs(xp, accumulator, tmp_path):
     history = fit(make_model(xp), 3, validation_data=(X, Y), callbacks=[rates, TensorBoard(tmp_path)]).history
     train, validation = scalars(accumulator(tmp_path / "train")), scalars(accumulator(tmp_path / "validation"))
 
+    assert len(list(tmp_path.glob("*/*"))) == 2  # one file in each folder
     assert train == {
         "epoch_loss": list(enumerate(history["loss"])),
         "epoch_accuracy": list(enumerate(history["accuracy"])),
