@@ -1,4 +1,4 @@
-"""ONNX files that are damaged or hostile: ``python -m tests.onnx_files 10000`` loads so many mutations of valid files.
+"""Damaged and hostile ONNX files. ``python -m tests.onnx_files 10000`` loads 10,000 mutations of valid files.
 
 Each must load as a model that predicts, or raise ConversionError. Anything else ends the run and leaves the file.
 """
@@ -40,7 +40,7 @@ NUMBERS = [0, 1, -1, 2, 7, -(2**63), 2**63 - 1, 2**31, 10**12]
 
 
 def valid_files(folder):
-    """The contents of a few files with operators of all kinds."""
+    """Return the contents of a few files with operators of all kinds."""
     contents = []
     for shape, network in NETWORKS:
         save_onnx(Model(network, "mse").build(shape), folder / "valid.onnx")
@@ -49,7 +49,7 @@ def valid_files(folder):
 
 
 def mutated(content, rng):
-    """A file with random bytes, cut off, or with a valid graph that has another number, name or operator somewhere."""
+    """Return a file that has random bytes, is cut off, or has a valid graph with another number, name or operator somewhere."""
     kind = rng.integers(4)
     if kind == 0:
         return content[: rng.integers(len(content))]
@@ -103,7 +103,7 @@ def _change(proto, rng):
 
 
 def load(path):
-    """Whether a file loads; if so, its model predicts."""
+    """Return whether a file loads. If it loads, its model must predict."""
     try:
         model = load_onnx(path)
     except ConversionError:

@@ -1,4 +1,4 @@
-"""A run with many callbacks that is interrupted anywhere and resumed ends as the run that was not, to the bit."""
+"""A run with many callbacks that is interrupted anywhere and resumed equals an uninterrupted run, bit for bit."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from xpnet.callbacks import (
 
 
 class InterruptAt(Callback):
-    """Ctrl-C after this step."""
+    """Sends Ctrl-C after this step."""
 
     def __init__(self, step):
         self.step = step
@@ -35,7 +35,7 @@ class InterruptAt(Callback):
 
 
 def run(xp, folder, callbacks, interrupt=None, resume_from=None):
-    """Epochs of 6 steps, validated every second epoch, with a checkpoint every 4 steps and at each end of an epoch."""
+    """Run epochs of 6 steps, with validation every second epoch and a checkpoint every 4 steps and at the end of each epoch."""
     model = make_model(xp, SGD(0.4, momentum=0.9))
     saving = ModelCheckpoint(folder / "checkpoint", every_steps=4)
     history = fit(

@@ -29,7 +29,7 @@ ROW, IMAGE, SEQUENCE = (6,), (7, 6, 4), (5, 4)
 
 
 def is_read(network):
-    """Whether the operators of these layers are read: not a mask, nor a crop, nor two different layers of one Bidirectional."""
+    """Whether the operators of these layers can be read. A mask, a crop and a Bidirectional of two different layers cannot."""
     kinds = [layer for _, layer in walk(Sequential(network))]
     masked = any(getattr(layer, "mask_value", None) is not None for layer in kinds)
     mixed = len({type(layer).__name__ for layer in kinds} & {"LSTM", "GRU", "SimpleRNN"}) > 1
@@ -106,7 +106,7 @@ def torch_cases():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # PyTorch's exporters warn about themselves
+@pytest.mark.filterwarnings("ignore")  # PyTorch's exporters issue warnings
 @pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript", "dynamo"])
 @pytest.mark.parametrize(
     "name", ["MLP", "CNN", "asymmetric", "decoder", "time", "steps", "LSTM", "GRU", "RNN", "tokens"]

@@ -1,4 +1,4 @@
-"""What the estimators have beyond scikit-learn's, and their arithmetic on every backend."""
+"""Features of the estimators that scikit-learn lacks, and their arithmetic on every backend."""
 
 import pickle
 import warnings

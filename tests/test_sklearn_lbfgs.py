@@ -1,4 +1,4 @@
-"""What L-BFGS minimizes, and the minimizer for backends without SciPy."""
+"""The objective of L-BFGS, and the minimizer for backends without SciPy."""
 
 import numpy as np
 import pytest

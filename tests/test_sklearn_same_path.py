@@ -1,4 +1,4 @@
-"""scikit-learn's networks and ours on the same data: the same parameters, curves, predictions, warnings and errors.
+"""Compares scikit-learn's networks with xpnet's on the same data: parameters, curves, predictions, warnings and errors.
 
 Both compute on the host in float64, so these tests take no backend.
 """
@@ -231,7 +231,7 @@ def test_learned_parameters_may_be_replaced():
 
 
 def outcome(function):
-    """Return what a call prints and warns, and its error."""
+    """Return the output, the warnings and the error of a call."""
     printed = io.StringIO()
     with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(printed):
         warnings.simplefilter("always")

@@ -1,4 +1,4 @@
-"""The tests that scikit-learn has for its networks and for all estimators, with our classes."""
+"""scikit-learn's tests for its networks and for all estimators, run with xpnet's classes."""
 
 import os
 import re

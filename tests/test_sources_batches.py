@@ -156,7 +156,7 @@ def test_what_a_source_raises_is_chained():
 
     class Broken(Dataset):
         def __getitem__(self, i):
-            raise StopIteration  # would end a generator without a word
+            raise StopIteration  # would end a generator silently
 
     with pytest.raises(SourceError, match=r"Batch 0 .*StopIteration"):
         epoch(IndexedBatches(Broken(2), shuffle=False))

@@ -1,4 +1,4 @@
-"""What decides how data are read, and what is refused where data are read in batches. Before any array is moved."""
+"""How data are read, and which arguments are refused for data in batches. Decided before any array is moved, so no backend."""
 
 import collections
 
@@ -14,7 +14,7 @@ from xpnet.backend.recognition import ARRAYS, BATCHES, READ, ROWS, kind
 
 
 class Converts(Stored):
-    """A dataset on disk that NumPy can convert as a whole, as those of h5py and zarr."""
+    """A dataset on disk that NumPy can convert as a whole, like those of h5py and zarr."""
 
     def __array__(self, dtype=None, copy=None):
         raise AssertionError("the data were loaded as a whole")

@@ -8,7 +8,7 @@ import pytest
 
 from xpnet.sources.lookahead import ITEMS, LookAhead
 
-SOON = 30  # seconds before a test that waits in vain fails
+SOON = 30  # seconds after which a waiting test fails
 
 
 def threads():

@@ -1,6 +1,6 @@
 """Data of other packages: files of HDF5 and zarr, tables, and the data sets and loaders of PyTorch and Keras.
 
-What they give is on the host, so most tests need no backend.
+They give host arrays, so most tests need no backend.
 """
 
 import importlib

@@ -65,7 +65,7 @@ def reader(values, counted=None, **settings):
 
 
 def epoch(source, epoch=0, position=0):
-    """Return the rows of each batch, and check that the values are theirs and the numbers consecutive."""
+    """Return the rows of each batch. Check that the values belong to these rows and that the numbers are consecutive."""
     batches, number = [], position
     for part in source.read(7, epoch, position, 0):
         assert part.number == number
@@ -127,7 +127,7 @@ def test_blocks_are_read_once_and_whole_and_their_rows_are_mixed(small_blocks):
 
 @pytest.mark.parametrize(("chunks", "rows"), [(None, 4), ((1, 1), 4), ((6, 1), 6), ((3, 1), 6), (((5, 5, 2), (1,)), 5)])
 def test_a_block_is_a_number_of_chunks(chunks, rows, small_blocks):
-    """At least of the smallest size. Dask gives the length of every chunk."""
+    """A block has at least the smallest size. Dask gives the length of every chunk."""
     assert Column(Stored(numbers(12), chunks)).block == rows
 
 
@@ -148,7 +148,7 @@ def test_many_rows_are_shuffled_by_blocks_without_a_list_of_all(small_blocks, mo
 
 
 def test_rows_come_in_the_order_of_an_array():
-    """So that a file and an array give the same run."""
+    """A file and an array then give the same run."""
     from tests.test_sources_arrays import source, taken
 
     for settings in ({}, {"shuffle": False}, {"sample_with_replacement": True}):

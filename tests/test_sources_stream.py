@@ -1,4 +1,4 @@
-"""Training, evaluation and prediction from data that are read meanwhile: the results of arrays, and what an error leaves."""
+"""Training, evaluation and prediction from data that are read meanwhile: the same results as arrays, and errors."""
 
 import pickle
 import signal
@@ -55,7 +55,7 @@ def fit(model, *data, epochs=2, **settings):
 
 
 def assert_same_run(xp, one, other):
-    """The same history and the same parameters: bit for bit on NumPy."""
+    """Check that history and parameters are the same, bit for bit on NumPy."""
     exact = {"rtol": 0, "atol": 0} if xp.name == "numpy" else {"rtol": 1e-5, "atol": 1e-6}
     assert_same_parameters(one, other, **exact)
     for name, values in one.history.history.items():
@@ -119,7 +119,7 @@ def test_other_sources_in_the_same_order_train_as_an_array(xp, make):
 
 @pytest.mark.parametrize("steps", [4, 6, 7])
 def test_epochs_of_chosen_length_continue_through_the_data(xp, steps):
-    """So 12 epochs of half the batches are 6 whole epochs."""
+    """12 epochs of half the batches are therefore 6 whole epochs."""
     array, streamed = make_model(xp), make_model(xp)
     fit(array, X, Y, batch_size=SIZE, shuffle=False, steps_per_epoch=steps, epochs=3)
     fit(streamed, Iterable(batches()), steps_per_epoch=steps, epochs=3)
@@ -273,7 +273,7 @@ def test_validation_data_may_be_read_too(xp, make, settings):
 
 
 def spoiled(at, spoil):
-    """Batches whose batch number `at` is spoiled."""
+    """Return batches of which number `at` is spoiled."""
     items = batches()
     items[at] = spoil(*items[at])
     return items
@@ -496,7 +496,7 @@ def test_model_stays_a_model_of_its_input_shape(xp):
 
 
 def test_a_custom_loss_gets_checked_targets(xp):
-    """One-hot rows and columns of labels come in their form."""
+    """One-hot rows and columns of labels keep their form."""
     one_hot = np.eye(3)[Y]
     for y in (one_hot, Y[:, None]):
         array, streamed = make_model(xp), make_model(xp)
@@ -540,7 +540,7 @@ def test_ctrl_c_waits_for_the_batch_that_is_being_read(xp):
 
 
 class EachStep(Callback):
-    """So that a chunk is one step."""
+    """Makes every chunk one step long."""
 
     def on_train_batch_end(self, batch, logs=None):
         pass

@@ -4,9 +4,10 @@
     python -m tests.benchmarks.big_data --ahead
 
 The first command trains one epoch on a sparse file for each size. The file takes no room on the disk, but its samples are read
-as those of any other file. Anonymous memory (RssAnon in /proc/self/status) is what the process itself holds; pages of the mapped
-file are not part of it, because the system drops them when it needs room. The second command trains from a source that sleeps for
-the time of a step before each batch, and divides the time with reading ahead by the sum of reading and training.
+like those of any other file. Anonymous memory (RssAnon in /proc/self/status) is the memory that the process itself holds. Pages
+of the mapped file are not part of it, because the system drops them when it needs room. The second command trains from a source
+that sleeps for the time of a step before each batch, and divides the time with reading ahead by the sum of reading and
+training.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ FEATURES, BATCH = 3072, 256
 
 
 def anonymous() -> float:
-    """The anonymous memory of this process, in MB."""
+    """Return the anonymous memory of this process, in MB."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"RssAnon:\s+(\d+)", status)[1]) / 1e3
 

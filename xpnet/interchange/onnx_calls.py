@@ -1,4 +1,4 @@
-"""One node of an ONNX file, as the functions of `onnx_operators` see it."""
+"""One node of an ONNX file, in the form that the functions of `onnx_operators` use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xpnet.interchange.onnx_flow import refuse
 
 
 class Call:
-    """A node, its constant inputs, and the attributes that have not been asked for.
+    """A node, its constant inputs, and the attributes that have not been used yet.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Call:
             self.attribute(name)
 
     def constant(self, place: int, optional: bool = False) -> Any:
-        """The constant at this place among the inputs; None if it is omitted and optional."""
+        """Return the constant at this place among the inputs, or None if it is optional and omitted."""
         found = self.constants[place] if place < len(self.constants) else None
         if found is None and not (optional and self.node.inputs[place : place + 1] in ((), ("",))):
             raise refuse(f"a constant as input {place}", "an input that depends on the data, or none")

@@ -97,7 +97,9 @@ def _host_weights(model: Model) -> dict[str, Tree]:
     require_one_network(model)
     total = 4 * sum(size(x) for x in named_weights(state).values())
     if total > LARGEST:
-        raise ConversionError(f"An ONNX file can hold 2 GB. Received: weights of {total:,} bytes")
+        raise ConversionError(
+            f"An ONNX file can hold at most 2 GB. Use a smaller network. Received: weights of {total:,} bytes"
+        )
     host = {
         part: map_leaves(lambda x: to_numpy(x).astype(np.float32), state[part]) for part in ("params", "statistics")
     }

@@ -1,4 +1,4 @@
-"""A chain of layers under construction, and how the axes of ONNX's value correspond to ours.
+"""A chain of layers under construction, and how the axes of ONNX's value correspond to xpnet's.
 
 Our layers expect the batch first and the channels last. ONNX's operators expect other orders, and files transpose between them.
 A transposition only changes the correspondence; the axes are moved when a layer needs another order.
@@ -160,7 +160,7 @@ class Flow:
     # ------------------------------------------------------------------ biases
 
     def add_bias(self, bias: np.ndarray) -> bool:
-        """Give the last layer this bias if it is a product without one -> whether it was."""
+        """Give the last layer this bias if it is a product without a bias. Return whether it was."""
         last = self.layers[-1] if self.layers else None
         inner: Any = None if last is None else innermost(last)
         kinds = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv2DTranspose)

@@ -1,4 +1,4 @@
-"""Layers that take several of ONNX's operators: each formula once, for writing files and for recognizing it in files.
+"""Layers that need several of ONNX's operators. Each formula appears once, for writing files and for recognizing it in files.
 
 `op` has a method for each operator (`xpnet.interchange.onnx_graph.Graph` adds nodes, `xpnet.interchange.onnx_patterns` compares
 them), x is the input, and the other arguments are constants or attributes. PyTorch's exporters write the formulas in the same

@@ -49,7 +49,7 @@ def transposed_convolution(flow, call):
 
 
 def _images(flow, call, W):
-    """Bring the channels last -> the number of axes of an image."""
+    """Move the channels last. Return the number of axes of an image."""
     rank = W.ndim - 2
     if rank not in (1, 2) or len(flow.axes) != W.ndim:
         raise refuse("sequences or images", f"a kernel of shape {W.shape} and {len(flow.axes)} axes")
@@ -79,7 +79,7 @@ def _pads(flow, call, kernel, strides, dilations):
 
 
 def _padding(flow, pairs, kernel, strides, dilations):
-    """The setting of a convolution that pads like this. If there is none, zeros are added by a layer before it."""
+    """Return the setting of a convolution that pads like this. If none does, add a layer that adds zeros."""
     if not any(map(any, pairs)):
         return "valid"
     if pairs == _same(flow, kernel, strides, dilations):
@@ -90,7 +90,7 @@ def _padding(flow, pairs, kernel, strides, dilations):
 
 
 def _same(flow, kernel, strides, dilations):
-    """The zeros that ``padding="same"`` means."""
+    """Return the zeros that ``padding="same"`` means."""
     windows = [Window.fit(*settings, "same") for settings in zip(flow.shape, kernel, strides, dilations, strict=False)]
     return [(window.before, window.after) for window in windows]
 

@@ -114,7 +114,7 @@ def _model(flow: Flow, loss: Any, optimizer: Any, metrics: Any, backend: str | B
 
 
 class _Step(NamedTuple):
-    """What leads from one value to the next: an operator, or a formula of several."""
+    """A step from one value to the next: an operator, or a formula of several operators."""
 
     value: str
     node: Node
@@ -160,7 +160,7 @@ class _Network:
             self.values.dims[step.value] = flow.dims
 
     def steps(self, start: str, end: str) -> list[_Step]:
-        """The steps from the end back to the start. Between them, parallel branches are one step."""
+        """Return the steps from the end back to the start. Parallel branches form one step."""
         found = []
         while end != start:
             self.count += 1
@@ -233,7 +233,7 @@ def _layer(inner: list[Layer]) -> Layer:
 
 
 def _without_batch(shape: np.ndarray, batch: int, flow: Flow) -> np.ndarray:
-    """A shape in which a fixed size of the batch, at its place, is written as 0, which keeps the size."""
+    """Return a shape in which a fixed batch size is replaced by 0, which keeps the size."""
     place = flow.axes.index(0)
     if -1 in shape.tolist()[:place] or shape.ndim != 1 or place >= shape.size or shape[place] != batch or flow.outside:
         return shape

@@ -1,6 +1,6 @@
-"""What each of ONNX's operators becomes: functions ``(flow, call)`` that add layers to a `Flow`.
+"""The layers that each of ONNX's operators becomes: functions ``(flow, call)`` that add layers to a `Flow`.
 
-A function raises an error for attributes that no layer has, so a file never gives another answer silently.
+A function raises an error for attributes that no layer has, so a file never gives wrong results silently.
 """
 
 from __future__ import annotations

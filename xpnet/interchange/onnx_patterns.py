@@ -49,7 +49,7 @@ def pattern(formula: Callable[..., Any], *names: str) -> Expression:
 
 
 def match(expression: Any, value: str, producers: Mapping[str, Node], data: set[str]) -> dict[str, Any] | None:
-    """Compare an expression with the nodes that compute a value -> the variables (names of values, attributes), or None.
+    """Compare an expression with the nodes that compute a value. Return the variables (names of values, attributes), or None.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Makes the readers of data that are read while a model computes: rows on disk, samples of datasets, and batches."""
+"""Creates the readers of data that are read while a model computes: rows on disk, samples of datasets, and batches."""
 
 from __future__ import annotations
 
