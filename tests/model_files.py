@@ -117,7 +117,7 @@ def mutated(content, rng):
     damaged = bytearray(content)
     length = int.from_bytes(content[:8], "little")
     for _ in range(rng.integers(1, 4)):
-        end = len(damaged) if rng.random() < 0.1 else 8 + length
+        end = max(len(damaged), 9) if rng.random() < 0.1 else 8 + length
         at, size = int(rng.integers(0 if rng.random() < 0.1 else 8, end)), int(rng.integers(1, 9))
         kind = rng.integers(6)
         if kind == 0:

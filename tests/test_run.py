@@ -378,6 +378,17 @@ def test_a_state_without_its_callback_is_noted(tmp_path):
         resumed(paths[0])
 
 
+def test_another_backend_continues_with_a_note(xp, tmp_path):
+    (whole, paths), again = saved(tmp_path), make(xp)
+    if again.backend == whole.backend:
+        pytest.skip("the run began on this backend")
+    with pytest.warns(UserWarning, match="The last bits may differ from those of the run so far: .*numpy.*, now"):
+        fit(again, resume_from=paths[1])
+
+    assert again.history.epoch == whole.history.epoch
+    assert np.allclose(to_numpy(again.predict(X)), whole.predict(X), atol=1e-5)
+
+
 def test_other_threads_are_noted(tmp_path):
     def threaded(threads):
         model = make(None)
