@@ -53,6 +53,23 @@ def test_every_layer(shape, network, tmp_path):
     agrees(same, tmp_path / "again.onnx")
 
 
+TORCH_CASES = [
+    "MLP",
+    "CNN",
+    "UNet",
+    "DenseNet",
+    "TextCNN",
+    "asymmetric",
+    "decoder",
+    "time",
+    "steps",
+    "LSTM",
+    "GRU",
+    "RNN",
+    "tokens",
+]
+
+
 def torch_cases():
     torch = pytest.importorskip("torch", reason="needs the extra torch")
     nn = torch.nn
@@ -78,6 +95,36 @@ def torch_cases():
         def forward(self, x):
             return x.view(x.size(0), -1)
 
+    class UNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(8, 3, 1)
+            self.below = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(4, 6, 1), nn.ReLU(), nn.ConvTranspose2d(6, 4, 2, 2))
+
+        def forward(self, x):
+            x = torch.tanh(self.first(x))
+            return torch.softmax(self.last(torch.cat([self.below(x), x], 1)), 1)
+
+    class DenseNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Conv2d(3 + 4 * i, 4, 3, padding=1) for i in range(3))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = torch.cat([x, torch.relu(layer(x))], 1)
+            return x.mean((2, 3))
+
+    class TextCNN(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.out = nn.Embedding(7, 4), nn.Linear(6, 2)
+            self.convolutions = nn.ModuleList(nn.Conv1d(4, 3, size) for size in (2, 3))
+
+        def forward(self, x):
+            x = self.embed(x).transpose(1, 2)
+            return self.out(torch.cat([torch.relu(layer(x)).amax(2) for layer in self.convolutions], 1))
+
     rnn = {"batch_first": True}
     return {
         "MLP": ((6,), nn.Sequential(
@@ -101,6 +148,9 @@ def torch_cases():
         "LSTM": ((5, 4), nn.Sequential(Last(nn.LSTM(4, 3, 2, **rnn)), nn.Linear(3, 2))),
         "GRU": ((5, 4), Last(nn.GRU(4, 3, **rnn))),
         "RNN": ((5, 4), Last(nn.RNN(4, 3, **rnn), last=False)),
+        "UNet": ((2, 4, 6), UNet()),
+        "DenseNet": ((3, 5, 4), DenseNet()),
+        "TextCNN": ((6,), TextCNN()),
         "tokens": ((5,), nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(20, 2))),
     }  # fmt: skip
 
@@ -108,9 +158,7 @@ def torch_cases():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # PyTorch's exporters issue warnings
 @pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript", "dynamo"])
-@pytest.mark.parametrize(
-    "name", ["MLP", "CNN", "asymmetric", "decoder", "time", "steps", "LSTM", "GRU", "RNN", "tokens"]
-)
+@pytest.mark.parametrize("name", TORCH_CASES)
 def test_files_of_pytorch(name, dynamo, tmp_path):
     """The dynamo exporter puts large weights into a second file."""
     if dynamo and name == "RNN":
@@ -121,7 +169,7 @@ def test_files_of_pytorch(name, dynamo, tmp_path):
     import torch
 
     torch.manual_seed(0)
-    x = torch.randint(0, 7, (2, *shape)) if name == "tokens" else torch.randn(2, *shape)
+    x = torch.randint(0, 7, (2, *shape)) if name in ("tokens", "TextCNN") else torch.randn(2, *shape)
     for value in module.state_dict().values():
         if value.is_floating_point():
             value += 0.1 * torch.rand_like(value)

@@ -211,10 +211,12 @@ class _Network:
 
     def join(self, flow: Flow, node: Node, branches: list[Flow]) -> None:
         """Add the layer that joins branches."""
-        if any(branch.axes != branches[0].axes for branch in branches):
+        first = next((branch for branch in branches if branch.layers), branches[0])
+        if any(branch.axes != first.axes for branch in branches):
+            if {*first.axes} != {*range(len(first.axes))}:
+                first.in_rows()
             for branch in branches:
-                branch.in_rows()
-        first = branches[0]
+                branch.arrange([first.axes.index(axis) for axis in range(len(first.axes))])
         parts = [_layer(branch.layers) for branch in branches]
         if node.operator in ("Add", "Sum"):
             flow.append(layers.Add(tuple(parts)))
