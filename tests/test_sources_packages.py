@@ -110,7 +110,8 @@ def tensors():
 
 @pytest.mark.parametrize("steps", [None, 4])
 def test_a_loader_of_pytorch(xp, steps):
-    loader = importlib.import_module("torch.utils.data").DataLoader(tensors(), SIZE)
+    data = tensors()
+    loader = importlib.import_module("torch.utils.data").DataLoader(data, SIZE)
     array, loaded = make_model(xp), make_model(xp)
     fit(array, X, Y, batch_size=SIZE, shuffle=False, steps_per_epoch=steps)
     fit(loaded, loader, steps_per_epoch=steps, validation_data=loader)
