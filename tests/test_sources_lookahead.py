@@ -16,7 +16,7 @@ def threads():
 
 
 def ahead(items, limit=1):
-    return LookAhead(iter(items), lambda item: 1, limit)
+    return LookAhead((item for item in items), lambda item: 1, limit)
 
 
 def test_items_come_in_their_order_and_the_thread_ends():
@@ -91,6 +91,27 @@ def test_leaving_the_block_closes_the_generator_and_ends_the_thread():
     with ahead(items()) as source:
         next(source)
     assert closed == ["xpnet look-ahead"]
+    assert not threads()
+
+
+def test_ctrl_c_while_the_caller_waits_does_not_wait_for_the_source():
+    """Such as a connection that has stopped. The thread ends when the source returns."""
+    released = threading.Event()
+
+    def items():
+        released.wait(SOON)
+        yield from range(5)
+
+    def interrupted(condition):
+        raise KeyboardInterrupt
+
+    source = ahead(items())
+    source._changed.wait_for = interrupted
+    with pytest.raises(KeyboardInterrupt), source:
+        next(source)
+    assert threads()
+    released.set()
+    source._thread.join(SOON)
     assert not threads()
 
 

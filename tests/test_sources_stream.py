@@ -11,10 +11,13 @@ from tests.test_model import X, Y, assert_same_parameters, make_model
 from tests.test_sources_lookahead import threads
 from tests.test_sources_rows import Stored
 from xpnet import Callback, Model, SourceError
-from xpnet.backend import to_numpy
+from xpnet.backend import make_backend, to_numpy
 from xpnet.layers import BatchNormalization, Dense, Embedding, Flatten, Rescaling
 from xpnet.losses import PerPosition, SoftmaxCrossEntropy
+from xpnet.settings import FitSettings
 from xpnet.sources import stream
+from xpnet.sources.form import Form
+from xpnet.sources.rows import Column, ColumnRows, RowReader
 from xpnet.tree import leaves
 
 X = X.astype(np.float32)
@@ -441,6 +444,16 @@ def test_a_generator_may_fill_the_same_array_again(xp):
     fit(streamed, reusing(), epochs=1)
 
     assert_same_run(xp, array, streamed)
+
+
+def test_libraries_that_compile_get_few_numbers_of_steps(file, monkeypatch):
+    """On the host, so no backend: 1, 8, 64, ... steps, each of which is compiled once."""
+    reader = RowReader(ColumnRows([Column(file), Column(Y)], 0, len(X)), FitSettings(1, shuffle=False))
+    source = stream.Stream(reader, Form(make_model(make_backend("numpy"))._intake, 2))
+    source.compiles = True
+
+    with source.epoch(0, 0, 0) as taken:
+        assert [taken.take(most).steps for most in (100, 40, 7)] == [64, 8, 1]
 
 
 def test_divergence_names_the_step_of_a_streamed_run(xp):

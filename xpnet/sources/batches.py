@@ -126,8 +126,8 @@ class IteratedBatches:
     def close(self) -> None:
         """End an iteration that this object began."""
         iterator, self.iterator = self.iterator, None
-        if iterator is self.batches:
-            return  # a generator belongs to the caller
+        if iterator is self.batches or getattr(iterator, "gi_running", False):
+            return  # a generator belongs to the caller; one that reads after Ctrl-C cannot be closed
         if hasattr(iterator, "close"):
             iterator.close()
         elif not getattr(iterator, "_persistent_workers", True):  # of PyTorch's DataLoader, which has no public method

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -137,10 +137,9 @@ class Form:
             A batch does not fit. It names the first batch that does not, and its first row if the rows are numbered.
         """
         try:
-            values = part.values
             if part.rows is None:  # a generator may fill the same arrays again
-                values = tuple(np.array(real_numbers(v)) for v in values)
-            data = self._data(values)
+                part = replace(part, values=tuple(np.array(real_numbers(v)) for v in part.values))
+            data = self._data(part.values)
         except Exception as error:
             raise self._named(part, error) from error
         total, size = len(data["x"]), part.size or len(data["x"])
@@ -226,7 +225,7 @@ def ended(number: int) -> SourceError:
     )
 
 
-def named(name: str, pieces: Iterator[Piece]) -> Iterator[Piece]:
+def named(name: str, pieces: Iterator[Piece]) -> Generator[Piece, None, None]:
     """Yield the pieces. Errors begin with the name of the data."""
     try:
         yield from pieces

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ class LookAhead(AbstractContextManager["LookAhead[T]"], Generic[T]):
 
     Parameters
     ----------
-    items : iterator
+    items : generator
         The thread takes its items, and closes it at the end. An error is raised when its item is requested.
     size : callable
         Returns the size of an item in bytes.
@@ -26,10 +26,10 @@ class LookAhead(AbstractContextManager["LookAhead[T]"], Generic[T]):
         The thread waits while the items in advance have this size or more.
     """
 
-    def __init__(self, items: Iterator[T], size: Callable[[T], int], limit: int):
+    def __init__(self, items: Generator[T, None, None], size: Callable[[T], int], limit: int):
         self._items, self._size, self._limit = items, size, limit
         self._waiting: deque[T] = deque()
-        self._bytes, self._closed, self._ended = 0, False, False
+        self._bytes, self._closed, self._ended, self._patient = 0, False, False, True
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         run = contextvars.copy_context().run  # uses the caller's settings, such as np.errstate
@@ -38,22 +38,16 @@ class LookAhead(AbstractContextManager["LookAhead[T]"], Generic[T]):
 
     def _read(self) -> None:
         try:
-            for item in self._items:
-                if not self._put(item):
-                    break
+            with closing(self._items):
+                for item in self._items:
+                    if not self._put(item):
+                        break
         except BaseException as error:  # raised again by `__next__`
             self._error = error
         finally:
-            close = getattr(self._items, "close", None)
-            try:
-                if close is not None:
-                    close()
-            except BaseException as error:
-                self._error = self._error or error
-            finally:
-                with self._changed:
-                    self._ended = True
-                    self._changed.notify_all()
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
 
     def _put(self, item: T) -> bool:
         """Add an item, then wait for room. Return whether to continue."""
@@ -74,21 +68,24 @@ class LookAhead(AbstractContextManager["LookAhead[T]"], Generic[T]):
 
     def __next__(self) -> T:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._ended)
-            if not self._waiting:
-                if self._error is not None:
-                    error, self._error = self._error, None
-                    raise error
-                raise StopIteration
-            item = self._waiting.popleft()
-            self._bytes -= self._size(item)
-            self._changed.notify_all()
-            return item
+            try:
+                self._changed.wait_for(lambda: self._waiting or self._ended)
+            except KeyboardInterrupt:
+                self._patient = False
+                raise
+            if self._waiting:
+                item = self._waiting.popleft()
+                self._bytes -= self._size(item)
+                self._changed.notify_all()
+                return item
+            error, self._error = self._error, None
+            raise error or StopIteration
 
     def __exit__(self, *error: Any) -> None:
-        """End the thread. It finishes the item that it is reading, and the items in advance are dropped."""
+        """End the thread, and drop the items in advance. Wait for the item that it is reading, but not after Ctrl-C in a wait."""
         with self._changed:
             self._closed = True
             self._waiting.clear()
             self._changed.notify_all()
-        self._thread.join()
+        if self._patient:
+            self._thread.join()

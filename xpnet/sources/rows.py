@@ -165,9 +165,7 @@ class RowReader:
             )
         batch_bytes = max(self.size * rows.row_bytes, 1)
         together = max(1, PART_BYTES // batch_bytes) if rows.at_once else 1
-        self.together = (
-            1 << together.bit_length() - 1
-        )  # a power of two, because libraries that compile do so for each number
+        self.together = 1 << together.bit_length() - 1  # as many steps are compiled at once where a library compiles
 
     def first(self) -> Part:
         start = 0 if self.counted is None else int(self.counted[0])

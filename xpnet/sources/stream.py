@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,7 +67,7 @@ class Stream(Source):
 class StreamBatches(Batches):
     """The batches of an epoch of a `Stream`."""
 
-    def __init__(self, source: Stream, pieces: Iterator[Piece]):
+    def __init__(self, source: Stream, pieces: Generator[Piece, None, None]):
         self.source = source
         self.ahead = LookAhead(pieces, lambda piece: piece.nbytes, PART_BYTES)
         self.held: deque[Piece] = deque()  # pieces from the look-ahead that are not used yet
@@ -92,7 +92,7 @@ class StreamBatches(Batches):
             steps, size = steps + piece.steps, size + piece.nbytes
         whole, steps = joined(pieces), min(steps, most)
         if self.source.compiles:
-            steps = 1 << steps.bit_length() - 1  # a power of two, because each number is compiled once
+            steps = 1 << (steps.bit_length() - 1) // 3 * 3  # a power of eight, because each number is compiled once
         if steps < whole.steps:
             self.held.appendleft(whole.cut(steps, whole.steps))
         columns = whole.cut(0, steps).columns
@@ -140,7 +140,7 @@ class StreamInOrder(InOrder):
                 yield {name: backend.asarray(values) for name, values in batch.items()}
         require(weight > 0, "At least one weight must be above 0", "sample weights that are all 0")
 
-    def _pieces(self) -> Iterator[Piece]:
+    def _pieces(self) -> Generator[Piece, None, None]:
         left = self.chosen
         for part in self.reader.one_pass():
             for piece in self.form.pieces(part):
