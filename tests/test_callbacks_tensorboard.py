@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests.keras_reference import keras, quiet_keras
+from tests.test_callbacks_resumed import InterruptAt
 from tests.test_model import X, Y, fit, make_model
 from xpnet import SGD, Model, schedules
-from xpnet.callbacks import LambdaCallback, LearningRateScheduler, TensorBoard
+from xpnet.callbacks import LambdaCallback, LearningRateScheduler, ModelCheckpoint, TensorBoard
 from xpnet.callbacks.base import watching
 from xpnet.layers import Dense
 
@@ -146,6 +147,30 @@ def test_a_resumed_run_draws_no_point_twice(accumulator, tmp_path):
 
     assert sorted(step for step, _ in accumulator(tmp_path / "train")["epoch_loss"]) == [0, 1, 2, 3, 4, 7]
     assert sorted(step for step, _ in accumulator(tmp_path / "validation")["epoch_loss"]) == [0, 1, 2, 3, 4, 7]
+
+
+@pytest.mark.parametrize("interrupt", [11, 15, 18])
+def test_a_run_resumed_from_a_checkpoint_draws_the_points_of_the_whole_run(interrupt, accumulator, tmp_path):
+    """With checkpoints at steps 10 and 12, in epochs of 6 steps. NumPy is enough."""
+
+    def run(folder, interrupt=None, **settings):
+        saving = ModelCheckpoint(folder / "checkpoint", every_steps=10)
+        board = TensorBoard(folder, histogram_freq=1, update_freq=2)
+        model = make_model("numpy")
+        fit(model, 4, validation_data=(X, Y), callbacks=[saving, board, InterruptAt(interrupt)], **settings)
+
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    run(whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(halves, interrupt)
+    run(halves, resume_from=halves / "checkpoint")
+
+    for folder in ("train", "validation"):
+        expected, found = accumulator(whole / folder), accumulator(halves / folder)
+        assert found.keys() == expected.keys()
+        for tag, values in expected.items():
+            assert [step for step, _ in found[tag]] == [step for step, _ in values], tag
+            assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(found[tag], values, strict=True)), tag
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch):

@@ -43,7 +43,7 @@ class TensorBoard(Callback):
         self.trains, self.run = False, _new_run()
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        self.trains, self.run, self.first_step = True, _new_run(), self.model.step
+        self.trains, self.run, self.first_step, self.written = True, _new_run(), self.model.step, self.model.step
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.first_step = self.model.step
@@ -69,7 +69,12 @@ class TensorBoard(Callback):
         return self.every and step + self.every - step % self.every
 
     def on_pause(self, logs: Logs | None) -> None:
-        if self.every and self.model.step % self.every == 0:
+        self._write_steps()
+
+    def _write_steps(self) -> None:
+        """Write the values of this step if they are due. A checkpoint may come before or after `on_pause`."""
+        if self.every and self.model.step % self.every == 0 and self.model.step != self.written:
+            self.written = self.model.step
             for name, value in self.model.training_state.averages.values().items():
                 self._scalar("train", f"batch_{name}", value, self.model.step)
 
@@ -111,14 +116,16 @@ class TensorBoard(Callback):
         return {path.relative_to(self.log_dir).as_posix(): path for path in self.log_dir.glob(f"*/*.{self.run}")}
 
     def state_dict(self) -> dict[str, Any]:
+        self._write_steps()
         self._flush()
         sizes = {name: path.stat().st_size for name, path in self._files().items()}
-        return {"run": self.run, "sizes": sizes, "first_step": self.first_step}
+        return {"run": self.run, "sizes": sizes, "first_step": self.first_step, "written": self.written}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Remove what the run wrote after the checkpoint, so that no point is drawn twice."""
         self._close()
         self.run, self.first_step, self.trains = str(state["run"]), int(state["first_step"]), True
+        self.written = int(state["written"])
         for name, path in self._files().items():
             if name not in state["sizes"]:
                 path.unlink()
