@@ -263,7 +263,7 @@ def test_the_current_backend_is_the_default(xp):
     X, y = digits()
     with xpnet.use_backend(xp):
         model = small().fit(X, y)
-    assert model._engine(np.float64).backend.name == "numpy"
+    assert model._engine(X, np.float64).backend.name == "numpy"
     require_equal(small().fit(X, y), model)
 
 

@@ -25,7 +25,7 @@ def test_the_gradient_is_the_derivative(estimator, activation, xp64, rng):
         activation=activation, hidden_layer_sizes=(4,), max_iter=1, alpha=0.5, random_state=1, backend=xp64
     ).fit(X, y)
     targets = model._targets(model._validate_input(X, y, True, False)[1].reshape(len(y), -1), np.float64)
-    engine = model._engine(np.float64)
+    engine = model._engine(X, np.float64)
     arrays = engine.on_device(model._arrays())
     batch = {"x": xp64.asarray(X), "y": xp64.asarray(targets), "weight": xp64.asarray(weight)}
     objective = Objective(engine.step(SGD(), model.alpha))

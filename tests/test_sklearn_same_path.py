@@ -7,6 +7,7 @@ import contextlib
 import copy
 import io
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -239,7 +240,8 @@ def outcome(function):
         try:
             function()
         except Exception as raised:
-            error = f"{type(raised).__name__}: {raised}"
+            choices = re.sub(r"\{.*?\}", lambda names: str(sorted(names[0][1:-1].split(", "))), str(raised))  # a set
+            error = f"{type(raised).__name__}: {choices}"
     told = [(str(w.message), w.category) for w in caught if not issubclass(w.category, RuntimeWarning)]
     return told, printed.getvalue(), error
 

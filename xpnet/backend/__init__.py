@@ -8,6 +8,7 @@ from xpnet.backend.conversion import real_numbers, to_numpy
 from xpnet.backend.switch import (
     asarray,
     available_backends,
+    backend_of_array,
     get_backend,
     make_backend,
     set_backend,
@@ -20,6 +21,7 @@ __all__ = [
     "all_in_scope",
     "asarray",
     "available_backends",
+    "backend_of_array",
     "device",
     "get_backend",
     "in_scope",

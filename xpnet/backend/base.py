@@ -8,7 +8,7 @@ import inspect
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -83,6 +83,10 @@ class Backend:
     def float_name(self) -> str:
         """``"float32"`` or ``"float64"``."""
         return "float64" if self.dtype == self.namespace.float64 else "float32"
+
+    def computing_in(self, float_name: str) -> Backend:
+        """Return this backend with the default type ``"float32"`` or ``"float64"``."""
+        return self if self.float_name == float_name else replace(self, dtype=getattr(self.namespace, float_name))
 
     def owns(self, x: Any) -> bool:
         """Whether `x` is an array of this backend's library."""

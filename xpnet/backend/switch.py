@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import array_api_compat
 import numpy as np
 
 from xpnet.backend.base import Backend
@@ -29,6 +30,7 @@ EXTRAS = {
     "jax": "jax",
     "array_api_strict": "test",
 }
+_BY_PACKAGE = {"cupy": "cupy", "torch": "torch", "jax": "jax", "jaxlib": "jax", "array_api_strict": "array_api_strict"}
 _ELSEWHERE = {
     "pytorch": '"torch"',
     "cuda": '"cupy", or "torch" with device="cuda"',
@@ -126,6 +128,16 @@ def make_backend(name: str | Backend, *, device: Any = None, dtype: str | None =
     if unknown:
         raise ValueError(f"The backend {name} has no option {', '.join(sorted(unknown))}. Omit it. Received: {options}")
     return library.create(device, dtype or "float32", **options)
+
+
+def backend_of_array(x: Any) -> Backend | None:
+    """Return the backend of an array's library, device and floating type, or None for NumPy arrays and anything else."""
+    name = _BY_PACKAGE.get(type(x).__module__.partition(".")[0])
+    if name is None or not hasattr(x, "dtype"):
+        return None
+    backend = make_backend(name, device=array_api_compat.device(x))
+    dtype = str(x.dtype).rpartition(".")[2]
+    return backend.computing_in(dtype) if dtype in ("float32", "float64") else backend
 
 
 def _auto(device: Any, dtype: str | None, options: dict[str, Any]) -> Backend:

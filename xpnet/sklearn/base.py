@@ -21,6 +21,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from xpnet.optimizers import SGD
 from xpnet.signals import deferred_signals
+from xpnet.sklearn.arrays import dtype_of, on_host, rows
 from xpnet.sklearn.engine import Engine, count_multiplications
 from xpnet.sklearn.estimator import NetworkEstimator
 from xpnet.sklearn.events import Events
@@ -59,7 +60,7 @@ class BaseMLP(NetworkEstimator):
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
         X, y = self._validate_input(X, y, incremental, reset=first_pass)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X)
+            sample_weight = _check_sample_weight(on_host(sample_weight), X)
         if y.ndim == 1:
             y = y.reshape((-1, 1))
         sample_weight = self._weights(sample_weight, y)
@@ -68,7 +69,7 @@ class BaseMLP(NetworkEstimator):
         self._random_state = check_random_state(self.random_state)
         self._build(sizes)
         if first_pass:
-            self._initialize(units, X.dtype)
+            self._initialize(units, dtype_of(X))
         if self.solver in STOCHASTIC:
             self._fit_stochastic(X, y, sample_weight, incremental, held_out)
         else:
@@ -94,10 +95,10 @@ class BaseMLP(NetworkEstimator):
         for fan_out in units[1:]:
             self._intercept_indptr.append((start, start + fan_out))
             start += fan_out
-        given = dtype = X.dtype
-        if backend_of(self, dtype).name == "numpy":  # SciPy's driver computes in float64
-            dtype, X = np.dtype(np.float64), X.astype(np.float64, copy=False)
-        engine = self._engine(dtype)
+        given = dtype = dtype_of(X)
+        if backend_of(self, X, dtype).name == "numpy":  # SciPy's driver computes in float64
+            dtype, X = np.dtype(np.float64), on_host(X).astype(np.float64, copy=False)
+        engine = self._engine(X, dtype)
         with engine.backend.scope():
             arrays = engine.on_device(self._arrays())
             params, result = engine.minimize(
@@ -123,12 +124,13 @@ class BaseMLP(NetworkEstimator):
         order = np.arange(n_samples, dtype=int)
         batch_size = self._clipped_batch_size(n_samples)
         seed = int(self._random_state.randint(2**31 - 1)) if self.dropout else None
-        engine = self._engine(X.dtype)
+        dtype = dtype_of(X)
+        engine = self._engine(X, dtype)
         with engine.backend.scope(), deferred_signals() as check:
             arrays = engine.on_device(self._arrays())
             trainer = Trainer(
                 engine.backend, engine.step(self._optimizer.rule, self.alpha), self._optimizer, arrays, X,
-                self._target_dict(y, sample_weight, X.dtype), batch_size, count_multiplications(arrays["params"]), seed,
+                self._target_dict(y, sample_weight, dtype), batch_size, count_multiplications(arrays["params"]), seed,
             )  # fmt: skip
             if not self.t_:  # a fit that continues another one ends with its own best or last epoch, as in scikit-learn
                 trainer.keep_best()
@@ -196,25 +198,23 @@ class BaseMLP(NetworkEstimator):
 
     def _split(self, X: Any, y: np.ndarray, sample_weight: Any) -> tuple[Any, np.ndarray, Any, Held]:
         """Set samples aside for early stopping. Return training samples, targets and weights, and the others."""
-        arrays = [X, y] if sample_weight is None else [X, y, sample_weight]
-        parts = train_test_split(
-            *arrays,
+        train, held = train_test_split(
+            np.arange(len(y)),
             random_state=self._random_state,
             test_size=self.validation_fraction,
             stratify=y if is_classifier(self) and self.n_outputs_ == 1 else None,
         )
-        if parts[1].shape[0] < 2:
+        if len(held) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        train, held = parts[0::2], parts[1::2]
-        none = () if sample_weight is not None else (None,)
-        return (*train, *none, (*held, *none))
+        weight = (None, None) if sample_weight is None else (sample_weight[train], sample_weight[held])
+        return rows(X, train), y[train], weight[0], (rows(X, held), y[held], weight[1])
 
     def _checked_held_out(self, X: Any, y: Any, sample_weight: Any) -> Held:
         X, y = self._validate_held_out(X, y)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X)
+            sample_weight = _check_sample_weight(on_host(sample_weight), X)
         return X, y.reshape((-1, 1)) if y.ndim == 1 else y, sample_weight
 
     def _target_dict(self, y: np.ndarray, weight: Any, dtype: Any) -> dict[str, np.ndarray]:
@@ -226,8 +226,8 @@ class BaseMLP(NetworkEstimator):
     ) -> dict[str, float]:
         """Return the loss and the score of the validation data."""
         z = engine.logits(trainer.arrays, X)
-        loss = engine.loss_of(z, self._target_dict(y, sample_weight, X.dtype))
-        score = self._score(engine.answers(z), y, sample_weight)
+        loss = engine.loss_of(z, self._target_dict(y, sample_weight, dtype_of(X)))
+        score = self._score(engine.backend.to_host(engine.answers(z)), y, sample_weight)
         self.validation_loss_curve_.append(loss)
         return {"val_loss": loss, "val_score": score}
 

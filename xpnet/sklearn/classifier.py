@@ -10,9 +10,11 @@ from sklearn.utils import column_or_1d, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from xpnet.backend import namespace
 from xpnet.losses import Loss
+from xpnet.sklearn.arrays import checked, in_kind_of, on_host
 from xpnet.sklearn.base import BaseMLP, finite
 from xpnet.sklearn.losses import log_loss
 from xpnet.sklearn.parameters import CONSTRAINTS, STOCHASTIC, input_types, keep
@@ -217,23 +219,25 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
         if _check_partial_fit_first_call(self, classes):
             self._label_binarizer = LabelBinarizer()
+            y = on_host(y)
             self._label_binarizer.fit(y if type_of_target(y).startswith("multilabel") else classes)
         return self._fit(X, y, sample_weight=sample_weight, incremental=True)
 
     def predict(self, X):
         """Return the predicted labels, (n,) or (n, labels)."""
         check_is_fitted(self)
-        return self._labels(self._outputs(X))
+        return in_kind_of(X, self._labels(on_host(self._outputs(X))))
 
     def predict_proba(self, X):
         """Return the probability of each class in the order of `classes_`, (n, classes)."""
         check_is_fitted(self)
         p = self._outputs(X)
-        return np.concatenate([1 - p, p], axis=1) if self.n_outputs_ == 1 else p
+        return namespace(p).concat([1 - p, p], axis=1) if self.n_outputs_ == 1 else p
 
     def predict_log_proba(self, X):
         """Return the logarithm of `predict_proba`."""
-        return np.log(self.predict_proba(X))
+        p = self.predict_proba(X)
+        return namespace(p).log(p)
 
     def _labels(self, output):
         return self._label_binarizer.inverse_transform(output.ravel() if self.n_outputs_ == 1 else output)
@@ -259,8 +263,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return X, self._binarized(y)
 
     def _validated(self, X, y, reset):
-        X, y = validate_data(
-            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtype=input_types(self), reset=reset
+        X, y = checked(
+            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtypes=input_types(self), reset=reset
         )
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 

@@ -55,15 +55,15 @@ class Engine:
         state = {"params": arrays["params"], "statistics": arrays["statistics"]}
         parts = []
         for start in range(0, X.shape[0], ROWS_AT_ONCE):
-            x = on_device(self.backend, X if X.shape[0] <= ROWS_AT_ONCE else X[start : start + ROWS_AT_ONCE])
+            x = on_device(self.backend, X if X.shape[0] <= ROWS_AT_ONCE else X[start : start + ROWS_AT_ONCE, :])
             with self.backend.limited_threads(x.shape[0] * multiplications):
                 parts.append(self.backend.call(function, state, {"x": x}))
         return parts[0] if len(parts) == 1 else self.backend.namespace.concat(parts)
 
     @quiet
-    def answers(self, z: Array) -> np.ndarray:
-        """Return the activated outputs on the host."""
-        return self.backend.to_host(self.loss.activation(z))
+    def answers(self, z: Array) -> Array:
+        """Return the activated outputs, on the device."""
+        return self.loss.activation(z)
 
     @quiet
     def loss_of(self, z: Array, targets: dict[str, np.ndarray]) -> float:

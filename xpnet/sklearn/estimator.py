@@ -8,13 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import validate_data
 
 from xpnet.losses import Loss
 from xpnet.sklearn import network as networks
+from xpnet.sklearn.arrays import checked, in_kind_of
 from xpnet.sklearn.engine import Engine
 from xpnet.sklearn.parameters import STOCHASTIC, backend_of, hidden_activations, hidden_sizes
-from xpnet.tree import Tree
+from xpnet.tree import Array, Tree
 from xpnet.workshop import Workshop
 
 
@@ -76,8 +76,8 @@ class NetworkEstimator(BaseEstimator, ABC):
         if not hasattr(self, "_workshop"):
             self._workshop = Workshop()
 
-    def _engine(self, dtype: Any) -> Engine:
-        return Engine(backend_of(self, dtype), self._network, self._loss(), self._workshop)
+    def _engine(self, X: Any, dtype: Any) -> Engine:
+        return Engine(backend_of(self, X, dtype), self._network, self._loss(), self._workshop)
 
     def _arrays(self) -> dict[str, Tree]:
         """Return the parameters and running statistics as trees of host arrays."""
@@ -101,10 +101,9 @@ class NetworkEstimator(BaseEstimator, ABC):
         for i, (start, end) in enumerate(self._intercept_indptr):
             self.intercepts_[i] = packed[start:end]
 
-    def _outputs(self, X: Any) -> np.ndarray:
-        """Return the activated outputs for samples that are not yet checked, (n, outputs)."""
-        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        engine = self._engine(self.coefs_[0].dtype)
+    def _outputs(self, X: Any) -> Array:
+        """Return the activated outputs for samples that are not yet checked, (n, outputs), in the kind of X."""
+        X = checked(self, X, accept_sparse=["csr", "csc"], reset=False)
+        engine = self._engine(X, self.coefs_[0].dtype)
         with engine.backend.scope():
-            arrays = engine.on_device(self._arrays())
-            return engine.answers(engine.logits(arrays, X))
+            return in_kind_of(X, engine.answers(engine.logits(engine.on_device(self._arrays()), X)))

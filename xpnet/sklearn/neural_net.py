@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from xpnet import losses, optimizers
 from xpnet.backend import Backend, get_backend
@@ -21,8 +21,10 @@ from xpnet.layers import Layer
 from xpnet.losses import Loss
 from xpnet.model import Model
 from xpnet.optimizers import Optimizer
+from xpnet.sklearn.arrays import checked, dtype_of, in_kind_of, on_host, rows
 from xpnet.sklearn.nested import all_settings, with_setting
 from xpnet.sklearn.parameters import backend_of
+from xpnet.tree import Array
 
 NESTED = ("network", "optimizer", "loss")  # parameters with settings of their own
 
@@ -94,7 +96,7 @@ class NeuralNet(BaseEstimator, ABC):
         X, y = self._checked(X, y, reset=not continues)
         y = self._encode(y, first=not continues and not incremental)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X)
+            sample_weight = _check_sample_weight(on_host(sample_weight), X)
         sample_weight = self._weights(sample_weight, y)
         if not continues:
             random = check_random_state(self.random_state)
@@ -110,12 +112,15 @@ class NeuralNet(BaseEstimator, ABC):
             X_val, y_val = self._checked(X_val, y_val, reset=False)
             held = (X_val, self._encode(y_val, first=False), *([] if weight_val is None else [weight_val]))
         elif self.validation_fraction and not incremental:
-            arrays = [X, y] if sample_weight is None else [X, y, sample_weight]
-            parts = train_test_split(
-                *arrays, test_size=self.validation_fraction, random_state=self._random_state, stratify=self._strata(y)
+            train, kept = train_test_split(
+                np.arange(len(y)),
+                test_size=self.validation_fraction,
+                random_state=self._random_state,
+                stratify=self._strata(y),
             )
-            (X, y, *weights), held = parts[0::2], tuple(parts[1::2])
-            sample_weight = weights[0] if weights else None
+            held = (rows(X, kept), y[kept], *([] if sample_weight is None else [sample_weight[kept]]))
+            X, y = rows(X, train), y[train]
+            sample_weight = None if sample_weight is None else sample_weight[train]
         callbacks = [self.callbacks] if isinstance(self.callbacks, Callback) else self.callbacks
         self.history_ = self.model_.fit(
             X, y, self.batch_size, 1 if incremental else self.epochs, int(self.verbose), callbacks,
@@ -125,21 +130,20 @@ class NeuralNet(BaseEstimator, ABC):
         return self
 
     def _backend(self, X: Any) -> Backend:
-        if X.dtype.kind == "f" or self.dtype is not None:
-            return backend_of(self, self.dtype or X.dtype)
-        return backend_of(self, get_backend().float_name)
+        floating = self.dtype is not None or dtype_of(X).kind == "f"
+        return backend_of(self, X, (self.dtype or dtype_of(X)) if floating else get_backend().float_name)
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        X, y = validate_data(self, X, y, allow_nd=True, multi_output=True, reset=reset, **self._y_checks)
+        X, y = checked(self, X, y, allow_nd=True, multi_output=True, reset=reset, **self._y_checks)
         return X, y
 
     _y_checks: dict[str, Any] = {}  # noqa: RUF012
 
-    def _answer(self, method: str, X: Any) -> np.ndarray:
-        """Return what a method of the model returns for new samples, on the host."""
+    def _answer(self, method: str, X: Any) -> Array:
+        """Return what a method of the model returns for new samples, in the kind of X."""
         check_is_fitted(self)
-        X = validate_data(self, X, allow_nd=True, reset=False)
-        return self.model_.backend.to_host(getattr(self.model_, method)(X))
+        X = checked(self, X, allow_nd=True, reset=False)
+        return in_kind_of(X, getattr(self.model_, method)(X))
 
 
 def _resolved(name: str, value: Any) -> Any:

@@ -10,7 +10,9 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets, type_of_target
 
 from xpnet import losses
+from xpnet.backend import namespace
 from xpnet.losses import BinaryCrossEntropy
+from xpnet.sklearn.arrays import in_kind_of, on_host
 from xpnet.sklearn.neural_net import NET_CONSTRAINTS, NeuralNet
 from xpnet.sklearn.parameters import keep
 
@@ -117,25 +119,27 @@ class NeuralNetClassifier(ClassifierMixin, NeuralNet):
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one more epoch. The first call needs all classes that later calls will see."""
         if _check_partial_fit_first_call(self, classes):
-            self._encoder = None if type_of_target(y).startswith("multilabel") else LabelEncoder().fit(classes)
+            self._encoder = None if type_of_target(on_host(y)).startswith("multilabel") else LabelEncoder().fit(classes)
         return self._fit(X, y, sample_weight, incremental=True)
 
     def predict(self, X):
         """Return the predicted labels, (n,) or (n, labels)."""
-        labels = self._answer("predict_classes", X)
-        return labels.astype(int) if self._encoder is None else self.classes_[labels.reshape(-1)]
+        labels = on_host(self._answer("predict_classes", X))
+        return in_kind_of(X, labels.astype(int) if self._encoder is None else self.classes_[labels.reshape(-1)])
 
     def predict_proba(self, X):
         """Return the probability of each class in the order of `classes_`, (n, classes)."""
         p = self._answer("predict", X)
-        if self._encoder is None or p.shape[1:] == (len(self.classes_),):
+        if self._encoder is None or tuple(p.shape[1:]) == (len(self.classes_),):
             return p
-        p = p.reshape(-1, 1)
-        return np.concatenate([1 - p, p], axis=1)
+        xp = namespace(p)
+        p = xp.reshape(p, (-1, 1))
+        return xp.concat([1 - p, p], axis=1)
 
     def predict_log_proba(self, X):
         """Return the logarithm of `predict_proba`."""
-        return np.log(self.predict_proba(X))
+        p = self.predict_proba(X)
+        return namespace(p).log(p)
 
     def _encode(self, y, first):
         check_classification_targets(y)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
-from xpnet.backend import Backend, get_backend, make_backend
+from xpnet.backend import Backend, backend_of_array, get_backend, make_backend
 from xpnet.callbacks import Callback
 from xpnet.checks import unknown_name
 from xpnet.layers import Layer
@@ -81,11 +80,11 @@ def hidden_activations(estimator: Any, count: int) -> Sequence[str | Layer]:
     return given
 
 
-def backend_of(estimator: Any, dtype: Any) -> Backend:
-    """Return the backend that computes in this floating type: the estimator's, or the current one."""
-    backend = get_backend() if estimator.backend is None else _named(estimator.backend)
-    name = np.dtype(dtype).name
-    return backend if backend.float_name == name else replace(backend, dtype=getattr(backend.namespace, name))
+def backend_of(estimator: Any, X: Any, dtype: Any) -> Backend:
+    """Return the backend that computes in this floating type: the estimator's, that of X, or the current one."""
+    given = estimator.backend
+    backend = _named(given) if given is not None else backend_of_array(X) or get_backend()
+    return backend.computing_in(np.dtype(dtype).name)
 
 
 @functools.cache

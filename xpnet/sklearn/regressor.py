@@ -7,10 +7,11 @@ from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from xpnet import losses
 from xpnet.losses import Loss
+from xpnet.sklearn.arrays import checked
 from xpnet.sklearn.base import BaseMLP, finite
 from xpnet.sklearn.losses import HalfPoissonDeviance, HalfSquaredError
 from xpnet.sklearn.parameters import CONSTRAINTS, input_types, keep
@@ -195,17 +196,17 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return self._values(self._outputs(X))
 
     def _values(self, output):
-        return output.ravel() if output.shape[1] == 1 else output
+        return output[:, 0] if output.shape[1] == 1 else output
 
     def _validate_input(self, X, y, incremental, reset):
-        X, y = validate_data(
+        X, y = checked(
             self,
             X,
             y,
             accept_sparse=["csr", "csc"],
             multi_output=True,
             y_numeric=True,
-            dtype=input_types(self),
+            dtypes=input_types(self),
             reset=reset,
         )
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y

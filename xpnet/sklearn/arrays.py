@@ -1,0 +1,91 @@
+"""Arrays of any library: scikit-learn's checks for those on the host, and the same checks on the device for the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_consistent_length
+from sklearn.utils.validation import validate_data
+
+from xpnet.backend import backend_of_array, namespace, to_numpy
+from xpnet.tree import Array
+
+UNCHECKED = "no_validation"  # as in `validate_data`, because None is a mistake
+
+
+def checked(estimator: Any, X: Any, y: Any = UNCHECKED, *, reset: bool, dtypes: Any = "numeric", **checks: Any) -> Any:
+    """Check samples and, if given, targets -> X or (X, y).
+
+    Samples in arrays of another library stay in their memory, and targets come to the host.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+    X : array-like
+    y : array-like, optional
+    reset : bool
+        Whether to set or to compare the number and the names of features.
+    dtypes : "numeric" or tuple of NumPy types
+        The types that X may have. Another type is converted to the first.
+    **checks
+        As in scikit-learn's `validate_data`.
+    """
+    if backend_of_array(X) is None:
+        return validate_data(estimator, X, y, dtype=dtypes, reset=reset, **checks)
+    X = _checked_samples(X, dtypes, checks.get("allow_nd", False))
+    validate_data(estimator, X, y, skip_check_array=True, reset=reset)
+    if isinstance(y, str) and y == UNCHECKED:
+        return X
+    of_targets = {name: checks[name] for name in ("multi_output", "y_numeric") if name in checks}
+    y = validate_data(estimator, "no_validation", on_host(y), reset=reset, **of_targets)
+    check_consistent_length(X, y)
+    return X, y
+
+
+def _checked_samples(X: Array, dtypes: Any, allow_nd: bool) -> Array:
+    xp = namespace(X)
+    if X.ndim < 2 or (X.ndim > 2 and not allow_nd):
+        raise ValueError(
+            "X must have a row for each sample. Reshape your data with X.reshape((-1, 1)) if it has a single feature, or "
+            f"X.reshape((1, -1)) if it is a single sample. Received: an array of shape {tuple(X.shape)}"
+        )
+    if 0 in X.shape:
+        raise ValueError(
+            f"At least one sample and one feature are needed. Received: an array of shape {tuple(X.shape)}"
+        )
+    if dtypes != "numeric" and dtype_of(X) not in dtypes:
+        X = xp.astype(X, getattr(xp, np.dtype(dtypes[0]).name))
+    if xp.isdtype(X.dtype, "real floating") and not bool(xp.all(xp.isfinite(X))):
+        raise ValueError("Input X contains NaN or infinity. Remove or replace them, for example with SimpleImputer.")
+    return X
+
+
+def dtype_of(X: Any) -> np.dtype:
+    """Return the NumPy type with the name of an array's type."""
+    return np.dtype(str(X.dtype).rpartition(".")[2])
+
+
+def on_host(x: Any) -> Any:
+    """Return a NumPy array instead of an array of another library, and anything else unchanged."""
+    return x if backend_of_array(x) is None else to_numpy(x)
+
+
+def in_kind_of(X: Any, answer: Array) -> Array:
+    """Return an answer in the library and on the device of X. Text stays on the host."""
+    backend = backend_of_array(X)
+    if backend is None:
+        return to_numpy(answer)
+    if isinstance(answer, np.ndarray) and answer.dtype.kind not in "fiub":
+        return answer
+    with backend.scope():
+        return backend.asarray(answer, answer.dtype if backend.owns(answer) else None)
+
+
+def rows(X: Any, index: np.ndarray) -> Any:
+    """Return the rows with these numbers."""
+    backend = backend_of_array(X)
+    if backend is None:
+        return X[index]
+    with backend.scope():
+        return backend.gather(X, backend.asarray(index))
