@@ -34,7 +34,7 @@ NETWORKS = [
     ((4,), [Dense(3, "gelu"), Residual(Sequential([Dense(3), RMSNormalization()])), Dense(2, "softmax")]),
     ((6, 6, 2), [Conv2D(4, 3, padding="same", activation="relu"), GroupNormalization(2), MaxPooling2D(), Flatten(), Dense(2)]),
     ((4, 4), [Bidirectional(LSTM(2, True)), GRU(3, True), TimeDistributed(Dense(4)), MultiHeadAttention(2)]),
-    ((4,), [Embedding(5, 3), LSTM(2)]),
+    ((4,), [Embedding(5, 3, padding_idx=0), LSTM(2, True, mask_value=0.0), GRU(2)]),
 ]  # fmt: skip
 NUMBERS = [0, 1, -1, 2, 7, -(2**63), 2**63 - 1, 2**31, 10**12]
 

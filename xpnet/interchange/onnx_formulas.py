@@ -40,3 +40,26 @@ def attention(op, x, W, b, divided, first, second, third, scale, joined, W_o, b_
         scores = op.Add(scores, mask)
     head = op.MatMul(op.Softmax(scores, axis=-1), v)
     return op.Add(op.MatMul(op.Reshape(op.Transpose(head, perm=[0, 2, 1, 3]), joined), W_o), b_o)
+
+
+def masked_recurrence(
+    op, x, operator, settings, sequences, W, R, B, value, steps, length, positions, count, inner, sizes,
+    axis=None, one=None, zero=None, state_axes=None, state_sizes=None,
+):  # fmt: skip
+    """A recurrent operator that skips the steps whose features all equal a value.
+
+    ONNX skips only steps at the end of a sequence. Therefore the other steps are moved to the front, in their order, and the
+    outputs are moved back. x: (batch, time, features), y: (batch, time, directions, units) or (batch, directions, units).
+    """
+    valid = op.ReduceMax(op.Cast(op.Not(op.Equal(x, value)), to=1), axes=[-1], keepdims=0)
+    lengths = op.Cast(op.ReduceSum(valid, steps, keepdims=0), to=6)
+    _, order = op.TopK(op.Sub(op.Mul(valid, length), positions), count, axis=1, outputs=2)
+    moved = op.GatherElements(x, op.Expand(op.Unsqueeze(order, inner), sizes), axis=1)
+    y, last = getattr(op, operator)(op.Transpose(moved, perm=[1, 0, 2]), W, R, B, lengths, outputs=2, **settings)
+    if not sequences:
+        return op.Transpose(last, perm=[1, 0, 2])
+    places = op.Cast(op.Max(op.Sub(op.CumSum(valid, axis), one), zero), to=7)
+    y = op.GatherElements(
+        op.Transpose(y, perm=[2, 0, 1, 3]), op.Expand(op.Unsqueeze(places, state_axes), state_sizes), axis=1
+    )
+    return op.Where(op.Unsqueeze(op.Cast(valid, to=9), state_axes), y, value)

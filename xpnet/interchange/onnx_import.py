@@ -182,7 +182,7 @@ class _Network:
     def add(self, flow: Flow, step: _Step) -> None:
         node, inputs = step.node, self.values.data_inputs(step.node)
         if step.formula is not None and step.found is not None:
-            known = {name: self.values.constant(v) if isinstance(v, str) else v for name, v in step.found.items()}
+            known = {name: v[0] if isinstance(v, tuple) else self.values.constant(v) for name, v in step.found.items()}
             step.formula(flow, known)
         elif len(inputs) > 1 or node.operator in ("Concat", "Sum"):
             start = self.values.common(inputs)

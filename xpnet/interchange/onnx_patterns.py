@@ -14,6 +14,7 @@ from xpnet import layers
 from xpnet.interchange import onnx_formulas as formulas
 from xpnet.interchange.onnx_files import Node
 from xpnet.interchange.onnx_flow import Flow, refuse
+from xpnet.interchange.onnx_recurrent import OPERATORS, read_masked
 
 COMMUTATIVE = ("Add", "Mul")
 
@@ -27,20 +28,26 @@ class Variable:
 
 @dataclass(frozen=True, eq=False)
 class Expression:
+    """An output of an operator."""
+
     operator: str
     inputs: tuple[Any, ...]
     attributes: dict[str, Any]
+    output: int = 0
 
 
 class _Recorder:
     """An `op` whose operators return expressions."""
 
-    def __getattr__(self, operator: str) -> Callable[..., Expression]:
+    def __getattr__(self, operator: str) -> Callable[..., Any]:
         return partial(self._record, operator)
 
     @staticmethod
-    def _record(operator: str, *inputs: Any, **attributes: Any) -> Expression:
-        return Expression(operator, inputs, attributes)
+    def _record(operator: str, *inputs: Any, outputs: int = 1, **attributes: Any) -> Any:
+        if operator == "ReduceSum":  # `onnx_files` reads the axes as an attribute
+            inputs, attributes = inputs[:1], attributes | {"axes": inputs[1]}
+        values = [Expression(operator, inputs, attributes, i) for i in range(outputs)]
+        return values[0] if outputs == 1 else values
 
 
 def pattern(formula: Callable[..., Any], *names: str) -> Expression:
@@ -75,13 +82,13 @@ def _match(part: Any, value: str, producers: Mapping[str, Node], data: set[str],
         node is None
         or node.operator != part.operator
         or len(node.inputs) != len(part.inputs)
-        or node.outputs[0] != value
+        or node.outputs[part.output : part.output + 1] != (value,)
     ):
         return None
     found = found | {key: value}
     for name, wanted in part.attributes.items():
         if isinstance(wanted, Variable):
-            found = found | {wanted.name: node.attributes.get(name)}
+            found = found | {wanted.name: (node.attributes.get(name),)}
         elif node.attributes.get(name) != wanted:
             return None
     orders = [node.inputs, node.inputs[::-1]] if part.operator in COMMUTATIVE else [node.inputs]
@@ -168,3 +175,18 @@ FORMULAS: list[tuple[Expression, Callable[[Flow, dict[str, Any]], None]]] = [
     (pattern(formulas.attention, *_ATTENTION), _attention),
     (pattern(formulas.attention, *_ATTENTION, "mask"), _attention),
 ]
+
+
+def _masked(kind, sequences):
+    operator, attributes, _ = OPERATORS[kind]
+    settings = {"hidden_size": Variable("hidden_size"), "direction": Variable("direction"), **attributes}
+    names = ["W", "R", "B", "value", "steps", "length", "positions", "count", "inner", "sizes"]
+    if sequences:
+        names += ["axis", "one", "zero", "state_axes", "state_sizes"]
+    return (
+        pattern(lambda op, x, *rest: formulas.masked_recurrence(op, x, operator, settings, sequences, *rest), *names),
+        partial(read_masked, kind=kind, sequences=sequences),
+    )
+
+
+FORMULAS += [_masked(kind, sequences) for kind in OPERATORS for sequences in (False, True)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from xpnet import layers
+from xpnet.interchange import onnx_formulas as formulas
 from xpnet.interchange.onnx_flow import refuse
 from xpnet.layers.mapping import innermost
 
@@ -39,10 +40,7 @@ def _run(op, x, shape, pair, weights, direction):
     """Return the outputs of all layers, (batch, time, layers, units), or (batch, layers, units) without sequences."""
     layer, (time, features) = pair[0], shape
     operator, attributes, order = OPERATORS[type(layer)]
-    lengths = None
-    if layer.mask_value is not None:
-        valid, lengths, steps = _valid_steps(op, x, layer.mask_value, time)
-        x = _take_steps(op, x, steps, [1, 1, features])
+    settings = {"hidden_size": layer.units, "direction": direction, **attributes}
 
     def gates(columns):
         """(…, gates · units) in our order -> (gates · units, …) in ONNX's"""
@@ -54,37 +52,29 @@ def _run(op, x, shape, pair, weights, direction):
         np.stack([gates((zeros | tree)[name]) for tree in weights])
         for name in ("weight", "recurrent_weight", "bias", "recurrent_bias")
     )
-    y, last = getattr(op, operator)(
-        op.Transpose(x, perm=[1, 0, 2]), W, R, np.concatenate([b, c], axis=1)[..., 0], lengths,
-        outputs=2, hidden_size=layer.units, direction=direction, **attributes,
-    )  # fmt: skip
-    if not layer.return_sequences:
-        return op.Transpose(last, perm=[1, 0, 2])
-    y = op.Transpose(y, perm=[2, 0, 1, 3])
-    if lengths is None:
-        return y
-    places = op.Max(op.Sub(op.CumSum(valid, np.array(1)), np.float32(1)), np.float32(0))
-    y = _take_steps(op, y, op.Cast(places, to=7), [1, 1, len(pair), layer.units])
-    return op.Where(op.Unsqueeze(op.Cast(valid, to=9), np.array([2, 3])), y, np.float32(layer.mask_value))
+    B = np.concatenate([b, c], axis=1)[..., 0]
+    if layer.mask_value is not None:
+        constants = _mask_constants(time, features, len(pair), layer.units, layer.return_sequences)
+        value = np.float32(layer.mask_value)
+        return formulas.masked_recurrence(
+            op, x, operator, settings, layer.return_sequences, W, R, B, value, **constants
+        )
+    y, last = getattr(op, operator)(op.Transpose(x, perm=[1, 0, 2]), W, R, B, outputs=2, **settings)
+    return op.Transpose(y, perm=[2, 0, 1, 3]) if layer.return_sequences else op.Transpose(last, perm=[1, 0, 2])
 
 
-def _valid_steps(op, x, mask_value, time):
-    """Return which steps are not masked (1 or 0), how many, and a permutation that puts them first, in their order.
-
-    ONNX's operators skip only steps at the end of a sequence.
-    """
-    differs = op.Cast(op.Not(op.Equal(x, np.float32(mask_value))), to=1)
-    valid = op.ReduceMax(differs, axes=[-1], keepdims=0)
-    lengths = op.Cast(op.ReduceSum(valid, np.array([1]), keepdims=0), to=6)
-    rank = op.Sub(op.Mul(valid, np.float32(time)), np.arange(time, dtype=np.float32))
-    _, steps = op.TopK(rank, np.array([time]), axis=1, outputs=2)
-    return valid, lengths, steps
-
-
-def _take_steps(op, x, steps, sizes):
-    """x[n, steps[n, t], …]"""
-    axes = np.arange(2, len(sizes))
-    return op.GatherElements(x, op.Expand(op.Unsqueeze(steps, axes), np.array(sizes)), axis=1)
+def _mask_constants(time, features, directions, units, sequences):
+    """The arguments of `formulas.masked_recurrence` that follow from shapes."""
+    constants = {
+        "steps": np.array([1]), "length": np.float32(time), "positions": np.arange(time, dtype=np.float32),
+        "count": np.array([time]), "inner": np.array([2]), "sizes": np.array([1, 1, features]),
+    }  # fmt: skip
+    if sequences:
+        constants |= {
+            "axis": np.array(1), "one": np.float32(1), "zero": np.float32(0), "state_axes": np.array([2, 3]),
+            "state_sizes": np.array([1, 1, directions, units]),
+        }  # fmt: skip
+    return constants
 
 
 # ------------------------------------------------------------------ from files
@@ -92,20 +82,13 @@ def _take_steps(op, x, steps, sizes):
 
 def read_recurrent(flow, call):
     """Add the layer that RNN, LSTM or GRU computes from a state of 0. Its output is a sequence, or the last state."""
-    kind, (_, fixed, order) = next((kind, form) for kind, form in OPERATORS.items() if form[0] == call.node.operator)
+    kind, (_, fixed, _) = next((kind, form) for kind, form in OPERATORS.items() if form[0] == call.node.operator)
     W, R, B = call.weight(1), call.weight(2), call.weight(3, optional=True)
-    way = call.attribute("direction", "forward")
-    if W.ndim != 3 or R.ndim != 3 or len(W) != len(R) or {1: "forward", 2: "bidirectional"}.get(len(W)) != way:
-        raise refuse("weights of one direction or of both, forward first", f"direction={way!r}, shape {W.shape}")
-    units, both = R.shape[2], len(W) == 2
-    if R.shape[1] != len(order) * units or W.shape[1] != R.shape[1] or len(flow.axes) != 3 or flow.axes[1] != 0:
-        raise refuse("(time, batch, features) and the weights of all gates", f"shapes {W.shape}, {R.shape}")
-    B = np.zeros((len(W), 2 * W.shape[1]), W.dtype) if B is None else B
     usual = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}[call.node.operator]
     received = {name: call.attribute(name, 0) for name in fixed}
     if received != fixed:
         raise refuse(f"{fixed}, as in PyTorch and Keras", received)
-    call.require(layout=0, input_forget=0, hidden_size=units, activations=usual * len(W))
+    call.require(layout=0, input_forget=0, activations=usual * len(W))
     for place in range(4, len(call.node.inputs)):
         state = call.constant(place, optional=True)
         if state is not None and (place not in (5, 6) or state.any()):
@@ -113,15 +96,42 @@ def read_recurrent(flow, call):
     sequences = call.output == call.node.outputs[0]
     if not sequences and call.output not in call.node.outputs[1:2]:
         raise refuse("the outputs of all steps or of the last", "the cell state")
-
+    if len(flow.axes) != 3 or flow.axes[1] != 0:
+        raise refuse("(time, batch, features)", f"axes {flow.axes}")
     flow.arrange([1, 0, 2])
-    time, pair = flow.shape[0], [kind(units, return_sequences=sequences) for _ in W]
-    flow.append(layers.Bidirectional(pair[0], backward_layer=pair[1]) if both else pair[0])
+    units, way = call.attribute("hidden_size", R.shape[-1]), call.attribute("direction", "forward")
+    _add(flow, kind, (W, R, B), units, way, sequences)
+    both = len(W) == 2
+    flow.axes = ([1, 2, 0, 3] if both else [1, None, 0, 2]) if sequences else ([1, 0, 2] if both else [None, 0, 1])
+
+
+def _add(flow, kind, arrays, units, way, sequences, mask_value=None):
+    """Add a layer, or both layers of a Bidirectional, whose outputs get an axis of their own."""
+    (W, R, B), order = arrays, OPERATORS[kind][2]
+    if {1: "forward", 2: "bidirectional"}.get(len(W)) != way:
+        raise refuse("the direction forward or bidirectional", f"direction={way!r} and {len(W)} weights")
+    if W.shape[1:2] != (len(order) * units,) or R.shape != (len(W), len(order) * units, units):
+        raise refuse("the weights of all gates", f"shapes {W.shape}, {R.shape}")
+    B = np.zeros((len(W), 2 * W.shape[1]), W.dtype) if B is None else B
+    time, pair = flow.shape[0], [kind(units, return_sequences=sequences, mask_value=mask_value) for _ in W]
+    flow.append(layers.Bidirectional(pair[0], backward_layer=pair[1]) if len(W) == 2 else pair[0])
     for layer, w, r, b in zip(pair, W, R, B, strict=True):
         flow.weights[id(layer)] = _our_weights(layer, w, r, b, order)
-    if both:
+    if len(W) == 2:
         flow.append(layers.Reshape((time, 2, units) if sequences else (2, units)))
-    flow.axes = ([1, 2, 0, 3] if both else [1, None, 0, 2]) if sequences else ([1, 0, 2] if both else [None, 0, 1])
+
+
+def read_masked(flow, found, kind, sequences):
+    """Add the layer of `formulas.masked_recurrence`."""
+    flow.in_rows()
+    (time, features), W = flow.shape, found["W"]
+    units, way = found["hidden_size"], found["direction"]
+    expected = _mask_constants(time, features, len(W), units, sequences)
+    if not all(np.array_equal(found[name], value) for name, value in expected.items()):
+        raise refuse("the constants of a mask", f"others for samples of shape {flow.shape}")
+    _add(flow, kind, (W, found["R"], found["B"]), units, way, sequences, float(found["value"].reshape(())))
+    directions = [len(flow.shape) - 1 if len(W) == 2 else None]
+    flow.axes = [0, *([1] if sequences else []), *directions, len(flow.shape)]
 
 
 def _our_weights(layer, w, r, b, order):
