@@ -347,8 +347,8 @@ def test_an_optimizer_is_replaced_and_not_changed(xp):
         (lambda: LayerNormalization(64), "Write LayerNormalization()."),
         (lambda: RMSNormalization(64), "Write RMSNormalization()."),
         (lambda: GroupNormalization(8, 64), "Write GroupNormalization(8)."),
-        (lambda: Conv2D(1, 32, 3).init(np.random.default_rng(0), (28, 28, 1)), "For 32 filters write Conv2D(32, 3)"),
-        (lambda: Conv1D(1, 32, 3).init(np.random.default_rng(0), (28, 1)), "For 32 filters write Conv1D(32, 3)"),
+        (lambda: Conv2D(1, 32, 3).init(np.random.default_rng(0), (28, 28, 1)), "For 32 filters, write Conv2D(32, 3)"),
+        (lambda: Conv1D(1, 32, 3).init(np.random.default_rng(0), (28, 1)), "For 32 filters, write Conv1D(32, 3)"),
     ],
 )
 def test_sizes_of_the_input_are_not_given(make, remedy):

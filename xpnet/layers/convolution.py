@@ -58,10 +58,11 @@ class _Kernel(Layer):
         except ValueError as error:
             if min(self.kernel_size) <= self.filters:
                 raise
-            name = type(self).__name__
+            name, (rule, received) = type(self).__name__, str(error).split(" Received: ")
             raise ValueError(
-                f"{name} accepts filters, then kernel_size, but not the number of input channels, which comes with the data. For "
-                f"{self.kernel_size[0]} filters, write {name}({self.kernel_size[0]}, {self.strides[0]}). {error}"
+                f"{rule} {name} accepts filters, then kernel_size, but not the number of input channels, which comes with the "
+                f"data. For {self.kernel_size[0]} filters, write {name}({self.kernel_size[0]}, {self.strides[0]}). "
+                f"Received: {received}"
             ) from error
         return (*self._shapes(channels, windows)[1], self.filters)
 
