@@ -17,6 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {
     "guide": ["sklearn"],
     "saving": [],
+    "scikit-learn": ["sklearn"],
     "resuming": [],
     "big-data": ["h5py"],
     "callbacks": ["matplotlib", "tensorboard"],

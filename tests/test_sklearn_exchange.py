@@ -1,4 +1,4 @@
-"""Fitted networks from and to scikit-learn. Both compute on the host in float64, so these tests take no backend."""
+"""Fitted networks from and to scikit-learn. Both compute on the host in float64, so only the last test takes a backend."""
 
 import numpy as np
 import pytest
@@ -9,10 +9,11 @@ from sklearn import neural_network
 from sklearn.datasets import load_iris, make_multilabel_classification, make_regression
 from sklearn.exceptions import NotFittedError
 
+import xpnet
 import xpnet.sklearn
 from xpnet.errors import ConversionError
 from xpnet.layers import ELU
-from xpnet.sklearn import from_sklearn, to_sklearn
+from xpnet.sklearn import from_sklearn, to_model, to_sklearn
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -98,3 +99,17 @@ def test_mistakes():
         from_sklearn(neural_network.MLPClassifier())
     with pytest.raises(NotFittedError):
         to_sklearn(xpnet.sklearn.MLPClassifier())
+
+
+@pytest.mark.parametrize(("name", "settings", "data"), CASES)
+def test_a_model_predicts_the_same_and_can_be_saved(name, settings, data, xp, tmp_path):
+    X, y = data
+    extra = {} if settings.get("solver") == "lbfgs" else {"batch_norm": True, "dropout": 0.2}
+    ours = getattr(xpnet.sklearn, name)(random_state=0, max_iter=20, backend=xp, **settings, **extra).fit(X, y)
+    model = to_model(ours)
+    model.save(tmp_path / "model.safetensors")
+    p = ours.predict_proba(X) if name == "MLPClassifier" else ours.predict(X)
+    expected = p[:, 1:] if ours.n_outputs_ == 1 and p.ndim == 2 else p.reshape(len(X), -1)
+    with model.backend.scope():
+        for one in (model, xpnet.load_model(tmp_path / "model.safetensors", backend=model.backend)):
+            np.testing.assert_allclose(xp.to_host(one.predict(X)), expected, rtol=1e-9)

@@ -10,7 +10,7 @@ from xpnet.lazy import lazy_names
 
 if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
     from xpnet.sklearn.classifier import MLPClassifier
-    from xpnet.sklearn.exchange import from_sklearn, to_sklearn
+    from xpnet.sklearn.exchange import from_sklearn, to_model, to_sklearn
     from xpnet.sklearn.neural_nets import NeuralNetClassifier, NeuralNetRegressor
     from xpnet.sklearn.regressor import MLPRegressor
 
@@ -22,11 +22,19 @@ if tuple(map(int, _version.split(".")[:2])) < (1, 9):
 
 MODULES = {
     "classifier": ["MLPClassifier"],
-    "exchange": ["from_sklearn", "to_sklearn"],
+    "exchange": ["from_sklearn", "to_model", "to_sklearn"],
     "neural_nets": ["NeuralNetClassifier", "NeuralNetRegressor"],
     "regressor": ["MLPRegressor"],
 }
 
 __getattr__, __dir__ = lazy_names(__name__, MODULES)
 
-__all__ = ["MLPClassifier", "MLPRegressor", "NeuralNetClassifier", "NeuralNetRegressor", "from_sklearn", "to_sklearn"]
+__all__ = [
+    "MLPClassifier",
+    "MLPRegressor",
+    "NeuralNetClassifier",
+    "NeuralNetRegressor",
+    "from_sklearn",
+    "to_model",
+    "to_sklearn",
+]

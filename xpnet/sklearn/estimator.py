@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
 from xpnet.sklearn import network as networks
 from xpnet.sklearn.arrays import checked, in_kind_of
@@ -67,6 +68,11 @@ class NetworkEstimator(BaseEstimator, ABC):
         """Build the network for the fitted attributes, if they come from elsewhere."""
         self._build(hidden_sizes(self))
         return self
+
+    def parts(self) -> tuple[Loss, Sequential, dict[str, Tree]]:
+        """Return the loss, without scikit-learn's factors, the network, and the fitted parameters and statistics."""
+        loss = self._loss()
+        return getattr(loss, "loss", loss), self._network, self._arrays()
 
     def _build(self, sizes: list[int]) -> None:
         activations = hidden_activations(self, len(sizes))

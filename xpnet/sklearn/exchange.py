@@ -10,9 +10,11 @@ from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from xpnet.errors import ConversionError
+from xpnet.model import Model
 from xpnet.sklearn.classifier import MLPClassifier
-from xpnet.sklearn.parameters import hidden_sizes
+from xpnet.sklearn.parameters import backend_of, hidden_sizes
 from xpnet.sklearn.regressor import MLPRegressor
+from xpnet.weights import in_keras_order
 
 FITTED = (
     "coefs_", "intercepts_", "n_features_in_", "feature_names_in_", "n_iter_", "n_layers_", "n_outputs_", "out_activation_", "t_",
@@ -78,6 +80,27 @@ def to_sklearn(estimator: MLPClassifier | MLPRegressor) -> Any:
     made = theirs(**params)
     _copy(estimator, made)
     return made
+
+
+def to_model(estimator: MLPClassifier | MLPRegressor) -> Model:
+    """Return a copy of a fitted estimator as a `Model`, which can be saved, exported, plotted and trained further.
+
+    It predicts what `predict_proba` or `predict` return, for two classes only the probability of the second. Its optimizer is
+    ``"adam"``; set another one with ``model.optimizer``. The loss is xpnet's, without the penalty.
+
+    Raises
+    ------
+    NotFittedError
+        It is not fitted.
+    """
+    check_is_fitted(estimator)
+    loss, network, arrays = estimator.parts()
+    dtype = estimator.coefs_[0].dtype
+    model = Model(network, loss, "adam", backend=backend_of(estimator, None, dtype))
+    model.build((estimator.n_features_in_,))
+    with model.backend.scope():
+        model.set_weights([x for _, x in in_keras_order(arrays)])
+    return model
 
 
 def _copy(source: Any, target: Any) -> None:

@@ -53,8 +53,10 @@ class HalfSquaredError(Loss):
     As in scikit-learn, dz is the derivative of the sum over outputs, so with k outputs the step is k times as large.
     """
 
+    loss = MeanSquaredError()
+
     def elements(self, y, z):
-        l, dz = MeanSquaredError().elements(y, z)
+        l, dz = self.loss.elements(y, z)
         l *= 0.5
         dz *= 0.5 * z.shape[-1]
         return l, dz
@@ -67,16 +69,18 @@ class HalfPoissonDeviance(Loss):
     The second sum does not depend on z. With it, l is 0 where eᶻ = y.
     """
 
+    loss = Poisson()
+
     target_range = (0, math.inf)
 
     def elements(self, y, z):
         xp, k = namespace(z), z.shape[-1]
-        l, dz = Poisson().elements(y, z)
+        l, dz = self.loss.elements(y, z)
         l += y * xp.log(xp.where(y > 0, y, 1.0)) - y
         return k * l, k * dz
 
     def activation(self, z):
-        return Poisson().activation(z)
+        return self.loss.activation(z)
 
 
 def log_loss(outputs: str) -> LogLoss:
