@@ -16,7 +16,7 @@ SETTINGS = {  # for classes that require settings
     "Dense": (3,), "Conv1D": (2, 3), "Conv2D": (2, (3, 2)), "Conv2DTranspose": (2, 3), "Dropout": (0.5,),
     "Embedding": (5, 2), "PositionEmbedding": (7,), "GaussianNoise": (0.1,), "SpatialDropout1D": (0.1,),
     "SpatialDropout2D": (0.1,), "GroupNormalization": (2,), "LSTM": (3,), "GRU": (3,), "SimpleRNN": (3,),
-    "Rescaling": (2.0,), "Reshape": ((2, 3),), "MultiHeadAttention": (2,), "RandomTranslation": (2, 0.1),
+    "Rescaling": (2.0,), "Reshape": ((2, 3),), "Permute": ((2, 1),), "MultiHeadAttention": (2,), "RandomTranslation": (2, 0.1),
     "RandomCrop": (2, 3), "RandomRotation": (30,), "Parallel": ([Dense(2)],), "Add": ([Dense(2), Dense(2)],),
     "Concatenate": ([Dense(2), Flatten()],), "TimeDistributed": (Dense(2),), "Bidirectional": (layers.LSTM(2),),
     "Frozen": (Dense(2, "relu"),), "Sequential": ([Dense(2, "relu"), Dense(1)],), "PerPosition": (losses.MeanSquaredError(),),

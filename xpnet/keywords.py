@@ -57,9 +57,8 @@ REMEDIES = {  # their keywords without a counterpart here -> what to do instead
 class Settings(type):
     """The type of classes whose objects consist of settings."""
 
-    def __call__(
-        cls, *args: Any, **settings: Any
-    ):  # without a return type, type checkers read the signature of __init__
+    # Without an annotation of the return type, type checkers read the signature of __init__
+    def __call__(cls, *args: Any, **settings: Any):
         try:
             return super().__call__(*args, **settings)
         except TypeError:
