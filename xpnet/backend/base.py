@@ -129,6 +129,9 @@ class Backend:
     def _from_numpy(self, x: np.ndarray) -> Array:
         return self.namespace.asarray(x, device=self.device)
 
+    def require_representable(self, x: np.ndarray) -> None:
+        """Raise ValueError if a host array holds integers that this library would change. `asarray` calls it, `scan` does not."""
+
     def copy(self, tree: Tree) -> Tree:
         """Copy every array of a tree to new memory."""
         return map_leaves(lambda x: self.namespace.asarray(x, copy=True), tree)

@@ -39,10 +39,10 @@ class JaxBackend(Backend):
         return enable_x64(True) if self.float_name == "float64" else contextlib.nullcontext()
 
     def _from_numpy(self, x: np.ndarray) -> jax.Array:
-        self._require_32_bits(x)
+        self.require_representable(x)
         return jax.device_put(x, self.device)
 
-    def _require_32_bits(self, x: np.ndarray) -> None:
+    def require_representable(self, x: np.ndarray) -> None:
         if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and x.size and not jax.config.read("jax_enable_x64"):
             lowest, highest = x.min(), x.max()
             if lowest < -(2**31) or highest >= 2**31:  # JAX would silently truncate them to 32 bits
@@ -68,8 +68,6 @@ class JaxBackend(Backend):
         return _compiled(function, "call", compile_call)(*args)
 
     def scan(self, step, state, batches, data):
-        for x in batches.values():
-            self._require_32_bits(x)
         floats = {name: x.astype(self.float_name, copy=False) for name, x in batches.items() if x.dtype.kind == "f"}
         # jit moves host arrays 10 times faster than asarray
         return _compiled(step, self, self.compile_scan)(state, batches | floats, data)

@@ -128,6 +128,12 @@ class Form:
             raise self._named(part, error) from error
         self.example = {name: np.array(values[:1]) for name, values in data.items() if name != "x"}
 
+    def checked(self, parts: Iterator[Part]) -> Generator[Piece, None, None]:
+        """Yield the batches of all parts, checked. The thread that reads them computes on the device of the backend."""
+        with self.target.scope():
+            for part in parts:
+                yield from self.pieces(part)
+
     def pieces(self, part: Part) -> Iterator[Piece]:
         """Yield the batches of a part, checked.
 
@@ -179,6 +185,8 @@ class Form:
             require_finite(self.intake.backend, data, values[0])
         else:
             data = self.intake.data(*values)
+        for array in data.values():
+            self.target.require_representable(array)
         self.known = forms
         return self._weighted(data)
 

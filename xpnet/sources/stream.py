@@ -60,8 +60,7 @@ class Stream(Source):
         return self.form.example
 
     def epoch(self, seed: int, epoch: int, position: int, done: int = 0) -> StreamBatches:
-        parts = self.reader.read(seed, epoch, position, done)
-        return StreamBatches(self, (piece for part in parts for piece in self.form.pieces(part)))
+        return StreamBatches(self, self.form.checked(self.reader.read(seed, epoch, position, done)))
 
 
 class StreamBatches(Batches):
@@ -142,13 +141,12 @@ class StreamInOrder(InOrder):
 
     def _pieces(self) -> Generator[Piece, None, None]:
         left = self.chosen
-        for part in self.reader.one_pass():
-            for piece in self.form.pieces(part):
-                yield piece if left is None else piece.cut(0, left)
-                if left is not None:
-                    left -= piece.steps
-                    if left <= 0:
-                        return
+        for piece in self.form.checked(self.reader.one_pass()):
+            yield piece if left is None else piece.cut(0, left)
+            if left is not None:
+                left -= piece.steps
+                if left <= 0:
+                    return
         if left is not None:
             assert self.chosen is not None
             raise ended(self.chosen - left)
