@@ -1,6 +1,7 @@
 """Damaged and hostile ONNX files. ``python -m tests.onnx_files 10000`` loads 10,000 mutations of valid files.
 
-Each must load as a model that predicts, or raise ConversionError. Anything else ends the run and leaves the file.
+Each must load as a model that predicts what ONNX Runtime computes, or raise ConversionError. Anything else ends the run and
+leaves the file.
 """
 
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 
 from xpnet import ConversionError, Model
 from xpnet.interchange import load_onnx, save_onnx
@@ -37,6 +39,8 @@ NETWORKS = [
     ((4,), [Embedding(5, 3, padding_idx=0), LSTM(2, True, mask_value=0.0), GRU(2)]),
 ]  # fmt: skip
 NUMBERS = [0, 1, -1, 2, 7, -(2**63), 2**63 - 1, 2**31, 10**12]
+
+onnxruntime.set_default_logger_severity(4)  # it prints why it refuses a file
 
 
 def valid_files(folder):
@@ -103,15 +107,23 @@ def _change(proto, rng):
 
 
 def load(path):
-    """Return whether a file loads. If it loads, its model must predict."""
+    """Whether a file loads; if so, its model predicts what ONNX Runtime computes, unless ONNX Runtime refuses the file."""
     try:
         model = load_onnx(path)
     except ConversionError:
         return False
     if np.prod(model.input_shape, dtype=float) > 1e6:
         return True
+    rng, shape = np.random.default_rng(0), (3, *model.input_shape)
     tokens = model.network.integer_input
-    model.predict(np.zeros((2, *model.input_shape), np.int64 if tokens else np.float32))
+    x = rng.integers(0, 5, shape) if tokens else rng.normal(size=shape).astype("float32")
+    answer = model.predict(x)
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (expected,) = session.run(None, {session.get_inputs()[0].name: x})
+    except Exception:  # ONNX Runtime has no base class of its errors
+        return True
+    np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-4)  # random numbers may be large
     return True
 
 

@@ -2,6 +2,8 @@
 run on every backend.
 """
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -10,12 +12,15 @@ from tests.test_interchange_onnx_export import CASES, agrees
 from xpnet import ConversionError, losses, to_numpy
 from xpnet.interchange import load_onnx, save_onnx
 from xpnet.layers import (
+    GRU,
+    LSTM,
     BatchNormalization,
     Bidirectional,
     Conv2D,
     Dense,
     Flatten,
     MaxPooling2D,
+    MultiHeadAttention,
     RandomCrop,
     Sequential,
     TimeDistributed,
@@ -349,6 +354,25 @@ def test_layers_larger_than_the_file_are_refused(tmp_path):
 
     with pytest.raises(ConversionError, match=r"0\.weight of shape \(1000000000000, 2\)"):
         load_onnx(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [LSTM(2, mask_value=0.0), GRU(2, True, mask_value=0.0), MultiHeadAttention(2, use_causal_mask=True)],
+    ids=repr,
+)
+def test_an_input_that_claims_billions_of_steps_takes_no_memory(layer, tmp_path):
+    save_onnx(built([layer], SEQUENCE), tmp_path / "model.onnx")
+    proto = onnx.load(tmp_path / "model.onnx")
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2**31
+    onnx.save(proto, tmp_path / "model.onnx")
+
+    tracemalloc.start()
+    with pytest.raises(ConversionError, match="Received: "):
+        load_onnx(tmp_path / "model.onnx")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20_000_000
 
 
 def test_graphs_with_many_paths_are_refused(tmp_path, monkeypatch):

@@ -144,11 +144,12 @@ def _attention(flow, found):
     (time, _), causal = flow.shape, "mask" in found
     _, length, three, heads, key_dim = found["divided"].tolist()
     _require_numbers(found, first=0, second=1, third=2, scale=1 / math.sqrt(key_dim))
-    mask = np.triu(np.full((time, time), -np.inf), 1)
+    mask = found.get("mask")
     if (
         (length, three) != (time, 3)
         or found["joined"].tolist() != [0, time, heads * key_dim]
-        or (causal and not np.array_equal(found["mask"], mask))
+        or (causal and mask.shape != (time, time))  # compared first, because the input of a file may claim any length
+        or (causal and not np.array_equal(mask, np.triu(np.full_like(mask, -np.inf), 1)))
     ):
         raise refuse("self-attention, causal or without a mask", f"heads {found['divided']}")
     weights = {"weight": found["W"], "bias": found["b"].reshape(1, -1), "output_weight": found["W_o"],

@@ -126,6 +126,8 @@ def read_masked(flow, found, kind, sequences):
     flow.in_rows()
     (time, features), W = flow.shape, found["W"]
     units, way = found["hidden_size"], found["direction"]
+    if found["positions"].shape != (time,):  # compared first, because the input of a file may claim any length
+        raise refuse(f"the positions of {time} steps", f"shape {found['positions'].shape}")
     expected = _mask_constants(time, features, len(W), units, sequences)
     if not all(np.array_equal(found[name], value) for name, value in expected.items()):
         raise refuse("the constants of a mask", f"others for samples of shape {flow.shape}")
