@@ -305,6 +305,7 @@ def test_numbers_in_a_second_file_of_the_folder(tmp_path):
         ([node("Mul", "x", "x")], {}, "different inputs"),
         ([node("MatMul", "x", "w")], {"w": W[:3]}, r"Expected weights that fit the input: 0\.weight of shape \(4, 2\)"),
         ([node("Gemm", "x", "w", transA=1)], {"w": W}, "expected transA=0. Received: transA=1"),
+        ([node("Softmax", "x", axis=2**62)], {}, "expected sizes below 2³¹ as 'axis'. Received: 46"),
         ([node("Relu", "x", slope=1.0)], {}, "expected attributes that a layer has. Received: slope"),
         ([node("Reshape", "x", "s")], {"s": np.array([2, -1])}, "a shape that keeps the batch"),
         ([node("Transpose", "x", perm=[1, 0])], {}, "an output with the batch first"),

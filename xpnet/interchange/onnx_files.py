@@ -113,6 +113,11 @@ def _node(proto: Any, folder: Path, opset: int) -> Node:
         elif attribute.type not in (attribute.INT, attribute.FLOAT):
             expected = f"numbers, text or a tensor as {attribute.name!r:.100}"
             raise ConversionError(f"{node}: expected {expected}. Received: another type")
+        if attribute.type in (attribute.INT, attribute.INTS) and any(
+            abs(n) > 2**31 for n in np.atleast_1d(value).tolist()
+        ):
+            expected = f"sizes below 2³¹ as {attribute.name!r:.100}"
+            raise ConversionError(f"{node}: expected {expected}. Received: {value!s:.100}")
         attributes[attribute.name] = value
     return node
 
