@@ -26,7 +26,7 @@ def test_the_gradient_is_the_derivative(estimator, activation, xp64, rng):
     ).fit(X, y)
     targets = model._targets(model._validate_input(X, y, True, False)[1].reshape(len(y), -1), np.float64)
     engine = model._engine(X, np.float64)
-    arrays = engine.on_device(model._arrays())
+    arrays = model._arrays(engine.backend)
     batch = {"x": xp64.asarray(X), "y": xp64.asarray(targets), "weight": xp64.asarray(weight)}
     objective = Objective(engine.step(SGD(), model.alpha))
 

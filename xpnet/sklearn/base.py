@@ -100,7 +100,7 @@ class BaseMLP(NetworkEstimator):
             dtype, X = np.dtype(np.float64), on_host(X).astype(np.float64, copy=False)
         engine = self._engine(X, dtype)
         with engine.backend.scope():
-            arrays = engine.on_device(self._arrays())
+            arrays = self._arrays(engine.backend)
             params, result = engine.minimize(
                 arrays, X, self._target_dict(y, sample_weight, dtype), self.alpha,
                 max_iter=self.max_iter, max_fun=self.max_fun, gtol=self.tol,
@@ -127,7 +127,7 @@ class BaseMLP(NetworkEstimator):
         dtype = dtype_of(X)
         engine = self._engine(X, dtype)
         with engine.backend.scope(), deferred_signals() as check:
-            arrays = engine.on_device(self._arrays())
+            arrays = self._arrays(engine.backend)
             trainer = Trainer(
                 engine.backend, engine.step(self._optimizer.rule, self.alpha), self._optimizer, arrays, X,
                 self._target_dict(y, sample_weight, dtype), batch_size, count_multiplications(arrays["params"]), seed,

@@ -15,7 +15,7 @@ from xpnet.sklearn import lbfgs
 from xpnet.sklearn.rows import on_device
 from xpnet.sklearn.step import Objective, PenalizedStep
 from xpnet.step import Inference, Scores, training_step
-from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves
+from xpnet.tree import Array, Tree, from_leaves, leaves
 from xpnet.workshop import Workshop
 
 ROWS_AT_ONCE = 4096  # in predictions
@@ -40,10 +40,6 @@ class Engine:
     def keep(self, function: Any) -> Any:
         """Return one function for all equal functions, so that code is compiled once."""
         return self.workshop.keep(self.backend.name, function) if self.backend.compiles else function
-
-    def on_device(self, arrays: dict[str, Tree]) -> dict[str, Tree]:
-        """Move parameters and statistics to the device."""
-        return map_leaves(self.backend.asarray, arrays)
 
     def step(self, optimizer: Optimizer, alpha: float) -> PenalizedStep:
         """Return the training step."""

@@ -9,13 +9,14 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from xpnet.backend import Backend, make_backend
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
 from xpnet.sklearn import network as networks
 from xpnet.sklearn.arrays import checked, in_kind_of
 from xpnet.sklearn.engine import Engine
 from xpnet.sklearn.parameters import STOCHASTIC, backend_of, hidden_activations, hidden_sizes
-from xpnet.tree import Array, Tree
+from xpnet.tree import Array, Tree, map_leaves
 from xpnet.workshop import Workshop
 
 
@@ -72,7 +73,11 @@ class NetworkEstimator(BaseEstimator, ABC):
     def parts(self) -> tuple[Loss, Sequential, dict[str, Tree]]:
         """Return the loss, without scikit-learn's factors, the network, and the fitted parameters and statistics."""
         loss = self._loss()
-        return getattr(loss, "loss", loss), self._network, self._arrays()
+        return (
+            getattr(loss, "loss", loss),
+            self._network,
+            self._arrays(make_backend("numpy", dtype=self.coefs_[0].dtype.name)),
+        )
 
     def _build(self, sizes: list[int]) -> None:
         activations = hidden_activations(self, len(sizes))
@@ -85,11 +90,12 @@ class NetworkEstimator(BaseEstimator, ABC):
     def _engine(self, X: Any, dtype: Any) -> Engine:
         return Engine(backend_of(self, X, dtype), self._network, self._loss(), self._workshop)
 
-    def _arrays(self) -> dict[str, Tree]:
-        """Return the parameters and running statistics as trees of host arrays."""
-        norms = getattr(self, "normalizations_", [])
+    def _arrays(self, backend: Backend) -> dict[str, Tree]:
+        """Return the parameters and running statistics as trees of arrays on the device."""
+        coefs, intercepts = ([backend.asarray(x) for x in arrays] for arrays in (self.coefs_, self.intercepts_))
+        norms = map_leaves(backend.asarray, getattr(self, "normalizations_", []))
         return {
-            "params": networks.params_of(self._network, self.coefs_, self.intercepts_, norms),
+            "params": networks.params_of(self._network, coefs, intercepts, norms),
             "statistics": networks.statistics_of(self._network, norms),
         }
 
@@ -112,4 +118,4 @@ class NetworkEstimator(BaseEstimator, ABC):
         X = checked(self, X, accept_sparse=["csr", "csc"], reset=False)
         engine = self._engine(X, self.coefs_[0].dtype)
         with engine.backend.scope():
-            return in_kind_of(X, engine.answers(engine.logits(engine.on_device(self._arrays()), X)))
+            return in_kind_of(X, engine.answers(engine.logits(self._arrays(engine.backend), X)))

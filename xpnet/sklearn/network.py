@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.backend import namespace
 from xpnet.layers import Activation, BatchNormalization, Dense, Dropout, Identity, Layer, Sigmoid
 from xpnet.layers.sequential import Sequential
 from xpnet.tree import Tree
@@ -48,7 +49,7 @@ def params_of(network: Sequential, coefs: Sequence[Any], intercepts: Sequence[An
     for layer in network.layers:
         if isinstance(layer, Dense):
             coef, intercept = next(dense)
-            tree.append({"weight": np.asarray(coef), "bias": np.reshape(intercept, (1, -1))})
+            tree.append({"weight": coef, "bias": namespace(intercept).reshape(intercept, (1, -1))})
         else:
             tree.append(_select(next(scales), SCALES) if isinstance(layer, BatchNormalization) else {})
     return tuple(tree)

@@ -11,7 +11,7 @@ from xpnet.backend.fusion import map_elements_to_trees
 from xpnet.optimizers import Optimizer
 from xpnet.optimizers.base import zeros
 from xpnet.step import TrainingStep
-from xpnet.tree import Array, Tree, from_leaves, named_leaves
+from xpnet.tree import Array, Tree, from_leaves, leaves
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,13 @@ class PenalizedStep:
             xp = namespace(total)
             factor = xp.where(total > 0, self.alpha / xp.where(total > 0, total, 1.0), 0.0)
         squares: Any = 0.0
-        penalized = []
-        for (name, W), (_, g) in zip(named_leaves(state["params"]), named_leaves(grads), strict=True):
-            if name.endswith("weight"):
+        for params, gradients in zip(state["params"], grads, strict=True):  # of each layer
+            if (W := params.get("weight")) is not None:
                 flat = namespace(W).reshape(W, (-1,))
                 squares = squares + flat @ flat
-                g += factor * W
-            penalized.append(g)
+                gradients["weight"] += factor * W
         record["loss"] = record["loss"] + 0.5 * factor * squares
-        return from_leaves(grads, penalized), statistics, record
+        return grads, statistics, record
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class EfficientAdam(Optimizer):
     epsilon: float = 1e-8
 
     def init(self, params):
-        return {"m": zeros(params), "v": zeros(params)}
+        return {"m": tuple(map(zeros, leaves(params))), "v": tuple(map(zeros, leaves(params)))}
 
     def step(self, params, grads, state, learning_rate):
         epsilon = self.epsilon / math.sqrt(1 - self.beta_2)
@@ -103,5 +101,5 @@ class EfficientAdam(Optimizer):
             step *= learning_rate
             return p - step, m, v
 
-        params, m, v = map_elements_to_trees(rule, params, grads, state["m"], state["v"])
-        return params, {"m": m, "v": v}
+        p, m, v = map_elements_to_trees(rule, leaves(params), leaves(grads), state["m"], state["v"])
+        return from_leaves(params, p), {"m": m, "v": v}
