@@ -189,6 +189,31 @@ def test_the_commands_of_the_docs_page_are_accepted(tmp_path, monkeypatch):
     assert parse("network.json").output_shape((8, 8, 16)) == (10,)
 
 
+@pytest.mark.slow
+def test_the_first_commands_of_the_docs_page_run(tmp_path, monkeypatch, capsys):
+    """On MNIST, with one epoch; `photos/` holds images of the test set."""
+    pytest.importorskip("onnx")
+    image = pytest.importorskip("PIL.Image")
+    try:
+        _, (images, labels) = xpnet.datasets.mnist(download=False)
+    except xpnet.DatasetError:
+        pytest.skip("MNIST is not on this machine")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for i in range(20):
+        image.fromarray(images[i]).save(tmp_path / "photos" / f"{i:02d}.png")
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    for line in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)[0].splitlines():
+        assert main([*line.replace("--epochs 5", "--epochs 1").split()[1:]]) == 0, line
+
+    printed = capsys.readouterr().out
+    assert "mnist: 60,000 + 10,000 images of 28x28, verified" in printed
+    assert (tmp_path / "mnist.onnx").stat().st_size > 400_000
+    answers = [line.split(",")[:2] for line in (tmp_path / "answers.csv").read_text().splitlines()[1:]]
+    assert [name for name, _ in answers] == [f"{i:02d}.png" for i in range(20)]
+    assert sum(answer == str(label) for (_, answer), label in zip(answers, labels[:20], strict=True)) >= 17
+
+
 @pytest.mark.parametrize("name", ["train", "evaluate", "predict", "info", "export", "backends", "data"])
 def test_help(name, capsys):
     with pytest.raises(SystemExit) as error:
