@@ -163,7 +163,7 @@ class _Construction(Unpacking):
             raise refusal(f"{place} to be a class and its settings", data)
         name, settings = data["class"], data["settings"]
         cls = self._class(name, place)
-        known = {field.name for field in fields(cls) if field.init}  # type: ignore[arg-type]
+        known = {field.name for field in fields(cls) if field.init}
         if not isinstance(settings, dict) or not settings.keys() <= known:
             raise refusal(f"{place}, {name}, to have settings among {sorted(known)}", settings)
         return cls, {key: self.value(one, f"{place}, {name}.{key}", depth + 1) for key, one in settings.items()}

@@ -28,7 +28,7 @@ def run_batches(
     data: InOrder,
     progress: Progress,
     multiplications: int,
-    begin: Callable[[int, dict], None],
+    begin: Callable[[int, dict[str, Any]], None],
 ) -> Iterator[tuple[int, Any]]:
     """Yield ``(rows, result of function)`` for each batch.
 
@@ -53,7 +53,7 @@ def evaluate(
     verbose: str | int,
     multiplications: int,
     callbacks: Sequence[Callback] = (),
-) -> dict:
+) -> dict[str, Any]:
     """Return the loss and metrics over a data set as Python numbers."""
     metrics, watchers, started = function.scores.metrics, watching(callbacks, "test"), []
     averages = Averages(metrics)  # over the batches so far, for callbacks
@@ -77,7 +77,7 @@ def evaluate(
     return values
 
 
-def _in_order(function: Evaluation, averages: Averages, kept: list[tuple[np.ndarray, ...]]) -> dict:
+def _in_order(function: Evaluation, averages: Averages, kept: list[tuple[np.ndarray, ...]]) -> dict[str, Any]:
     """Return the loss and all metrics in the order of the model."""
     values = averages.values() | _exact_values(function.scores.binned, kept)
     return {name: values[name] for name in ("loss", *(metric.name for metric in function.scores.metrics))}
@@ -109,7 +109,7 @@ def predict(
 
 
 @quiet
-def _exact_values(metrics: tuple[BinnedMetric, ...], batches: list[tuple[np.ndarray, ...]]) -> dict:
+def _exact_values(metrics: tuple[BinnedMetric, ...], batches: list[tuple[np.ndarray, ...]]) -> dict[str, Any]:
     """Return the metrics of all rows, from the targets, predictions and weights of each batch."""
     if not metrics:
         return {}
@@ -144,13 +144,13 @@ def in_target_form(answer: Array, target_shape: Shape | None, leading: int) -> A
     return answer[..., None] if answer.ndim == axes - 1 and target_shape[-1] == 1 else answer
 
 
-def named_values(logs: dict) -> Any:
+def named_values(logs: dict[str, Any]) -> Any:
     """Return a named tuple that can be pickled although its class is created here."""
     values = collections.namedtuple("Evaluation", logs)  # type: ignore[misc]
     values.__reduce__ = lambda self: (named_values, (self._asdict(),))  # type: ignore
     return values(**logs)
 
 
-def prefixed(prefix: str, logs: dict) -> dict:
+def prefixed(prefix: str, logs: dict[str, Any]) -> dict[str, Any]:
     """Return the same values under names that begin with `prefix`."""
     return {prefix + name: value for name, value in logs.items()}

@@ -296,7 +296,7 @@ def kept_rows(n: int, share: float) -> int:
     return kept
 
 
-def split(data: dict[str, Array], share: float) -> tuple[dict, dict]:
+def split(data: dict[str, Array], share: float) -> tuple[Data, Data]:
     """Split the data into the first samples and the last `share` of them."""
     n = data["x"].shape[0]
     kept = kept_rows(n, share)

@@ -216,7 +216,7 @@ class FitSettings:
     steps_per_epoch: int | None = None
     validation_steps: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_positive(epochs=self.epochs)
         if not (is_integer(self.initial_epoch) and 0 <= self.initial_epoch < self.epochs):
             raise ValueError(
@@ -280,7 +280,7 @@ def _require_arguments(callback: Callback, hook: str) -> None:
         ) from error
 
 
-def check_validation_data(validation_data: Any) -> tuple:
+def check_validation_data(validation_data: Any) -> tuple[Any, ...]:
     """Return ``(x, y)``, ``(x, y, sample_weight)`` or ``(batches,)``; raise ValueError for anything else."""
     if not isinstance(validation_data, (tuple, list)) and recognition.kind(validation_data, None) in recognition.READ:
         return (validation_data,)

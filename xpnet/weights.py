@@ -69,7 +69,7 @@ def in_order(state: dict[str, Tree], weights: Any) -> list[Any]:
     return [weights[name] for name in names]
 
 
-def _position(name: str) -> tuple:
+def _position(name: str) -> tuple[Any, ...]:
     *path, leaf = name.split(".")
     numbers = [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in path]
     return numbers, ORDER.index(leaf) if leaf in ORDER else len(ORDER), leaf

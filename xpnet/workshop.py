@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 # Functions, each as its own value, by backend name, because data types of different libraries cannot be compared
-_alive: dict[str, weakref.WeakKeyDictionary[Any, weakref.ref]] = defaultdict(weakref.WeakKeyDictionary)
+_alive: dict[str, weakref.WeakKeyDictionary[Any, weakref.ref[Any]]] = defaultdict(weakref.WeakKeyDictionary)
 
 
 class Workshop:
@@ -24,7 +24,7 @@ class Workshop:
         self.functions: dict[type, Any] = {}
         self.run: Any = None  # the run of `fit` that is changing the model
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Workshop, ()
 
     @contextmanager

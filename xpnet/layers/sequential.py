@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from xpnet.layers import base, parameters
 from xpnet.layers.activations import Activation
-from xpnet.layers.base import Container, Layer
+from xpnet.layers.base import Container, Layer, Shape
 from xpnet.random import fold_in
 from xpnet.tree import leaves
 
@@ -63,7 +63,7 @@ class Sequential(Container):
     def exits(self):
         return list(self.layers[-1:])
 
-    def output_shape(self, input_shape):
+    def output_shape(self, input_shape: Shape) -> Shape:
         return self._shapes(input_shape)[-1]
 
     def input_shapes(self, input_shape):

@@ -134,7 +134,7 @@ class IteratedBatches:
             getattr(iterator, "_shutdown_workers", int)()
 
 
-def values_of(batch: Any) -> tuple:
+def values_of(batch: Any) -> tuple[Any, ...]:
     """Return the parts of a batch. A list of arrays has parts; other lists are an array."""
     several = isinstance(batch, tuple) or (isinstance(batch, list) and hasattr((batch or [0])[0], "shape"))
     return tuple(batch) if several else (batch,)

@@ -30,7 +30,7 @@ def training(
     y: Any,
     sample_weight: Any,
     class_weight: Mapping[Any, float] | str | None,
-    validation_data: tuple | None,
+    validation_data: tuple[Any, ...] | None,
     settings: FitSettings,
 ) -> tuple[Source, InOrder | None]:
     """Return the sources of the training data and of the validation data of `fit`. `opened` closes what they open."""

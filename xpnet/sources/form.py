@@ -34,7 +34,7 @@ class Part:
     """
 
     number: int
-    values: tuple
+    values: tuple[Any, ...]
     size: int | None = None
     rows: np.ndarray | None = None
 
@@ -64,7 +64,7 @@ class Piece:
         return sum(values.nbytes for values in self.columns.values())
 
     @property
-    def signature(self) -> list[tuple]:
+    def signature(self) -> list[tuple[Any, ...]]:
         """A key that is equal for batches of the same form."""
         return [(name, values.shape[1:], values.dtype) for name, values in self.columns.items()]
 
@@ -102,7 +102,7 @@ class Form:
     fields: int
     class_weight: Mapping[Any, float] | str | None = None
     drops: bool = False
-    known: tuple = field(default=(), init=False)
+    known: tuple[Any, ...] = field(default=(), init=False)
     example: Data = field(init=False)  # the targets and the weight of one sample
     target: Backend = field(init=False)  # where the batches will go
 
@@ -167,7 +167,7 @@ class Form:
             )
         return Piece({name: values[kept][None] for name, values in data.items()})
 
-    def _data(self, values: tuple) -> Data:
+    def _data(self, values: tuple[Any, ...]) -> Data:
         if not self.fields <= len(values) <= 3:
             wanted = "(x, y) or (x, y, weight)" if self.fields == 2 else "x, (x, y) or (x, y, weight)"
             raise ValueError(f"A batch must be {wanted}. Received: {len(values)} values")
@@ -250,7 +250,7 @@ def reading(number: int) -> Iterator[None]:
         raise _error(number, f"The source could not read it. Received: {type(error).__name__}: {error}") from error
 
 
-def _described(forms: tuple) -> str:
+def _described(forms: tuple[Any, ...]) -> str:
     return ", ".join(
         f"{name}: {dtype} {('n', *shape)}".replace("'", "")
         for name, (shape, dtype) in zip(("x", "y"), forms, strict=False)
