@@ -9,6 +9,8 @@ model = Model(Sequential([Dense(100), ReLU(), Dense(10)]), loss="softmax_cross_e
 model.fit(x_train, y_train, epochs=10)
 """
 
+from typing import TYPE_CHECKING
+
 from xpnet import callbacks, initializers, layers, losses, metrics, optimizers, schedules
 from xpnet.backend import (
     Backend,
@@ -34,11 +36,15 @@ from xpnet.layers.sequential import Sequential
 from xpnet.lazy import lazy_names
 from xpnet.model import Model
 from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
-from xpnet.restore import load_model
+
+if TYPE_CHECKING:
+    from xpnet.restore import load_model
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__ = lazy_names(__name__, {"datasets": [], "interchange": [], "plotting": [], "sklearn": []})
+__getattr__, __dir__ = lazy_names(
+    __name__, {"datasets": [], "interchange": [], "plotting": [], "restore": ["load_model"], "sklearn": []}
+)
 
 __all__ = [
     "SGD",

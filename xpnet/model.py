@@ -6,11 +6,12 @@ import copy
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from importlib import import_module  # the modules of files take several ms to import
 from typing import Any
 
 import numpy as np
 
-from xpnet import checkpoint, inputs, inspection, optimizers, settings
+from xpnet import inputs, inspection, optimizers, settings
 from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quiet, to_numpy
 from xpnet.callbacks.base import Callbacks, attach
 from xpnet.evaluation import evaluate, in_target_form, named_values, predict
@@ -28,7 +29,6 @@ from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.progress import Progress
-from xpnet.run import Run
 from xpnet.settings import FitSettings
 from xpnet.sources.choose import evaluation, training
 from xpnet.state import TrainingState, part
@@ -197,16 +197,16 @@ class Model(metaclass=Settings):
     @alone
     def save(self, path: StrPath) -> None:
         """Write the model and its training state for `load_model`. Raises CheckpointError if a file cannot hold some part."""
-        checkpoint.save(self, path)
+        import_module("xpnet.checkpoint").save(self, path)
 
     def save_weights(self, path: StrPath) -> None:
         """Write the arrays of `state_dict` to a file."""
-        checkpoint.save_weights(self, path)
+        import_module("xpnet.checkpoint").save_weights(self, path)
 
     @alone
     def load_weights(self, path: StrPath) -> None:
         """Read a file of `save_weights` or `save`. If its arrays do not fit, raise CheckpointError and change nothing."""
-        checkpoint.load_weights(self, path)
+        import_module("xpnet.checkpoint").load_weights(self, path)
 
     @alone
     def set_weights(self, weights: Sequence[Any]) -> None:
@@ -406,7 +406,7 @@ class Model(metaclass=Settings):
             batch_size, epochs, initial_epoch, verbose, shuffle, sample_with_replacement, validation_split,
             validation_freq, validation_batch_size, record_every, steps_per_epoch, validation_steps,
         )  # fmt: skip
-        run = Run(self, settings.check_callbacks(callbacks), resume_from)
+        run = import_module("xpnet.run").Run(self, settings.check_callbacks(callbacks), resume_from)
         with ExitStack() as opened:
             plan = self._plan(opened, x, y, sample_weight, class_weight, validation_data, chosen)
             restore = run.begin(plan)
