@@ -3,6 +3,7 @@
 import argparse
 import gzip
 import json
+import os
 import re
 import struct
 
@@ -111,6 +112,40 @@ def test_a_run_continues_from_its_checkpoint(command, blobs):
     assert "Continuing from" in printed.out
     for name, values in xpnet.load_model(continued, "numpy").state_dict().items():
         np.testing.assert_array_equal(values, expected[name])
+
+
+def test_a_checkpoint_with_braces_in_its_name_is_one_file(command, blobs):
+    checkpoint = blobs.parent / "run {epoch}.safetensors"
+    for epochs in (1, 2):
+        _, printed = train(command, blobs, "--epochs", epochs, "--checkpoint", checkpoint, "--resume")
+
+    assert checkpoint.exists()
+    assert "Continuing from" in printed.out
+
+
+def test_a_scale_of_0_is_used(command, blobs):
+    out, _ = train(command, blobs, "--epochs", 1, "--scale", 0)
+    assert xpnet.load_model(out, "numpy").network.layers[0] == layers.Rescaling(0.0)
+
+
+def test_output_through_a_link_to_a_new_file(tmp_path):
+    link = tmp_path / "link.csv"
+    link.symlink_to(tmp_path / "new.csv")
+    parser().parse_args(["export", "model.safetensors", str(link)])
+    assert link.is_symlink()
+    assert os.listdir(tmp_path) == ["link.csv"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch, capsys):
+    def refused(dir):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    path = tmp_path / "old.safetensors"
+    path.touch()
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)  # a user with all rights may write to any folder
+    with pytest.raises(SystemExit):
+        parser().parse_args(["export", "model.safetensors", str(path)])
+    assert "its folder must be writable" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         if mode is not None:
             temporary.chmod(stat.S_IMODE(mode))
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary), temporary):
+            error.filename = str(path)  # a full disk has no name, and the temporary name says nothing
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -32,7 +32,9 @@ def train(options: Any) -> None:
     x, y = samples.x, samples.y
     assert y is not None
     classes = not options.numbers and y.dtype.kind in "iu"
-    scale = options.scale or (1 / 16 if options.data == "digits" else 1 / 255 if x.dtype == np.uint8 else 1.0)
+    scale = 1 / 16 if options.data == "digits" else 1 / 255 if x.dtype == np.uint8 else 1.0
+    if options.scale is not None:
+        scale = options.scale
     model = Model(
         network.prepared(network.parse(options.network), x.shape[1:], scale),
         options.loss or ("softmax_cross_entropy" if classes else "mean_squared_error"),
@@ -46,7 +48,8 @@ def train(options: Any) -> None:
     model.summary(x.shape[1:])
     callbacks, resume_from = [], None
     if options.checkpoint is not None:
-        callbacks.append(xpnet.callbacks.ModelCheckpoint(options.checkpoint))
+        literal = str(options.checkpoint).replace("{", "{{").replace("}", "}}")  # one file, which --resume finds
+        callbacks.append(xpnet.callbacks.ModelCheckpoint(literal))
         if options.resume and options.checkpoint.exists():
             resume_from = options.checkpoint
             print(f"Continuing from {resume_from}.")

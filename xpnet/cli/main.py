@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -165,13 +166,13 @@ def _number(text: str) -> float:
 def _writable(text: str) -> Path:
     """The path of a file that can be written; checked before a command computes anything."""
     path = Path(text)
-    new = not path.exists()
     try:
-        path.open("ab").close()
+        if path.exists():
+            path.open("ab").close()
+        with tempfile.TemporaryFile(dir=path.resolve().parent):  # the complete file is written beside the old one
+            pass
     except OSError as error:
         raise argparse.ArgumentTypeError(
-            f"the file must be writable. Choose another path. Received: {error}"
+            f"the file and its folder must be writable. Choose another path. Received: {error}"
         ) from error
-    if new:
-        path.unlink()
     return path
