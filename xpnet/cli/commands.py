@@ -25,6 +25,8 @@ from xpnet.model import Model
 def train(options: Any) -> None:
     if options.resume and options.checkpoint is None:
         raise ValueError("--resume continues from a checkpoint. Pass --checkpoint FILE too. Received: --resume alone")
+    if options.checkpoint is not None and options.checkpoint.resolve() == options.out.resolve():
+        raise ValueError(f"--checkpoint and --out must be different files. Received: {options.out} for both")
     backend = _backend(options)
     samples, held_out = data.read(options.data, options)
     if options.validation is not None:

@@ -37,8 +37,8 @@ def parse(text: str) -> Sequential:
         return Sequential([_layer(one) for one in text.split(",")])
     try:
         data = json.loads(Path(text).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{text} must hold JSON. Received: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{text} must be a file that holds JSON. Check the path. Received: {error}") from error
     try:
         network = rebuild(data, ["network"])["network"] if isinstance(data, dict) else _described(data)
     except ValueError as error:
