@@ -397,3 +397,9 @@ def test_damaged_files_give_only_one_kind_of_error(tmp_path):
         loaded += onnx_files.load(path)
 
     assert 0 < loaded < 200
+
+
+def test_an_unknown_loss_is_not_an_error_of_the_file():
+    with pytest.raises(ValueError, match="A loss must be") as raised:
+        load_onnx("any.onnx", loss="no loss")
+    assert not isinstance(raised.value, ConversionError)

@@ -71,6 +71,7 @@ def load_onnx(
     ImportError
         The package onnx is missing (the extra ``onnx``).
     """
+    loss = None if loss is None else losses.get(loss)
     try:
         file = read(path)
         return _model(_Network(file, input_shape).flow, loss, optimizer, metrics, backend)
