@@ -5,6 +5,7 @@ import pytest
 
 from xpnet import SourceError
 from xpnet.sources.batches import IndexedBatches, IteratedBatches, values_of
+from xpnet.sources.form import ended
 
 
 class Dataset:
@@ -181,3 +182,9 @@ def test_what_was_begun_is_closed():
 )
 def test_a_tuple_or_a_list_of_arrays_has_parts(batch, count):
     assert len(values_of(batch)) == count
+
+
+def test_a_source_that_ends_before_the_epoch_that_resumes():
+    error = ended(-5)  # the number of a batch that the resumed run skips
+    assert str(error).startswith("5 batches before the epoch that resumes: ")
+    assert str(error).endswith("Received: the end")

@@ -221,15 +221,21 @@ def _first_row(part: Part) -> str:
 
 
 def _error(number: int, what: str) -> SourceError:
-    return SourceError(f"Batch {number} of the epoch, counted from 0: {what}", number)
+    place = (
+        f"Batch {number} of the epoch, counted from 0"
+        if number >= 0
+        else f"{-number} batches before the epoch that resumes"
+    )
+    return SourceError(f"{place}: {what}", number)
 
 
 def ended(number: int) -> SourceError:
     """Return the error of a source that has no batch with this number."""
+    found = f"{number} batches" if number >= 0 else "the end"
     return _error(
         number,
         "A source must give at least one batch, and all batches that its length or the number of steps promises. With steps, "
-        f"use an iterable that can begin again, such as an object with __iter__, not a generator. Received: {number} batches",
+        f"use an iterable that can begin again, such as an object with __iter__, not a generator. Received: {found}",
     )
 
 
