@@ -201,6 +201,8 @@ def test_verbose_prints_a_line_for_each_file(capsys):
         ({"initial_value_threshold": 1.0}, "initial_value_threshold is for save_best_only"),
         ({"save_weights_only": 1}, "save_weights_only must be True or False"),
         ({"filepath": "{epoch"}, "filepath must be a path with placeholders"),
+        ({"filepath": "{epoch:zz}"}, "filepath must be a path with placeholders"),
+        ({"filepath": "{epoch:.2f}-{val_loss:02d}"}, "filepath must be a path with placeholders"),
     ],
     ids=str,
 )

@@ -152,6 +152,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, mo
     ("arguments", "expected"),
     [
         (["train", "missing.csv", "--network", "dense:1"], "missing.csv: expected a data set"),
+        (["train", "missing.csv", "--network", "dens:1"], 'Did you mean "Dense"'),
+        (["train", "missing.csv", "--network", "dense:1", "--validation-split", "2"], "validation_split must be"),
         (["train", "blobs.csv", "--network", "dens:1"], 'Did you mean "Dense"'),
         (["train", "blobs.csv", "--network", "dense:1"], "at least two"),
         (["train", "blobs.csv", "--network", "dense:3", "--optimizer", "adm"], "adam"),

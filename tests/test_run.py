@@ -231,6 +231,7 @@ def test_a_checkpoint_is_a_model_file(xp, tmp_path):
         ({}, {"epochs": 1}, "epochs of at least 2, the number in the checkpoint. Received: epochs=1"),
         ({}, {"initial_epoch": 1}, "initial_epoch=0"),
         ({}, {"sample_weight": WEIGHTS}, "training samples=56, as in the checkpoint"),
+        ({}, {"class_weight": {0: 1.0, 1: 2.0}}, "training weights=False, as in the checkpoint"),
         ({"seed": 6}, {}, "seed=5, as in the checkpoint"),
         ({"metrics": ["accuracy"]}, {}, "metrics"),
         ({"loss": "mse"}, {}, "loss"),

@@ -202,8 +202,8 @@ def _newest(path: Path) -> Path:
 
 
 def _sizes(plan: Plan) -> dict[str, Any]:
-    """Return the sizes of the data, which must be the same in the resumed run."""
-    return {
+    """Return what must be the same about the data of the resumed run: the sizes, and whether samples have weights."""
+    return {"training weights": "weight" in plan.source.example} | {
         f"{name} {what}": getattr(source, what, None)
         for name, source in (("training", plan.source), ("validation", plan.validation))
         for what in ("samples", "steps", "shape")

@@ -119,6 +119,8 @@ class ModelCheckpoint(Saving):
         self.filepath = Path(filepath)
         try:
             self.parts = list(string.Formatter().parse(str(self.filepath)))
+            for _, name, form, _ in self.parts:
+                format(1 if name in ("epoch", "step") else 1.0, form or "")
         except ValueError as error:
             rule = 'filepath must be a path with placeholders such as "{epoch:02d}-{val_loss:.3f}"'
             raise ValueError(f"{rule}. Received: filepath={str(filepath)!r} ({error})") from error

@@ -20,6 +20,7 @@ from xpnet.checks import unknown_name
 from xpnet.cli import data, network
 from xpnet.files import replacing
 from xpnet.model import Model
+from xpnet.settings import FitSettings
 
 
 def train(options: Any) -> None:
@@ -27,7 +28,8 @@ def train(options: Any) -> None:
         raise ValueError("--resume continues from a checkpoint. Pass --checkpoint FILE too. Received: --resume alone")
     if options.checkpoint is not None and options.checkpoint.resolve() == options.out.resolve():
         raise ValueError(f"--checkpoint and --out must be different files. Received: {options.out} for both")
-    backend = _backend(options)
+    FitSettings(options.batch_size, options.epochs, validation_split=options.validation_split)
+    chosen, optimizer, backend = network.parse(options.network), _optimizer(options), _backend(options)
     samples, held_out = data.read(options.data, options)
     if options.validation is not None:
         held_out = data.read(options.validation, options)[0]
@@ -38,9 +40,9 @@ def train(options: Any) -> None:
     if options.scale is not None:
         scale = options.scale
     model = Model(
-        network.prepared(network.parse(options.network), x.shape[1:], scale),
+        network.prepared(chosen, x.shape[1:], scale),
         options.loss or ("softmax_cross_entropy" if classes else "mean_squared_error"),
-        _optimizer(options),
+        optimizer,
         options.metrics if options.metrics is not None else ["accuracy"] if classes else [],
         seed=options.seed,
         backend=backend,
