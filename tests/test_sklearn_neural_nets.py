@@ -11,15 +11,11 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits, make_multilabel_classification, make_regression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils import compute_sample_weight
-from sklearn.utils.estimator_checks import check_estimator
 
 import xpnet
 from xpnet import Adam, EarlyStopping, Model, Sequential
 from xpnet.layers import Conv2D, Dense, Dropout, Flatten, Reshape
 from xpnet.sklearn import NeuralNetClassifier, NeuralNetRegressor
-
-SLOW = pytest.mark.slow
-SKIPPED = {"check_array_api_input", "check_classifiers_multilabel_output_format_decision_function"}
 
 
 def digits(n=200, classes=4):
@@ -29,19 +25,6 @@ def digits(n=200, classes=4):
 
 def network(outputs, width=30, rate=0.0):
     return [Dense(width, activation="relu"), *([Dropout(rate)] if rate else []), Dense(outputs)]
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("backend", ["numpy", pytest.param("torch", marks=SLOW), pytest.param("jax", marks=SLOW)])
-@pytest.mark.parametrize("estimator", [NeuralNetClassifier, NeuralNetRegressor])
-def test_scikit_learns_checks_of_estimators_pass(estimator, backend):
-    if backend != "numpy":
-        pytest.importorskip(backend)
-    made = estimator(network, epochs=100, optimizer=Adam(0.01), backend=backend)
-    results = check_estimator(made, on_fail=None, on_skip=None)
-
-    assert [(r["check_name"], r["exception"]) for r in results if r["status"] not in ("passed", "skipped")] == []
-    assert {r["check_name"] for r in results if r["status"] == "skipped"} <= SKIPPED
 
 
 def test_it_trains_the_model_that_fit_would(xp):
