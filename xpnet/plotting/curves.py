@@ -111,7 +111,7 @@ def learning_rate_curve(finder: LearningRateFinder, ax: Axes | None = None) -> A
     if not rates:
         raise ValueError("finder has no losses yet. Run model.fit(..., callbacks=[finder]) first. Received: 0 losses")
     ax = one_panel(ax, 5.2, 3.4)
-    ax.plot(rates, losses, color=BLUE, alpha=0.3, label="mini-batch")
+    ax.plot(rates, losses, color=BLUE, alpha=0.5, linewidth=0.8, label="mini-batch")
     ax.plot(rates, finder.smoothed, color=BLUE, label="smoothed")
     if finder.suggestion is not None:
         ax.axvline(finder.suggestion, color=VERMILLION, linestyle="--", label=f"suggestion: {finder.suggestion:.2g}")
