@@ -321,7 +321,14 @@ def test_the_layers_in_front():
 
 
 OPTIONS = argparse.Namespace(
-    data_dir=None, color=False, background=None, label_column=None, header=None, delimiter=None, numbers=False
+    data_dir=None,
+    color=False,
+    background=None,
+    label_column=None,
+    index_column=None,
+    header=None,
+    delimiter=None,
+    numbers=False,
 )
 
 
@@ -373,6 +380,27 @@ def test_tables_of_numbers(tmp_path):
     for changes in ({}, {"label_column": "z"}, {"label_column": "3", "header": True}):
         with pytest.raises(xpnet.DatasetError, match=r"t\.tsv: expected"):
             data.read(str(path), options(numbers=True, **changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "expected"),
+    [
+        ("1,2\n3,4\n", ["--header"], None),
+        (",a,label\n0,5,1\n1,6,0\n", [], "--index-column 0"),
+        (",a,label\n0,5,1\n1,6,0\n", ["--index-column", "0", "--label-column", "label"], None),
+        ("0,1,2\n1,0,3\n", [], "--header if they name the columns, --no-header if"),
+        ("1.5,2\n2.5,3\n", [], "--numbers"),
+        ("1.5,2\n2.5,3\n", ["--numbers", "--network", "dense:1"], None),
+        ("a;b,c\n", [], "--delimiter ';'"),
+    ],
+)
+def test_an_error_of_a_reader_names_the_options(text, arguments, expected, tmp_path, capsys):
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    command = ["train", str(path), "--network", "dense:5", "--epochs", "1", "--out", str(tmp_path / "m.safetensors")]
+
+    assert main([*command, *arguments]) == (0 if expected is None else 1)
+    assert (expected or "") in capsys.readouterr().err
 
 
 def test_folders_of_images(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -41,8 +42,8 @@ def read(source: str, options: Any, *, labeled: bool = True) -> tuple[Samples, S
     source : str
         A name or a path; see `FORMS`.
     options : namespace
-        The options of the command line: ``color``, ``background``, ``header``, ``delimiter``, ``label_column`` and
-        ``numbers``.
+        The options of the command line: ``color``, ``background``, ``header``, ``delimiter``, ``label_column``,
+        ``index_column`` and ``numbers``.
     labeled : bool, default True
         Whether the source must hold targets. Without them, a folder holds the images themselves.
 
@@ -70,6 +71,18 @@ def read(source: str, options: Any, *, labeled: bool = True) -> tuple[Samples, S
     raise DatasetError(f"{source}: expected {FORMS}. Received: a file of another kind")
 
 
+def in_options(message: str) -> str:
+    """Return an error of a reader with the options of the command line in place of the reader's arguments."""
+    message = message.replace("Number the classes from 0", "Number the classes from 0, or pass --numbers")
+    for argument in ("header", "color"):
+        message = message.replace(f"{argument}=True", f"--{argument}").replace(f"{argument}=False", f"--no-{argument}")
+    return re.sub(r"\b(label_column|index_column|delimiter|background)=(\S+)", _option, message)
+
+
+def _option(match: re.Match[str]) -> str:
+    return f"--{match[1].replace('_', '-')} {match[2]}"
+
+
 def named(name: str, data_dir: str | None) -> tuple[Samples, Samples]:
     """Return the training and the test part of a named data set."""
     parts = datasets.digits() if name == "digits" else getattr(datasets, name)(data_dir)
@@ -94,12 +107,16 @@ def _images(files: list[Path], options: Any) -> Samples:
 
 def _table(path: Path, options: Any, labeled: bool) -> Samples:
     """A table of classes, or with ``numbers`` a table of targets that are numbers, or one without targets."""
-    column = options.label_column
-    if column is not None and column.lstrip("-").isdecimal():
-        column = int(column)
+    column = None if options.label_column is None else _column(options.label_column)
     if labeled and not options.numbers:
+        index = None if options.index_column is None else _column(options.index_column)
         table = datasets.label_first_csv(
-            path, header=options.header, delimiter=options.delimiter, label_column=column, dtype="float32"
+            path,
+            header=options.header,
+            delimiter=options.delimiter,
+            label_column=column,
+            index_column=index,
+            dtype="float32",
         )
         return Samples(table.x, table.y, table.class_names)
     delimiter = options.delimiter or ("\t" if ".tsv" in path.name.lower() else ",")
@@ -122,6 +139,11 @@ def _table(path: Path, options: Any, labeled: bool) -> Samples:
     if not -values.shape[1] <= place < values.shape[1]:
         raise DatasetError(f"{path}: expected a column {place}. Received: {values.shape[1]} columns")
     return Samples(np.delete(values, place, axis=1), values[:, place])
+
+
+def _column(text: str) -> int | str:
+    """A column's position or name."""
+    return int(text) if text.lstrip("-").isdecimal() else text
 
 
 def _npz(path: Path, labeled: bool) -> tuple[Samples, Samples | None]:

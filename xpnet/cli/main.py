@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        notes = " ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", [])])
-        print(f"xpnet: error: {' '.join(notes.split())}", file=sys.stderr)
+        text = data.in_options(" ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", [])]))
+        print(f"xpnet: error: {' '.join(text.split())}", file=sys.stderr)
         return 1
     finally:
         log.removeHandler(handler)
@@ -135,6 +135,9 @@ def _data(command: argparse.ArgumentParser) -> None:
     group.add_argument("--background", type=int, metavar="GRAY", help="0 to 255, behind transparent pixels")
     group.add_argument(
         "--label-column", metavar="COLUMN", help="name or position of the targets' column (default: the first)"
+    )
+    group.add_argument(
+        "--index-column", metavar="COLUMN", help="name or position of a column of row numbers to leave out"
     )
     group.add_argument(
         "--header", action=argparse.BooleanOptionalAction, help="whether the first row names the columns"
