@@ -203,7 +203,7 @@ def _newest(path: Path) -> Path:
 
 def _sizes(plan: Plan) -> dict[str, Any]:
     """Return what must be the same about the data of the resumed run: the sizes, and whether samples have weights."""
-    return {"training weights": "weight" in plan.source.example} | {
+    return {"training weights": plan.source.weighted} | {
         f"{name} {what}": getattr(source, what, None)
         for name, source in (("training", plan.source), ("validation", plan.validation))
         for what in ("samples", "steps", "shape")

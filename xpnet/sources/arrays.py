@@ -31,7 +31,7 @@ class ArraySource(Source):
     def __init__(self, data: Data, settings: FitSettings, target_shape: Shape):
         self.data, self.settings = data, settings
         self.shape, self.target_shape = tuple(data["x"].shape[1:]), target_shape
-        self.rows = counted_rows(data)
+        self.rows, self.weighted = counted_rows(data), "weight" in data
         self.samples = len(self.rows)
         self.batch_size = min(settings.rows, len(self.rows))
         self.steps: int = -(-len(self.rows) // self.batch_size)

@@ -61,12 +61,15 @@ class Source(ABC):
         The number of samples in the data, or None if it is not known. A run is resumed only with the same number.
     shape, target_shape : tuple of int
         The shape of one sample, and of its targets as they were given.
+    weighted : bool
+        Whether the samples have weights.
     """
 
     steps: int | None
     samples: int | None = None
     shape: Shape
     target_shape: Shape
+    weighted: bool
 
     @property
     @abstractmethod
@@ -120,7 +123,7 @@ class Repeated(Source):
 
     def __init__(self, source: Source, steps: int):
         self.source, self.steps, self.samples = source, steps, source.samples
-        self.shape, self.target_shape = source.shape, source.target_shape
+        self.shape, self.target_shape, self.weighted = source.shape, source.target_shape, source.weighted
 
     @property
     def example(self) -> dict[str, np.ndarray]:
