@@ -62,7 +62,8 @@ def test_scikit_learns_own_tests_pass(tmp_path):
         "import pytest\n\n\n@pytest.fixture\ndef global_random_seed():\n    return 42\n", encoding="utf-8"
     )
     left_out = [f"--deselect=test_mlp.py::{name}" for name in LEFT_OUT]
-    done = run("-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider", *left_out, "test_mlp.py", cwd=tmp_path)
+    options = ["-q", "-c", os.devnull, f"--rootdir={tmp_path}", "-p", "no:cacheprovider"]
+    done = run("-m", "pytest", *options, *left_out, "test_mlp.py", cwd=tmp_path)
 
     assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= (58 if HAS_PANDAS else 56)
 
