@@ -6,6 +6,7 @@ backend cannot run, that is an error, not a skip.
 """
 
 import dataclasses
+import functools
 import os
 import re
 from collections import Counter
@@ -71,6 +72,7 @@ def only_on(device_wanted):
     """Fail if array-api-strict creates an array on another device, even if that array is never combined with others."""
     original = Array.__dict__["_new"]
 
+    @functools.wraps(original.__func__)  # pickle finds the method by its name
     def new(cls, x, /, device):
         chosen = device or array_api_strict.Device("CPU_DEVICE")
         assert chosen == device_wanted, f"array made on {chosen}, not on {device_wanted}"
