@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from array_api_strict._array_object import Array
 
+from xpnet import datasets
 from xpnet.backend import make_backend
 from xpnet.backend.numpy import NumpyBackend
-from xpnet.errors import BackendNotAvailableError
+from xpnet.errors import BackendNotAvailableError, DatasetError
 
 hypothesis.settings.register_profile("repeatable", derandomize=True)  # the same examples in every run
 hypothesis.settings.load_profile("repeatable")
@@ -145,6 +146,15 @@ def xp64(xp):
             yield dataclasses.replace(xp, dtype=xp.namespace.float64)
     else:
         yield dataclasses.replace(xp, dtype=xp.namespace.float64)
+
+
+@pytest.fixture(scope="session")
+def real_mnist():
+    """MNIST from the folders of this machine, because tests download nothing."""
+    try:
+        return datasets.mnist(download=False)
+    except DatasetError as error:
+        pytest.skip(f"MNIST is not on this machine; set XPNET_DATA to its folder: {error}")
 
 
 @pytest.fixture

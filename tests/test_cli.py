@@ -228,14 +228,11 @@ def test_the_commands_of_the_docs_page_are_accepted(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_first_commands_of_the_docs_page_run(tmp_path, monkeypatch, capsys):
+def test_the_first_commands_of_the_docs_page_run(real_mnist, tmp_path, monkeypatch, capsys):
     """On MNIST, with one epoch; `photos/` holds images of the test set."""
     pytest.importorskip("onnx")
     image = pytest.importorskip("PIL.Image")
-    try:
-        _, (images, labels) = xpnet.datasets.mnist(download=False)
-    except xpnet.DatasetError:
-        pytest.skip("MNIST is not on this machine")
+    _, (images, labels) = real_mnist
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for i in range(20):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.containers import Gate
 from tests.exchanged import built, samples
-from xpnet import ConversionError, Model, Sequential, datasets, layers, losses, to_numpy
+from xpnet import ConversionError, Model, Sequential, layers, losses, to_numpy
 from xpnet.interchange import load_onnx, save_onnx
 from xpnet.layers import (
     ELU,
@@ -285,9 +285,9 @@ def test_what_a_file_cannot_hold_is_refused(tmp_path, monkeypatch):
     ],
     ids=["MLP", "CNN"],
 )  # fmt: skip
-def test_real_digits(network, tmp_path):
+def test_real_digits(real_mnist, network, tmp_path):
     """Trained on NumPy: the file is the same for other backends."""
-    (x, y), (x_test, y_test) = datasets.mnist()
+    (x, y), (x_test, y_test) = real_mnist
     x, x_test = (np.float32(images[..., None]) / 255 for images in (x[:2000], x_test[:1000]))
     model = Model(network, "softmax_cross_entropy", "adam", metrics=["accuracy"])
     model.fit(x, y[:2000], epochs=3, verbose=0)

@@ -15,12 +15,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def real_mnist():
+def real_mnist(real_mnist):
     pytest.importorskip("matplotlib")
-    try:
-        xpnet.datasets.mnist(download=False)
-    except xpnet.DatasetError as error:
-        pytest.skip(f"MNIST is not on this machine; set XPNET_DATA to its folder: {error}")
 
 
 @pytest.fixture

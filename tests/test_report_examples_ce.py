@@ -6,19 +6,14 @@ import numpy as np
 import pytest
 
 from tests.scripts import EXAMPLES, run
-from xpnet import DatasetError, datasets
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def real_mnist():
+def real_mnist(real_mnist):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
-    try:
-        datasets.mnist(download=False)
-    except DatasetError as error:
-        pytest.skip(f"MNIST is not on this machine; set XPNET_DATA to its folder: {error}")
 
 
 def run_quickly(script, folder):
