@@ -1,4 +1,6 @@
-"""Fitted networks from and to scikit-learn. Both compute on the host in float64, so only the last test takes a backend."""
+"""Fitted networks from and to scikit-learn. Both compute on the host in float64, so only tests of files take a backend."""
+
+import pickle
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import xpnet.sklearn
 from xpnet.errors import ConversionError
 from xpnet.layers import ELU
 from xpnet.sklearn import from_sklearn, to_model, to_sklearn
+from xpnet.tree import leaves
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -55,15 +58,67 @@ def test_there_and_back(name, settings, data):
     assert theirs.coefs_[0].any()  # a copy
 
 
-def test_training_continues():
-    theirs = neural_network.MLPClassifier(solver="sgd", momentum=0.0, random_state=0, max_iter=5).fit(X_IRIS, Y_IRIS)
-    ours = from_sklearn(theirs).partial_fit(X_IRIS, Y_IRIS)
-    back = to_sklearn(from_sklearn(theirs)).partial_fit(X_IRIS, Y_IRIS)
-    theirs.partial_fit(X_IRIS, Y_IRIS)
+SOLVERS = {
+    "adam": {"beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-4},
+    "velocities": {"solver": "sgd"},
+    "momentum without nesterov": {"solver": "sgd", "nesterovs_momentum": False},
+    "no momentum": {"solver": "sgd", "momentum": 0.0},
+    "invscaling": {"solver": "sgd", "learning_rate": "invscaling", "power_t": 0.1},
+    "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 0.3, "n_iter_no_change": 1, "max_iter": 20},
+}
 
-    np.testing.assert_allclose(ours.coefs_[0], theirs.coefs_[0])
-    np.testing.assert_allclose(back.coefs_[0], theirs.coefs_[0])
-    assert ours.loss_curve_ == pytest.approx(theirs.loss_curve_)
+
+@pytest.mark.parametrize("settings", SOLVERS.values(), ids=SOLVERS)
+@pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
+def test_partial_fit_continues_with_the_same_optimizer_state(name, settings):
+    settings = {"random_state": 0, "max_iter": 5, "batch_size": 40, "hidden_layer_sizes": (6, 5)} | settings
+    theirs = getattr(neural_network, name)(**settings).fit(X_IRIS, Y_IRIS)
+    ours = from_sklearn(theirs)
+    back = to_sklearn(ours)
+    start = to_sklearn(getattr(xpnet.sklearn, name)(**settings).fit(X_IRIS, Y_IRIS))
+    for _ in range(3):
+        for estimator in (theirs, ours, back, start):
+            estimator.partial_fit(X_IRIS[:100], Y_IRIS[:100])
+
+    for other in (ours, back, start):
+        for a, b in zip(theirs.coefs_ + theirs.intercepts_, other.coefs_ + other.intercepts_, strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-12)
+        assert other.loss_curve_ == pytest.approx(theirs.loss_curve_)
+        assert other._optimizer.learning_rate == pytest.approx(theirs._optimizer.learning_rate, rel=1e-12)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_warm_start_continues(early_stopping):
+    settings = {"random_state": 0, "warm_start": True, "max_iter": 6, "learning_rate_init": 0.1}
+    theirs = neural_network.MLPClassifier(early_stopping=early_stopping, **settings).fit(X_IRIS, Y_IRIS)
+    ours = from_sklearn(theirs)
+    back = to_sklearn(ours)
+    for _ in range(3):
+        for estimator in (theirs, ours, back):
+            estimator.fit(X_IRIS, Y_IRIS)
+
+    for other in (ours, back):
+        np.testing.assert_allclose(other.coefs_[0], theirs.coefs_[0], rtol=1e-7, atol=1e-9)
+        assert other.validation_scores_ == theirs.validation_scores_
+
+
+def test_the_optimizer_state_is_a_copy():
+    theirs = neural_network.MLPClassifier(random_state=0, max_iter=3).fit(X_IRIS, Y_IRIS)
+    kept = [x.copy() for x in theirs._optimizer.ms]
+    from_sklearn(theirs).partial_fit(X_IRIS, Y_IRIS)
+
+    for a, b in zip(kept, theirs._optimizer.ms, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_pickle_holds_the_optimizer_state_on_the_host(xp):
+    ours = xpnet.sklearn.MLPClassifier(random_state=0, max_iter=3, backend=xp).fit(X_IRIS, Y_IRIS)
+    copied = pickle.loads(pickle.dumps(ours))
+
+    assert {type(x) for x in leaves(copied._optimizer.memory)} == {np.ndarray}
+    for estimator in (ours, copied):
+        estimator.partial_fit(X_IRIS, Y_IRIS)
+    np.testing.assert_array_equal(copied.coefs_[0], ours.coefs_[0])
 
 
 def test_additions_that_only_affect_training_are_left_out():

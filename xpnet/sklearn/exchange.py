@@ -5,15 +5,24 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 from sklearn import neural_network
 from sklearn.base import is_classifier
+from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 from sklearn.utils.validation import check_is_fitted
 
+from xpnet.backend import to_numpy
 from xpnet.errors import ConversionError
+from xpnet.layers.sequential import Sequential
 from xpnet.model import Model
+from xpnet.optimizers import SGD
 from xpnet.sklearn.classifier import MLPClassifier
+from xpnet.sklearn.network import coefs_of, params_of
 from xpnet.sklearn.parameters import backend_of, hidden_sizes
+from xpnet.sklearn.rates import Solver
 from xpnet.sklearn.regressor import MLPRegressor
+from xpnet.sklearn.step import EfficientAdam
+from xpnet.tree import Tree, from_leaves, leaves
 from xpnet.weights import in_keras_order
 
 FITTED = (
@@ -26,7 +35,7 @@ FITTED = (
 def from_sklearn(estimator: Any) -> MLPClassifier | MLPRegressor:
     """Return a copy of scikit-learn's fitted `MLPClassifier` or `MLPRegressor` as one of ours.
 
-    It predicts the same. Later training continues with the same parameters, and with a new optimizer state.
+    It predicts the same. `partial_fit` and `warm_start` continue as they would have, from the same optimizer state.
 
     Raises
     ------
@@ -41,9 +50,13 @@ def from_sklearn(estimator: Any) -> MLPClassifier | MLPRegressor:
     ):
         if isinstance(estimator, theirs):
             check_is_fitted(estimator)
-            made = ours(**estimator.get_params(deep=False))
+            made: Any = ours(**estimator.get_params(deep=False))
             _copy(estimator, made)
-            return made.build()
+            made.build()
+            if optimizer := vars(estimator).get("_optimizer"):
+                made.validation_loss_curve_ = []
+                vars(made).update(_optimizer=_our_solver(optimizer, *made.parts()[1:]))
+            return made
     raise TypeError(
         "from_sklearn needs scikit-learn's MLPClassifier or MLPRegressor. Pass the estimator itself, such as the last step of "
         f"a pipeline. Received: {type(estimator).__name__}"
@@ -53,8 +66,9 @@ def from_sklearn(estimator: Any) -> MLPClassifier | MLPRegressor:
 def to_sklearn(estimator: MLPClassifier | MLPRegressor) -> Any:
     """Return a copy of a fitted estimator as scikit-learn's `MLPClassifier` or `MLPRegressor`, for programs without xpnet.
 
-    It predicts the same. Dropout is omitted, because it only affects training, and so are class weights and other additions.
-    A loss that scikit-learn does not have becomes its usual loss.
+    It predicts the same. `partial_fit` and `warm_start` continue from the same optimizer state. Dropout is omitted, because it
+    only affects training, and so are class weights and other additions. A loss that scikit-learn does not have becomes its
+    usual loss.
 
     Raises
     ------
@@ -79,6 +93,10 @@ def to_sklearn(estimator: MLPClassifier | MLPRegressor) -> Any:
         params["loss"] = "squared_error"
     made = theirs(**params)
     _copy(estimator, made)
+    if solver := vars(estimator).get("_optimizer"):
+        vars(made).update(_optimizer=_their_optimizer(solver, *estimator.parts()[1:]))
+    if made.early_stopping:  # after scikit-learn's `fit`, too, they are the same lists
+        vars(made).update(_best_coefs=made.coefs_, _best_intercepts=made.intercepts_)
     return made
 
 
@@ -107,3 +125,51 @@ def _copy(source: Any, target: Any) -> None:
     """Copy the fitted attributes."""
     attributes = vars(source)
     vars(target).update(copy.deepcopy({name: attributes[name] for name in FITTED if name in attributes}))
+
+
+def _our_solver(optimizer: AdamOptimizer | SGDOptimizer, network: Sequential, trees: dict[str, Tree]) -> Solver:
+    """Return scikit-learn's optimizer as a solver. Adam's averages lose the factors 1 - β₁ and 1 - β₂."""
+    if isinstance(optimizer, AdamOptimizer):
+        adam = EfficientAdam(0.0, optimizer.beta_1, optimizer.beta_2, optimizer.epsilon)
+        solver = Solver(adam, optimizer.learning_rate_init, "constant", 0.5)
+        solver.steps = optimizer.t
+        averages = {"m": (optimizer.ms, 1 - optimizer.beta_1), "v": (optimizer.vs, 1 - optimizer.beta_2)}
+    else:
+        momentum = float(optimizer.momentum)
+        sgd = SGD(0.0, momentum, nesterov=optimizer.nesterov and momentum > 0)
+        solver = Solver(sgd, optimizer.learning_rate_init, optimizer.lr_schedule, optimizer.power_t)
+        averages = {"velocity": (optimizer.velocities, 1.0)} if momentum else {}
+    solver.learning_rate = optimizer.learning_rate
+    memory = solver.rule.init(trees["params"])
+    for name, (arrays, factor) in averages.items():
+        scaled = [(x / factor).astype(x.dtype) for x in arrays]
+        half = len(scaled) // 2  # of the coefficients, then of the intercepts
+        memory[name] = from_leaves(memory[name], leaves(params_of(network, scaled[:half], scaled[half:], [])))
+    solver.memory = memory
+    return solver
+
+
+def _their_optimizer(solver: Solver, network: Sequential, trees: dict[str, Tree]) -> AdamOptimizer | SGDOptimizer:
+    """Return a solver as scikit-learn's optimizer."""
+    rule, params = solver.rule, trees["params"]
+
+    def arrays(tree: Tree, factor: float = 1.0) -> list[np.ndarray]:
+        scaled = [
+            np.multiply(to_numpy(x), factor, dtype=p.dtype) for x, p in zip(leaves(tree), leaves(params), strict=True)
+        ]
+        coefs, intercepts = coefs_of(network, from_leaves(params, scaled))
+        return [*coefs, *intercepts]
+
+    optimizer: AdamOptimizer | SGDOptimizer
+    if isinstance(rule, EfficientAdam):
+        optimizer = AdamOptimizer([], solver.learning_rate_init, rule.beta_1, rule.beta_2, rule.epsilon)
+        optimizer.t = solver.steps
+        optimizer.ms = arrays(solver.memory["m"], 1 - rule.beta_1)
+        optimizer.vs = arrays(solver.memory["v"], 1 - rule.beta_2)
+    else:
+        settings = solver.schedule, rule.momentum, rule.nesterov, solver.power_t
+        optimizer = SGDOptimizer(arrays(params, 0.0), solver.learning_rate_init, *settings)
+        if rule.momentum:
+            optimizer.velocities = arrays(solver.memory["velocity"])
+    optimizer.learning_rate = solver.learning_rate
+    return optimizer

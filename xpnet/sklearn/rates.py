@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.backend import to_numpy
 from xpnet.optimizers import SGD
 from xpnet.sklearn.step import EfficientAdam
-from xpnet.tree import Tree
+from xpnet.tree import Tree, map_leaves
 
 
 class Solver:
@@ -39,6 +40,10 @@ class Solver:
         self.learning_rate = float(learning_rate_init)
         self.memory: Tree = None
         self.steps = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state with the memory on the host, so that a pickle loads on a machine without the device."""
+        return vars(self) | {"memory": map_leaves(to_numpy, self.memory) if self.memory else self.memory}
 
     def rates(self, count: int) -> np.ndarray:
         """Return the learning rates of the next `count` steps in the form that the rule needs.
