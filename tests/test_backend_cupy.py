@@ -22,12 +22,13 @@ from hypothesis import strategies as st
 import xpnet
 from tests.benchmarks import gpu_probes
 from tests.test_graph_safety import LOSSES, METRICS, NETWORKS, OPTIMIZERS, ROW, Case
+from tests.test_sources_stream import Iterable
 from xpnet import SGD, Adam, Model
-from xpnet.backend import cublas, make_backend, namespace, to_numpy
+from xpnet.backend import Backend, cublas, make_backend, namespace, to_numpy
 from xpnet.backend.base import unregister_namespace
 from xpnet.backend.cuda_kernels import CudaKernels
 from xpnet.backend.fusion import kernels_of, map_elements, map_elements_to_trees, unregister_kernels
-from xpnet.layers import Dense, Dropout, ReLU
+from xpnet.layers import Dense, Dropout, ReLU, Rescaling
 from xpnet.layers.normalization import BatchNormalization
 from xpnet.tree import leaves, map_leaves
 
@@ -713,6 +714,69 @@ def test_a_step_that_changes_the_form_of_its_state(cupy):
         match=r"with the same shapes and dtypes as its argument. Received: float32 \(2,\) for float32 \(2, 2\)",
     ):
         backend.scan(lambda state, batch: (state[0, :], {"loss": state}), x, batches, {"x": x})
+
+
+# ---------------------------------------------------------------------- streamed batches, uploaded on a side stream
+
+
+@WAITING_IS_ANNOUNCED
+def test_an_upload_uses_pinned_memory_and_two_streams_that_wait_for_each_other(log, cupy):
+    backend, pinned = make_backend("cupy"), []
+    side = sys.modules["xpnet.backend.cupy"].upload_stream(0)
+    host = {"x": np.arange(12.0).reshape(3, 4)[:, ::2], "y": np.arange(3, dtype="uint8")[:, None]}
+    pool = cupy.get_default_pinned_memory_pool()
+    cupy.cuda.set_pinned_memory_allocator(lambda size: (pinned.append(size), pool.malloc(size))[1])
+    try:
+        with no_waiting():
+            received = backend.send(host)()
+    finally:
+        cupy.cuda.set_pinned_memory_allocator(pool.malloc)
+
+    assert log == [("wait_event", 0), ("wait_event", side.ptr)]
+    assert side.is_non_blocking
+    assert pinned == [values.nbytes for values in host.values()]
+    for name, values in host.items():
+        assert received[name].dtype == values.dtype
+        np.testing.assert_array_equal(received[name].get(), values)
+
+
+@GRAPHS
+def test_streamed_runs_are_the_same_bit_for_bit_if_batches_are_uploaded_in_advance(graphs, cupy, monkeypatch):
+    """With bytes, weights, a smaller last batch, a chunk of several batches, evaluation and prediction."""
+    rng = np.random.default_rng(0)
+    x, y, weight = rng.integers(0, 256, (50, 6)).astype("uint8"), rng.integers(0, 3, 50), rng.random(50)
+    batches = Iterable([tuple(v[i : i + 8] for v in (x, y, weight)) for i in range(0, 50, 8)])
+    kind, results = type(make_backend("cupy")), []
+
+    for send in (Backend.send, kind.send):
+        monkeypatch.setattr(kind, "send", send)
+        layers = [Rescaling(1 / 255), Dense(8), ReLU(), Dropout(0.2), Dense(3)]
+        backend = make_backend("cupy", graphs=graphs)
+        model = Model(layers, "softmax_cross_entropy", Adam(0.01), metrics=["accuracy"], backend=backend)
+        model.fit(batches, epochs=4, verbose=0, validation_data=batches)
+        results.append((model.state, model.history.history, *model.evaluate(batches), model.predict(batches)))
+
+    assert_equal(results[1], results[0])
+
+
+def test_a_recording_looks_up_uploaded_batches_and_others(cupy, monkeypatch):
+    """A chunk longer than the table, whose samples are on the host or on the device. Each is a recording."""
+    case = small_case()
+    monkeypatch.setattr(sys.modules["xpnet.backend.cuda_graph"], "TABLE_ROWS", 3)
+    batches = repeated(case, 10)
+    index = batches.pop("index")
+    host = {name: to_numpy(values)[index] for name, values in case.data.items()}
+    case.data, results = {}, []
+    for columns in (host, case.backend.send(host)()):
+        case.batches = batches | columns
+        results.append(map_leaves(to_numpy, case.scan()))
+
+    assert_equal(results[1], results[0])
+    assert [len(recording.row.names) for recording in graph_scan().recordings.values()] == [4, 2]
+    assert all(recording.rows == 3 for recording in graph_scan().recordings.values())
+
+
+# ---------------------------------------------------------------------- errors
 
 
 def reads_a_value(state, batch):

@@ -16,7 +16,7 @@ from xpnet.layers import BatchNormalization, Dense, Embedding, Flatten, Rescalin
 from xpnet.losses import PerPosition, SoftmaxCrossEntropy
 from xpnet.settings import FitSettings
 from xpnet.sources import stream
-from xpnet.sources.form import Form
+from xpnet.sources.form import Form, Piece
 from xpnet.sources.rows import Column, ColumnRows, RowReader
 from xpnet.tree import leaves
 
@@ -402,6 +402,38 @@ def test_the_thread_ends_with_an_error_in_a_callback(xp, hook):
     assert not threads()
     assert not opened
     del error
+
+
+def test_what_the_thread_reads_is_closed_in_the_thread(xp):
+    """It is not left to the garbage collector, because a generator in the scope of a CuPy device must end where it began."""
+    pieces = (Piece({"x": X[None, i : i + SIZE]}) for i in range(0, len(X), SIZE))
+    items = stream.sent(xp, pieces)
+    next(items)
+    items.close()
+
+    assert pieces.gi_frame is None
+
+
+def test_an_error_of_the_upload_comes_with_its_batch(xp, monkeypatch):
+    """For example, the device has no memory left."""
+    sent, send = [], type(xp).send
+
+    def fails(backend, arrays):
+        sent.append(arrays)
+        if len(sent) > 3:
+            raise MemoryError("no memory on the device")
+        return send(backend, arrays)
+
+    monkeypatch.setattr(type(xp), "send", fails)
+    model, wanted = make_model(xp), make_model(xp)
+    with pytest.raises(MemoryError, match="no memory on the device"):
+        fit(model, Iterable(batches()))
+    monkeypatch.undo()
+    fit(wanted, Iterable(batches()[:3]), epochs=1)
+
+    assert model.step == 3
+    assert_same_parameters(model, wanted, rtol=1e-6, atol=1e-7)
+    assert not threads()
 
 
 def test_an_interrupt_ends_the_thread_and_keeps_the_finished_steps(xp):

@@ -129,6 +129,13 @@ class Backend:
     def _from_numpy(self, x: np.ndarray) -> Array:
         return self.namespace.asarray(x, device=self.device)
 
+    def send(self, arrays: dict[str, np.ndarray]) -> Callable[[], dict[str, Array]]:
+        """Begin to upload host arrays, in any thread. The thread that computes calls the result to get them.
+
+        Only CuPy uploads them in advance. Other backends return the host arrays, which `scan` and `asarray` move later.
+        """
+        return lambda: arrays
+
     def require_representable(self, x: np.ndarray) -> None:
         """Raise ValueError if a host array holds integers that this library would change. `asarray` calls it, `scan` does not."""
 
@@ -176,7 +183,7 @@ class Backend:
             A pure, hashable function without branches on array values, so that it can be compiled.
         state : tree
             `scan` may overwrite its memory.
-        batches : dict of host arrays
+        batches : dict of host arrays, or arrays that `send` has uploaded
             The values that vary from step to step, with one row for each step. ``"index"`` holds the row numbers in `data`
             for a step. Without it, every step gets all rows. A step receives one-dimensional entries as numbers, and others
             as arrays on the device.

@@ -3,7 +3,7 @@
 A graph repeats what was captured: the same kernels on the same addresses with the same numbers. This has four consequences:
 
 - Everything that a step reads and writes has fixed addresses: the state, the table of values that vary from step to step, and the
-  records. They are filled before the first launch and copied out after the last.
+  records. They are filled before the first launch and copied out after the last. Batches that are on the device are copied too.
 - A step looks up the values that vary on the device. A counter there selects the row of the table, and the step increments it.
 - Temporary arrays come from a separate pool that never releases a block. All steps run one after another on one stream, so they
   can share the pool, and no other array can ever be where a graph writes.
@@ -94,12 +94,14 @@ class Recording:
     def __init__(self, cp: Any, stream: Any, array: type, step: Callable, state: Tree, batches: dict):
         self.cp, self.stream, self.step = cp, stream, step
         self.view = lambda tree: map_leaves(lambda x: x.view(type=array), tree)
-        self.row: Any = np.dtype(
-            [(name, values.dtype, values.shape[1:]) for name, values in batches.items()], align=True
-        )
-        self.rows = max(1, min(TABLE_ROWS, TABLE_BYTES // max(self.row.itemsize, 1)))
+        on_host = {name: values for name, values in batches.items() if isinstance(values, np.ndarray)}
+        self.row: Any = np.dtype([(name, v.dtype, v.shape[1:]) for name, v in on_host.items()], align=True)
+        row_bytes = sum(values[:1].nbytes for values in batches.values())
+        self.rows = max(1, min(TABLE_ROWS, TABLE_BYTES // max(row_bytes, 1)))
         self.table = cp.empty((self.rows, self.row.itemsize), dtype="uint8")
         self.columns = {name: self._column(*field) for name, field in (self.row.fields or {}).items()}
+        uploaded = {name: values for name, values in batches.items() if name not in on_host}
+        self.columns |= {name: cp.empty((self.rows, *v.shape[1:]), v.dtype) for name, v in uploaded.items()}
         self.state = map_leaves(lambda x: cp.empty(x.shape, dtype=x.dtype), state)
         self.counter = cp.zeros(1, dtype="int64")
         self.keep = Keeper(cp, self.counter)
@@ -119,7 +121,8 @@ class Recording:
         """
         table = np.zeros(steps_in(batches), self.row)
         for name, values in batches.items():
-            table[name] = values
+            to = table[name] if isinstance(values, np.ndarray) else self.columns[name][: len(table)]
+            to[...] = values
         self.table[: len(table)].set(table.view("uint8").reshape(len(table), -1))
         self.counter.fill(0)
         for _ in range(len(table)):
@@ -274,7 +277,7 @@ class GraphScan:
         key = (
             step,
             tuple((x.shape, x.dtype.str) for x in leaves(state)),
-            tuple((name, values.shape[1:], values.dtype.str) for name, values in sorted(batches.items())),
+            tuple((name, type(values), values.shape[1:], values.dtype.str) for name, values in sorted(batches.items())),
             tuple((name, x.data.ptr, x.shape, x.strides, x.dtype.str) for name, x in sorted(data.items())),
         )
         if key not in self.recordings:

@@ -97,6 +97,28 @@ class CupyBackend(Backend):
     def _from_numpy(self, x: np.ndarray) -> cupy.ndarray:
         return cupy.asarray(x)
 
+    def send(self, arrays):
+        """Upload host arrays on a side stream, while the computing stream computes.
+
+        CuPy's pool reuses the memory of an upload for a later upload as soon as Python frees it. Therefore only the copies below
+        read this memory, and later uploads wait for them. The arrays that are returned belong to the computing stream.
+        """
+        with self.device, upload_stream(self.device.id) as side:
+            # CuPy copies each array to pinned memory, which it keeps until the upload has ended
+            sent = {name: cupy.asarray(x) for name, x in arrays.items()}
+            arrived = side.record()
+
+        def receive():
+            with self.device:
+                computing = cupy.cuda.get_current_stream()
+                computing.wait_event(arrived)
+                received = {name: x.copy() for name, x in sent.items()}
+                side.wait_event(computing.record())
+                sent.clear()
+            return received
+
+        return receive
+
     def copy(self, tree: Tree) -> Tree:
         with self.device:
             return super().copy(tree)
@@ -149,6 +171,12 @@ def _where_it_lies(x: Any) -> Any:
 
 
 @functools.cache
+def upload_stream(device: int) -> Any:
+    """Return the stream for uploads that overlap computation on a device. `device` must be the current one."""
+    return cupy.cuda.Stream(non_blocking=True)
+
+
+@functools.cache
 def graph_scan(device: int, float_name: str) -> Any:
     """Return the `GraphScan` of a device, with its stream, cuBLAS workspace and graphs. `device` must be the current one."""
     cuda_graph = importlib.import_module("xpnet.backend.cuda_graph")
@@ -173,6 +201,7 @@ def create(device: Any, dtype: str, graphs: bool = False) -> CupyBackend:
     with chosen, _explained(f"CuPy finds the CUDA device {number}, but cannot compute on it."):
         x = cupy.ones((2, 2), dtype=dtype)
         x @ x + x  # loads cuBLAS, and NVRTC for compilation
+        upload_stream(chosen.id)  # created before several threads use it
     if graphs:
         with chosen, _explained("CuPy can compute, but graphs=True is not available."):
             graph_scan(chosen.id, dtype)

@@ -22,15 +22,16 @@ class Chunk:
     ----------
     steps, rows : int
         The number of batches, and the number of samples in each.
-    columns : dict of host arrays
-        What differs from step to step, with one row for each step: the row numbers ``"index"``, or the samples themselves.
+    columns : dict of arrays
+        What differs from step to step, with one row for each step: the row numbers ``"index"`` on the host, or the
+        samples themselves, from `Backend.send`.
     data : dict of arrays
         What all steps share, on the device: the data set that ``"index"`` refers to.
     """
 
     steps: int
     rows: int
-    columns: dict[str, np.ndarray]
+    columns: dict[str, Array]
     data: dict[str, Array]
 
 

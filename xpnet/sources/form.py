@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backend import Backend, make_backend, real_numbers, to_numpy
+from xpnet.backend import Backend, make_backend, namespace, real_numbers, to_numpy
 from xpnet.errors import SourceError
 from xpnet.inputs import Data, Intake, counted_rows, prepare_x, require_finite, weigh_classes
 from xpnet.layers.base import Shape
+from xpnet.tree import Array
 
 PART_BYTES = 8 << 20  # batches that are read or computed together have at most this size, unless one batch is larger
 
@@ -51,9 +52,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Piece:
-    """Checked batches of one size, as host arrays with one row for each batch; see `Chunk.columns`."""
+    """Checked batches of one size, as arrays with one row for each batch; see `Chunk.columns`."""
 
-    columns: dict[str, np.ndarray]
+    columns: dict[str, Array]
 
     @property
     def steps(self) -> int:
@@ -76,7 +77,8 @@ def joined(pieces: list[Piece]) -> Piece:
     """Return one piece of several with the same signature."""
     if len(pieces) == 1:
         return pieces[0]
-    return Piece({name: np.concatenate([piece.columns[name] for piece in pieces]) for name in pieces[0].columns})
+    columns = pieces[0].columns
+    return Piece({name: namespace(x).concat([piece.columns[name] for piece in pieces]) for name, x in columns.items()})
 
 
 def on_host(intake: Intake) -> Intake:

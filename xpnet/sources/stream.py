@@ -1,19 +1,22 @@
-"""Batches that one thread reads, checks and converts on the host, while the model computes with the batches before them."""
+"""Batches that one thread reads, checks, converts and uploads, while the model computes with the batches before them."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from xpnet.backend import Backend
 from xpnet.checks import require
 from xpnet.inputs import Data
 from xpnet.layers.base import Shape
 from xpnet.sources.base import Batches, Chunk, InOrder, Source
 from xpnet.sources.form import PART_BYTES, Form, Part, Piece, ended, joined, named
 from xpnet.sources.lookahead import LookAhead
+from xpnet.tree import Array
 
 
 class Reader(Protocol):
@@ -40,6 +43,20 @@ class Reader(Protocol):
     def one_pass(self) -> Iterator[Part]:
         """Yield all batches in the order of the data."""
         ...
+
+
+class Sent(NamedTuple):
+    """Batches whose upload has begun: their size, and the function that returns their columns."""
+
+    nbytes: int
+    receive: Callable[[], dict[str, Array]]
+
+
+def sent(backend: Backend, pieces: Generator[Piece, None, None]) -> Generator[Sent, None, None]:
+    """Begin to upload each piece. Closes `pieces` in the thread that reads them."""
+    with closing(pieces):
+        for piece in pieces:
+            yield Sent(piece.nbytes, backend.send(piece.columns))
 
 
 class Stream(Source):
@@ -69,7 +86,7 @@ class StreamBatches(Batches):
 
     def __init__(self, source: Stream, pieces: Generator[Piece, None, None]):
         self.source = source
-        self.ahead = LookAhead(pieces, lambda piece: piece.nbytes, PART_BYTES)
+        self.ahead = LookAhead(sent(source.form.target, pieces), lambda item: item.nbytes, PART_BYTES)
         self.held: deque[Piece] = deque()  # pieces from the look-ahead that are not used yet
 
     @property
@@ -99,7 +116,10 @@ class StreamBatches(Batches):
         return Chunk(steps, columns["x"].shape[1], columns, {})
 
     def _next(self) -> Piece | None:
-        return self.held.popleft() if self.held else next(self.ahead, None)
+        if self.held:
+            return self.held.popleft()
+        item = next(self.ahead, None)
+        return None if item is None else Piece(item.receive())
 
     def __exit__(self, *error: Any) -> None:
         self.ahead.__exit__(*error)
@@ -127,30 +147,29 @@ class StreamInOrder(InOrder):
         form.begin(reader.first())
         self.steps, self.samples, self.shape = steps or reader.steps, reader.samples, form.shape
         self.target_shape = form.target_shape if target_shape is None else target_shape
-        self.ahead: LookAhead[Piece] | None = None
+        self.ahead: LookAhead[Sent] | None = None
 
     def __iter__(self) -> Iterator[Data]:
-        backend, weight = self.form.target, 0.0
+        backend = self.form.target
         pieces = named(self.name, self._pieces()) if self.name else self._pieces()
-        self.ahead = LookAhead(pieces, lambda piece: piece.nbytes, PART_BYTES)
-        for piece in self.ahead:
+        self.ahead = LookAhead(sent(backend, pieces), lambda item: item.nbytes, PART_BYTES)
+        for item in self.ahead:
+            piece = Piece(item.receive())
             for i in range(piece.steps):
-                batch = {name: values[i] for name, values in piece.columns.items()}
-                weight += float(np.sum(batch.get("weight", 1.0)))
-                yield {name: backend.asarray(values) for name, values in batch.items()}
-        require(weight > 0, "At least one weight must be above 0", "sample weights that are all 0")
+                yield {name: backend.asarray(values[i]) for name, values in piece.columns.items()}
 
     def _pieces(self) -> Generator[Piece, None, None]:
-        left = self.chosen
+        done, weight = 0, 0.0
         for piece in self.form.checked(self.reader.one_pass()):
-            yield piece if left is None else piece.cut(0, left)
-            if left is not None:
-                left -= piece.steps
-                if left <= 0:
-                    return
-        if left is not None:
-            assert self.chosen is not None
-            raise ended(self.chosen - left)
+            if self.chosen is not None:
+                piece = piece.cut(0, self.chosen - done)
+            done, weight = done + piece.steps, weight + float(np.sum(piece.columns.get("weight", 1.0)))
+            yield piece
+            if done == self.chosen:
+                break
+        if self.chosen is not None and done < self.chosen:
+            raise ended(done)
+        require(weight > 0, "At least one weight must be above 0", "sample weights that are all 0")
 
     def __exit__(self, *error: Any) -> None:
         if self.ahead is not None:
