@@ -10,7 +10,7 @@ from tests.scripts import ROOT, run
 
 PACKAGE = ROOT / "xpnet"
 LADDER = [  # the modules of a line may import each other and the lines above
-    {"checks", "errors", "files", "keywords", "lazy", "signals", "tensorfile", "tree", "workshop"},
+    {"checks", "errors", "files", "keywords", "lazy", "signals", "tables", "tensorfile", "tree", "workshop"},
     {"backend"},
     {"random", "functions", "initializers", "schedules", "datasets"},
     {"layers"},
@@ -22,6 +22,7 @@ LADDER = [  # the modules of a line may import each other and the lines above
         "description",
         "divergence",
         "evaluation",
+        "explanation",
         "history",
         "inputs",
         "inspection",
@@ -57,8 +58,8 @@ TESTED_TOGETHER = {
 }  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 HOST_NUMPY = {"averages", "checks", "cli", "random", "initializers", "datasets", "loop", "state", "evaluation", "inputs",
-              "interchange", "model", "plotting", "inspection", "settings", "sklearn", "sources", "weights", "checkpoint",
-              "packing", "run", "tensorfile"}  # fmt: skip
+              "interchange", "model", "plotting", "inspection", "explanation", "settings", "sklearn", "sources", "weights",
+              "checkpoint", "packing", "run", "tensorfile"}  # fmt: skip
 LONG = {
     "model",
     "layers/activations",

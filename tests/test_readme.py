@@ -20,6 +20,7 @@ PAGES = {
     "scikit-learn": ["sklearn"],
     "resuming": [],
     "big-data": ["h5py"],
+    "inspection": [],
     "callbacks": ["matplotlib", "tensorboard"],
     "export": ["sklearn", "onnx", "onnxruntime", "torch", "h5py", "keras"],
 }  # the packages that their examples need

@@ -38,12 +38,21 @@ from xpnet.model import Model
 from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 
 if TYPE_CHECKING:
+    from xpnet.explanation import explain
     from xpnet.restore import load_model
 
 __version__ = "0.1.0"
 
 __getattr__, __dir__ = lazy_names(
-    __name__, {"datasets": [], "interchange": [], "plotting": [], "restore": ["load_model"], "sklearn": []}
+    __name__,
+    {
+        "datasets": [],
+        "explanation": ["explain"],
+        "interchange": [],
+        "plotting": [],
+        "restore": ["load_model"],
+        "sklearn": [],
+    },
 )
 
 __all__ = [
@@ -68,6 +77,7 @@ __all__ = [
     "available_backends",
     "callbacks",
     "datasets",
+    "explain",
     "get_backend",
     "initializers",
     "interchange",

@@ -122,10 +122,10 @@ class Watch:
     def __init__(self) -> None:
         self.places: list[str] = []
 
-    def outputs(self, path: str, layer: Layer, x: Array, statistics: Tree, result: Any) -> None:
+    def outputs(self, path: str, layer: Layer, params: Tree, x: Array, statistics: Tree, result: Any) -> None:
         self._note(f"{_name(path, layer)} output", result[0])
 
-    def gradients(self, path: str, layer: Layer, params: Tree, x: Array, need_dx: bool, result: Any) -> None:
+    def gradients(self, path: str, layer: Layer, params: Tree, x: Array, dy: Array, need_dx: bool, result: Any) -> None:
         dx, grads = result
         for leaf_name, grad in named_leaves(grads, path):
             self._note(f"{leaf_name} gradient", grad)

@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -197,6 +198,12 @@ class Backend:
             The records, stacked over the steps and still on the device, so that one transfer can fetch all of them.
         """
         return self.scan_eagerly(step, state, batches, data)
+
+    def eager(self) -> Backend:
+        """Return this backend with `scan_eagerly` as its `scan`, for steps that record their values."""
+        backend = copy(self)
+        vars(backend)["scan"] = self.scan_eagerly
+        return backend
 
     @quiet
     def scan_eagerly(

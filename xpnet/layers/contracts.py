@@ -45,7 +45,7 @@ class Contract:
 
     output_shape: Shape
 
-    def outputs(self, path, layer, x, statistics, result):
+    def outputs(self, path, layer, params, x, statistics, result):
         name, wants_three = _name(path, layer), layer.has_statistics or isinstance(layer, Container)
         if not (isinstance(result, tuple) and len(result) == 2 + wants_three and callable(result[1])):
             form = "y, backward, statistics" if wants_three else "y, backward"
@@ -64,7 +64,7 @@ class Contract:
         if layer.has_statistics and not isinstance(layer, Container):
             _require_alike(name, "statistic", statistics, result[2])
 
-    def gradients(self, path, layer, params, x, need_dx, result):
+    def gradients(self, path, layer, params, x, dy, need_dx, result):
         name = _name(path, layer)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise TypeError(f"{name}: backward must return dx, grads. Received: {_form(result)}")
