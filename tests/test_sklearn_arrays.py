@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("sklearn", "1.9", reason="xpnet.sklearn needs scikit-learn 1.9 or newer")
 
 from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV
 
 from xpnet.backend import backend_of_array
 from xpnet.layers import Dense
@@ -98,6 +99,25 @@ def test_mistakes(xp):
     model.fit(X_device, y_device)
     with pytest.raises(ValueError, match="X has 3 features, but MLPClassifier is expecting 64 features"):
         model.predict(xp.asarray(X[:, :3]))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "grid"),
+    [
+        (MLPClassifier(11, max_iter=2), {"learning_rate_init": [0.01, 0.1]}),  # no other test has 11 neurons
+        (NeuralNetClassifier([Dense(11), Dense(3)], epochs=2), {"optimizer__learning_rate": [0.01, 0.1]}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_search_compiles_equal_networks_once(estimator, grid, xp, monkeypatch):
+    X, y, _, _ = digits(xp)
+    if not xp.compiles:
+        pytest.skip("this backend does not compile")
+    compiled, original = [], type(xp).compile_scan
+    monkeypatch.setattr(type(xp), "compile_scan", lambda self, step: (compiled.append(step), original(self, step))[1])
+    GridSearchCV(estimator.set_params(backend=xp), grid, cv=2).fit(X, y)
+
+    assert len(compiled) == 1
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])

@@ -14,6 +14,7 @@ from tests.test_model import X, Y, assert_same_parameters, fit, make_model, writ
 from xpnet import Callback, Model
 from xpnet.backend import make_backend, to_numpy
 from xpnet.layers import Dense, Layer
+from xpnet.workshop import KEPT, keep_recent
 
 
 class Elsewhere(Callback):
@@ -138,3 +139,16 @@ def test_settings_that_cannot_be_hashed_are_refused(xp):
 
     with pytest.raises(TypeError, match=r"Make them frozen dataclasses.*unhashable type: 'Mutable'"):
         Model([Mutable(), Dense(3)], "softmax_cross_entropy", backend=writable(xp)).fit(X, Y, verbose=0)
+
+
+def test_recent_functions_outlive_their_models():
+    """Needs no arrays."""
+    layers = [Dense(units) for units in range(1, KEPT + 2)]
+    references = [weakref.ref(layer) for layer in layers]
+    keep_recent(layers[:-1])
+    keep_recent(layers[:1])  # used again
+    keep_recent(layers[-1:])
+    del layers
+    gc.collect()
+
+    assert [i for i, reference in enumerate(references) if reference() is None] == [1]

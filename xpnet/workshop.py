@@ -6,7 +6,7 @@ import functools
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -14,6 +14,21 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 # Functions, each as its own value, by backend name, because data types of different libraries cannot be compared
 _alive: dict[str, weakref.WeakKeyDictionary[Any, weakref.ref[Any]]] = defaultdict(weakref.WeakKeyDictionary)
+
+KEPT = 32
+_recent: dict[int, Any] = {}  # functions by their `id`, the most recently used one last
+
+
+def keep_recent(functions: Iterable[Any]) -> None:
+    """Keep functions until `KEPT` others have been used, although their model may be gone.
+
+    A search makes many short-lived models with equal functions. Without this, each would compile them again.
+    """
+    for function in functions:
+        _recent.pop(id(function), None)
+        _recent[id(function)] = function
+    while len(_recent) > KEPT:
+        del _recent[next(iter(_recent))]
 
 
 class Workshop:

@@ -16,7 +16,7 @@ from xpnet.sklearn.rows import on_device
 from xpnet.sklearn.step import Objective, PenalizedStep
 from xpnet.step import Inference, Scores, training_step
 from xpnet.tree import Array, Tree, from_leaves, leaves
-from xpnet.workshop import Workshop
+from xpnet.workshop import Workshop, keep_recent
 
 ROWS_AT_ONCE = 4096  # in predictions
 
@@ -39,7 +39,11 @@ class Engine:
 
     def keep(self, function: Any) -> Any:
         """Return one function for all equal functions, so that code is compiled once."""
-        return self.workshop.keep(self.backend.name, function) if self.backend.compiles else function
+        if not self.backend.compiles:
+            return function
+        kept = self.workshop.keep(self.backend.name, function)
+        keep_recent([kept])
+        return kept
 
     def step(self, optimizer: Optimizer, alpha: float) -> PenalizedStep:
         """Return the training step."""

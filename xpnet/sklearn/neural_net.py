@@ -25,6 +25,7 @@ from xpnet.sklearn.arrays import checked, dtype_of, in_kind_of, on_host, rows
 from xpnet.sklearn.nested import all_settings, with_setting
 from xpnet.sklearn.parameters import backend_of
 from xpnet.tree import Array
+from xpnet.workshop import keep_recent
 
 NESTED = ("network", "optimizer", "loss")  # parameters with settings of their own
 
@@ -127,6 +128,8 @@ class NeuralNet(BaseEstimator, ABC):
             validation_data=held, shuffle=self.shuffle, sample_weight=sample_weight,
         )  # fmt: skip
         self.n_iter_ = len(self.history_.epoch)
+        if self.model_.backend.compiles:
+            keep_recent(self.model_.workshop.functions.values())
         return self
 
     def _backend(self, X: Any) -> Backend:
