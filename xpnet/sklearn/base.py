@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +20,9 @@ from sklearn.utils import check_random_state, shuffle
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight
 
+from xpnet.callbacks import Callback
 from xpnet.optimizers import SGD
+from xpnet.settings import check_callbacks
 from xpnet.signals import deferred_signals
 from xpnet.sklearn.arrays import dtype_of, on_host, rows
 from xpnet.sklearn.engine import Engine, count_multiplications
@@ -54,7 +57,13 @@ class BaseMLP(NetworkEstimator):
         """Return the score of activated outputs for the targets, or NaN if they are not finite."""
 
     def _fit(
-        self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False, held_out: Any = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        incremental: bool = False,
+        held_out: Any = None,
+        announce: Sequence[Callback] = (),
     ) -> BaseMLP:
         sizes = hidden_sizes(self)
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
@@ -71,7 +80,7 @@ class BaseMLP(NetworkEstimator):
         if first_pass:
             self._initialize(units, dtype_of(X))
         if self.solver in STOCHASTIC:
-            self._fit_stochastic(X, y, sample_weight, incremental, held_out)
+            self._fit_stochastic(X, y, sample_weight, incremental, held_out, announce)
         else:
             self._fit_lbfgs(X, y, sample_weight, units)
         if not all(np.isfinite(w).all() for w in [*self.coefs_, *self.intercepts_]):
@@ -110,7 +119,9 @@ class BaseMLP(NetworkEstimator):
         self.loss_ = result.fun
         self._keep_arrays(map_leaves(lambda x: x.astype(given, copy=False), host))
 
-    def _fit_stochastic(self, X: Any, y: np.ndarray, sample_weight: Any, incremental: bool, held_out: Any) -> None:
+    def _fit_stochastic(
+        self, X: Any, y: np.ndarray, sample_weight: Any, incremental: bool, held_out: Any, announce: Sequence[Callback]
+    ) -> None:
         if not incremental or not hasattr(self, "_optimizer"):
             self._optimizer = self._new_solver()
         if self.early_stopping and incremental:
@@ -134,8 +145,9 @@ class BaseMLP(NetworkEstimator):
             )  # fmt: skip
             if not self.t_:  # a fit that continues another one ends with its own best or last epoch, as in scikit-learn
                 trainer.keep_best()
+            callbacks = [*check_callbacks(self.callbacks), *announce]
             events = Events(
-                self.callbacks, engine, self._optimizer.rule, trainer, X.shape[1], self.max_iter, held is not None
+                callbacks, engine, self._optimizer.rule, trainer, X.shape[1], self.max_iter, held is not None
             )
             self.history_ = events.history
             events.tell("on_train_begin", {})

@@ -185,7 +185,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self
         """
         held_out = None if X_val is None else (X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight=sample_weight, held_out=held_out)
+        epochs = self.max_iter if self.solver in STOCHASTIC else 0
+        with self._task(epochs, X, y, sample_weight) as announce:
+            return self._fit(X, y, sample_weight=sample_weight, held_out=held_out, announce=announce)
 
     def _check_solver(self):
         if self.solver not in STOCHASTIC:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from itertools import pairwise
 from typing import Any, Self
 
@@ -12,15 +12,17 @@ from sklearn.base import BaseEstimator
 from xpnet.backend import Backend, make_backend
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
+from xpnet.model import Model
 from xpnet.sklearn import network as networks
 from xpnet.sklearn.arrays import checked, in_kind_of
 from xpnet.sklearn.engine import Engine
 from xpnet.sklearn.parameters import STOCHASTIC, backend_of, hidden_activations, hidden_sizes
+from xpnet.sklearn.tasks import Tasks
 from xpnet.tree import Array, Tree, map_leaves
 from xpnet.workshop import Workshop
 
 
-class NetworkEstimator(BaseEstimator, ABC):
+class NetworkEstimator(Tasks, BaseEstimator):
     """The parts of a multilayer perceptron. `BaseMLP` adds its training."""
 
     loss_curve_: list[float]
@@ -101,10 +103,17 @@ class NetworkEstimator(BaseEstimator, ABC):
 
     def _keep_arrays(self, arrays: dict[str, Tree]) -> None:
         """Set the fitted attributes from trees of host arrays."""
+        for name, value in self._attributes(arrays).items():
+            setattr(self, name, value)
+
+    def _attributes(self, arrays: dict[str, Tree]) -> dict[str, Any]:
         params, statistics = arrays["params"], arrays["statistics"]
-        self.coefs_, self.intercepts_ = networks.coefs_of(self._network, params)
-        if self.batch_norm:
-            self.normalizations_ = networks.norms_of(self._network, params, statistics)
+        coefs, intercepts = networks.coefs_of(self._network, params)
+        norms = {"normalizations_": networks.norms_of(self._network, params, statistics)} if self.batch_norm else {}
+        return {"coefs_": coefs, "intercepts_": intercepts} | norms
+
+    def _fitted(self, model: Model) -> dict[str, Any]:
+        return self._attributes(model.backend.to_host(model.state))
 
     def _unpack(self, packed: np.ndarray) -> None:
         """Set `coefs_` and `intercepts_` from one flat array: all coefficients, then all intercepts."""

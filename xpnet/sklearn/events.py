@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from xpnet.callbacks import Callback
@@ -10,7 +9,6 @@ from xpnet.callbacks.base import attach, call
 from xpnet.history import History
 from xpnet.model import Model
 from xpnet.optimizers import Optimizer
-from xpnet.settings import check_callbacks
 from xpnet.sklearn.engine import Engine
 from xpnet.sklearn.training import Trainer
 
@@ -22,7 +20,7 @@ class Events:
 
     Parameters
     ----------
-    callbacks : Callback or sequence of Callback, optional
+    callbacks : list of Callback
     engine : Engine
     optimizer : Optimizer
     trainer : Trainer
@@ -34,7 +32,7 @@ class Events:
 
     def __init__(
         self,
-        callbacks: Callback | Sequence[Callback] | None,
+        callbacks: list[Callback],
         engine: Engine,
         optimizer: Optimizer,
         trainer: Trainer,
@@ -43,14 +41,12 @@ class Events:
         validates: bool,
     ):
         self.trainer, self.history = trainer, History()
-        self.listed: Sequence[Callback] = ()
+        self.listed = callbacks
         if callbacks:
-            listed = check_callbacks([callbacks] if isinstance(callbacks, Callback) else callbacks)
             self.model = Model(engine.network, engine.loss, optimizer, backend=engine.backend)
             self.model.build((features,))
             self.model.validates, self.model.history = validates, self.history
-            attach(listed, self.model, 0, epochs, -(-trainer.rows // trainer.batch_size))
-            self.listed = listed
+            attach(callbacks, self.model, 0, epochs, -(-trainer.rows // trainer.batch_size))
 
     def tell(self, event: str, *arguments: Any) -> bool:
         """Call a method of all callbacks. Return whether one of them stops the training."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from abc import ABC, abstractmethod
+import copy
+from abc import abstractmethod
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -21,9 +23,11 @@ from xpnet.layers import Layer
 from xpnet.losses import Loss
 from xpnet.model import Model
 from xpnet.optimizers import Optimizer
+from xpnet.settings import check_callbacks
 from xpnet.sklearn.arrays import checked, dtype_of, in_kind_of, on_host, rows
 from xpnet.sklearn.nested import all_settings, with_setting
 from xpnet.sklearn.parameters import backend_of
+from xpnet.sklearn.tasks import Tasks
 from xpnet.tree import Array
 from xpnet.workshop import keep_recent
 
@@ -47,7 +51,7 @@ NET_CONSTRAINTS: dict[str, list] = {
 }
 
 
-class NeuralNet(BaseEstimator, ABC):
+class NeuralNet(Tasks, BaseEstimator):
     """The base class of `NeuralNetClassifier` and `NeuralNetRegressor`."""
 
     _parameter_constraints = NET_CONSTRAINTS
@@ -92,7 +96,18 @@ class NeuralNet(BaseEstimator, ABC):
             setattr(self, name, with_setting(_resolved(name, getattr(self, name)), path, params[key]))
         return self
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool = False, held_out: Any = None) -> NeuralNet:
+    def _fitted(self, model: Model) -> dict[str, Any]:
+        return {"model_": copy.deepcopy(model)}
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        incremental: bool = False,
+        held_out: Any = None,
+        announce: Sequence[Callback] = (),
+    ) -> NeuralNet:
         continues = hasattr(self, "model_") and (self.warm_start or incremental)
         X, y = self._checked(X, y, reset=not continues)
         y = self._encode(y, first=not continues and not incremental)
@@ -122,7 +137,7 @@ class NeuralNet(BaseEstimator, ABC):
             held = (rows(X, kept), y[kept], *([] if sample_weight is None else [sample_weight[kept]]))
             X, y = rows(X, train), y[train]
             sample_weight = None if sample_weight is None else sample_weight[train]
-        callbacks = [self.callbacks] if isinstance(self.callbacks, Callback) else self.callbacks
+        callbacks = [*check_callbacks(self.callbacks), *announce]
         self.history_ = self.model_.fit(
             X, y, self.batch_size, 1 if incremental else self.epochs, int(self.verbose), callbacks,
             validation_data=held, shuffle=self.shuffle, sample_weight=sample_weight,

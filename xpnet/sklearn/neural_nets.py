@@ -113,7 +113,8 @@ class NeuralNetClassifier(ClassifierMixin, NeuralNet):
         self
         """
         held_out = None if X_val is None else (X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight, held_out=held_out)
+        with self._task(self.epochs, X, y, sample_weight) as announce:
+            return self._fit(X, y, sample_weight, held_out=held_out, announce=announce)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -260,7 +261,8 @@ class NeuralNetRegressor(RegressorMixin, NeuralNet):
         self
         """
         held_out = None if X_val is None else (X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight, held_out=held_out)
+        with self._task(self.epochs, X, y, sample_weight) as announce:
+            return self._fit(X, y, sample_weight, held_out=held_out, announce=announce)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):

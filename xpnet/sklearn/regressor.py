@@ -14,7 +14,7 @@ from xpnet.losses import Loss
 from xpnet.sklearn.arrays import checked
 from xpnet.sklearn.base import BaseMLP, finite
 from xpnet.sklearn.losses import HalfPoissonDeviance, HalfSquaredError
-from xpnet.sklearn.parameters import CONSTRAINTS, input_types, keep
+from xpnet.sklearn.parameters import CONSTRAINTS, STOCHASTIC, input_types, keep
 
 LOSSES = {
     "squared_error": HalfSquaredError(),
@@ -183,7 +183,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self
         """
         held_out = None if X_val is None else (X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight=sample_weight, held_out=held_out)
+        epochs = self.max_iter if self.solver in STOCHASTIC else 0
+        with self._task(epochs, X, y, sample_weight) as announce:
+            return self._fit(X, y, sample_weight=sample_weight, held_out=held_out, announce=announce)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
