@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {
+    "quick-start": ["sklearn"],
     "guide": ["sklearn"],
     "saving": [],
     "scikit-learn": ["sklearn"],

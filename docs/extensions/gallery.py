@@ -1,0 +1,127 @@
+"""The scripts of examples/ as pages of a gallery, with their output and figures.
+
+Scripts run with short settings, because a build should take minutes. A script that needs MNIST runs if XPNET_DATA names its
+folder; otherwise its page has no output.
+"""
+
+import ast
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from sphinx_gallery.scrapers import figure_rst
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCE = ROOT / "docs" / "_build" / "examples"  # copies of the scripts, with titles as Sphinx-Gallery needs them
+SAVED = ROOT / "docs" / "_build" / "saved"  # where the scripts save their figures
+SHARED = ("arguments.py", "reporting.py")  # modules that scripts import
+SECTIONS = {
+    "networks": "Networks to start from\n----------------------\n\nScripts to copy and to change.\n",
+    "reports": "Five reports\n------------\n\nReproductions of five reports on neural networks built from scratch. "
+    ":doc:`/reproductions` compares the results of the full runs with those of the reports.\n",
+}
+FIGURES = {  # of full runs
+    "report_a_jsneural": "a2_correct_weights",
+    "report_b_assignment": "b1_correct_lr_0.03_weights",
+    "report_c_exploring": "c_curves",
+    "report_d_demo": "d_predictions",
+    "report_e_slides": "e4_accuracy_and_confusion",
+}
+
+
+def scripts() -> list[Path]:
+    return [path for path in sorted((ROOT / "examples").glob("*.py")) if path.name not in SHARED]
+
+
+def arguments(gallery_conf: dict, script_vars: dict) -> list[str]:
+    """Return the arguments of a script: those of a short run that saves its figures."""
+    name = Path(script_vars["src_file"]).stem
+    if name.startswith("report_"):
+        return ["--quick", "--out", str(SAVED / name)]
+    if name == "mnist_cli":
+        return ["--dataset", "digits", "--plot", str(SAVED / name / "curves.png")]
+    return ["--quick"] if '"--quick"' in (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8") else []
+
+
+def runs(path: Path) -> bool:
+    """Whether the build runs a script."""
+    text = path.read_text(encoding="utf-8")
+    short = "--quick" in text or "reporting" in text or path.stem in {"mnist", "mnist_cli"}
+    return short and ("XPNET_DATA" in os.environ or "mnist" not in text or path.stem == "mnist_cli")
+
+
+def saved_figures(block: tuple, block_vars: dict, gallery_conf: dict) -> str:
+    """Show the PNG files that the script has saved: an image scraper of Sphinx-Gallery."""
+    folder, shown = SAVED / Path(block_vars["src_file"]).stem, []
+    for figure, target in zip(sorted(folder.glob("*.png")), block_vars["image_path_iterator"], strict=False):
+        shutil.move(figure, target)
+        shown.append(target)
+    return figure_rst(shown, gallery_conf["src_dir"])
+
+
+def page_source(path: Path) -> str:
+    """Return a script whose docstring has a title, and says where the script is and how it was run."""
+    code = path.read_text(encoding="utf-8")
+    tree = ast.parse(code)
+    first, _, rest = ast.get_docstring(tree).partition("\n\n")
+    title, _, more = first.replace("\n", " ").partition(": ")
+    rest = re.sub(r"^ *(?=python )", "    ", f"\n\n{rest}", flags=re.MULTILINE).replace(
+        "\n\n    python", "\n\n::\n\n    python"
+    )
+    text = "\n".join([title.strip("."), "=" * 150, "", more[:1].upper() + more[1:], rest.rstrip(), "", _note(path)])
+    body = "".join(code.splitlines(keepends=True)[tree.body[0].end_lineno :])
+    figure = FIGURES.get(path.stem, "e6_digits")
+    return f'r"""\n{text}\n"""\n# %%\n\n{body.strip()}\n\n# sphinx_gallery_thumbnail_path = "figures/{figure}.png"\n'
+
+
+def _note(path: Path) -> str:
+    where = f"The script is ``examples/{path.name}`` in the repository."
+    if not runs(path):
+        return where
+    short = "" if path.stem in {"mnist", "mnist_cli"} else " The output below is from a short run, with ``--quick``."
+    return where + short
+
+
+def settings() -> dict:
+    """Write the sources of the gallery, and return the settings of Sphinx-Gallery."""
+    sys.path.append(str(ROOT / "examples"))  # for the modules that scripts import
+    shutil.rmtree(SAVED, ignore_errors=True)
+    for section, header in SECTIONS.items():
+        (SOURCE / section).mkdir(parents=True, exist_ok=True)
+        _write(SOURCE / section / "GALLERY_HEADER.rst", header)
+    _write(
+        SOURCE / "GALLERY_HEADER.rst",
+        "Gallery\n=======\n\nAll scripts in the folder ``examples/``, with their output.\n",
+    )
+    for path in scripts():
+        (SAVED / path.stem).mkdir(parents=True, exist_ok=True)
+        _write(SOURCE / _section(path) / path.name, page_source(path))
+    return {
+        "examples_dirs": "_build/examples",
+        "gallery_dirs": "gallery",
+        "filename_pattern": "|".join(rf"/{path.stem}\.py$" for path in scripts() if runs(path)) or "^$",
+        "image_scrapers": ("docs.extensions.gallery.saved_figures",),
+        "reset_argv": "docs.extensions.gallery.arguments",
+        "reset_modules": (),
+        "first_notebook_cell": "# The arguments of the script; see its --help\nimport sys\nsys.argv[1:] = []",
+        "remove_config_comments": True,
+        "download_all_examples": False,
+        "show_memory": False,
+        "show_signature": False,
+        "min_reported_time": 1e9,
+        "write_computation_times": False,
+        "within_subsection_order": "FileNameSortKey",
+        "abort_on_example_error": True,
+    }
+
+
+def _section(path: Path) -> str:
+    return "reports" if path.stem.startswith("report_") else "networks"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file if its content has changed, so that Sphinx-Gallery runs only changed scripts."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
