@@ -51,7 +51,6 @@ html_logo = html_favicon = "_static/logo.svg"
 html_static_path = ["_static", str(files("mathjax") / "static" / "mathjax" / "es5" / "tex-svg.js")]
 html_css_files = ["xpnet.css"]
 mathjax_path = "tex-svg.js"  # the file that the package django-static-mathjax contains: one file, and no other address
-templates_path = ["_templates"]
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_show_sourcelink = False
 html_sidebars = {"index": [], "changelog": []}
