@@ -19,10 +19,12 @@ LADDER = [  # the modules of a line may import each other and the lines above
         "averages",
         "callbacks",
         "checkpoint",
+        "comparison",
         "description",
         "divergence",
         "evaluation",
         "explanation",
+        "gradients",
         "history",
         "inputs",
         "inspection",
@@ -57,9 +59,9 @@ TESTED_TOGETHER = {
     "sources",
 }  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
-HOST_NUMPY = {"averages", "checks", "cli", "random", "initializers", "datasets", "loop", "state", "evaluation", "inputs",
-              "interchange", "model", "plotting", "inspection", "explanation", "settings", "sklearn", "sources", "weights",
-              "checkpoint", "packing", "run", "tensorfile"}  # fmt: skip
+HOST_NUMPY = {"averages", "checks", "cli", "random", "initializers", "datasets", "loop", "state", "evaluation",
+              "inputs", "interchange", "model", "plotting", "inspection", "explanation", "comparison", "gradients",
+              "settings", "sklearn", "sources", "weights", "checkpoint", "packing", "run", "tensorfile"}  # fmt: skip
 LONG = {
     "model",
     "layers/activations",

@@ -38,7 +38,9 @@ from xpnet.model import Model
 from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 
 if TYPE_CHECKING:
+    from xpnet.comparison import compare_backends
     from xpnet.explanation import explain
+    from xpnet.gradients import check_gradients, saliency
     from xpnet.restore import load_model
 
 __version__ = "0.1.0"
@@ -46,8 +48,10 @@ __version__ = "0.1.0"
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "comparison": ["compare_backends"],
         "datasets": [],
         "explanation": ["explain"],
+        "gradients": ["check_gradients", "saliency"],
         "interchange": [],
         "plotting": [],
         "restore": ["load_model"],
@@ -76,6 +80,8 @@ __all__ = [
     "asarray",
     "available_backends",
     "callbacks",
+    "check_gradients",
+    "compare_backends",
     "datasets",
     "explain",
     "get_backend",
@@ -86,6 +92,7 @@ __all__ = [
     "losses",
     "metrics",
     "optimizers",
+    "saliency",
     "schedules",
     "set_backend",
     "show_versions",

@@ -17,6 +17,7 @@ from typing import Literal
 from xpnet.backend import device, namespace
 from xpnet.checks import is_integer, require, require_choice, set_counts, set_numbers, share_of
 from xpnet.layers.base import Layer
+from xpnet.layers.reshaping import Identity
 from xpnet.layers.windows import require_image
 from xpnet.random import uniform_bits
 
@@ -30,6 +31,9 @@ class _Augmentation(Layer):
     def output_shape(self, input_shape):
         require_image(self, input_shape)
         return input_shape
+
+    def at_inference(self):
+        return Identity()
 
     def __call__(self, params, x):
         return x
@@ -127,9 +131,28 @@ class RandomCrop(Layer):
 
         return _window(x, s, t, self.height, self.width), backward
 
+    def at_inference(self):
+        return _MiddleCrop(self)
+
     def __call__(self, params, x):
         s, t = (x.shape[1] - self.height) // 2, (x.shape[2] - self.width) // 2
         return x[:, s : s + self.height, t : t + self.width, :]
+
+
+@dataclass(frozen=True)
+class _MiddleCrop(Layer):
+    """y = the middle of x,   dx = dy, with zeros around it"""
+
+    layer: RandomCrop
+
+    def output_shape(self, input_shape):
+        return self.layer.output_shape(input_shape)
+
+    def forward(self, params, x):
+        h, w = x.shape[1:3]
+        s, t = (namespace(x).full((x.shape[0], 1, 1), (n - m) // 2, dtype=namespace(x).int32, device=device(x))
+                for n, m in ((h, self.layer.height), (w, self.layer.width)))  # fmt: skip
+        return self.layer(params, x), lambda dy, need_dx=True: (_window(dy, -s, -t, h, w), {})
 
 
 @dataclass(frozen=True)

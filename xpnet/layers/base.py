@@ -29,8 +29,7 @@ class Layer(metaclass=Settings):
     """A function of parameters and input that knows its derivative.
 
     Subclasses are frozen dataclasses of settings. A layer holds no arrays. It receives its parameters as a tree and returns
-    their gradients as the same tree. A layer is therefore thread-safe, compilers can trace it, and many networks can share
-    it.
+    their gradients as the same tree. A layer is therefore thread-safe, and many networks can share it.
 
     Some layers need more, and declare it in a class attribute:
 
@@ -70,15 +69,12 @@ class Layer(metaclass=Settings):
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of one sample's output; raise ValueError if the layer cannot accept such samples.
 
-        By default this calls `init` with a generator for which `xpnet.initializers.draw` draws nothing. Override it if `init`
-        does not use `draw`.
+        By default this calls `init` with a generator for which `draw` draws nothing. Override it if `init` does not use `draw`.
         """
         return tuple(init(self, ShapesOnly(), input_shape)[1])
 
     def forward(self, params: Tree, x: Array, **extra: Any) -> tuple[Array, Backward] | tuple[Array, Backward, Tree]:
-        """The training pass.
-
-        It must not write to `params` or `x`.
+        """The training pass. It must not write to `params` or `x`.
 
         Returns
         -------
@@ -96,6 +92,10 @@ class Layer(metaclass=Settings):
     def frozen(self) -> Layer:
         """Return the layer that replaces this one while its parameters do not train; see `xpnet.layers.Frozen`."""
         return self
+
+    def at_inference(self) -> Layer:
+        """Return the layer whose `forward` computes this layer's inference, for gradients in inference mode."""
+        return self.frozen()
 
     def __call__(self, params: Tree, x: Array) -> Array:
         """Inference: return only the output, and keep no activations."""

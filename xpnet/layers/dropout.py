@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from xpnet.checks import set_numbers
 from xpnet.layers.base import Layer
+from xpnet.layers.reshaping import Identity
 from xpnet.random import bernoulli
 
 
@@ -26,6 +27,9 @@ class DropoutBase(Layer):
         mask = bernoulli(key, keep, like=like)
         mask *= 1 / keep
         return mask
+
+    def at_inference(self):
+        return Identity()
 
     def __call__(self, params, x):
         return x

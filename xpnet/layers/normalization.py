@@ -42,9 +42,8 @@ class BatchNormalization(_Normalization):
     x, y: (batch, c), (batch, length, c) or (batch, height, width, c). Inference uses the running μ and σ², which each
     training step updates: running = momentum · running + (1 - momentum) · batch. The running variance is the biased one
     (divided by n), as in Keras. PyTorch stores the unbiased variance, and its momentum is 1 minus this one. If a batch has
-    only one number for each channel, x̂ and dx are 0, so use more rows.
-
-    S. Ioffe and C. Szegedy, "Batch normalization", ICML 2015.
+    only one number for each channel, x̂ and dx are 0, so use more rows. S. Ioffe and C. Szegedy, "Batch
+    normalization", ICML 2015.
 
     Parameters
     ----------
@@ -122,6 +121,9 @@ class _FrozenBatchNormalization(Layer):
 
     has_statistics = True
     layer: BatchNormalization
+
+    def init(self, rng, input_shape):
+        return self.layer.init(rng, input_shape)
 
     def forward(self, params, x, *, statistics):
         slope = (statistics["variance"] + self.layer.epsilon) ** -0.5 * params.get("gamma", 1.0)
@@ -258,8 +260,7 @@ def _center(x):
 
 
 def _divide_by_rms(x, epsilon):
-    xp = namespace(x)
-    c = x.shape[-1]
+    xp, c = namespace(x), x.shape[-1]
     inverse = (xp.vecdot(x, x)[..., None] / c + epsilon) ** -0.5  # 1/r
     y = x * inverse
 
