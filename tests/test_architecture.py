@@ -12,7 +12,7 @@ PACKAGE = ROOT / "xpnet"
 LADDER = [  # the modules of a line may import each other and the lines above
     {"checks", "errors", "files", "keywords", "lazy", "signals", "tables", "tensorfile", "tree", "workshop"},
     {"backend"},
-    {"random", "functions", "initializers", "schedules", "datasets"},
+    {"random", "functions", "groups", "initializers", "schedules", "datasets"},
     {"layers"},
     {"losses", "metrics", "optimizers"},
     {

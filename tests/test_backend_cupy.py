@@ -28,8 +28,7 @@ from xpnet.backend import Backend, cublas, make_backend, namespace, to_numpy
 from xpnet.backend.base import unregister_namespace
 from xpnet.backend.cuda_kernels import CudaKernels
 from xpnet.backend.fusion import kernels_of, map_elements, map_elements_to_trees, unregister_kernels
-from xpnet.layers import Dense, Dropout, ReLU, Rescaling
-from xpnet.layers.normalization import BatchNormalization
+from xpnet.layers import BatchNormalization, Dense, Dropout, ReLU, Rescaling
 from xpnet.tree import leaves, map_leaves
 
 SMALL = [Dense(4), ReLU(), Dropout(0.25), Dense(3)]

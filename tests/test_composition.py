@@ -6,13 +6,12 @@ import pytest
 from tests.layer_checks import build, check_layer
 from xpnet import Model
 from xpnet.backend import make_backend, to_numpy
-from xpnet.layers import base
+from xpnet.layers import BatchNormalization, base
 from xpnet.layers.activations import Tanh
 from xpnet.layers.composition import Add, Concatenate, Parallel, Residual, TimeDistributed
 from xpnet.layers.dense import Dense
 from xpnet.layers.dropout import Dropout
 from xpnet.layers.embedding import Embedding
-from xpnet.layers.normalization import BatchNormalization
 from xpnet.layers.reshaping import Flatten, Identity, Reshape
 from xpnet.layers.sequential import Sequential
 from xpnet.random import fold_in, step_keys

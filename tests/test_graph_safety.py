@@ -20,6 +20,7 @@ from tests.conftest import make, no_sync, only_on
 from tests.test_activations import ACTIVATIONS
 from xpnet import SGD, Adam, Model, inputs, losses, metrics
 from xpnet.backend import namespace
+from xpnet.layers import BatchNormalization, GroupNormalization, LayerNormalization, RMSNormalization
 from xpnet.layers.activations import ReLU, Softplus, Tanh
 from xpnet.layers.attention import MultiHeadAttention, TransformerBlock
 from xpnet.layers.augmentation import RandomCrop, RandomFlip, RandomRotation, RandomTranslation
@@ -31,7 +32,6 @@ from xpnet.layers.dropout import Dropout, DropoutBase
 from xpnet.layers.embedding import Embedding, PositionEmbedding
 from xpnet.layers.frozen import Frozen
 from xpnet.layers.noise import GaussianNoise, SpatialDropout1D, SpatialDropout2D
-from xpnet.layers.normalization import BatchNormalization, GroupNormalization, LayerNormalization, RMSNormalization
 from xpnet.layers.observed import Observed
 from xpnet.layers.pooling import (
     AveragePooling1D,

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from tests.layer_checks import build, check_layer
 from xpnet.backend import make_backend, to_numpy
-from xpnet.layers import base
+from xpnet.layers import BatchNormalization, GroupNormalization, LayerNormalization, RMSNormalization, base
 from xpnet.layers.dense import Dense
-from xpnet.layers.normalization import BatchNormalization, GroupNormalization, LayerNormalization, RMSNormalization
 from xpnet.layers.sequential import Sequential
 from xpnet.tree import leaves, map_leaves
 

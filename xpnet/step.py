@@ -7,15 +7,18 @@ They hold frozen settings and no arrays, so a backend can hash, compile and scan
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from xpnet.backend import device, namespace
+from xpnet.groups import ALONE, Group
 from xpnet.layers import base
 from xpnet.layers.base import Layer
+from xpnet.layers.mapping import in_group
 from xpnet.losses import Loss
-from xpnet.metrics.base import BinnedMetric, Metric
+from xpnet.metrics.base import BinnedMetric, Metric, means
 from xpnet.optimizers import Optimizer
-from xpnet.tree import Array, Tree, graft, prune
+from xpnet.tree import Array, Tree, graft, map_leaves, prune
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,13 @@ class Inference:
 
     network: Layer
     dtype: Any
+    group: Group = ALONE
 
     def __call__(self, state: dict[str, Tree], batch: dict[str, Array]) -> Array:
+        return self.group.outputs(self, state, batch)
+
+    def outputs(self, state: dict[str, Tree], batch: dict[str, Array]) -> Array:
+        """Return the network's output for rows of a batch."""
         return base.infer(self.network, state["params"], self.floating(batch["x"]), state["statistics"])
 
     def floating(self, x: Array) -> Array:
@@ -53,6 +61,17 @@ class Scores:
         for metric in self.metrics:
             record[metric.name] = metric.state(y, prediction if metric.on_predictions else z, weight)
         return record
+
+    def merge(self, records: tuple[dict[str, Tree], ...], rows: list[int]) -> dict[str, Tree]:
+        """Join the records of the parts of a batch, which have these numbers of rows."""
+        xp = namespace(records[0]["loss"])
+        parts = map_leaves(lambda *values: xp.stack(values, axis=-1), *records)
+        weight = parts.pop("weight", None)
+        merged: dict[str, Tree] = {} if weight is None else {"weight": xp.sum(weight)}
+        if weight is None:
+            weight = xp.asarray(rows, dtype=parts["loss"].dtype, device=device(parts["loss"]))
+        merged["loss"] = means((parts["loss"],), weight)[0]
+        return merged | {metric.name: metric.merge(parts[metric.name], weight) for metric in self.metrics}
 
     @property
     def binned(self) -> tuple[BinnedMetric, ...]:
@@ -83,14 +102,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """``state, record = step(state, batch)``: forward, loss, backward, update."""
+    """``state, record = step(state, batch)``: forward, loss, backward, update.
+
+    The members of ``inference.group`` compute the gradients, each for some rows of the batch.
+    """
 
     inference: Inference
     scores: Scores
     optimizer: Optimizer
 
     def __call__(self, state: dict[str, Tree], batch: dict[str, Array]) -> tuple[dict[str, Tree], dict[str, Tree]]:
-        grads, statistics, record = self.gradients(state, batch)
+        grads, statistics, record = self.inference.group.gradients(self, state, batch)
         return self.update(state, grads, statistics, batch["learning_rate"]), record
 
     def with_network(self, network: Layer) -> TrainingStep:
@@ -98,12 +120,24 @@ class TrainingStep:
         return replace(self, inference=replace(self.inference, network=network))
 
     def gradients(self, state: dict[str, Tree], batch: dict[str, Array]) -> tuple[Tree, Tree, dict[str, Tree]]:
-        """Return the gradients with respect to the parameters, the new running statistics, and the record."""
+        """Return the gradients with respect to the parameters, the new running statistics, and the record.
+
+        If the rows are a part of a batch, ``batch["share"]`` is their share of its weight. Their gradients are then terms of
+        the gradients of the batch, which are the sum over its parts.
+        """
         network, x = self.inference.network, self.inference.floating(batch["x"])
         z, backward, statistics = base.forward(network, state["params"], x, batch.get("key"), state["statistics"])
         loss, dz = self.scores.loss(batch["y"], z, batch.get("weight"))
+        if "share" in batch:
+            dz *= batch["share"]
         _, grads = backward(dz, need_dx=False)
         return grads, statistics, self.scores(batch, z, loss)
+
+    @cached_property
+    def members(self) -> tuple[TrainingStep, ...]:
+        """The step of each member of the group. Layers that mix the rows of a batch add up their sums through the group."""
+        network, group = self.inference.network, self.inference.group
+        return tuple(self.with_network(in_group(network, member)) for member in group.members)
 
     def update(self, state: dict[str, Tree], grads: Tree, statistics: Tree, learning_rate: Array) -> dict[str, Tree]:
         """Return the state after the optimizer's step. It may overwrite `state` and `grads`."""

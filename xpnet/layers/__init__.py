@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
     from xpnet.layers.attention import MultiHeadAttention, TransformerBlock
     from xpnet.layers.augmentation import RandomCrop, RandomFlip, RandomRotation, RandomTranslation
     from xpnet.layers.base import Container, Layer
+    from xpnet.layers.batch_normalization import BatchNormalization
     from xpnet.layers.composition import Add, Concatenate, Parallel, Residual, TimeDistributed
     from xpnet.layers.convolution import Conv1D, Conv2D, Conv2DTranspose
     from xpnet.layers.dense import Dense
@@ -29,7 +30,7 @@ if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
     from xpnet.layers.embedding import Embedding, PositionEmbedding
     from xpnet.layers.frozen import Frozen
     from xpnet.layers.noise import GaussianNoise, SpatialDropout1D, SpatialDropout2D
-    from xpnet.layers.normalization import BatchNormalization, GroupNormalization, LayerNormalization, RMSNormalization
+    from xpnet.layers.normalization import GroupNormalization, LayerNormalization, RMSNormalization
     from xpnet.layers.pooling import (
         AveragePooling1D,
         AveragePooling2D,
@@ -63,6 +64,7 @@ MODULES = {
     "attention": ["MultiHeadAttention", "TransformerBlock"],
     "augmentation": ["RandomCrop", "RandomFlip", "RandomRotation", "RandomTranslation"],
     "base": ["Container", "Layer"],
+    "batch_normalization": ["BatchNormalization"],
     "composition": ["Add", "Concatenate", "Parallel", "Residual", "TimeDistributed"],
     "convolution": ["Conv1D", "Conv2D", "Conv2DTranspose"],
     "dense": ["Dense"],
@@ -70,7 +72,7 @@ MODULES = {
     "embedding": ["Embedding", "PositionEmbedding"],
     "frozen": ["Frozen"],
     "noise": ["GaussianNoise", "SpatialDropout1D", "SpatialDropout2D"],
-    "normalization": ["BatchNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization"],
+    "normalization": ["GroupNormalization", "LayerNormalization", "RMSNormalization"],
     "pooling": [
         "AveragePooling1D",
         "AveragePooling2D",

@@ -19,7 +19,7 @@ from xpnet.checks import is_integer, require, require_choice, set_counts, set_nu
 from xpnet.layers.base import Layer
 from xpnet.layers.reshaping import Identity
 from xpnet.layers.windows import require_image
-from xpnet.random import uniform_bits
+from xpnet.random import bit_pairs
 
 
 @dataclass(frozen=True)
@@ -269,8 +269,8 @@ def _turn(cos, sin, i, j):
 
 def _draws(key, x):
     """Return two arrays of 16 random bits for each image, with shape (batch, 1, 1)."""
-    bits = namespace(x).reshape(uniform_bits(key, 2 * x.shape[0], device(x)), (2, x.shape[0], 1, 1))
-    return bits[0, ...], bits[1, ...]
+    a, b = bit_pairs(key, x.shape[0], device(x))
+    return a[:, None, None], b[:, None, None]
 
 
 def _below(n, bits):

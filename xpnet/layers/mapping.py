@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from xpnet.layers.base import Container, Layer, Wrapper
+from xpnet.layers.base import Container, Layer, Wrapper, walk
 from xpnet.tree import from_leaves, join, leaves, map_leaves, named_leaves
 
 
@@ -37,6 +37,16 @@ def swap_layers(network: Any, new: dict[int, Layer]) -> Any:
                 same = network.with_children(children)
         new[id(network)] = same
     return new[id(network)]
+
+
+def in_group(network: Layer, member: Any) -> Layer:
+    """Return `network` for a member of a group, which gets only some rows of each batch; see `xpnet.groups`.
+
+    A layer whose results for a row depend on the other rows has a method `in_group`. It returns the layer that takes its place
+    and calls ``member.reduce``.
+    """
+    mixing = [layer for _, layer in walk(network) if hasattr(layer, "in_group")]
+    return swap_layers(network, {id(layer): layer.in_group(member) for layer in mixing})
 
 
 def innermost(layer: Layer) -> Layer:

@@ -1,4 +1,4 @@
-"""Normalization: x̂ has mean 0 and variance 1, over the batch or within each sample. Then y = γ x̂ + β.
+"""Normalization: x̂ has mean 0 and variance 1, within each sample or, in `batch_normalization`, over the batch. Then y = γ x̂ + β.
 
 γ is the parameter "gamma", and β is "beta". Both have shape (1, c): one number for each channel, the last axis. Weight decay does
 not apply to them.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from xpnet.backend import namespace, size
-from xpnet.checks import require_no_input_size, set_booleans, set_counts, set_numbers
+from xpnet.backend import namespace
+from xpnet.checks import require_no_input_size, set_counts, set_numbers
 from xpnet.initializers import draw
 from xpnet.layers.base import Layer
 
@@ -20,115 +20,12 @@ class _Normalization(Layer):
     """A layer with one γ and one β for each channel."""
 
     def output_shape(self, input_shape):
-        if not input_shape:
-            rule = f"{type(self).__name__} needs samples whose last axis is the channels. Reshape x to (n, 1)"
-            raise ValueError(f"{rule}. Received: samples of shape ()")
+        require_channels(self, input_shape)
         return input_shape
 
     def init(self, rng, input_shape):
         row = (1, self.output_shape(input_shape)[-1])
         return {"gamma": draw("ones", rng, row), "beta": draw("zeros", rng, row)}, input_shape
-
-
-@dataclass(frozen=True)
-class BatchNormalization(_Normalization):
-    """y = γ x̂ + β,   x̂ = (x - μ) / σ,   μ = mean x,   σ² = mean (x - μ)² + ε,   means over all axes but the last
-
-    dβ = Σ dy,   dγ = Σ dy x̂,   dx = γ/σ (dy - dβ/n - x̂ dγ/n),   n numbers in each mean
-
-    because xᵢ changes x̂ⱼ directly, through μ and through σ: ∂μ/∂xᵢ = 1/n and ∂σ/∂xᵢ = x̂ᵢ/n, so
-    ∂x̂ⱼ/∂xᵢ = (δᵢⱼ - 1/n - x̂ⱼ x̂ᵢ/n) / σ, and dx̂ = γ dy.
-
-    x, y: (batch, c), (batch, length, c) or (batch, height, width, c). Inference uses the running μ and σ², which each
-    training step updates: running = momentum · running + (1 - momentum) · batch. The running variance is the biased one
-    (divided by n), as in Keras. PyTorch stores the unbiased variance, and its momentum is 1 minus this one. If a batch has
-    only one number for each channel, x̂ and dx are 0, so use more rows. S. Ioffe and C. Szegedy, "Batch
-    normalization", ICML 2015.
-
-    Parameters
-    ----------
-    momentum : float, default 0.99
-        The weight of the old running statistics, 0 <= momentum <= 1.
-    epsilon : float, default 1e-3
-        ε > 0.
-    center, scale : bool, default True
-        Whether to learn β and γ, respectively. If False, β is 0 and γ is 1.
-
-    Raises
-    ------
-    ValueError
-        `momentum` or `epsilon` is out of range, `center` or `scale` is not True or False, or a sample has no channels.
-    """
-
-    has_statistics = True
-
-    momentum: float = 0.99
-    epsilon: float = 1e-3
-    center: bool = True
-    scale: bool = True
-
-    def __post_init__(self):
-        require_no_input_size("BatchNormalization", "momentum", self.momentum, "BatchNormalization()")
-        set_numbers(self, "(0, inf)", "epsilon")
-        set_numbers(self, "[0, 1]", "momentum")
-        set_booleans(self, "center", "scale")
-
-    def init(self, rng, input_shape):
-        row = (1, self.output_shape(input_shape)[-1])
-        params = {"gamma": draw("ones", rng, row)} if self.scale else {}
-        if self.center:
-            params["beta"] = draw("zeros", rng, row)
-        return params, input_shape, {"mean": draw("zeros", rng, row), "variance": draw("ones", rng, row)}
-
-    def forward(self, params, x, *, statistics):
-        sums = _channel_sums(x, statistics["mean"])
-        n = size(x) // size(sums)
-        mean = sums / n
-        centered = x - _spread(mean, x)
-        variance = _channel_sums(centered * centered, mean) / n
-        inverse = (variance + self.epsilon) ** -0.5  # 1/σ
-        slope = inverse * params.get("gamma", 1.0)
-        y = centered * _spread(slope, x)
-        if self.center:
-            y += _spread(params["beta"], x)
-
-        def backward(dy, need_dx=True):
-            grads = {"beta": _channel_sums(dy, slope), "gamma": _channel_sums(dy * centered, slope) * inverse}
-            if need_dx:
-                dx = centered * _spread(grads["gamma"] * inverse / -n, x)
-                dx -= _spread(grads["beta"] / n, x)
-                dx += dy
-                dx *= _spread(slope, x)
-            return (dx if need_dx else None), {name: grads[name] for name in params}
-
-        batch = {"mean": mean, "variance": variance}
-        return y, backward, {name: old + (1 - self.momentum) * (batch[name] - old) for name, old in statistics.items()}
-
-    def frozen(self):
-        return _FrozenBatchNormalization(self)
-
-    def __call__(self, params, x, *, statistics):
-        y = x - _spread(statistics["mean"], x)  # subtract first, to keep digits if μ is large
-        y *= _spread((statistics["variance"] + self.epsilon) ** -0.5 * params.get("gamma", 1.0), x)
-        if self.center:
-            y += _spread(params["beta"], x)
-        return y
-
-
-@dataclass(frozen=True)
-class _FrozenBatchNormalization(Layer):
-    """y = γ (x - μ) / σ + β,   dx = γ/σ dy:   μ and σ are the running statistics, so they do not depend on x"""
-
-    has_statistics = True
-    layer: BatchNormalization
-
-    def init(self, rng, input_shape):
-        return self.layer.init(rng, input_shape)
-
-    def forward(self, params, x, *, statistics):
-        slope = (statistics["variance"] + self.layer.epsilon) ** -0.5 * params.get("gamma", 1.0)
-        y = self.layer(params, x, statistics=statistics)
-        return y, lambda dy, need_dx=True: (dy * _spread(slope, dy), {}), statistics
 
 
 @dataclass(frozen=True)
@@ -260,7 +157,8 @@ def _center(x):
 
 
 def _divide_by_rms(x, epsilon):
-    xp, c = namespace(x), x.shape[-1]
+    xp = namespace(x)
+    c = x.shape[-1]
     inverse = (xp.vecdot(x, x)[..., None] / c + epsilon) ** -0.5  # 1/r
     y = x * inverse
 
@@ -281,20 +179,27 @@ def _standardize(x, epsilon):
 def _affine(params, normalized, normalize_backward):
     """y = γ x̂ + β,   dx̂ = γ dy,   dγ = Σ dy x̂,   dβ = Σ dy;   `normalize_backward` computes dx from dx̂"""
     gamma, beta = params["gamma"], params.get("beta")
-    y = normalized * _spread(gamma, normalized)
+    y = normalized * spread(gamma, normalized)
     if beta is not None:
-        y += _spread(beta, normalized)
+        y += spread(beta, normalized)
 
     def backward(dy, need_dx=True):
-        grads = {"gamma": _channel_sums(dy * normalized, gamma)}
+        grads = {"gamma": channel_sums(dy * normalized, gamma)}
         if beta is not None:
-            grads["beta"] = _channel_sums(dy, beta)
-        return (normalize_backward(dy * _spread(gamma, normalized)) if need_dx else None), grads
+            grads["beta"] = channel_sums(dy, beta)
+        return (normalize_backward(dy * spread(gamma, normalized)) if need_dx else None), grads
 
     return y, backward
 
 
-def _channel_sums(x, row):
+def require_channels(layer, input_shape):
+    """Raise ValueError unless samples have channels, the last axis."""
+    if not input_shape:
+        rule = f"{type(layer).__name__} needs samples whose last axis is the channels. Reshape x to (n, 1)"
+        raise ValueError(f"{rule}. Received: samples of shape ()")
+
+
+def channel_sums(x, row):
     """Return sums over all axes but the last, in the shape of `row`: (1, c), or (K, 1, c) for K parameter sets.
 
     Summing over the batch first avoids inner loops of length c, so it is up to 9 times faster on NumPy.
@@ -305,6 +210,6 @@ def _channel_sums(x, row):
     return xp.sum(x, axis=-2, keepdims=True)
 
 
-def _spread(row, x):
+def spread(row, x):
     """Repeat `row` to the shape of a sample of x. Operators then have long inner loops, which are 3 times faster on NumPy."""
     return namespace(row).tile(row, (*x.shape[row.ndim - 1 : -1], 1))
