@@ -12,7 +12,7 @@ from tests.model_files import described
 from tests.test_model import writable
 from xpnet import SGD, Adam, Callback, CheckpointError, EarlyStopping, Model, load_model, to_numpy
 from xpnet.backend import make_backend
-from xpnet.callbacks import ModelCheckpoint
+from xpnet.callbacks import BackupAndRestore, ModelCheckpoint
 from xpnet.layers import BatchNormalization, Conv2D, Dense, Dropout, Flatten, Layer
 from xpnet.losses import BinaryCrossEntropy, GaussianNLL
 from xpnet.metrics import TopKAccuracy
@@ -358,6 +358,46 @@ def test_what_cannot_be_saved_is_refused_before_training(tmp_path):
     assert not path.exists()
 
 
+class Seen(Callback):
+    """Its state is a set from some method on."""
+
+    def __init__(self, since):
+        setattr(self, since, lambda *args: setattr(self, "seen", {1, 2}))
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        pass
+
+
+@pytest.mark.parametrize("since", ["on_train_begin", "set_model"])
+def test_a_state_that_cannot_be_saved_is_refused_before_training(tmp_path, since):
+    """Also if the callback comes after the one that saves."""
+    for saving in (ModelCheckpoint(tmp_path / "file"), BackupAndRestore(tmp_path / "backup")):
+        model = make(None)
+        with pytest.raises(CheckpointError, match=r"and dicts of these. Received: Seen\.state_dict\(\)\['seen'\], a set"):
+            fit(model, callbacks=[saving, Seen(since)])
+        assert model.step == 0
+    assert list(tmp_path.iterdir()) == []
+    fit(make(None), callbacks=[ModelCheckpoint(tmp_path / "weights", save_weights_only=True), Seen(since)])
+
+
+def test_a_state_that_begins_with_an_epoch_may_come_later(tmp_path):
+    class Counting(Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epochs = epoch
+
+        def state_dict(self):
+            return {"epochs": self.epochs}
+
+        def load_state_dict(self, state):
+            pass
+
+    fit(make(None), callbacks=[ModelCheckpoint(tmp_path / "file"), Counting()])
+    assert load_model(tmp_path / "file").step > 0
+
+
 def test_a_state_that_cannot_be_saved_keeps_the_last_file(tmp_path):
     path = tmp_path / "file"
     with pytest.raises(CheckpointError, match=r"callbacks\[1\]\['state'\]\['steps'\], a set"):
@@ -367,7 +407,7 @@ def test_a_state_that_cannot_be_saved_keeps_the_last_file(tmp_path):
 
 class Spoiled(Callback):
     def state_dict(self):
-        return {"steps": self.model.step if self.model.step == 3 else {self.model.step}}
+        return {"steps": {self.model.step} if self.model.step > 3 else self.model.step}
 
     def load_state_dict(self, state):
         pass

@@ -10,7 +10,7 @@ import dataclasses
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Run:
     """
 
     def __init__(self, model: Any, callbacks: Sequence[Callback], resume_from: StrPath | None):
-        self.model, self.callbacks = model, callbacks
+        self.model, self.callbacks, self.unchecked = model, callbacks, callbacks
         backups = [path for callback in callbacks if (path := callback.backup()) is not None]
         self.path = backups[0] if backups else resume_from
         self.optimizer: Optimizer = model.optimizer  # the one that the run began with
@@ -104,6 +104,13 @@ class Run:
                 if getattr(getattr(callback, method), "__func__", None) is getattr(Callback, method):
                     raise callback.without(method)
         checkpoint.contents(self.model, copy.copy(self.model.training_state), {})
+
+    def require_savable_states(self) -> None:
+        """Raise CheckpointError if the state of a callback holds something that a file cannot. Only the first call checks."""
+        unchecked, self.unchecked = self.unchecked, []
+        for callback in unchecked:
+            with suppress(AttributeError):  # the state begins later, in the callback's own on_epoch_begin or a batch
+                ArrayPacking(RUN).value(callback.state_dict(), f"{type(callback).__name__}.state_dict()")
 
     def _read(self, file: TensorFile, plan: Plan) -> tuple[TrainingState, list[tuple[Callback, dict[str, Any]]]]:
         """Check everything in a checkpoint. Return the training state, and the state of each callback."""

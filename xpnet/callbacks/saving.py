@@ -43,6 +43,9 @@ class Saving(Callback, metaclass=AbstractSettings):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.saved_at = time.monotonic()
 
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self.model.workshop.run.require_savable_states()  # all callbacks have begun, and no step has been taken
+
     def next_pause(self, step: int) -> int | None:
         return None if self.every_steps is None else step + self.every_steps - step % self.every_steps
 
@@ -95,7 +98,8 @@ class ModelCheckpoint(Saving):
     ValueError
         A setting is out of range or does not fit the model.
     CheckpointError
-        Before training: a file cannot hold some part of the model, or a callback does not define `Callback.state_dict`.
+        Before training: a file cannot hold some part of the model or of a callback's state, or a callback does not define
+        `Callback.state_dict`.
     OSError
         A file cannot be written. The previous ones are intact, and so is the model.
     """
@@ -158,6 +162,8 @@ class ModelCheckpoint(Saving):
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch = epoch + 1
+        if not self.save_weights_only:
+            super().on_epoch_begin(epoch, logs)
 
     def save(self, logs: Logs | None) -> None:
         message = f"saving model to {(path := self._path(logs))}"
@@ -225,7 +231,7 @@ class BackupAndRestore(Saving):
         A setting is out of range.
     CheckpointError
         Before training: the backup is damaged or belongs to another run, and nothing has changed; a file cannot hold some part
-        of the model; or a callback does not define `Callback.state_dict`.
+        of the model or of a callback's state; or a callback does not define `Callback.state_dict`.
     OSError
         A backup cannot be written. The previous one is intact, and so is the model.
     """
