@@ -51,8 +51,9 @@ def saves(values, monitor="val_loss", **settings):
     written = []
     metrics = [Accuracy()]
     checkpoint.model = SimpleNamespace(
-        seed=0, validates=True, metrics=metrics, step=0, save_weights=lambda path: written.append(int(path))
-    )
+        seed=0, validates=True, metrics=metrics, step=0, save_weights=lambda path: written.append(int(path)),
+        workshop=SimpleNamespace(run=SimpleNamespace(callbacks=[checkpoint])),
+    )  # fmt: skip
     checkpoint.on_train_begin()
     for epoch, value in enumerate(values):
         checkpoint.on_epoch_begin(epoch)
@@ -221,6 +222,21 @@ def test_unknown_placeholders_are_refused_before_training(tmp_path, name, messag
     with pytest.raises(ValueError, match=message):
         fit(model, ModelCheckpoint(tmp_path / name), validation_data=None)
     assert model.step == 0
+
+
+def test_two_callbacks_with_one_path_are_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for one, other in (
+        (ModelCheckpoint("{epoch}"), ModelCheckpoint(tmp_path / "{epoch}", save_weights_only=True)),
+        (BackupAndRestore("backup"), BackupAndRestore("./backup", "epoch", every_steps=2)),
+        (BackupAndRestore("backup"), ModelCheckpoint("backup/backup.safetensors")),
+    ):
+        model = make()
+        with pytest.raises(ValueError, match=r"Each callback that saves needs a different path.*Received: '.*' twice"):
+            fit(model, one, other)
+        assert model.step == 0
+    assert list(tmp_path.iterdir()) == []
+    fit(make(), ModelCheckpoint("last"), ModelCheckpoint("best", save_best_only=True), BackupAndRestore("backup"))
 
 
 def test_a_value_that_is_a_list_is_not_for_a_name(tmp_path):

@@ -376,7 +376,9 @@ def test_a_state_that_cannot_be_saved_is_refused_before_training(tmp_path, since
     """Also if the callback comes after the one that saves."""
     for saving in (ModelCheckpoint(tmp_path / "file"), BackupAndRestore(tmp_path / "backup")):
         model = make(None)
-        with pytest.raises(CheckpointError, match=r"and dicts of these. Received: Seen\.state_dict\(\)\['seen'\], a set"):
+        with pytest.raises(
+            CheckpointError, match=r"and dicts of these. Received: Seen\.state_dict\(\)\['seen'\], a set"
+        ):
             fit(model, callbacks=[saving, Seen(since)])
         assert model.step == 0
     assert list(tmp_path.iterdir()) == []

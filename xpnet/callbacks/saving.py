@@ -31,6 +31,8 @@ class Saving(Callback, metaclass=AbstractSettings):
         Also save after this time without a file. It is checked about five times a second, and at least at the end of an epoch.
     """
 
+    filepath: Path
+
     def __init__(self, save_freq: str | int, every_steps: int | None, every_seconds: float | None):
         rule = 'save_freq must be "epoch" or a number of steps. Pass every_steps only with save_freq="epoch"'
         fits = save_freq == "epoch" or (is_integer(save_freq) and save_freq >= 1 and every_steps is None)
@@ -42,6 +44,12 @@ class Saving(Callback, metaclass=AbstractSettings):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.saved_at = time.monotonic()
+        for other in self.model.workshop.run.callbacks:
+            if isinstance(other, Saving) and other is not self:
+                rule = (
+                    "Each callback that saves needs a different path, because one would replace the files of the other"
+                )
+                require(other.filepath.resolve() != self.filepath.resolve(), rule, f"{str(self.filepath)!r} twice")
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.model.workshop.run.require_savable_states()  # all callbacks have begun, and no step has been taken
@@ -96,7 +104,7 @@ class ModelCheckpoint(Saving):
     Raises
     ------
     ValueError
-        A setting is out of range or does not fit the model.
+        A setting is out of range or does not fit the model, or two callbacks have the same path.
     CheckpointError
         Before training: a file cannot hold some part of the model or of a callback's state, or a callback does not define
         `Callback.state_dict`.
@@ -228,7 +236,7 @@ class BackupAndRestore(Saving):
     Raises
     ------
     ValueError
-        A setting is out of range.
+        A setting is out of range, or two callbacks have the same folder.
     CheckpointError
         Before training: the backup is damaged or belongs to another run, and nothing has changed; a file cannot hold some part
         of the model or of a callback's state; or a callback does not define `Callback.state_dict`.
