@@ -8,9 +8,18 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 StrPath = str | os.PathLike[str]
+
+
+def as_path(value: Any, name: str = "path") -> Path:
+    """Return the value as a Path; raise TypeError if it is not a path."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(
+            f'{name} must be a path such as "model.safetensors" or a pathlib.Path. Received: {name}={value!r:.100}'
+        )
+    return Path(value)
 
 
 def without_waiting(path: str, flags: int) -> int:

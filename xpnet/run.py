@@ -25,7 +25,7 @@ from xpnet.checkpoint import RUN
 from xpnet.checks import boolean
 from xpnet.description import custom_classes, describe, rebuild
 from xpnet.errors import CheckpointError
-from xpnet.files import StrPath
+from xpnet.files import StrPath, as_path
 from xpnet.loop import Plan
 from xpnet.optimizers import Optimizer
 from xpnet.packing import ArrayPacking, ArrayUnpacking
@@ -52,8 +52,9 @@ class Run:
 
     def __init__(self, model: Any, callbacks: Sequence[Callback], resume_from: StrPath | None):
         self.model, self.callbacks, self.unchecked = model, callbacks, callbacks
+        resumed = None if resume_from is None else as_path(resume_from, "resume_from")
         backups = [path for callback in callbacks if (path := callback.backup()) is not None]
-        self.path = backups[0] if backups else resume_from
+        self.path = backups[0] if backups else resumed
         self.optimizer: Optimizer = model.optimizer  # the one that the run began with
         self.notes: list[str] = []  # warnings
         self.before: dict[str, Any] = {}  # the attributes of the model, until the run is resumed
@@ -68,7 +69,7 @@ class Run:
         else:
             with self._model_intact():
                 with tensorfile.errors_named(self.path):
-                    self.state, self.states = self._read(tensorfile.read(_newest(Path(self.path))), plan)
+                    self.state, self.states = self._read(tensorfile.read(_newest(self.path)), plan)
                 for note in self.notes:
                     warnings.warn(note, stacklevel=5)
                 self._set_state()

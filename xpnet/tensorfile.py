@@ -23,7 +23,7 @@ import numpy as np
 import xpnet
 from xpnet.checks import is_integer
 from xpnet.errors import CheckpointError
-from xpnet.files import StrPath, replacing, without_waiting
+from xpnet.files import StrPath, as_path, replacing, without_waiting
 
 FORMAT = 1  # the version of the format; a file of a later version is refused
 MAX_HEADER = 2**22  # bytes
@@ -57,6 +57,7 @@ def write(path: StrPath, arrays: Mapping[str, np.ndarray], description: Mapping[
     OSError
         The file cannot be written. An existing file is kept.
     """
+    path = as_path(path)
     for name, array in arrays.items():
         if array.dtype.name not in DTYPES.values():
             expected = f"arrays of type {', '.join(DTYPES.values())}"
@@ -65,14 +66,14 @@ def write(path: StrPath, arrays: Mapping[str, np.ndarray], description: Mapping[
     content = _safetensors("numpy").save(
         {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, {"xpnet": text}
     )
-    _checked(Path(path), io.BytesIO(content), len(content))
-    with replacing(Path(path)) as file:
+    _checked(path, io.BytesIO(content), len(content))
+    with replacing(path) as file:
         file.write(content)
 
 
 def read(path: StrPath) -> TensorFile:
     """Read the header of a file and check it against the file's size. Raise CheckpointError or OSError if anything is wrong."""
-    path = Path(path)
+    path = as_path(path)
     with open(path, "rb", opener=without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise refusal("a regular file", "a pipe, a socket or a device")
@@ -98,6 +99,7 @@ def refusal(expected: str, received: Any) -> CheckpointError:
 @contextmanager
 def errors_named(path: StrPath) -> Iterator[None]:
     """Turn any error while a file is loaded into a CheckpointError that names the file."""
+    path = as_path(path)
     try:
         yield
     except ImportError:

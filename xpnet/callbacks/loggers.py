@@ -7,29 +7,27 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from xpnet.callbacks.base import Callback, Logs
 from xpnet.checks import boolean, require
 from xpnet.errors import CheckpointError
-from xpnet.files import StrPath
+from xpnet.files import StrPath, as_path
 
 
 class _EpochFile(Callback):
     """Writes text after each epoch. A resumed run continues after the text that existed at the checkpoint."""
 
     def __init__(self, filename: StrPath, append: bool):
-        self.filename, self.append = filename, boolean("append", append)
+        self.filename, self.append = as_path(filename, "filename"), boolean("append", append)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.size = self._size() if self.append else 0  # the bytes to keep
         self.starts = True
 
     def _write(self, text: str) -> None:
-        path = Path(self.filename)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "r+b" if path.exists() else "wb") as file:
+        self.filename.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.filename, "r+b" if self.filename.exists() else "wb") as file:
             if self.starts:
                 file.truncate(self.size)
             file.seek(0, io.SEEK_END)
@@ -38,8 +36,7 @@ class _EpochFile(Callback):
         self.starts = False
 
     def _size(self) -> int:
-        path = Path(self.filename)
-        return path.stat().st_size if path.exists() else 0
+        return self.filename.stat().st_size if self.filename.exists() else 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"size": self.size}

@@ -14,7 +14,7 @@ from typing import Any
 from xpnet.callbacks.base import Callback, Logs
 from xpnet.callbacks.monitor import Monitor
 from xpnet.checks import boolean, count, is_integer, number, require, unknown_name
-from xpnet.files import StrPath, remove_leftovers
+from xpnet.files import StrPath, as_path, remove_leftovers
 from xpnet.keywords import AbstractSettings
 
 
@@ -128,7 +128,7 @@ class ModelCheckpoint(Saving):
         keep: int | None = None,
     ):
         super().__init__(save_freq, every_steps, every_seconds)
-        self.filepath = Path(filepath)
+        self.filepath = as_path(filepath, "filepath")
         try:
             self.parts = list(string.Formatter().parse(str(self.filepath)))
             for _, name, form, _ in self.parts:
@@ -254,7 +254,7 @@ class BackupAndRestore(Saving):
         delete_checkpoint: bool = True,
     ):
         super().__init__(save_freq, every_steps, every_seconds)
-        self.filepath = Path(backup_dir) / "backup.safetensors"
+        self.filepath = as_path(backup_dir, "backup_dir") / "backup.safetensors"
         self.delete_checkpoint = boolean("delete_checkpoint", delete_checkpoint)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:

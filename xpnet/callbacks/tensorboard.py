@@ -12,7 +12,7 @@ from xpnet import schedules
 from xpnet.callbacks.base import Callback, Logs
 from xpnet.checks import count, whole
 from xpnet.errors import optional_import
-from xpnet.files import StrPath
+from xpnet.files import StrPath, as_path
 
 _PLUGIN = "tensorboard.plugins.{0}.summary_v2"
 
@@ -34,7 +34,7 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, log_dir: StrPath = "logs", histogram_freq: int = 0, *, update_freq: str | int = "epoch"):
-        self.log_dir, self.histogram_freq = Path(log_dir), whole("histogram_freq", histogram_freq)
+        self.log_dir, self.histogram_freq = as_path(log_dir, "log_dir"), whole("histogram_freq", histogram_freq)
         self.every = (
             None if update_freq == "epoch" else count("update_freq", 1 if update_freq == "batch" else update_freq)
         )

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from xpnet.errors import DatasetError
-from xpnet.files import StrPath, without_waiting
+from xpnet.files import StrPath, as_path, without_waiting
 
 Split = tuple[np.ndarray, np.ndarray]  # images (or rows of values) and their labels
 
@@ -63,7 +63,7 @@ def label_type(largest: int) -> np.dtype:
 @contextmanager
 def opened(path: StrPath) -> Iterator[BinaryIO]:
     """Yield an open regular file; an error inside becomes a DatasetError."""
-    with errors_named(path), open(path, "rb", opener=without_waiting) as file:
+    with errors_named(path), open(as_path(path), "rb", opener=without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DatasetError(
                 f"{path}: expected a regular file. Save the content to a file and read that. Received: a pipe, a socket or a "

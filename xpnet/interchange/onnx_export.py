@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import xpnet
 from xpnet.backend import size, to_numpy
 from xpnet.errors import ConversionError, optional_import
 from xpnet.evaluation import in_target_form
-from xpnet.files import StrPath, replacing
+from xpnet.files import StrPath, as_path, replacing
 from xpnet.interchange.onnx_graph import OPSET, Converter, Graph, LayerContext
 from xpnet.interchange.onnx_layers import ANSWERS, CONVERTERS
 from xpnet.interchange.weighted_layers import require_one_network
@@ -61,7 +60,7 @@ def save_onnx(
     RuntimeError
         The model has no parameters yet.
     """
-    onnx = optional_import("onnx", "onnx")
+    path, onnx = as_path(path), optional_import("onnx", "onnx")
     helper = optional_import("onnx.helper", "onnx")
     weights, known = _host_weights(model), {**CONVERTERS, **(converters or {})}
     op = Graph(helper, optional_import("onnx.numpy_helper", "onnx"))
@@ -87,7 +86,7 @@ def save_onnx(
         raise ConversionError(
             f"The converters must return a valid graph of opset {OPSET}. Received: {type(error).__name__}: {error}"
         ) from error
-    with replacing(Path(path)) as file:
+    with replacing(path) as file:
         file.write(proto.SerializeToString())
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpnet.errors import ConversionError, optional_import
-from xpnet.files import StrPath, without_waiting
+from xpnet.files import StrPath, as_path, without_waiting
 
 OLDEST = 13  # the oldest opset whose operators are read
 MOST_NODES = 100_000
@@ -50,7 +50,7 @@ def read(path: StrPath) -> OnnxFile:
     ConversionError
         The file is not a complete ONNX file, or it has several inputs or outputs, custom operators or control flow.
     """
-    path = Path(path)
+    path = as_path(path)
     proto = optional_import("onnx", "onnx").ModelProto()
     proto.ParseFromString(_content(path, 0, None))
     graph = proto.graph
