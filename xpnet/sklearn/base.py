@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state, shuffle
+from sklearn.utils import check_random_state
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight
 
@@ -157,7 +157,7 @@ class BaseMLP(NetworkEstimator):
                 for epoch in range(self.max_iter):
                     stops = events.tell("on_epoch_begin", epoch, {})
                     if self.shuffle:
-                        order = shuffle(order, random_state=self._random_state)
+                        order = order[self._random_state.permutation(n_samples)]  # the draws of sklearn.utils.shuffle
                     logs = {"loss": trainer.epoch(order, check)}
                     self.loss_ = logs["loss"]
                     self.n_iter_ += 1

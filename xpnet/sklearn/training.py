@@ -101,6 +101,6 @@ class Trainer:
         """Yield row numbers of shape (steps, batch). The last batch may be smaller."""
         full = self.rows // self.batch_size
         whole = order[: full * self.batch_size].reshape(full, self.batch_size)
-        yield from np.array_split(whole, -(-full // self.most))
+        yield from np.array_split(whole, -(-full // self.most)) if full > self.most else [whole]
         if len(rest := order[full * self.batch_size :]):
             yield rest[None]
