@@ -120,12 +120,18 @@ EXAMPLES_ON = [
 _reasons = {name: None if _picked else _reason_to_skip(name) for name in _names}
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(name, marks=[pytest.mark.skip(reason=reason)] if reason else [])
-        for name, reason in _reasons.items()
-    ]
-)
+_params = [
+    pytest.param(name, marks=[pytest.mark.skip(reason=reason)] if reason else []) for name, reason in _reasons.items()
+]
+
+
+@pytest.fixture(params=_params)
+def xp_elsewhere(request):
+    """A backend as in `xp`, for tests in which another library creates arrays too, on any device."""
+    return make(request.param)
+
+
+@pytest.fixture(params=_params)
 def xp(request):
     """A backend with float32 as its default type."""
     backend = make(request.param)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from xpnet.backend import backend_of_array, namespace, to_numpy
 from xpnet.tree import Array
@@ -41,6 +41,13 @@ def checked(estimator: Any, X: Any, y: Any = UNCHECKED, *, reset: bool, dtypes: 
     y = validate_data(estimator, "no_validation", on_host(y), reset=reset, **of_targets)
     check_consistent_length(X, y)
     return X, y
+
+
+def checked_weights(sample_weight: Any, X: Any) -> Any:
+    """Check the samples' weights, which come to the host."""
+    if sample_weight is None:
+        return None
+    return _check_sample_weight(on_host(sample_weight), X if backend_of_array(X) is None else np.empty((X.shape[0], 0)))
 
 
 def _checked_samples(X: Array, dtypes: Any, allow_nd: bool) -> Array:

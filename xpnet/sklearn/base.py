@@ -18,13 +18,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.optimize import _check_optimize_result
-from sklearn.utils.validation import _check_sample_weight
 
 from xpnet.callbacks import Callback
 from xpnet.optimizers import SGD
 from xpnet.settings import check_callbacks
 from xpnet.signals import deferred_signals
-from xpnet.sklearn.arrays import dtype_of, on_host, rows
+from xpnet.sklearn.arrays import checked_weights, dtype_of, on_host, rows
 from xpnet.sklearn.engine import Engine, count_multiplications
 from xpnet.sklearn.estimator import NetworkEstimator
 from xpnet.sklearn.events import Events
@@ -68,8 +67,7 @@ class BaseMLP(NetworkEstimator):
         sizes = hidden_sizes(self)
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
         X, y = self._validate_input(X, y, incremental, reset=first_pass)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(on_host(sample_weight), X)
+        sample_weight = checked_weights(sample_weight, X)
         if y.ndim == 1:
             y = y.reshape((-1, 1))
         sample_weight = self._weights(sample_weight, y)
@@ -225,9 +223,7 @@ class BaseMLP(NetworkEstimator):
 
     def _checked_held_out(self, X: Any, y: Any, sample_weight: Any) -> Held:
         X, y = self._validate_held_out(X, y)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(on_host(sample_weight), X)
-        return X, y.reshape((-1, 1)) if y.ndim == 1 else y, sample_weight
+        return X, y.reshape((-1, 1)) if y.ndim == 1 else y, checked_weights(sample_weight, X)
 
     def _target_dict(self, y: np.ndarray, weight: Any, dtype: Any) -> dict[str, np.ndarray]:
         targets = {"y": self._targets(y, dtype)}

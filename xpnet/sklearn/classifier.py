@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.base import _fit_context
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d, compute_sample_weight
@@ -18,9 +18,10 @@ from xpnet.sklearn.arrays import checked, in_kind_of, on_host
 from xpnet.sklearn.base import BaseMLP, finite
 from xpnet.sklearn.losses import log_loss
 from xpnet.sklearn.parameters import CONSTRAINTS, STOCHASTIC, input_types, keep
+from xpnet.sklearn.scores import Classifier
 
 
-class MLPClassifier(ClassifierMixin, BaseMLP):
+class MLPClassifier(Classifier, BaseMLP):
     """scikit-learn's classifier with a multilayer perceptron, computed by xpnet.
 
     The parameters up to `max_fun` have scikit-learn's names, defaults and meaning. On NumPy, a fit follows the same path as

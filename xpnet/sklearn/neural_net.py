@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from xpnet import losses, optimizers
 from xpnet.backend import Backend, get_backend
@@ -24,7 +24,7 @@ from xpnet.losses import Loss
 from xpnet.model import Model
 from xpnet.optimizers import Optimizer
 from xpnet.settings import check_callbacks
-from xpnet.sklearn.arrays import checked, dtype_of, in_kind_of, on_host, rows
+from xpnet.sklearn.arrays import checked, checked_weights, dtype_of, in_kind_of, rows
 from xpnet.sklearn.nested import all_settings, with_setting
 from xpnet.sklearn.parameters import backend_of
 from xpnet.sklearn.tasks import Tasks
@@ -111,9 +111,7 @@ class NeuralNet(Tasks, BaseEstimator):
         continues = hasattr(self, "model_") and (self.warm_start or incremental)
         X, y = self._checked(X, y, reset=not continues)
         y = self._encode(y, first=not continues and not incremental)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(on_host(sample_weight), X)
-        sample_weight = self._weights(sample_weight, y)
+        sample_weight = self._weights(checked_weights(sample_weight, X), y)
         if not continues:
             random = check_random_state(self.random_state)
             network = self.network

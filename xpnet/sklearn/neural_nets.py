@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.base import _fit_context
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import column_or_1d, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
@@ -15,9 +15,10 @@ from xpnet.losses import BinaryCrossEntropy
 from xpnet.sklearn.arrays import in_kind_of, on_host
 from xpnet.sklearn.neural_net import NET_CONSTRAINTS, NeuralNet
 from xpnet.sklearn.parameters import keep
+from xpnet.sklearn.scores import Classifier, Regressor
 
 
-class NeuralNetClassifier(ClassifierMixin, NeuralNet):
+class NeuralNetClassifier(Classifier, NeuralNet):
     """A network as a scikit-learn classifier.
 
     The settings of the network, the optimizer and the loss are nested parameters: ``optimizer__learning_rate``,
@@ -182,7 +183,7 @@ class NeuralNetClassifier(ClassifierMixin, NeuralNet):
         return tags
 
 
-class NeuralNetRegressor(RegressorMixin, NeuralNet):
+class NeuralNetRegressor(Regressor, NeuralNet):
     """A network as a scikit-learn regressor.
 
     Nested parameters are those of `NeuralNetClassifier`.

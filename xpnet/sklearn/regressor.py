@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import RegressorMixin, _fit_context
+from sklearn.base import _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import StrOptions
@@ -15,6 +15,7 @@ from xpnet.sklearn.arrays import checked
 from xpnet.sklearn.base import BaseMLP, finite
 from xpnet.sklearn.losses import HalfPoissonDeviance, HalfSquaredError
 from xpnet.sklearn.parameters import CONSTRAINTS, STOCHASTIC, input_types, keep
+from xpnet.sklearn.scores import Regressor
 
 LOSSES = {
     "squared_error": HalfSquaredError(),
@@ -25,7 +26,7 @@ LOSSES = {
 }
 
 
-class MLPRegressor(RegressorMixin, BaseMLP):
+class MLPRegressor(Regressor, BaseMLP):
     """scikit-learn's regressor with a multilayer perceptron, computed by xpnet.
 
     The parameters up to `max_fun` have scikit-learn's names, defaults and meaning. On NumPy, a fit follows the same path as
