@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from xpnet.tables import Table
+
 
 @dataclass
 class History:
@@ -28,6 +30,17 @@ class History:
     epoch: list[int] = field(default_factory=list)
     validation_epoch: list[int] = field(default_factory=list, kw_only=True)
     iterations: dict[str, list[Any]] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        """A row for each epoch, without the middle of a long run. Values that are lists are left out."""
+        names = [name for name, values in self.history.items() if isinstance(values[-1], int | float)]
+        rows: list[tuple[str, ...]] = [
+            (str(epoch), *(f"{self.history[name][i]:.4g}" if i < len(self.history[name]) else "" for name in names))
+            for i, epoch in enumerate(self.epoch)
+        ]
+        if len(rows) > 12:
+            rows = [*rows[:4], ("…",), *rows[-8:]]
+        return Table(("epoch", *names), rows, " ".join(("epoch", *names)))._repr_html_()
 
     @staticmethod
     def add(table: dict[str, list[Any]], logs: dict[str, Any]) -> None:

@@ -3,41 +3,146 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html import escape
 from typing import Any
 
 import numpy as np
 
-from xpnet.backend import in_scope, to_numpy
+from xpnet.backend import Backend, in_scope, to_numpy
 from xpnet.layers import base
-from xpnet.layers.base import Shape
+from xpnet.layers.base import Container, Shape
 from xpnet.layers.parameters import frozen_paths
 from xpnet.layers.sequential import Sequential
-from xpnet.layers.shapes import walk_shapes
+from xpnet.layers.shapes import Place, multiplications, walk_shapes
 from xpnet.random import ShapesOnly, fold_in, step_keys
+from xpnet.settings import check_shape
+from xpnet.tables import Table
 from xpnet.tree import Array, Tree, leaves, subtree
 
 
-def summary(network: Sequential, input_shape: Shape) -> str:
-    """Return a table of all layers, inner ones included, with the output shape of one sample and the number of parameters."""
+class Summary(str):
+    """The table that `Model.summary` prints. In a notebook it displays as HTML."""
+
+    table: Table
+
+    def __new__(cls, table: Table) -> Summary:
+        summary = super().__new__(cls, str(table))
+        summary.table = table
+        return summary
+
+    def __repr__(self) -> str:  # what an interactive session shows below the printed table
+        return f"<Summary of {len(self.table.rows)} lines>"
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
+
+
+def summary(
+    network: Sequential, input_shape: Shape | None, backend: Backend, line_length: int | None = None,
+    print_fn: Callable[[str], Any] | None = None, expand_nested: bool = True, show_trainable: bool = False,
+    layer_range: Sequence[str] | None = None,
+) -> Summary:  # fmt: skip
+    """Print and return a table of all layers; see `Model.summary`."""
+    if input_shape is None:
+        raise ValueError(
+            "summary needs the shape of a sample until the model is built. Call summary(input_shape) or "
+            "build(input_shape). Received: input_shape=None"
+        )
+    table = summarize(network, check_shape(input_shape), backend, expand_nested, show_trainable, layer_range)
+    result = Summary(replace(table, line_length=line_length))
+    if print_fn is not None or not in_notebook():
+        (print_fn or print)(result)
+    return result
+
+
+def summarize(
+    network: Sequential, input_shape: Shape, backend: Backend, expand_nested: bool = True, show_trainable: bool = False,
+    layer_range: Sequence[str] | None = None,
+) -> Table:  # fmt: skip
+    """Return the table. Inner layers have the paths that parameters and errors use."""
     params, _, _ = base.init(network, ShapesOnly(), input_shape)
-    shared = dict(network.links)
-    rows = [("", "layer", "output shape", "parameters"), ("", "input", str(input_shape), "")]
-    for path, layer, _, shape, _ in walk_shapes(network, input_shape):
-        if not path or any(path.startswith(f"{later}.") for later in shared):
+    filled: Tree = network.filled(params)  # type: ignore[no-untyped-call]
+    shared, fixed = dict(network.links), frozen_paths(network)
+    places = list(walk_shapes(network, input_shape))
+    flops = {id(place): 2 * multiplications(place, subtree(filled, place.path)) for place in places
+             if not isinstance(place.layer, Container)}  # fmt: skip
+    shown, seen = _range(network, layer_range), {""}
+    rows: list[tuple[str, ...]] = [("", "input", str(input_shape), "", "", "")]
+    for place in places[1:]:
+        path, repeated = place.path, place.path in seen
+        seen.add(path)
+        if any(path.startswith(f"{later}.") for later in shared) or path.partition(".")[0] not in shown:
             continue
-        parameters = f"shared with {shared[path]}" if path in shared else f"{_count(subtree(params, path)):,}"
-        rows.append((path, type(layer).__name__, str(shape), parameters))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip() for a, b, c, d in rows]
-    lines.insert(1, "-" * max(map(len, lines)))
-    fixed = sum(_count(subtree(params, path)) for path in frozen_paths(network))
-    return "\n".join(
-        [*lines, f"{_count(params):,} parameters in all" + (f", {fixed:,} of them frozen" if fixed else "")]
-    )
+        if not expand_nested and ("." in path or repeated):
+            continue
+        mine = subtree(params, path)
+        parameters = f"shared with {shared[path]}" if path in shared else f"{_count(mine):,}"
+        inner = sum(flops.get(id(other), 0) for other in places if _inside(other, place, places))
+        trains = "" if not leaves(mine) else "no" if any(_is_below(path, frozen) for frozen in fixed) else "yes"
+        rows.append((path, type(place.layer).__name__, str(place.output_shape), parameters, f"{inner:,}", trains))
+    frozen = sum(_count(subtree(params, path)) for path in fixed)
+    size = 4 if backend.float_name == "float32" else 8
+    activations = sum(place.runs * math.prod(place.output_shape) for place in places if id(place) in flops)
+    header = ("", "layer", "output shape", "parameters", "FLOPs", "trains")
+    columns = len(header) - (not show_trainable)
+    notes = [
+        f"{_count(params):,} parameters in all" + (f", {frozen:,} of them frozen" if frozen else ""),
+        f"{_memory(size * _count(params))} of parameters, {_memory(size * activations)} of activations and "
+        f"{sum(flops.values()):,} FLOPs per sample",
+    ]
+    return Table(header[:columns], [*(row[:columns] for row in rows), *((note,) for note in notes)], "parameters FLOPs")
+
+
+def _inside(place: Place, outer: Place, places: list[Place]) -> bool:
+    """Whether a place is `outer` or inside it. The layer of a wrapper comes after it and has its path."""
+    return _is_below(place.path, outer.path) and places.index(place) >= places.index(outer)
+
+
+def _is_below(path: str, outer: str) -> bool:
+    return path == outer or path.startswith(f"{outer}.")
+
+
+def _range(network: Sequential, layer_range: Sequence[str] | None) -> list[str]:
+    """Return the paths of the network's own layers from the first to the last of a range."""
+    known = [str(i) for i in range(len(network.layers))]
+    if layer_range is None:
+        return known
+    ends = [str(path) for path in layer_range]
+    if len(ends) != 2 or not {*ends} <= {*known}:
+        raise ValueError(
+            f"layer_range must be the paths of the first and the last layer to show, from 0 to {known[-1]}. Received: "
+            f"layer_range={layer_range!r}"
+        )
+    return known[int(ends[0]) : int(ends[1]) + 1]
 
 
 def _count(params: Tree) -> int:
     return sum(math.prod(p.shape) for p in leaves(params))
+
+
+def _memory(size: float) -> str:
+    power = min(int(math.log(max(size, 1), 1024)), 4)
+    return f"{size / 1024**power:.4g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
+def in_notebook() -> bool:
+    """Whether a notebook shows the value of a cell."""
+    ipython = sys.modules.get("IPython")
+    return getattr(ipython.get_ipython() if ipython else None, "kernel", None) is not None
+
+
+def model_html(model: Any) -> str:
+    """Return what a notebook shows of a model: its layers if their shapes are known, its loss and its optimizer."""
+    settings = "".join(
+        f"<div>{name}: <code>{escape(repr(part))}</code></div>"
+        for name, part in (("loss", model.loss), ("optimizer", model.optimizer), ("backend", model.backend))
+    )
+    if model.input_shape is None:
+        return f"<pre>{escape(repr(model))}</pre>{settings}"
+    return summarize(model.network, model.input_shape, model.backend)._repr_html_() + settings
 
 
 @in_scope

@@ -122,6 +122,9 @@ class Model(metaclass=Settings):
         names = ", ".join(type(layer).__name__ for layer in self.network.layers)
         return f"<Model [{names}], {type(self.loss).__name__}, {type(self.optimizer).__name__}, {self.backend}>"
 
+    def _repr_html_(self) -> str:
+        return inspection.model_html(self)
+
     def __getattr__(self, name: str) -> Any:
         if hasattr(type(self), name):
             return object.__getattribute__(self, name)  # a property failed; raise its error again
@@ -303,14 +306,19 @@ class Model(metaclass=Settings):
             self.training_state.exchange_network(network)
             self.checked = contracts.checked(self.network, self.input_shape)
 
-    def summary(self, input_shape: Shape | None = None) -> None:
-        """Print each layer with its output shape and number of parameters."""
-        if (shape := input_shape or self.input_shape) is None:
-            raise ValueError(
-                "summary needs the shape of a sample until the model is built. Call summary(input_shape) or "
-                "build(input_shape). Received: input_shape=None"
-            )
-        print(inspection.summary(self.network, settings.check_shape(shape)))
+    def summary(
+        self, input_shape: Shape | None = None, *, line_length: int | None = None, print_fn: Any = None,
+        expand_nested: bool = True, show_trainable: bool = False, layer_range: Sequence[str] | None = None,
+    ) -> inspection.Summary:  # fmt: skip
+        """Print each layer with its output shape, parameters and FLOPs, and the memory. Return the table as a string.
+
+        FLOPs are two for each multiplication by a weight. Elementwise operations and products of two activations do not
+        count. In a notebook, the table is not printed; it is HTML if it is the value of a cell. The options are those of
+        Keras: the width of the table, a function to print with, whether to show inner layers and a column of the layers that
+        train, and the paths of the first and the last layer to show.
+        """
+        chosen = line_length, print_fn, expand_nested, show_trainable, layer_range
+        return inspection.summary(self.network, input_shape or self.input_shape, self.backend, *chosen)
 
     # ------------------------------------------------------------------ training
 
@@ -434,17 +442,8 @@ class Model(metaclass=Settings):
         if self.state is None:
             self._begin(source.shape, arrays, intake.measured)
         self.target_shape = source.target_shape
-        return Plan(
-            self.backend,
-            self.network,
-            self.checked,
-            self._scores,
-            chosen,
-            source,
-            validation,
-            self.measured,
-            self._keep,
-        )
+        parts = self.backend, self.network, self.checked, self._scores, chosen, source, validation
+        return Plan(*parts, self.measured, self._keep)
 
     # ------------------------------------------------------------------ inference
 

@@ -25,18 +25,24 @@ class Table:
     header: Row
     rows: Sequence[Row]
     right: str = ""
+    line_length: int | None = None  # the widest column that is aligned to the left grows or shrinks to fit
 
     def __str__(self) -> str:
         whole = [row for row in (self.header, *self.rows) if len(row) > 1]
         widths = [max(map(len, cells)) for cells in zip(*whole, strict=True)]
+        if self.line_length is not None:
+            left = [i for i, name in enumerate(self.header) if name not in self.right.split()]
+            widest = max(left, key=widths.__getitem__)
+            widths[widest] = max(widths[widest] + self.line_length - sum(widths) - 2 * (len(widths) - 1), 1)
         lines = [self._line(row, widths) for row in (self.header, *self.rows)]
-        ruler = "-" * max(len(self._line(row, widths)) for row in whole)
+        ruler = "-" * (self.line_length or max(len(self._line(row, widths)) for row in whole))
         return "\n".join([lines[0], ruler, *lines[1:]])
 
     def _line(self, row: Row, widths: Sequence[int]) -> str:
         if len(row) == 1:
             return row[0]
-        cells = zip(row, widths, self.header, strict=True)
+        cut = (cell if len(cell) <= n else f"{cell[: n - 1]}…" for cell, n in zip(row, widths, strict=True))
+        cells = zip(cut, widths, self.header, strict=True)
         return "  ".join(f"{c:>{n}}" if name in self.right.split() else f"{c:<{n}}" for c, n, name in cells).rstrip()
 
     def _repr_html_(self) -> str:

@@ -49,7 +49,7 @@ def measure(network: Sequential, input_shape: Shape) -> Measured:
     form = {name: tuple(leaf.shape) for tree in (params, statistics) for name, leaf in named_leaves(tree)}
     params = network.filled(params)
     places = [place for place in walk_shapes(network, input_shape) if not isinstance(place.layer, Container)]
-    return Measured(output_shape, form, sum(_multiplications(place, subtree(params, place.path)) for place in places))
+    return Measured(output_shape, form, sum(multiplications(place, subtree(params, place.path)) for place in places))
 
 
 def measure_alike(network: Sequential, shape: Shape, known: Shape) -> Measured:
@@ -64,7 +64,7 @@ def measure_alike(network: Sequential, shape: Shape, known: Shape) -> Measured:
     return measured
 
 
-def _multiplications(place: Place, params: Tree) -> int:
+def multiplications(place: Place, params: Tree) -> int:
     """Estimate the multiplications in a layer's matrix products for one sample of the network.
 
     Each weight counts once for each position (a step of a sequence, or a pixel of an image) of the layer's input or output,
