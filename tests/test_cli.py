@@ -153,12 +153,10 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, mo
     [
         (["train", "missing.csv", "--network", "dense:1"], "missing.csv: expected a data set"),
         (["train", "missing.csv", "--network", "dens:1"], 'Did you mean "Dense"'),
-        (["train", "missing.csv", "--network", "dense:1", "--validation-split", "2"], "validation_split must be"),
         (["train", "blobs.csv", "--network", "dens:1"], 'Did you mean "Dense"'),
         (["train", "blobs.csv", "--network", "dense:1"], "at least two"),
         (["train", "blobs.csv", "--network", "dense:3", "--optimizer", "adm"], "adam"),
         (["train", "blobs.csv", "--network", "dense:3", "--loss", "cross"], "A loss must be"),
-        (["train", "blobs.csv", "--network", "dense:3", "--epochs", "0"], "epochs must be"),
         (["train", "blobs.csv", "--network", "missing.json"], "missing.json must be a file"),
         (["train", "blobs.csv", "--network", "dense:3", "--checkpoint", "model.safetensors"], "must be different files"),
         (["evaluate", "blobs.csv", "mnist"], "blobs.csv: Expected a complete model file"),
@@ -194,6 +192,31 @@ def test_wrong_arguments_exit_with_2(arguments, capsys):
 
     assert error.value.code == 2
     assert "usage: xpnet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--epochs", "0", r"an integer in \[1, inf\)"),
+        ("--epochs", "1.5", r"an integer in \[1, inf\)"),
+        ("--epochs", "1" + "0" * 400, r"an integer in \[1, inf\)"),
+        ("--batch-size", "-1", r"an integer in \[1, inf\)"),
+        ("--learning-rate", "nan", r"a number in \[0, inf\)"),
+        ("--learning-rate", "fast", r"a number in \[0, inf\)"),
+        ("--validation-split", "1", r"a number in \[0, 1\)"),
+        ("--seed", "-1", r"an integer in \[0, inf\)"),
+        ("--background", "256", r"an integer in \[0, 255\]"),
+        ("--threads", "0", r"an integer in \[1, inf\)"),
+        ("--scale", "1e400", "a number such as 0.5"),
+        ("--scale", "1/0", "a number such as 0.5"),
+    ],
+)
+def test_a_number_that_is_out_of_range_is_a_wrong_argument(option, value, expected, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["train", "mnist", "--network", "dense:1", "--out", "model.safetensors", option, value])
+
+    assert error.value.code == 2
+    assert re.search(f"argument {option}: expected {expected}.*Received: '{value:.20}", capsys.readouterr().err)
 
 
 def test_ctrl_c_exits_with_130(monkeypatch, capsys):

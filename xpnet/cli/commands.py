@@ -20,7 +20,6 @@ from xpnet.checks import unknown_name
 from xpnet.cli import data, network
 from xpnet.files import replacing
 from xpnet.model import Model
-from xpnet.settings import FitSettings
 
 
 def train(options: Any) -> None:
@@ -28,7 +27,6 @@ def train(options: Any) -> None:
         raise ValueError("--resume continues from a checkpoint. Pass --checkpoint FILE too. Received: --resume alone")
     if options.checkpoint is not None and options.checkpoint.resolve() == options.out.resolve():
         raise ValueError(f"--checkpoint and --out must be different files. Received: {options.out} for both")
-    FitSettings(options.batch_size, options.epochs, validation_split=options.validation_split)
     chosen, optimizer, backend = network.parse(options.network), _optimizer(options), _backend(options)
     samples, held_out = data.read(options.data, options)
     if options.validation is not None:

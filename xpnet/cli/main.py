@@ -6,12 +6,13 @@ import argparse
 import logging
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import xpnet
+from xpnet.checks import number
 from xpnet.cli import commands, data
 
 EXAMPLES = """examples:
@@ -106,18 +107,18 @@ def _train(train: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--optimizer", default="adam", help="sgd, adam, adamw, rmsprop or adagrad (default: %(default)s)"
     )
-    network.add_argument("--learning-rate", type=float, metavar="RATE", help="default: the optimizer's")
-    network.add_argument("--epochs", type=int, default=10, help="default: %(default)s")
-    network.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
+    network.add_argument("--learning-rate", type=_within("[0, inf)"), metavar="RATE", help="default: the optimizer's")
+    network.add_argument("--epochs", type=_within("[1, inf)", int), default=10, help="default: %(default)s")
+    network.add_argument("--batch-size", type=_within("[1, inf)", int), default=32, help="default: %(default)s")
     network.add_argument(
         "--scale", type=_number, metavar="FACTOR", help="multiply values by this (default: bytes by 1/255)"
     )
-    network.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    network.add_argument("--seed", type=_within("[0, inf)", int), default=0, help="default: %(default)s")
     network.add_argument(
         "--validation", metavar="DATA", help="validation data; default: the test part of DATA, if it has one"
     )
     network.add_argument(
-        "--validation-split", type=float, default=0.0, metavar="SHARE", help="share of DATA to hold out"
+        "--validation-split", type=_within("[0, 1)"), default=0.0, metavar="SHARE", help="share of DATA to hold out"
     )
     files = train.add_argument_group("files")
     files.add_argument("--out", type=_writable, required=True, metavar="FILE", help="the model file to write")
@@ -132,7 +133,9 @@ def _data(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("reading data")
     group.add_argument("--data-dir", metavar="DIR", help="a folder with the files of a named data set")
     group.add_argument("--color", action="store_true", help="keep the colors of images")
-    group.add_argument("--background", type=int, metavar="GRAY", help="0 to 255, behind transparent pixels")
+    group.add_argument(
+        "--background", type=_within("[0, 255]", int), metavar="GRAY", help="0 to 255, behind transparent pixels"
+    )
     group.add_argument(
         "--label-column", metavar="COLUMN", help="name or position of the targets' column (default: the first)"
     )
@@ -151,7 +154,7 @@ def _backend(command: argparse.ArgumentParser) -> None:
     group.add_argument("--backend", help="numpy, cupy, torch, jax or auto (default: $XPNET_BACKEND, or numpy)")
     group.add_argument("--device", help="the library's name for a device, such as cuda:1")
     group.add_argument("--dtype", choices=["float32", "float64"], help="default: float32")
-    group.add_argument("--threads", type=int, help="threads of matrix products (only numpy)")
+    group.add_argument("--threads", type=_within("[1, inf)", int), help="threads of matrix products (only numpy)")
 
 
 def _names(text: str) -> list[str]:
@@ -162,8 +165,23 @@ def _number(text: str) -> float:
     """A number or a fraction, such as 1/255."""
     try:
         return float(Fraction(text))
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, ArithmeticError) as error:
         raise argparse.ArgumentTypeError(f"expected a number such as 0.5 or 1/255. Received: {text!r}") from error
+
+
+def _within(interval: str, kind: Callable[[str], float] = float) -> Callable[[str], float]:
+    """Return a function that reads a number in an interval such as "[0, 1)"."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+            number("value", value, interval)
+        except (ValueError, OverflowError) as error:
+            what = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {what} in {interval}. Received: {text!r:.100}") from error
+        return value
+
+    return read
 
 
 def _writable(text: str) -> Path:
