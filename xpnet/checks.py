@@ -12,6 +12,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+MOST_NAMES = 40  # a longer list is not shown if one of its names resembles the name received
+
 
 def require(holds: bool, rule: str, received: Any) -> None:
     """Raise ValueError unless the rule holds."""
@@ -38,7 +40,7 @@ def unknown_name(
         The argument that received the name.
     """
     by_plain = {plain(one): one for one in names}
-    advice = ""
+    advice, near = "", list[str]()
     if isinstance(name, str):
         difflib = importlib.import_module("difflib")  # takes 1 ms, so only errors import it
         near = difflib.get_close_matches(plain(name), by_plain, 1)
@@ -49,6 +51,8 @@ def unknown_name(
     elif isinstance(name, type):
         advice = f" Make an object of the class: {name.__name__}(...)."
     listed = ", ".join(f'"{one}"' for one in by_plain.values())
+    if near and len(by_plain) > MOST_NAMES:
+        listed = f'"{by_plain[near[0]]}", ... ({len(by_plain)} names)'
     received = f"{setting}={name!r}" if setting else repr(name)
     return ValueError(f"{rule} {listed}.{advice} Received: {received:.200}")
 
