@@ -65,7 +65,7 @@ def test_train_evaluate_predict_and_info(command, blobs):
     assert len(rows) == 61
     assert rows[1].split(",")[1] == "red"
 
-    out = blobs.parent / "answers.json"
+    out = blobs.parent / "answers.JSON"
     command("predict", model, blobs.parent / "values.csv", "--out", out)
     answers = json.loads(out.read_text())
     assert [answer["class"] for answer in answers[:3]] == ["red", "green", "blue"]
@@ -225,6 +225,17 @@ def test_a_number_that_is_out_of_range_is_a_wrong_argument(option, value, expect
 
     assert error.value.code == 2
     assert re.search(f"argument {option}: expected {expected}.*Received: '{value:.20}", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", ["answers.txt", "answers", "json"])
+def test_predictions_need_a_file_name_whose_ending_is_known(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as error:
+        main(["predict", "model.safetensors", "mnist", "--out", name])
+
+    assert error.value.code == 2
+    assert f"expected a file name that ends in .csv or .json. Received: '{name}'" in capsys.readouterr().err
+    assert not os.listdir(tmp_path)
 
 
 def test_ctrl_c_exits_with_130(monkeypatch, capsys):

@@ -88,7 +88,7 @@ def predict(options: Any) -> None:
     first, second = data.read(options.data, options, labeled=False)
     part = second or first
     table = _answers(model, part)
-    if options.out is not None and options.out.suffix == ".json":
+    if options.out is not None and options.out.suffix.lower() == ".json":
         text = json.dumps(table, indent=1) + "\n"
     else:
         stream = io.StringIO(newline="")

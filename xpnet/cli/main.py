@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     _data(predict)
     _backend(predict)
     predict.add_argument(
-        "--out", type=_writable, metavar="FILE", help="a .csv or .json file; default: CSV on the terminal"
+        "--out", type=_table, metavar="FILE", help="a .csv or .json file; default: CSV on the terminal"
     )
     info = command("info", commands.info, "describe a model file")
     info.add_argument("model", metavar="MODEL")
@@ -182,6 +182,13 @@ def _within(interval: str, kind: Callable[[str], float] = float) -> Callable[[st
         return value
 
     return read
+
+
+def _table(text: str) -> Path:
+    """The path of a file for predictions, whose ending is its format."""
+    if Path(text).suffix.lower() not in (".csv", ".json"):
+        raise argparse.ArgumentTypeError(f"expected a file name that ends in .csv or .json. Received: {text!r}")
+    return _writable(text)
 
 
 def _writable(text: str) -> Path:
