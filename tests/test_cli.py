@@ -185,9 +185,11 @@ def test_an_error_is_one_line(blobs, monkeypatch, capsys, arguments, expected):
 
 def test_a_name_like_that_of_a_layer_gets_one_suggestion_and_another_name_the_list():
     names = rf'"Dense", \.\.\. \({len(NAMES)} names\)'
-    with pytest.raises(ValueError, match=rf"^A layer must be one of {names}\. Did you mean \"Dense\"\? Received: 'dens'$"):
+    with pytest.raises(
+        ValueError, match=rf"^A layer must be one of {names}\. Did you mean \"Dense\"\? Received: 'dens'$"
+    ):
         parse("dens:1")
-    with pytest.raises(ValueError, match='A layer must be one of .*"ReLU", .*"Dense"'):
+    with pytest.raises(ValueError, match=r'A layer must be one of .*"ReLU", .*"Dense"'):
         parse("transmogrifier")
 
 

@@ -453,8 +453,8 @@ class Model(metaclass=Settings):
     ) -> Any:  # fmt: skip
         """Return the loss and metrics on a data set, without dropout and with the running statistics.
 
-        x and y are as in `fit`. `steps` is the number of batches to use, by default all. With ``verbose=1`` it shows a
-        progress bar and a line, as in `fit`. `callbacks` get ``on_test_...``.
+        x and y are as in `fit`. `steps` is the number of batches to use, by default all, so a generator that never ends needs
+        it. With ``verbose=1`` it shows a progress bar and a line, as in `fit`. `callbacks` get ``on_test_...``.
 
         Returns
         -------
@@ -484,14 +484,14 @@ class Model(metaclass=Settings):
 
         `predict` applies the activation that the loss includes: the softmax of ``"softmax_cross_entropy"``, the sigmoid of
         ``"binary_cross_entropy"`` or the exponential of ``"poisson"``. With `GaussianNLL` it returns the mean, and
-        ``model.loss.activation(model.predict_logits(x))`` also returns the variance. `callbacks` get ``on_predict_...``.
+        ``model.loss.activation(model.predict_logits(x))`` also returns the variance. `callbacks` get ``on_predict_...``. As
+        in `evaluate`, `steps` is the number of batches to use, and a generator that never ends needs it.
 
         Returns
         -------
         array, shape (n, ..., units) or (n, ...)
             If the network has one unit and the targets had no axis of units, the last axis is omitted: after ``fit(x, y)``
-            with y of shape (n,), the shape is (n,). Without known targets it is (n, ..., units). Several seeds add a first
-            axis.
+            with y of shape (n,), the shape is (n,). Without known targets it is (n, ..., units). Seeds add a first axis.
         """
         answer = self.loss.activation if self.loss.of_classes else self.loss.decide
         return self._predict(x, batch_size, verbose, lambda z: self._in_target_form(answer(z)), steps, callbacks)
