@@ -39,7 +39,7 @@ LADDER = [  # the modules of a line may import each other and the lines above
     {"loop"},
     {"run"},
     {"model"},
-    {"restore"},
+    {"many", "restore"},
     {"interchange", "plotting", "sklearn"},
     {"__init__"},
     {"cli"},
@@ -60,7 +60,7 @@ TESTED_TOGETHER = {
 }  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 HOST_NUMPY = {"averages", "checks", "cli", "random", "initializers", "datasets", "loop", "state", "evaluation",
-              "inputs", "interchange", "model", "plotting", "inspection", "explanation", "comparison", "gradients",
+              "inputs", "interchange", "many", "model", "plotting", "inspection", "explanation", "comparison", "gradients",
               "settings", "sklearn", "sources", "weights", "checkpoint", "packing", "run", "tensorfile"}  # fmt: skip
 LONG = {
     "model",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from xpnet.comparison import compare_backends
     from xpnet.explanation import explain
     from xpnet.gradients import check_gradients, saliency
+    from xpnet.many import Ensemble, train_many
     from xpnet.restore import load_model
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ __getattr__, __dir__ = lazy_names(
         "explanation": ["explain"],
         "gradients": ["check_gradients", "saliency"],
         "interchange": [],
+        "many": ["Ensemble", "train_many"],
         "plotting": [],
         "restore": ["load_model"],
         "sklearn": [],
@@ -72,6 +74,7 @@ __all__ = [
     "DatasetError",
     "DivergenceError",
     "EarlyStopping",
+    "Ensemble",
     "History",
     "Model",
     "RMSprop",
@@ -97,5 +100,6 @@ __all__ = [
     "set_backend",
     "show_versions",
     "to_numpy",
+    "train_many",
     "use_backend",
 ]

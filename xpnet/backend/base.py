@@ -156,8 +156,17 @@ class Backend:
         return self.namespace.take(x, index, axis=0)
 
     def rows(self, data: dict[str, Array], index: Array | None) -> dict[str, Array]:
-        """Return the rows of every array of `data`, or the arrays themselves if `index` is None."""
-        return data if index is None else {name: self.gather(values, index) for name, values in data.items()}
+        """Return the rows of every array of `data`, or the arrays themselves if `index` is None.
+
+        For row numbers of shape (K, batch), the rows have the shape (K, batch, ...).
+        """
+        if index is None:
+            return data
+        if index.ndim == 1:
+            return {name: self.gather(values, index) for name, values in data.items()}
+        xp = self.namespace
+        rows = self.rows(data, xp.reshape(index, (-1,)))
+        return {name: xp.reshape(x, (*index.shape, *x.shape[1:])) for name, x in rows.items()}
 
     def limited_threads(self, multiplications: int) -> AbstractContextManager:
         """Return a ``with`` block that may limit the number of threads, depending on the multiplications in a forward pass.
@@ -186,8 +195,8 @@ class Backend:
             `scan` may overwrite its memory.
         batches : dict of host arrays, or arrays that `send` has uploaded
             The values that vary from step to step, with one row for each step. ``"index"`` holds the row numbers in `data`
-            for a step. Without it, every step gets all rows. A step receives one-dimensional entries as numbers, and others
-            as arrays on the device.
+            for a step, (batch,) or (K, batch). Without it, every step gets all rows. A step receives one-dimensional entries
+            as numbers, and others as arrays on the device.
         data : dict of arrays
             The data set on the device. Each step receives its rows in its batch under the same name.
 

@@ -14,7 +14,10 @@ from xpnet.tree import Array
 
 
 class ClassLoss(Loss):
-    """A loss whose targets are integer labels, (batch,), or class probabilities such as one-hot rows, (batch, classes)."""
+    """A loss whose targets are integer labels, (batch,), or class probabilities such as one-hot rows, (batch, classes).
+
+    K networks with rows of their own have the targets (K, batch, 1) or (K, batch, classes).
+    """
 
     of_classes = True
 
@@ -35,7 +38,7 @@ class ClassLoss(Loss):
         return loss
 
     def targets(self, y, z):
-        return y if y.ndim == 1 else super().targets(y, z)
+        return y if are_labels(y) else super().targets(y, z)
 
     def decide(self, z):
         return namespace(z).argmax(z, axis=-1)
@@ -176,9 +179,10 @@ class SoftmaxCrossEntropy(ClassLoss):
     def _label_and_soft(self, y, z):
         """Return which class has probability 1, and the probabilities of the others (None if all are 0); classes first."""
         xp = namespace(z)
-        if y.ndim == 1 and not self.label_smoothing:
+        labels = are_labels(y)
+        if labels and not self.label_smoothing:
             return _is_label(y, z), None
-        t = xp.astype(_is_label(y, z), z.dtype) if y.ndim == 1 else y.mT
+        t = xp.astype(_is_label(y, z), z.dtype) if labels else y.mT
         if self.label_smoothing:
             t = (1.0 - self.label_smoothing) * t + self.label_smoothing / z.shape[-2]
         is_label = t == 1.0
@@ -219,7 +223,7 @@ class CategoricalCrossEntropy(ClassLoss):
 
     def elements(self, y, z):
         xp = namespace(z)
-        y, p = one_hot(y, z) if y.ndim == 1 else y, xp.maximum(z, EPSILON)
+        y, p = one_hot(y, z) if are_labels(y) else y, xp.maximum(z, EPSILON)
         return -xp.sum(y * xp.log(p), axis=-1, keepdims=True), -y / p
 
 
@@ -281,6 +285,11 @@ class BinaryCrossEntropy(Loss):
         return xp.astype(z > (0.0 if self.from_logits else 0.5), xp.int32)
 
 
+def are_labels(y: Array) -> bool:
+    """Whether targets are labels: (batch,), or (K, batch, 1) for K networks with rows of their own."""
+    return y.ndim == 1 or (y.ndim == 3 and y.shape[-1] == 1)
+
+
 def one_hot(labels: Array, like: Array) -> Array:
     """Return 1 at each label and 0 elsewhere, (batch,) -> (batch, classes), with the shape, dtype and device of `like`."""
     return namespace(like).astype(_is_label(labels, like.mT), like.dtype).mT
@@ -290,4 +299,5 @@ def _is_label(labels: Array, like: Array) -> Array:
     """Return whether each class is the label. The result and `like` have the classes first: (classes, batch)."""
     xp = namespace(like)
     classes = xp.arange(like.shape[-2], dtype=like.dtype, device=device(like))
+    labels = labels if labels.ndim == 1 else labels.mT
     return xp.astype(labels, like.dtype) == classes[:, None]  # every library compares floats, which are exact up to 2²⁴

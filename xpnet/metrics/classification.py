@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from xpnet.backend import device, namespace
 from xpnet.checks import require_positive, set_numbers
 from xpnet.losses import BinaryCrossEntropy, Loss, one_hot
+from xpnet.losses.classification import are_labels
 from xpnet.metrics.base import Metric
 from xpnet.tree import Array
 
@@ -80,7 +81,7 @@ class TopKAccuracy(_ClassMetric):
 
     def terms(self, y, z):
         xp = namespace(z)
-        right = one_hot(labels(y), z)
+        right = columns(labels(y), z).mT
         score = xp.max(xp.where(right > 0, z, -math.inf), axis=-1, keepdims=True)  # not right * z: 0 · ∞ is NaN
         later = xp.cumulative_sum(right, axis=-1) - right
         beaten = (z < score) | ((z == score) & (later > 0))
@@ -183,13 +184,15 @@ class LogLoss(LabelMetric):
         if self.multi_label or z.shape[-1] == 1:
             y = xp.astype(y, z.dtype, copy=False)
             return (xp.mean(-y * xp.log(p) - (1.0 - y) * xp.log1p(-p), axis=-1),)
-        y = one_hot(y, z) if y.ndim == 1 else xp.astype(y, z.dtype, copy=False)
+        y = one_hot(y, z) if are_labels(y) else xp.astype(y, z.dtype, copy=False)
         return (-xp.sum(y * xp.log(p), axis=-1),)
 
 
 def labels(y: Array) -> Array:
-    """The class of each sample, from labels or one-hot rows."""
-    return namespace(y).argmax(y, axis=-1) if y.ndim > 1 else y
+    """The class of each sample, (batch,) or (K, batch), from labels or one-hot rows."""
+    if are_labels(y):
+        return y if y.ndim == 1 else y[..., 0]
+    return namespace(y).argmax(y, axis=-1)
 
 
 def columns(labels: Array, like: Array) -> Array:

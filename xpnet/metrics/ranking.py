@@ -93,7 +93,7 @@ class AUC(BinnedMetric, LabelMetric):
         if z.shape[-1] == 1 or self.multi_label:
             return xp.astype(y > 0.5, z.dtype).mT, z.mT
         first = 1 if z.shape[-1] == 2 else 0  # with two classes, the second is the positive one
-        return columns(labels(y), z)[first:, :], z.mT[..., first:, :]
+        return columns(labels(y), z)[..., first:, :], z.mT[..., first:, :]
 
     def _digits(self, y: Array, z: Array) -> tuple[Array, Array, Array]:
         """Whether a sample belongs to a class, (..., classes, batch), and its bin's digits, (..., classes, SIDE, batch)."""

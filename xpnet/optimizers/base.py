@@ -86,10 +86,10 @@ class Optimizer(metaclass=AbstractSettings):
         memory: a shared array would be updated twice.
         """
         if self.l1 or self.l2:
-            grads = _map_weights(self._add_penalty, grads, params)
+            grads = map_weights(self._add_penalty, grads, params)
         grads = self._clip(grads)
         if self.weight_decay:
-            params = _map_weights(self._decay(learning_rate), params)
+            params = map_weights(self._decay(learning_rate), params)
         return self.step(params, grads, state, learning_rate)
 
     @property
@@ -147,7 +147,7 @@ def _limit_norm(arrays: list[Array], limit: float) -> Callable[[Array], Array]:
     return rule
 
 
-def _map_weights(function: Callable[..., Array], tree: Tree, *others: Tree) -> Tree:
+def map_weights(function: Callable[..., Array], tree: Tree, *others: Tree) -> Tree:
     """Apply ``function(name, leaf, ...)`` to the leaves whose name ends in "weight"; return the other leaves unchanged."""
     groups = zip(named_leaves(tree), *map(leaves, others), strict=True)
     return from_leaves(tree, [function(name, a, *b) if name.endswith("weight") else a for (name, a), *b in groups])

@@ -52,12 +52,50 @@ class ArraySource(Source):
         return rows[rng.permutation(len(rows))] if self.settings.shuffle else rows
 
 
-class ArrayBatches(Batches):
-    """The batches of an epoch of an `ArraySource`, whose rows come in `order`."""
+class OwnOrders(Source):
+    """Arrays on the device, of which each of several networks has its own rows, in an order of its own.
 
-    def __init__(self, source: ArraySource, order: np.ndarray, position: int):
+    Network k has the batches that it would have alone, trained on these rows with its seed.
+
+    Parameters
+    ----------
+    data : dict of arrays
+        ``"x"`` and ``"y"``.
+    settings : FitSettings
+    target_shape : tuple of int
+    seeds : tuple of int
+    rows : array of integers, shape (networks, rows)
+    """
+
+    weighted, gathers = False, True
+
+    def __init__(
+        self, data: Data, settings: FitSettings, target_shape: Shape, seeds: tuple[int, ...], rows: np.ndarray
+    ):
+        self.data, self.settings, self.seeds, self.rows = data, settings, seeds, rows
+        self.shape, self.target_shape = tuple(data["x"].shape[1:]), target_shape
+        self.samples = rows.shape[1]
+        self.batch_size = min(settings.rows, self.samples)
+        self.steps: int = -(-self.samples // self.batch_size)
+
+    @property
+    def example(self) -> dict[str, np.ndarray]:
+        return {"y": to_numpy(self.data["y"][:1, ...])}
+
+    def epoch(self, seed: int, epoch: int, position: int, done: int = 0) -> ArrayBatches:
+        orders = self.rows
+        if self.settings.shuffle:
+            shuffles = [host_rng(one, "shuffle", epoch).permutation(self.rows.shape[1]) for one in self.seeds]
+            orders = np.take_along_axis(self.rows, np.stack(shuffles), axis=1)
+        return ArrayBatches(self, orders, position)
+
+
+class ArrayBatches(Batches):
+    """The batches of an epoch, whose rows come in `order`, (rows,) or (networks, rows)."""
+
+    def __init__(self, source: ArraySource | OwnOrders, order: np.ndarray, position: int):
         self.source, self.order, self.position = source, order, position
-        self.full = len(order) // source.batch_size  # the last batch may be smaller
+        self.full = order.shape[-1] // source.batch_size  # the last batch may be smaller
 
     @property
     def alike(self) -> int:
@@ -65,12 +103,13 @@ class ArrayBatches(Batches):
 
     def take(self, most: int) -> Chunk | None:
         size, begin = self.source.batch_size, self.position
-        if begin * size >= len(self.order):
+        if begin * size >= self.order.shape[-1]:
             return None
         self.position = min(begin + most, self.full) if begin < self.full else begin + 1
         steps = self.position - begin
-        index = self.order[begin * size : self.position * size].reshape(steps, -1)
-        return Chunk(steps, index.shape[1], {"index": index} if self.source.gathers else {}, self.source.data)
+        taken = self.order[..., begin * size : self.position * size]
+        index = np.moveaxis(taken.reshape(*taken.shape[:-1], steps, -1), -2, 0)
+        return Chunk(steps, index.shape[-1], {"index": index} if self.source.gathers else {}, self.source.data)
 
 
 class Slices(InOrder):

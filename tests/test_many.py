@@ -1,0 +1,237 @@
+"""`train_many` and `Ensemble`: each network equals one that is trained alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import xpnet
+from xpnet import (
+    SGD,
+    Adam,
+    AdamW,
+    DivergenceError,
+    EarlyStopping,
+    Ensemble,
+    Model,
+    RMSprop,
+    schedules,
+    to_numpy,
+    train_many,
+)
+from xpnet.layers import BatchNormalization, Dense, Dropout, LayerNormalization, ReLU, Tanh
+from xpnet.metrics import TopKAccuracy
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(53, 4))
+LABELS = (X[:, 0] > 0) * 1 + (X[:, 1] > 0.3)
+ONE_HOT = np.eye(3)[LABELS]
+VALUES = X @ [1.0, -1.0, 0.5, 0.0]
+HELD_OUT = (X[:20], LABELS[:20])
+ROWS = [rng.integers(0, 53, 40), rng.integers(0, 53, 31), rng.integers(0, 53, 40)]
+SEEDS = [3, 5, 8]
+RATES = [0.1, 0.0, 0.01]
+DECAYS = [0.0, 0.3, 0.02]
+METRICS = ["accuracy", TopKAccuracy(2), "elementwise_accuracy", "f1_macro", "log_loss", "auc", "confusion_matrix"]
+
+
+def make(xp, *, layers=None, loss="softmax_cross_entropy", optimizer=None, metrics=(), seed=0):
+    return Model(layers or [Dense(6), Tanh(), Dense(3)], loss, optimizer or Adam(0.05), metrics, seed, xp)
+
+
+def assert_same(one, alone):
+    for ours, theirs in zip(one.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-6)
+    assert one.history.epoch == alone.history.epoch
+    assert one.history.validation_epoch == alone.history.validation_epoch
+    assert one.history.history.keys() == alone.history.history.keys()
+    for name, column in alone.history.history.items():
+        np.testing.assert_allclose(one.history.history[name], column, rtol=2e-4, atol=2e-6, err_msg=name)
+
+
+CASES = {
+    "seeds": ({}, {"seeds": SEEDS}),
+    "a range of seeds": ({}, {"seeds": range(2, 5)}),
+    "rates": ({}, {"learning_rates": RATES}),
+    "rates of SGD": ({"optimizer": SGD(1.0, momentum=0.9, nesterov=True)}, {"learning_rates": RATES, "seeds": SEEDS}),
+    "rates of RMSprop": ({"optimizer": RMSprop()}, {"learning_rates": RATES}),
+    "a schedule": ({"optimizer": SGD(schedules.CosineDecay(0.3, 8))}, {"seeds": SEEDS}),
+    "decays": ({}, {"weight_decays": DECAYS}),
+    "decays and rates": ({"optimizer": AdamW(0.1)}, {"weight_decays": DECAYS, "learning_rates": RATES}),
+    "the optimizer's penalties": ({"optimizer": SGD(0.1, l2=0.1, l1=0.01, weight_decay=0.1, clipvalue=0.05)}, {"seeds": SEEDS}),
+    "rows": ({}, {"rows": ROWS, "seeds": SEEDS, "weight_decays": DECAYS}),
+    "metrics": ({"metrics": METRICS}, {"seeds": SEEDS, "validation_data": HELD_OUT}),
+    "normalization": ({"layers": [Dense(6), LayerNormalization(), ReLU(), Dense(3)]}, {"seeds": SEEDS}),
+    "smooth labels": ({"loss": xpnet.losses.SoftmaxCrossEntropy(label_smoothing=0.1)}, {"seeds": SEEDS}),
+    "in order": ({}, {"seeds": SEEDS, "shuffle": False}),
+    "one batch": ({}, {"seeds": SEEDS, "batch_size": 100}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_network_equals_one_that_is_trained_alone(case, xp):
+    settings, options = CASES[case]
+    settings, fit = (
+        {**settings},
+        {"batch_size": 16, "epochs": 2, "verbose": 0}
+        | {name: value for name, value in options.items() if name in ("validation_data", "shuffle", "batch_size")},
+    )
+    ensemble = train_many(make(xp, **settings), X, LABELS, **(options | fit))
+
+    assert len(ensemble) == 3
+    optimizer = settings.pop("optimizer", Adam(0.05))
+    for k, one in enumerate(ensemble):
+        given = {"learning_rate": options.get("learning_rates"), "weight_decay": options.get("weight_decays")}
+        own = {name: values[k] for name, values in given.items() if values is not None}
+        rows = options["rows"][k] if "rows" in options else slice(None)
+        seed = options["seeds"][k] if "seeds" in options else 0
+        alone = make(xp, optimizer=replace(optimizer, **own), seed=seed, **settings)
+        alone.fit(X[rows], LABELS[rows], **fit)
+        assert_same(one, alone)
+
+
+TARGETS = {
+    "probabilities": ("softmax_cross_entropy", 3, ONE_HOT, METRICS),
+    "labels of probabilities": ("categorical_cross_entropy", 3, LABELS, ["accuracy"]),
+    "yes or no": ("binary_cross_entropy", 1, LABELS > 0, ["binary_accuracy"]),
+    "several labels": ("binary_cross_entropy", 3, ONE_HOT, ["binary_accuracy", "f1"]),
+    "values": ("mean_squared_error", 1, VALUES, ["r2", "mae"]),
+    "rows of values": ("huber", 4, X, ["r2"]),
+}
+
+
+@pytest.mark.parametrize("case", TARGETS)
+def test_each_form_of_targets(case, xp):
+    loss, outputs, y, metrics = TARGETS[case]
+    end = [xpnet.layers.Softmax()] if loss == "categorical_cross_entropy" else []
+    settings = {"layers": [Dense(5), Tanh(), Dense(outputs), *end], "loss": loss, "metrics": metrics}
+    fit = {"batch_size": 16, "epochs": 2, "verbose": 0, "validation_data": (X, y)}
+    ensemble = train_many(make(xp, **settings), X, y, seeds=SEEDS, **fit)
+
+    for seed, one in zip(SEEDS, ensemble, strict=True):
+        alone = make(xp, seed=seed, **settings)
+        alone.fit(X, y, **fit)
+        assert_same(one, alone)
+        np.testing.assert_allclose(to_numpy(one.predict(X)), to_numpy(alone.predict(X)), rtol=2e-4, atol=2e-6)
+    each = to_numpy(ensemble.model.predict(X))
+    np.testing.assert_allclose(to_numpy(ensemble.predict(X)), each.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(to_numpy(ensemble.spread(X)), each.std(axis=0), rtol=1e-4, atol=1e-6)
+    if ensemble.model.loss.of_classes:
+        classes = to_numpy(ensemble.predict_classes(X))
+        assert classes.shape == to_numpy(ensemble[0].predict_classes(X)).shape
+        mean = each.mean(axis=0)
+        np.testing.assert_array_equal(classes, mean.argmax(axis=-1) if "cat" in loss or "soft" in loss else mean > 0.5)
+
+
+@pytest.mark.parametrize("restores", [False, True])
+def test_each_network_stops_on_its_own(restores, xp):
+    stop = EarlyStopping(patience=2, restore_best_weights=restores)
+    rates = [0.5, 0.003, 0.3]
+    fit = {"batch_size": 16, "epochs": 12, "verbose": 0, "validation_data": (X[::-1], (LABELS + 1) % 3)}
+    ensemble = train_many(make(xp), X, LABELS, learning_rates=rates, early_stopping=stop, **fit)
+
+    assert len({len(history.epoch) for history in ensemble.histories}) > 1
+    for rate, one in zip(rates, ensemble, strict=True):
+        alone = make(xp, optimizer=Adam(rate))
+        alone.fit(X, LABELS, callbacks=[EarlyStopping(patience=2, restore_best_weights=restores)], **fit)
+        assert_same(one, alone)
+
+
+def test_training_ends_when_all_have_stopped(xp):
+    stop = EarlyStopping("loss", min_delta=100.0, patience=1)
+    ensemble = train_many(make(xp), X, LABELS, seeds=SEEDS, epochs=50, early_stopping=stop, verbose=0)
+
+    assert ensemble.model.epoch == 2
+    assert [history.epoch for history in ensemble.histories] == [[0, 1]] * 3
+
+
+def test_a_model_with_several_seeds_is_an_ensemble(xp, tmp_path):
+    model = make(xp, seed=(0, 1, 2))
+    model.fit(X, LABELS, epochs=2, verbose=0)
+    ensemble = Ensemble(model)
+
+    assert len(ensemble) == 3
+    np.testing.assert_array_equal(to_numpy(ensemble[1].predict(X)), to_numpy(ensemble.model.predict(X)[1, ...]))
+    ensemble.save(tmp_path / "ensemble.xpnet")
+    loaded = Ensemble(xpnet.load_model(tmp_path / "ensemble.xpnet", xp))
+    np.testing.assert_array_equal(to_numpy(loaded.predict(X)), to_numpy(ensemble.predict(X)))
+    np.testing.assert_array_equal(to_numpy(loaded.spread(X)), to_numpy(ensemble.spread(X)))
+
+
+def test_the_networks_are_saved_and_train_on(xp, tmp_path):
+    ensemble = train_many(make(xp), X, LABELS, rows=ROWS, seeds=SEEDS, verbose=0)
+    ensemble.save(tmp_path / "ensemble.xpnet")
+    loaded = Ensemble(xpnet.load_model(tmp_path / "ensemble.xpnet", xp))
+    before = loaded[-1].get_weights()
+    loaded.model.fit(X, LABELS, verbose=0)
+
+    for one, other in zip(before, ensemble[2].get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.any(loaded[-1].get_weights()[0] != before[0])
+    assert ensemble[2].seed == 8
+
+
+def test_the_template_does_not_change(xp):
+    model = make(xp)
+    model.fit(X, LABELS, verbose=0)
+    weights, optimizer = model.get_weights(), model.optimizer
+    train_many(model, X, LABELS, learning_rates=RATES, verbose=0)
+
+    for one, other in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert model.optimizer is optimizer
+    assert model.epoch == 1
+
+
+def test_a_divergence_is_an_error(xp):
+    model = make(xp, layers=[Dense(1)], loss="mse", optimizer=SGD())
+
+    with pytest.raises(DivergenceError):
+        train_many(model, X, VALUES, learning_rates=[0.1, 1e20], epochs=3, verbose=0)
+
+
+BAD = {
+    "no networks": ({}, {}, "needs one value for each network"),
+    "other lengths": ({}, {"seeds": [1, 2], "learning_rates": [0.1]}, "needs one value for each network"),
+    "a negative rate": ({}, {"learning_rates": [0.1, -1.0]}, "learning_rates must be a number in"),
+    "a negative decay": ({}, {"weight_decays": [-1.0]}, "weight_decays must be a number in"),
+    "a bad seed": ({}, {"seeds": [0.5]}, "seed must be an integer"),
+    "a mask": ({}, {"rows": [X[:, 0] > 0]}, "np.flatnonzero"),
+    "a row out of range": ({}, {"rows": [[0, 53]]}, "row numbers in 0 .. 52"),
+    "a schedule": ({"optimizer": SGD(schedules.CosineDecay(0.1, 9))}, {"learning_rates": [0.1]}, "replace a constant"),
+    "two penalties": ({"optimizer": SGD(0.1, l2=0.1)}, {"weight_decays": [0.1]}, "cannot be combined"),
+    "norms": ({"optimizer": SGD(0.1, clipnorm=1.0)}, {"seeds": [0, 1]}, "need a model with one seed"),
+    "statistics": ({"layers": [Dense(3), BatchNormalization()]}, {"seeds": [0, 1]}, "need a dense network"),
+    "ignored labels": ({}, {"seeds": [0, 1], "y": np.where(X[:, 0] > 1, -100, LABELS)}, "a label for each sample"),
+    "validation": ({}, {"seeds": [0], "early_stopping": EarlyStopping()}, "needs validation data"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_does_not_fit_is_refused(case, xp):
+    settings, options, message = BAD[case]
+
+    with pytest.raises(ValueError, match=message):
+        train_many(make(xp, **settings), **({"x": X, "y": LABELS, "verbose": 0} | options))
+
+
+def test_one_seed_is_no_ensemble(xp):
+    with pytest.raises(ValueError, match=r"needs a model with several seeds. Received: seed=0"):
+        Ensemble(make(xp))
+    with pytest.raises(RuntimeError, match="no parameters yet"):
+        Ensemble(make(xp, seed=(0, 1)))
+
+
+def test_values_have_no_classes(xp):
+    ensemble = train_many(make(xp, layers=[Dense(1)], loss="mse"), X, VALUES, seeds=[0, 1], verbose=0)
+
+    with pytest.raises(ValueError, match="needs a loss of classes"):
+        ensemble.predict_classes(X)
+
+
+def test_dropout_differs_between_networks(xp):
+    model = make(xp, layers=[Dense(6), Dropout(0.5), Dense(3)])
+    ensemble = train_many(model, X, LABELS, learning_rates=[0.1, 0.1], verbose=0)
+
+    first, second = (one.get_weights()[0] for one in ensemble)
+    assert np.any(first != second)

@@ -1,0 +1,96 @@
+"""Early stopping of each of several networks that train together."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from xpnet.callbacks.base import Callback, Logs
+from xpnet.callbacks.stopping import EarlyStopping
+from xpnet.tree import Tree, map_leaves
+
+
+class StopEach(Callback):
+    """Calls a copy of an `EarlyStopping` for each network. A network that it stops keeps its parameters; the others continue.
+
+    The arrays keep their shapes, so that nothing is compiled again: the rate of a stopped network is set to 0.
+
+    Parameters
+    ----------
+    stopping : EarlyStopping
+    networks : int
+    """
+
+    def __init__(self, stopping: EarlyStopping, networks: int):
+        self.each = [copy.deepcopy(stopping) for _ in range(networks)]
+
+    @property
+    def epochs(self) -> list[int]:
+        """The number of epochs of each network."""
+        return [view.epochs for view in self.views]
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.views = [_Network(self.model, k) for k in range(len(self.each))]
+        for stopping, view in zip(self.each, self.views, strict=True):
+            stopping.set_model(view)
+            stopping.on_train_begin()
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        for k, (stopping, view) in enumerate(zip(self.each, self.views, strict=True)):
+            if view.stop_training:
+                continue
+            stopping.on_epoch_end(epoch, {name: values[k] for name, values in (logs or {}).items()})
+            view.epochs = epoch + 1
+            if view.stop_training:
+                view.state = view.state
+                stopping.on_train_end()
+        running = [float(not view.stop_training) for view in self.views]
+        model = self.model
+        model.stop_training = not any(running)
+        factor = model.backend.namespace.reshape(model.backend.asarray(running), (-1, 1, 1))
+        optimizer = model.state["optimizer"]
+        model.state = model.state | {"optimizer": optimizer | {"rate": optimizer["rate"] * factor}}
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        for stopping, view in zip(self.each, self.views, strict=True):
+            if not view.stop_training:
+                stopping.on_train_end()
+        self._set_final()
+
+    def on_train_interrupt(self, error: BaseException) -> None:
+        for stopping, view in zip(self.each, self.views, strict=True):
+            if not view.stop_training:
+                stopping.on_train_interrupt(error)
+        self._set_final()
+
+    def _set_final(self) -> None:
+        """Give each network the parameters that it stopped with or that were restored."""
+        finals = [view.state["params"] for view in self.views]
+        stack = self.model.backend.namespace.stack
+        self.model.state = self.model.state | {"params": map_leaves(lambda *leaves: stack(leaves), *finals)}
+
+
+class _Network:
+    """One of the networks of a model, as `EarlyStopping` sees a model."""
+
+    stop_training = False
+    epochs = 0
+    final: dict[str, Tree] | None = None
+
+    def __init__(self, model: Any, k: int):
+        self.model, self.k, self.seed = model, k, model.seeds[k]
+        self.metrics, self.validates = model.metrics, model.validates
+
+    @property
+    def state(self) -> dict[str, Tree]:
+        """A copy of the network's parameters, or the state that it stopped with or that was restored."""
+        return {"params": params_of(self.model, self.k)} if self.final is None else self.final
+
+    @state.setter
+    def state(self, state: dict[str, Tree]) -> None:
+        self.final = state
+
+
+def params_of(model: Any, k: int) -> Tree:
+    """Return a copy of the parameters of network k of a model with several seeds."""
+    return model.backend.copy(map_leaves(lambda x: x[k, ...], model.parameters))
