@@ -60,6 +60,7 @@ CASES = {
     "decays and rates": ({"optimizer": AdamW(0.1)}, {"weight_decays": DECAYS, "learning_rates": RATES}),
     "the optimizer's penalties": ({"optimizer": SGD(0.1, l2=0.1, l1=0.01, weight_decay=0.1, clipvalue=0.05)}, {"seeds": SEEDS}),
     "rows": ({}, {"rows": ROWS, "seeds": SEEDS, "weight_decays": DECAYS}),
+    "bootstrap": ({}, {"rows": rng.integers(0, 53, (3, 53))}),
     "metrics": ({"metrics": METRICS}, {"seeds": SEEDS, "validation_data": HELD_OUT}),
     "normalization": ({"layers": [Dense(6), LayerNormalization(), ReLU(), Dense(3)]}, {"seeds": SEEDS}),
     "smooth labels": ({"loss": xpnet.losses.SoftmaxCrossEntropy(label_smoothing=0.1)}, {"seeds": SEEDS}),

@@ -20,6 +20,7 @@ PAGES = {
     "saving": [],
     "scikit-learn": ["sklearn"],
     "resuming": [],
+    "ensembles": ["sklearn"],
     "big-data": ["h5py"],
     "inspection": [],
     "callbacks": ["matplotlib", "tensorboard"],

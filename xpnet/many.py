@@ -205,7 +205,7 @@ def _count(given: dict[str, Any]) -> int:
 def _equally_long(rows: Sequence[Any] | None) -> list[list[int]]:
     """Return the numbers of the networks, in groups with equally many rows."""
     groups: dict[int, list[int]] = {}
-    for k, one in enumerate(rows or ()):
+    for k, one in enumerate(() if rows is None else rows):
         groups.setdefault(len(one), []).append(k)
     return list(groups.values())
 

@@ -31,7 +31,10 @@ class _Decided(LabelMetric):
         """
         xp = namespace(z)
         if z.shape[-1] > 1 and not self.multi_label:
-            right, predicted = columns(labels(y), z)[..., None, :, :], columns(xp.argmax(z, axis=-1), z)[..., None, :, :]
+            right, predicted = (
+                columns(labels(y), z)[..., None, :, :],
+                columns(xp.argmax(z, axis=-1), z)[..., None, :, :],
+            )
         else:
             right, predicted = (
                 xp.astype(sides, z.dtype).mT[..., :, None, :] for sides in (y > 0.5, z > self.threshold)
