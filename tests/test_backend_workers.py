@@ -6,8 +6,10 @@ import warnings
 
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController
 
-from xpnet.backend.workers import workers
+from xpnet.backend import blas
+from xpnet.backend.workers import cores, pay, quota, workers
 
 
 def test_results_come_in_the_order_of_the_ranks():
@@ -91,3 +93,51 @@ def test_workers_survive_a_fork():
         os._exit(0 if workers(2).run(lambda rank: rank) == [0, 1] else 1)
 
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("activations", "parameters", "expected"),
+    [(4_730_000, 12_800, True), (1_840_000, 81_700, False), (300_000, 80_000, False), (40_000, 10, False)],
+    ids=["CNN", "LSTM of few rows", "dense", "small"],
+)
+def test_workers_pay_where_activations_are_many(activations, parameters, expected):
+    assert pay(activations, parameters) is expected
+
+
+@pytest.mark.skipif(not blas.process.libraries, reason="threadpoolctl does not know this NumPy's BLAS")
+def test_the_limit_of_blas_threads_counts_also_during_a_run():
+    with ThreadpoolController().limit(limits=1, user_api="blas"):
+        assert cores() == 1
+    with ThreadpoolController().limit(limits=2, user_api="blas"):
+        outside = cores()
+        with blas.limited(1, None):
+            assert cores() == outside
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_the_affinity_counts():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_the_quota_of_a_container_counts(files, expected, tmp_path):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + "\n")
+
+    assert quota(str(tmp_path)) == expected

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 pytest.importorskip("pty", reason="the harness draws progress bars on a pseudo-terminal")
 
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import busy, install, ours, profile, report, same_run
+from tests.benchmarks import busy, install, ours, parts, profile, report, same_run
 from tests.benchmarks.cases import CASES, products, read_data, write_data
 from tests.benchmarks.worker import FLOOR, measure
 
@@ -149,3 +150,10 @@ def test_the_same_run_has_the_same_hashes(tmp_path, capsys):
     assert same_run.main(["--compare", str(tmp_path / "before.json")]) == 0
     assert same_run.main(["--compare", str(tmp_path / "other.json")]) == 1
     assert "LSTM: params" in capsys.readouterr().out
+
+
+def test_parts_are_compared_with_the_whole_batch(capsys):
+    """Only on NumPy, because no other backend divides batches."""
+    parts.main(["tiny/4", "--parts", "2", "--turns", "1"])
+
+    assert re.search(r"^\| tiny/4 \| 0\.00 \| 0\.0 \| no \| [\d,]+ ", capsys.readouterr().out, re.MULTILINE)

@@ -21,6 +21,7 @@ PAGES = {
     "scikit-learn": ["sklearn"],
     "resuming": [],
     "ensembles": ["sklearn"],
+    "scaling": [],
     "big-data": ["h5py"],
     "inspection": [],
     "callbacks": ["matplotlib", "tensorboard"],

@@ -13,7 +13,9 @@ from xpnet.averages import Averages, bounded
 from xpnet.backend import Backend, quiet
 from xpnet.callbacks import Callback
 from xpnet.callbacks.base import call, watching
+from xpnet.groups import group_of, parts_of
 from xpnet.layers.base import Shape
+from xpnet.layers.shapes import Measured
 from xpnet.metrics.base import BinnedMetric
 from xpnet.progress import Progress
 from xpnet.sources import InOrder
@@ -27,20 +29,22 @@ def run_batches(
     state: Tree,
     data: InOrder,
     progress: Progress,
-    multiplications: int,
+    measured: Measured,
     begin: Callable[[int, dict[str, Any]], None],
 ) -> Iterator[tuple[int, Any]]:
     """Yield ``(rows, result of function)`` for each batch.
 
-    `multiplications` is the number for one row. ``begin(batch, {})`` is called before each batch.
+    ``begin(batch, {})`` is called before each batch.
     """
     state = {"params": state["params"], "statistics": state["statistics"]}
     progress.start(type(function).__name__, steps=data.steps)
     for number, batch in enumerate(data):
         begin(number, {})
         rows = batch["x"].shape[0]
-        with backend.limited_threads(rows * multiplications):
-            result = backend.call(function, state, batch)
+        parts = parts_of(backend, measured, state["params"], rows)
+        divided = function if parts == 1 else function.with_group(group_of(parts))
+        with backend.limited_threads(rows * measured.multiplications, parts):
+            result = backend.call(divided, state, batch)
         yield rows, result
         progress.update(1)
 
@@ -51,7 +55,7 @@ def evaluate(
     state: Tree,
     data: InOrder,
     verbose: str | int,
-    multiplications: int,
+    measured: Measured,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Return the loss and metrics over a data set as Python numbers."""
@@ -60,7 +64,7 @@ def evaluate(
     begin = functools.partial(call, watchers, "on_test_batch_begin")
     with data, Progress(verbose) as progress:
         call(callbacks, "on_test_begin", {})
-        batches = run_batches(backend, function, state, data, progress, multiplications, begin)
+        batches = run_batches(backend, function, state, data, progress, measured, begin)
         for number, (rows, result) in enumerate(batches):
             started.append((rows, backend.to_host(result) if watchers else result))
             if watchers:
@@ -89,7 +93,7 @@ def predict(
     state: Tree,
     data: InOrder,
     verbose: str | int,
-    multiplications: int,
+    measured: Measured,
     axis: int,
     answer: Callable[[Array], Array],
     callbacks: Sequence[Callback] = (),
@@ -99,7 +103,7 @@ def predict(
     begin = functools.partial(call, watchers, "on_predict_batch_begin")
     with data, Progress(verbose) as progress:
         call(callbacks, "on_predict_begin", {})
-        for number, (_, z) in enumerate(run_batches(backend, function, state, data, progress, multiplications, begin)):
+        for number, (_, z) in enumerate(run_batches(backend, function, state, data, progress, measured, begin)):
             outputs.append(z)
             if watchers:
                 call(watchers, "on_predict_batch_end", number, {"outputs": answer(z)})

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
-from xpnet.backend import namespace
+from xpnet.backend import Backend, namespace
 from xpnet.backend.workers import workers
 from xpnet.random import RowsKey
-from xpnet.tree import Array, Tree, map_leaves
+from xpnet.tree import Array, Tree, map_leaves, named_leaves
 
 PER_ROW = ("x", "y", "weight")  # the entries of a batch that have a row for each sample
 TINY = 1e-37  # the smallest sum of weights to divide by, because 0/0 is NaN
@@ -81,6 +81,18 @@ class Threads:
 
 Group = Alone | Threads
 ALONE = Alone()
+
+
+def parts_of(backend: Backend, measured: Any, params: Tree, rows: int) -> int:
+    """Return into how many parts to divide a batch of so many rows. `measured` is a `layers.shapes.Measured`."""
+    parts = backend.parts(rows * measured.activations, measured.parameters)
+    return parts if parts == 1 or may_divide(backend, measured, params) else 1
+
+
+def may_divide(backend: Backend, measured: Any, params: Tree) -> bool:
+    """Whether threads can compute parts of a batch; not for networks of several seeds, whose axis comes before the rows."""
+    single = all(tuple(leaf.shape) == measured.form[name] for name, leaf in named_leaves(params))
+    return backend.divides and measured.divisible and single
 
 
 def group_of(size: int) -> Group:

@@ -23,6 +23,7 @@ from xpnet.checks import number
 from xpnet.divergence import AllFinite, Failed, diagnose, first_non_finite
 from xpnet.errors import DivergenceError
 from xpnet.evaluation import evaluate, prefixed
+from xpnet.groups import group_of, may_divide, parts_of
 from xpnet.history import History
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.shapes import Measured
@@ -34,7 +35,7 @@ from xpnet.signals import deferred_signals
 from xpnet.sources import Chunk, InOrder, Source
 from xpnet.state import TrainingState
 from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
-from xpnet.tree import map_leaves
+from xpnet.tree import Tree, map_leaves
 
 CHUNK_SECONDS = 0.2  # the target duration of a chunk, because Ctrl-C and the progress bar wait for its end
 
@@ -68,6 +69,14 @@ class Plan:
     measured: Mapping[Shape, Measured]
     keep: Callable[[Any], Any]
 
+    def parts(self, params: Tree, saved: int | None = None) -> int:
+        """Return the number of parts of a batch: that of the run in a checkpoint, if there is one, or the rule's."""
+        measured, loss = self.measured[self.source.shape], self.scores.loss.row_loss
+        if not (type(loss).__module__.startswith("xpnet.") and may_divide(self.backend, measured, params)):
+            return 1
+        rows = min(self.settings.rows, self.source.samples or self.settings.rows)
+        return parts_of(self.backend, measured, params, rows) if saved is None else saved
+
 
 class Loop:
     """One run of `fit`, which changes `state` according to `plan`.
@@ -87,7 +96,7 @@ class Loop:
         self.backend, self.settings, self.network = plan.backend, plan.settings, plan.checked
         self.every_step = watching(callbacks, "train")
         self.all_finite = plan.keep(AllFinite(plan.network))
-        self.seed = state.seeds[0]
+        self.seed, self.parts = state.seeds[0], state.parts
         self.finite = state.arrays  # the result of the last chunk, known to be finite
         self.step_seconds: float | None = None
         self.logs: dict[str, Any] = {}  # the values of the last epoch
@@ -175,16 +184,16 @@ class Loop:
         self.epoch_start = self.state.step - self.state.position
 
     def _step(self) -> TrainingStep:
-        inference = Inference(self.network, self.backend.dtype)
+        inference = Inference(self.network, self.backend.dtype, group_of(self.parts))
         return self.plan.keep(training_step(inference, self.plan.scores, self.optimizer))
 
     def _validate(self) -> dict[str, Any]:
         plan = self.plan
         function = plan.keep(Evaluation(Inference(plan.network, self.backend.dtype), plan.scores))
         assert plan.validation is not None
-        multiplications = plan.measured[plan.validation.shape].multiplications
+        measured = plan.measured[plan.validation.shape]
         state, callbacks = self.state.arrays, self.callbacks
-        logs = evaluate(self.backend, function, state, plan.validation, 0, multiplications, callbacks)
+        logs = evaluate(self.backend, function, state, plan.validation, 0, measured, callbacks)
         return prefixed("val_", logs)
 
     def _chunk_length(self, steps: int | None) -> int:
@@ -207,6 +216,7 @@ class Loop:
     def one_step(self) -> dict[str, Any]:
         """Take a step with the first batch, outside any epoch, even in a callback. Return its loss and metrics."""
         self.state.match_optimizer(self.plan.network)
+        self.parts = self.plan.parts(self.state.arrays["params"])
         self._use(self.state.optimizer)
         chunk = self.plan.source.epoch(self.seed, 0, 0).take(1)
         assert chunk is not None
@@ -220,7 +230,7 @@ class Loop:
             batches["key"] = step_keys(self.seed, numbers)
         multiplications = chunk.rows * self.plan.measured[self.plan.source.shape].multiplications
         begin = time.perf_counter()
-        with self.backend.limited_threads(multiplications):
+        with self.backend.limited_threads(multiplications, self.parts):
             # scan may overwrite its arguments. A copy keeps the state complete until the chunk is done
             arrays, records = self.backend.scan(self.step, self.backend.copy(state.arrays), batches, chunk.data)
             records, finite = self.backend.to_host((records, self.backend.call(self.all_finite, arrays)))

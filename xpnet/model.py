@@ -466,9 +466,9 @@ class Model(metaclass=Settings):
             data = evaluation(opened, self._intake, x, y, sample_weight, batch_size=batch_size, steps=steps)
             if self.target_shape is None:
                 self.target_shape = data.target_shape
-            multiplications = self.measured[data.shape].multiplications
+            measured = self.measured[data.shape]
             chosen = attach(settings.check_callbacks(callbacks), self, verbose, 1, data.steps)
-            logs = evaluate(self.backend, function, state, data, verbose, multiplications, chosen)
+            logs = evaluate(self.backend, function, state, data, verbose, measured, chosen)
         return logs if return_dict else named_values(logs)
 
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
@@ -524,9 +524,9 @@ class Model(metaclass=Settings):
         state, function = self.built_state(), self._keep(self._inference)
         with ExitStack() as opened:
             data = evaluation(opened, self._intake, x, batch_size=batch_size, steps=steps, fields=1)
-            multiplications, axis = self.measured[data.shape].multiplications, self._batch_axis
+            measured, axis = self.measured[data.shape], self._batch_axis
             chosen = attach(settings.check_callbacks(callbacks), self, verbose, 1, data.steps)
-            return predict(self.backend, function, state, data, verbose, multiplications, axis, answer, chosen)
+            return predict(self.backend, function, state, data, verbose, measured, axis, answer, chosen)
 
     def prepare(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
         """Check a data set and move it to the device: ``{"x", "y"}`` and, with weights, ``"weight"``."""

@@ -22,7 +22,7 @@ from xpnet.backend import Backend, quiet
 from xpnet.callbacks import Callback
 from xpnet.callbacks.base import attach
 from xpnet.checkpoint import RUN
-from xpnet.checks import boolean
+from xpnet.checks import boolean, count
 from xpnet.description import custom_classes, describe, rebuild
 from xpnet.errors import CheckpointError
 from xpnet.files import StrPath, as_path
@@ -35,8 +35,9 @@ from xpnet.tensorfile import TensorFile, refusal
 from xpnet.tree import map_leaves
 
 SAME = ("network", "loss", "metrics", "layers", "seed", "dtype")  # the parts of a description that the model must share
+MOST_PARTS = 1024  # of a batch, because a file must not start any number of threads
 FREE = ("epochs", "verbose")  # the settings of fit that may differ in the resumed run
-KEYS = {"settings", "sizes", "environment", "stop_training", "averages", "callbacks"}
+KEYS = {"settings", "sizes", "environment", "parts", "stop_training", "averages", "callbacks"}
 
 
 class Run:
@@ -65,7 +66,9 @@ class Run:
         """Set the model's training state. For a run that resumes, return the function `restore` of `Loop.run`."""
         model, self.settings, self.sizes = self.model, plan.settings, _sizes(plan)
         if self.path is None:
-            model.training_state.begin_run(plan.settings.initial_epoch, plan.source.steps)
+            state = model.training_state
+            state.begin_run(plan.settings.initial_epoch, plan.source.steps)
+            state.parts = plan.parts(state.arrays["params"])
         else:
             with self._model_intact():
                 with tensorfile.errors_named(self.path):
@@ -91,6 +94,7 @@ class Run:
             "settings": _kept(self.settings),
             "sizes": self.sizes,
             "environment": _environment(self.model.backend),
+            "parts": state.parts,
             "stop_training": bool(state.stop_training),
             "averages": averages,
             "callbacks": callbacks,
@@ -139,6 +143,9 @@ class Run:
             raise refusal("optimizers", others)
         self.optimizer, state.optimizer = others["first_optimizer"], others["next_optimizer"]
         state.stop_training = boolean("stop_training", run["stop_training"])
+        if (parts := count("parts", run["parts"])) > MOST_PARTS:
+            raise refusal(f"parts of at most {MOST_PARTS}", parts)
+        state.parts = plan.parts(model.state["params"], parts)
         steps = self.sizes["training steps"]
         if state.position and steps is not None and state.position >= steps:
             raise refusal(f"a position below {steps}, the steps in an epoch", state.position)

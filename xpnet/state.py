@@ -41,6 +41,8 @@ class TrainingState:
         The shape of one sample's targets.
     history : History
         The records of the current or last run.
+    parts : int
+        The number of parts that each batch of the current or last run is divided into; see `xpnet.groups`.
     stop_training : bool
         Whether the run stops after the current epoch, or after the current chunk of steps.
     """
@@ -54,6 +56,7 @@ class TrainingState:
     averages: Averages = field(default_factory=lambda: Averages(()))
     target_shape: Shape | None = None
     history: History = field(default_factory=History)
+    parts: int = 1
     stop_training: bool = False
     epoch_optimizer: Optimizer = field(init=False)
 

@@ -32,6 +32,10 @@ class Inference:
     def __call__(self, state: dict[str, Tree], batch: dict[str, Array]) -> Array:
         return self.group.outputs(self, state, batch)
 
+    def with_group(self, group: Group) -> Inference:
+        """Return the same function whose rows the members of a group compute."""
+        return replace(self, group=group)
+
     def outputs(self, state: dict[str, Tree], batch: dict[str, Array]) -> Array:
         """Return the network's output for rows of a batch."""
         return base.infer(self.network, state["params"], self.floating(batch["x"]), state["statistics"])
@@ -98,6 +102,10 @@ class Evaluation:
         y, rows, weight = loss_function.rows(batch["y"], z, batch.get("weight"))
         kept = (y, loss_function.activation(rows), *([] if weight is None else [weight]))
         return replace(self.scores, metrics=merged)(batch, z, loss), kept
+
+    def with_group(self, group: Group) -> Evaluation:
+        """Return the same function whose rows the members of a group compute."""
+        return replace(self, inference=self.inference.with_group(group))
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ class Backend:
     dtype: Any = field(repr=False)
 
     compiles = False  # whether `scan` compiles again for each new number of steps
+    divides = False  # whether threads can compute parts of a batch
 
     def __repr__(self) -> str:
         return f"<xpnet backend {self.name} on {self.device}, {self.float_name}>"
@@ -168,7 +169,14 @@ class Backend:
         rows = self.rows(data, xp.reshape(index, (-1,)))
         return {name: xp.reshape(x, (*index.shape, *x.shape[1:])) for name, x in rows.items()}
 
-    def limited_threads(self, multiplications: int) -> AbstractContextManager:
+    def parts(self, activations: int, parameters: int) -> int:
+        """Return into how many parts to divide a batch, so that threads compute them at the same time.
+
+        Only NumPy's backend divides batches. The number depends on the sizes of a forward pass and on settings, not on timings.
+        """
+        return 1
+
+    def limited_threads(self, multiplications: int, parts: int = 1) -> AbstractContextManager:
         """Return a ``with`` block that may limit the number of threads, depending on the multiplications in a forward pass.
 
         Only NumPy's backend limits them. The limit depends on shapes and settings, not on timings, so runs repeat bit for bit.

@@ -45,6 +45,12 @@ class BlasThreads:
         """Return the current number of threads."""
         return max((library.get_num_threads() for library in self.libraries), default=None)
 
+    def outside(self) -> int:
+        """Return the number of threads before any run, or 1 if no library can be limited."""
+        with self._lock:
+            numbers = self._before if self._running else [library.get_num_threads() for library in self.libraries]
+        return max(numbers, default=1)
+
     def _set(self, numbers: list[int]) -> None:
         for library, number in zip(self.libraries, numbers, strict=True):
             library.set_num_threads(number)

@@ -9,7 +9,7 @@ from typing import Any
 import array_api_compat.numpy
 import numpy as np
 
-from xpnet.backend import blas
+from xpnet.backend import blas, workers
 from xpnet.backend.base import Backend, keep_freed_memory, register_namespace
 from xpnet.backend.indexing import sliding_windows
 from xpnet.backend.namespaces import Namespace
@@ -51,7 +51,9 @@ for array_type in (np.ndarray, np.float32, np.float64):
 
 @dataclass(frozen=True, repr=False)
 class NumpyBackend(Backend):
-    """The NumPy backend. `threads` is the number of threads in matrix products; None applies the rule of `xpnet.backend.blas`."""
+    """The NumPy backend. `threads` is the number of threads; None applies the rules of `xpnet.backend.blas` and `workers`."""
+
+    divides = True
 
     threads: int | None = None
 
@@ -61,8 +63,11 @@ class NumpyBackend(Backend):
     def __reduce__(self):
         return create, (self.device, self.float_name, self.threads)
 
-    def limited_threads(self, multiplications):
-        return blas.limited(multiplications, self.threads)
+    def parts(self, activations, parameters):
+        return (self.threads or workers.cores()) if workers.pay(activations, parameters) else 1
+
+    def limited_threads(self, multiplications, parts=1):
+        return blas.limited(multiplications, self.threads if parts == 1 else 1)
 
     def threads_in_use(self):
         return self.threads or blas.process.number()

@@ -57,9 +57,11 @@ def set_backend(name: str | Backend, *, device: Any = None, dtype: str | None = 
     threads : int, optional
         NumPy only: the number of threads in all matrix products. By default, steps with fewer than ten million
         multiplications in their forward pass use one thread. Larger steps use the current number (from the cores of the
-        process, ``OPENBLAS_NUM_THREADS`` or threadpoolctl). The same number gives the same bits, but a different number may
-        round differently. The number belongs to the process, and xpnet sets it while it computes. If several models compute
-        at once, the last one to begin sets it, and the last one to end restores the previous number.
+        process, ``OPENBLAS_NUM_THREADS`` or threadpoolctl). Where a batch has many more activations than the network has
+        parameters, as in small convolutional networks, the threads compute parts of the batch instead; see docs/scaling.md.
+        The same number gives the same bits, but a different number may round differently. The number belongs to the process,
+        and xpnet sets it while it computes. If several models compute at once, the last one to begin sets it, and the last
+        one to end restores the previous number.
     graphs : bool, default False
         CuPy only: capture the training step in a CUDA graph and replay it. This was tested on an emulated device, not yet on
         a GPU.

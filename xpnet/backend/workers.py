@@ -2,6 +2,9 @@
 
 A hand-over to another thread and back takes 60 µs with plain locks, and 90 to 200 µs with a `ThreadPoolExecutor`, barriers or
 events. While the workers compute, `xpnet.backend.blas` limits matrix products to one thread each.
+
+Matrix products use several cores without workers, but NumPy's other operations do not. Workers pay where these take much of a
+step: where a batch has many more activations than the network has parameters. docs/scaling.md has the measurements.
 """
 
 from __future__ import annotations
@@ -11,11 +14,44 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xpnet.backend import blas
 from xpnet.tree import Tree, map_leaves
+
+MANY = 40  # activations for each parameter
+LARGE = 500_000  # activations in a batch, which take several times as long as a hand-over
+
+
+def pay(activations: int, parameters: int) -> bool:
+    """Whether a step with so many activations in its batch is faster with workers."""
+    return activations >= max(LARGE, MANY * parameters)
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use.
+
+    The number of BLAS threads follows OMP_NUM_THREADS and the limits that threadpoolctl and joblib set. The others are the
+    process's affinity and the quota of its container.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(blas.process.outside(), affinity, quota() or affinity))
+
+
+def quota(folder: str = "/sys/fs/cgroup") -> int | None:
+    """Return the number of cores, rounded up, whose time the container of this process may use, or None for no limit."""
+    for name in ("cpu.max", "cpu/cpu.cfs_quota_us"):  # version 2 and 1 of Linux' control groups
+        try:
+            file = Path(folder, name)
+            time, *period = file.read_text().split()
+            every = period[0] if period else file.with_name("cpu.cfs_period_us").read_text()
+            return -(-int(time) // int(every)) if int(time) > 0 else None
+        except (OSError, ValueError):  # another system, or "max"
+            continue
+    return None
 
 
 class Workers:

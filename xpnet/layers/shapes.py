@@ -11,7 +11,7 @@ from xpnet.layers import base
 from xpnet.layers.base import Container, Layer, Shape, Wrapper
 from xpnet.layers.sequential import Sequential
 from xpnet.random import ShapesOnly
-from xpnet.tree import Tree, join, leaves, named_leaves, subtree
+from xpnet.tree import Array, Tree, join, leaves, named_leaves, subtree
 
 
 class Place(NamedTuple):
@@ -36,11 +36,28 @@ def walk_shapes(layer: Layer, input_shape: Shape, path: str = "", runs: int = 1)
 
 @dataclass(frozen=True)
 class Measured:
-    """A network's output shape, the names and shapes of its parameters and statistics, and its multiplications per sample."""
+    """The shapes and sizes in a network.
+
+    Attributes
+    ----------
+    output_shape : tuple of int
+        The shape of one sample's output.
+    form : dict of str -> tuple of int
+        The names and shapes of the parameters and statistics.
+    multiplications, activations : int
+        The multiplications and the numbers that a forward pass computes for one sample.
+    parameters : int
+        The number of parameters and statistics.
+    divisible : bool
+        Whether parts of a batch can be computed separately. Layers from outside xpnet may mix the rows of a batch.
+    """
 
     output_shape: Shape
     form: dict[str, Shape]
     multiplications: int
+    activations: int
+    parameters: int
+    divisible: bool
 
 
 def measure(network: Sequential, input_shape: Shape) -> Measured:
@@ -49,7 +66,15 @@ def measure(network: Sequential, input_shape: Shape) -> Measured:
     form = {name: tuple(leaf.shape) for tree in (params, statistics) for name, leaf in named_leaves(tree)}
     params = network.filled(params)
     places = [place for place in walk_shapes(network, input_shape) if not isinstance(place.layer, Container)]
-    return Measured(output_shape, form, sum(multiplications(place, subtree(params, place.path)) for place in places))
+    pairs = [(place, subtree(params, place.path)) for place in places]
+    return Measured(
+        output_shape,
+        form,
+        sum(multiplications(*pair) for pair in pairs),
+        sum(activations(*pair) for pair in pairs),
+        sum(math.prod(shape) for shape in form.values()),
+        all(type(layer).__module__.startswith("xpnet.") for _, layer in base.walk(network)),
+    )
 
 
 def measure_alike(network: Sequential, shape: Shape, known: Shape) -> Measured:
@@ -70,8 +95,21 @@ def multiplications(place: Place, params: Tree) -> int:
     Each weight counts once for each position (a step of a sequence, or a pixel of an image) of the layer's input or output,
     whichever has more positions. Products of two activations, as in attention, do not count.
     """
-    if place.layer.integer_input:
-        return 0
-    positions = max(math.prod(place.input_shape[:-1]), math.prod(place.output_shape[:-1]))
-    weights = sum(p.size for p in leaves(params) if p.ndim > 1 and p.size > p.shape[-1])
-    return place.runs * positions * weights
+    return 0 if place.layer.integer_input else place.runs * _positions(place) * sum(p.size for p in _matrices(params))
+
+
+def activations(place: Place, params: Tree) -> int:
+    """Estimate the numbers that a layer computes for one sample of the network.
+
+    They are the output or, if it is larger, one row of the widest weight for each position, such as the gates of an LSTM.
+    """
+    width = 0 if place.layer.integer_input else max((p.shape[-1] for p in _matrices(params)), default=0)
+    return place.runs * max(math.prod(place.output_shape), _positions(place) * width)
+
+
+def _positions(place: Place) -> int:
+    return max(math.prod(place.input_shape[:-1]), math.prod(place.output_shape[:-1]))
+
+
+def _matrices(params: Tree) -> list[Array]:
+    return [p for p in leaves(params) if p.ndim > 1 and p.size > p.shape[-1]]
