@@ -16,6 +16,9 @@ pytestmark = pytest.mark.slow
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {
     "quick-start": ["sklearn"],
+    "backends": [],
+    "seeds": [],
+    "from-pytorch": ["torch"],
     "guide": ["sklearn"],
     "saving": [],
     "scikit-learn": ["sklearn"],
