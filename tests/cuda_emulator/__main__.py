@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).parents[2]
 SUITE = ["tests", "--ignore=tests/cuda_emulator"]
 MODELS = (
     "averages callbacks callbacks_hooks callbacks_rates devices divergence evaluation history inspection loop model "
-    "settings shapes state step"
+    "settings shapes sources_stream state step"
 )
 ON_MODELS = [f"tests/test_{name}.py" for name in MODELS.split()]
 RUNS = {  # README.md says what each run shows

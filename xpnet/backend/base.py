@@ -132,7 +132,7 @@ class Backend:
         return self.namespace.asarray(x, device=self.device)
 
     def send(self, arrays: dict[str, np.ndarray]) -> Callable[[], dict[str, Array]]:
-        """Begin to upload host arrays, in any thread. The thread that computes calls the result to get them.
+        """Begin to upload host arrays, in any thread. The thread that computes calls the result once to get them.
 
         Only CuPy uploads them in advance. Other backends return the host arrays, which `scan` and `asarray` move later.
         """
