@@ -275,3 +275,17 @@ def test_torch_tensors_of_wide_unsigned_integers_become_signed(name):
 
     assert x.tolist() == [1, 40_000]
     assert int(x.max()) == 40_000
+
+
+@pytest.mark.parametrize("n", [3, 5000])
+def test_numpy_clips_like_maximum_and_minimum(n):
+    """Only NumPy has a faster way for many numbers."""
+    xp, rng = make_backend("numpy").namespace, np.random.default_rng(0)
+    x = np.concatenate([[np.nan, np.inf, -np.inf], rng.normal(size=n)]).astype(np.float32)
+    for ours, numpy in ((xp.maximum, np.maximum), (xp.minimum, np.minimum)):
+        for number in (0.0, 0.5, 1e-19):
+            result = ours(x, number)
+
+            assert result.dtype == np.float32
+            np.testing.assert_array_equal(result, numpy(x, number))
+        np.testing.assert_array_equal(ours(x, x[::-1]), numpy(x, x[::-1]))

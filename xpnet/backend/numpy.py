@@ -15,6 +15,8 @@ from xpnet.backend.indexing import sliding_windows
 from xpnet.backend.namespaces import Namespace
 from xpnet.checks import count
 
+MANY = 4096  # numbers, for which a fast loop matters more than a fast call
+
 
 # NumPy's and array-api-compat's functions wrap these in Python: np.sum takes 2.7 µs for 10 x 100 numbers, and this sum 1.3
 def sum(x, /, *, axis=None, dtype=None, keepdims=False):
@@ -27,6 +29,15 @@ def max(x, /, *, axis=None, keepdims=False):
 
 def argmax(x, /, *, axis=None, keepdims=False):
     return np.asarray(x.argmax(axis=axis, keepdims=keepdims))
+
+
+# Clipping many numbers takes 0.3 of the time of comparing them with a number. NaN stays NaN in both
+def maximum(x1, x2, /):
+    return x1.clip(x2, np.inf) if type(x2) is float and x1.size > MANY else np.maximum(x1, x2)
+
+
+def minimum(x1, x2, /):
+    return x1.clip(-np.inf, x2) if type(x2) is float and x1.size > MANY else np.minimum(x1, x2)
 
 
 def astype(x, dtype, /, *, copy=True, device=None):
@@ -42,7 +53,8 @@ def take(x, indices, /, *, axis=None):
 
 
 xp = Namespace(
-    array_api_compat.numpy, argmax=argmax, astype=astype, max=max, reshape=reshape, sum=sum, take=take,
+    array_api_compat.numpy, argmax=argmax, astype=astype, max=max, maximum=maximum, minimum=minimum, reshape=reshape,
+    sum=sum, take=take,
     sliding_windows=partial(sliding_windows, np.lib.stride_tricks.as_strided),
 )  # fmt: skip
 for array_type in (np.ndarray, np.float32, np.float64):
