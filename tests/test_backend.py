@@ -10,6 +10,7 @@ import pytest
 import xpnet
 from tests.scripts import run
 from xpnet.backend import make_backend, namespace, size, switch, to_numpy
+from xpnet.backend.indexing import add_row
 
 
 @pytest.fixture(autouse=True)
@@ -289,3 +290,19 @@ def test_numpy_clips_like_maximum_and_minimum(n):
             assert result.dtype == np.float32
             np.testing.assert_array_equal(result, numpy(x, number))
         np.testing.assert_array_equal(ours(x, x[::-1]), numpy(x, x[::-1]))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (50_001, 3), (2_000, 40), (3, 10_000)])
+def test_a_row_is_added_to_each_row(shape, xp):
+    rng = np.random.default_rng(0)
+    x, row = (rng.normal(size=s).astype(np.float32) for s in (shape, (1, shape[1])))
+
+    np.testing.assert_array_equal(to_numpy(add_row(xp.asarray(x.copy()) * 1.0, xp.asarray(row))), x + row)
+
+
+def test_a_row_is_added_to_a_view():
+    """Only NumPy's function looks at the memory."""
+    x = np.zeros((3, 50_000), np.float32).T
+
+    np.testing.assert_array_equal(add_row(x, np.ones((1, 3), np.float32)), 1.0)
+    np.testing.assert_array_equal(x, 1.0)

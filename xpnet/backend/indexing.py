@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from xpnet.backend.base import namespace
 from xpnet.tree import Array
 
 
@@ -14,6 +15,15 @@ def slice_add(x: Array, index: Any, y: Array) -> Array:
         return x.at[index].add(y)
     part = x[index]  # a view
     part += y
+    return x
+
+
+def add_row(x: Array, row: Array) -> Array:
+    """Return `x`, (n, c), with `row`, (1, c), added to each of its rows. The memory of `x` is reused if the library allows it."""
+    xp = namespace(x)
+    if hasattr(xp, "add_row"):
+        return xp.add_row(x, row)
+    x += row
     return x
 
 

@@ -52,9 +52,22 @@ def take(x, indices, /, *, axis=None):
     return x.take(indices, axis=axis)
 
 
+def add_row(x, row, /):
+    """See `xpnet.backend.indexing.add_row`. A repeated row makes long inner loops, which take 0.3 of the time for 16 columns."""
+    repeats = 2 * MANY // row.shape[-1]
+    if repeats < 2 or x.shape[0] < 8 * repeats or not x.flags.c_contiguous:
+        x += row
+        return x
+    end = x.shape[0] // repeats * repeats
+    long_rows = x[:end].reshape(-1, repeats * row.shape[-1])  # a view
+    long_rows += np.tile(row, (1, repeats))
+    x[end:] += row
+    return x
+
+
 xp = Namespace(
     array_api_compat.numpy, argmax=argmax, astype=astype, max=max, maximum=maximum, minimum=minimum, reshape=reshape,
-    sum=sum, take=take,
+    sum=sum, take=take, add_row=add_row,
     sliding_windows=partial(sliding_windows, np.lib.stride_tricks.as_strided),
 )  # fmt: skip
 for array_type in (np.ndarray, np.float32, np.float64):

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from xpnet import initializers
 from xpnet.backend import device, namespace
+from xpnet.backend.indexing import add_row
 from xpnet.checks import is_integer, require, set_booleans, set_counts
 from xpnet.layers.base import Layer, compute_in_container
 from xpnet.layers.windows import PerAxis, Window, col2im, crop, im2col, pad, per_axis, require_image
@@ -103,7 +104,7 @@ class _Convolution(_Kernel):
         columns = im2col(_split(pad(x, windows), groups), windows)
         y = _join(columns @ W, groups)
         if b is not None:
-            y += b  # y is a new array
+            y = add_row(y, b)  # y is a new array
 
         def backward(dy, need_dx=True):
             dy = xp.reshape(dy, (-1, self.filters))
