@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.conftest import no_sync
 from tests.gradients import check_gradient
 from xpnet import losses
-from xpnet.backend import device, namespace, to_numpy
+from xpnet.backend import device, make_backend, namespace, to_numpy
 from xpnet.losses import (
     BinaryCrossEntropy,
     CategoricalCrossEntropy,
@@ -541,3 +541,17 @@ def test_elements_that_break_the_protocol_are_refused(xp, elements, received):
         ValueError, match=r"Own\.elements must return a tuple of two new arrays.*Received: .*" + received
     ):
         Own(elements)(y, z)
+
+
+@pytest.mark.parametrize("networks", [(), (2,)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+def test_labels_by_index_and_by_mask_give_the_same_bits(networks, dtype, rng):
+    """Only NumPy reads the label's class by its index. With ignore_index, a label may be out of range, so the mask is used."""
+    xp = make_backend("numpy")
+    z = xp.asarray(rng.normal(size=(*networks, 200, 30)).astype(np.float32) * 10)
+    z[..., 3, :5], z[..., 4, 7], z[..., 5, 2] = -np.inf, np.inf, np.nan
+    y = rng.integers(0, 30, 200).astype(dtype)
+    by_index, by_mask = (SoftmaxCrossEntropy(ignore_index=ignored)(y, z) for ignored in (None, 10**6))
+
+    for one, other in zip(by_index, by_mask, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -65,9 +65,28 @@ def add_row(x, row, /):
     return x
 
 
+class Labels:
+    """The class of each column of arrays (..., classes, batch), read and written by its index; see `losses.classification`."""
+
+    def __init__(self, labels, like):
+        *networks, classes, batch = like.shape
+        index = np.multiply(labels, batch, dtype=np.intp)
+        index += np.arange(batch)
+        if networks:
+            index = index + np.arange(0, like.size, classes * batch).reshape(*networks, 1)
+        self.index = index.reshape(*networks, 1, batch)
+
+    def read(self, x):
+        return x.reshape(-1).take(self.index)
+
+    def replace(self, x, value):
+        x.reshape(-1)[self.index] = value  # x is contiguous, so this is a view
+        return x
+
+
 xp = Namespace(
     array_api_compat.numpy, argmax=argmax, astype=astype, max=max, maximum=maximum, minimum=minimum, reshape=reshape,
-    sum=sum, take=take, add_row=add_row,
+    sum=sum, take=take, add_row=add_row, Labels=Labels,
     sliding_windows=partial(sliding_windows, np.lib.stride_tricks.as_strided),
 )  # fmt: skip
 for array_type in (np.ndarray, np.float32, np.float64):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from xpnet.checks import unknown_name
 from xpnet.losses.base import Loss
-from xpnet.losses.classification import BinaryCrossEntropy, CategoricalCrossEntropy, SoftmaxCrossEntropy, one_hot
+from xpnet.losses.classification import BinaryCrossEntropy, CategoricalCrossEntropy, SoftmaxCrossEntropy
+from xpnet.losses.labels import one_hot
 from xpnet.losses.positions import PerPosition
 from xpnet.losses.regression import (
     GaussianNLL,

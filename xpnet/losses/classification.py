@@ -6,11 +6,11 @@ import math
 from copy import copy
 from dataclasses import dataclass
 
-from xpnet.backend import device, namespace
+from xpnet.backend import namespace
 from xpnet.checks import require, set_booleans, set_integers, set_numbers
 from xpnet.functions import below_maximum, sigmoid, softmax
 from xpnet.losses.base import EPSILON, REMEDY, Loss, counted, outputs_of
-from xpnet.tree import Array
+from xpnet.losses.labels import Marked, are_labels, is_label, one_hot
 
 
 class ClassLoss(Loss):
@@ -155,13 +155,11 @@ class SoftmaxCrossEntropy(ClassLoss):
         z = z.mT  # classes first: sums over 10 long rows are 30 times faster than over 10 columns, ...
         z = xp.reshape(xp.reshape(z, (-1,)), z.shape)  # ... if they are also rows in memory, as from a flat array
         x, is_top = below_maximum(z, axis=-2)
-        is_label, soft = self._label_and_soft(y, z)
-        label_x = xp.max(xp.where(is_label, x, -math.inf), axis=-2, keepdims=True)
-        p = xp.exp(xp.where(is_label, -math.inf, x))
-        rest = xp.sum(
-            p, axis=-2, keepdims=True
-        )  # of eˣ over the other classes: log(1 + rest) where the label is on top
-        p = xp.where(is_label, -rest, p)  # ∂l/∂z at the label is -rest / total: the difference p - 1 would cancel
+        label, soft = self._label_and_soft(y, z)
+        label_x = label.read(x)
+        p = xp.exp(label.replace(x, -math.inf))
+        rest = xp.sum(p, axis=-2, keepdims=True)  # eˣ of the other classes: log(1 + rest) where the label is on top
+        p = label.replace(p, -rest)  # ∂l/∂z at the label is -rest / total: the difference p - 1 would cancel
         rest += xp.expm1(label_x)
         l = xp.log1p(rest)
         rest += 1.0
@@ -171,22 +169,23 @@ class SoftmaxCrossEntropy(ClassLoss):
         else:
             # Halves, because the difference of numbers such as ±3e38 overflows
             half = 0.5 * z - 0.5 * xp.max(z, axis=-2, keepdims=True)
-            t = xp.where(is_label, 1.0, soft)
+            t = label.replace(soft, 1.0)
             l -= 2.0 * xp.sum(xp.where((t > 0) & ~is_top, t * half, 0.0), axis=-2, keepdims=True)
             p -= soft
         return l.mT, p.mT
 
     def _label_and_soft(self, y, z):
-        """Return which class has probability 1, and the probabilities of the others (None if all are 0); classes first."""
+        """Return the class of probability 1, and the probabilities of the others (None if all are 0); classes first."""
         xp = namespace(z)
         labels = are_labels(y)
         if labels and not self.label_smoothing:
-            return _is_label(y, z), None
-        t = xp.astype(_is_label(y, z), z.dtype) if labels else y.mT
+            indexed = hasattr(xp, "Labels") and y.ndim == 1 and self.ignore_index is None  # so that y is in range
+            return (xp.Labels(y, z) if indexed else Marked(is_label(y, z))), None
+        t = xp.astype(is_label(y, z), z.dtype) if labels else y.mT
         if self.label_smoothing:
             t = (1.0 - self.label_smoothing) * t + self.label_smoothing / z.shape[-2]
-        is_label = t == 1.0
-        return is_label, xp.where(is_label, 0.0, t)
+        certain = t == 1.0
+        return Marked(certain), xp.where(certain, 0.0, t)
 
     def activation(self, z):
         return softmax(z)
@@ -283,21 +282,3 @@ class BinaryCrossEntropy(Loss):
         """Return 0 or 1 for each unit."""
         xp = namespace(z)
         return xp.astype(z > (0.0 if self.from_logits else 0.5), xp.int32)
-
-
-def are_labels(y: Array) -> bool:
-    """Whether targets are labels: (batch,), or (K, batch, 1) for K networks with rows of their own."""
-    return y.ndim == 1 or (y.ndim == 3 and y.shape[-1] == 1)
-
-
-def one_hot(labels: Array, like: Array) -> Array:
-    """Return 1 at each label and 0 elsewhere, (batch,) -> (batch, classes), with the shape, dtype and device of `like`."""
-    return namespace(like).astype(_is_label(labels, like.mT), like.dtype).mT
-
-
-def _is_label(labels: Array, like: Array) -> Array:
-    """Return whether each class is the label. The result and `like` have the classes first: (classes, batch)."""
-    xp = namespace(like)
-    classes = xp.arange(like.shape[-2], dtype=like.dtype, device=device(like))
-    labels = labels if labels.ndim == 1 else labels.mT
-    return xp.astype(labels, like.dtype) == classes[:, None]  # every library compares floats, which are exact up to 2²⁴

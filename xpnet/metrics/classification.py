@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from xpnet.backend import device, namespace
 from xpnet.checks import require_positive, set_numbers
 from xpnet.losses import BinaryCrossEntropy, Loss, one_hot
-from xpnet.losses.classification import are_labels
+from xpnet.losses.labels import are_labels
 from xpnet.metrics.base import Metric
 from xpnet.tree import Array
 
