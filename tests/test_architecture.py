@@ -40,7 +40,7 @@ LADDER = [  # the modules of a line may import each other and the lines above
     {"run"},
     {"model"},
     {"many", "restore"},
-    {"interchange", "plotting", "sklearn"},
+    {"interchange", "playground", "plotting", "sklearn"},
     {"__init__"},
     {"cli"},
     {"__main__"},
@@ -54,14 +54,16 @@ TESTED_TOGETHER = {
     "losses",
     "metrics",
     "optimizers",
+    "playground",
     "plotting",
     "sklearn",
     "sources",
 }  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 HOST_NUMPY = {"averages", "checks", "cli", "random", "initializers", "datasets", "loop", "state", "evaluation",
-              "inputs", "interchange", "many", "model", "plotting", "inspection", "explanation", "comparison", "gradients",
-              "settings", "sklearn", "sources", "weights", "checkpoint", "packing", "run", "tensorfile"}  # fmt: skip
+              "inputs", "interchange", "many", "model", "plotting", "inspection", "explanation", "comparison",
+              "gradients", "playground", "settings", "sklearn", "sources", "weights", "checkpoint", "packing", "run",
+              "tensorfile"}  # fmt: skip
 LONG = {
     "model",
     "layers/activations",

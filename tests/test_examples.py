@@ -106,3 +106,11 @@ def test_char_rnn_runs(tmp_path):
     assert "It writes:" in out
     for result in json.loads(report.read_text())["results"].values():
         assert result["bits_per_character"][0] < 5.5
+
+
+@pytest.mark.parametrize("options", [[], ["--convolution"]], ids=["dense", "convolution"])
+def test_mnist_playground(options, real_mnist, tmp_path):
+    out = run(EXAMPLES / "mnist_playground.py", "--quick", "--out", "page.html", *options, cwd=tmp_path).stdout
+
+    assert float(re.search(r"Test accuracy ([\d.]+)%", out)[1]) >= 70
+    assert "<title>Draw a digit</title>" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ from tests.containers import X, Y, gate, model
 from tests.test_graph_safety import NETWORKS
 from tests.test_model import make_model, spirals, writable
 from xpnet import SGD, Adam, Model, explain
-from xpnet.backend import make_backend, to_numpy
-from xpnet.layers import Dense, Dropout, Flatten, Sigmoid, TimeDistributed
+from xpnet.backend import make_backend, to_numpy, workers
+from xpnet.layers import Dense, Dropout, Flatten, Sigmoid, Tanh, TimeDistributed
 from xpnet.layers.embedding import Embedding
 from xpnet.random import step_keys
 from xpnet.tree import named_leaves
@@ -119,6 +119,19 @@ def test_dropout_draws_the_mask_of_the_next_step(xp):
 
     np.testing.assert_array_equal(first, again)
     assert np.any((first == 0) != (second == 0))
+
+
+def test_a_batch_that_threads_would_divide_is_explained_as_a_whole(monkeypatch):
+    """Only NumPy's backend divides batches."""
+    monkeypatch.setattr(workers, "LARGE", 0)
+    monkeypatch.setattr(workers, "MANY", 1)
+    trained = model(make_backend("numpy", threads=2), [Dense(8), Tanh(), Dense(3)])
+
+    explained = explain(trained, X, Y)
+    trained.train_on_batch(X, Y)
+
+    assert explained["0.y"].shape == (20, 8)
+    np.testing.assert_allclose(explained["0.W_new"], trained.state_dict()["0.weight"], rtol=1e-5)
 
 
 def test_explains_a_model_that_is_not_built(xp):

@@ -27,6 +27,7 @@ PAGES = {
     "scaling": [],
     "big-data": ["h5py"],
     "inspection": [],
+    "playground": ["sklearn"],
     "callbacks": ["matplotlib", "tensorboard"],
     "export": ["sklearn", "onnx", "onnxruntime", "torch", "h5py", "keras"],
 }  # the packages that their examples need

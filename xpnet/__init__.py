@@ -55,6 +55,7 @@ __getattr__, __dir__ = lazy_names(
         "gradients": ["check_gradients", "saliency"],
         "interchange": [],
         "many": ["Ensemble", "train_many"],
+        "playground": [],
         "plotting": [],
         "restore": ["load_model"],
         "sklearn": [],

@@ -67,9 +67,8 @@ class Model(metaclass=Settings):
     have the same shape. After `Flatten` only the number of elements matters, so 3 x 5 and 5 x 3 images look the same.
 
     Threads: only one thread at a time may change a model. While it does, `fit`, `build`, `to`, `set_weights`, `freeze` and
-    `train_on_batch` raise RuntimeError in other threads. `predict`, `evaluate` and `get_weights` may run in any number of
-    threads during training. Each call uses the parameters of the last finished chunk of steps. Separate models, such as
-    ``copy.deepcopy(model)``, can train in parallel.
+    `train_on_batch` raise RuntimeError in other threads. `predict`, `evaluate` and `get_weights` may run in other threads, with
+    the parameters of the last finished chunk of steps. Separate models, such as ``copy.deepcopy(model)``, train in parallel.
 
     Attributes
     ----------
@@ -312,13 +311,15 @@ class Model(metaclass=Settings):
     ) -> inspection.Summary:  # fmt: skip
         """Print each layer with its output shape, parameters and FLOPs, and the memory. Return the table as a string.
 
-        FLOPs are two for each multiplication by a weight. Elementwise operations and products of two activations do not
-        count. In a notebook, the table is not printed; it is HTML if it is the value of a cell. The options are those of
-        Keras: the width of the table, a function to print with, whether to show inner layers and a column of the layers that
-        train, and the paths of the first and the last layer to show.
+        FLOPs are two for each multiplication by a weight. In a notebook, the table is not printed; it is HTML if it is the
+        value of a cell. The options are those of Keras; `layer_range` holds the paths of the first and the last layer.
         """
-        chosen = line_length, print_fn, expand_nested, show_trainable, layer_range
-        return inspection.summary(self.network, input_shape or self.input_shape, self.backend, *chosen)
+        options = line_length, print_fn, expand_nested, show_trainable, layer_range
+        return inspection.summary(self.network, input_shape or self.input_shape, self.backend, *options)
+
+    def playground(self, path: StrPath, x: Any = None, y: Any = None, **options: Any) -> Any:
+        """Write a page in which a browser computes the network; see `xpnet.playground.playground` for the options."""
+        return import_module("xpnet.playground").playground(self, path, x, y, **options)
 
     # ------------------------------------------------------------------ training
 

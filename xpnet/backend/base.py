@@ -217,9 +217,9 @@ class Backend:
         return self.scan_eagerly(step, state, batches, data)
 
     def eager(self) -> Backend:
-        """Return this backend with `scan_eagerly` as its `scan`, for steps that record their values."""
+        """Return this backend for steps that record their values: with `scan_eagerly` as its `scan`, and undivided batches."""
         backend = copy(self)
-        vars(backend)["scan"] = self.scan_eagerly
+        vars(backend).update(scan=self.scan_eagerly, divides=False)
         return backend
 
     @quiet

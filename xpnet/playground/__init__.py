@@ -1,0 +1,5 @@
+"""A trained network as one HTML file, in which a reader draws digits and steps through backpropagation."""
+
+from xpnet.playground.page import playground
+
+__all__ = ["playground"]
