@@ -22,6 +22,8 @@ from xpnet.settings import check_shape
 from xpnet.tables import Table
 from xpnet.tree import Array, Tree, leaves, subtree
 
+__all__ = ["Summary", "layer_statistics"]
+
 
 class Summary(str):
     """The table that `Model.summary` prints. In a notebook it displays as HTML."""

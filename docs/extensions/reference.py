@@ -20,6 +20,7 @@ MODULES = [  # a name that several modules have is described in the last of them
     "xpnet.callbacks",
     "xpnet.datasets",
     "xpnet.plotting",
+    "xpnet.playground",
     "xpnet.inspection",
     "xpnet.interchange",
     "xpnet.sklearn",
