@@ -53,6 +53,7 @@ html_css_files = ["xpnet.css"]
 mathjax_path = "tex-svg.js"  # the file that the package django-static-mathjax contains: one file, and no other address
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_show_sourcelink = False
+html_show_search_summary = False  # they would be fetched, which browsers refuse for pages on disk
 html_sidebars = {"index": [], "changelog": []}
 html_theme_options = {
     "show_prev_next": True,

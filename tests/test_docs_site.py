@@ -13,7 +13,7 @@ pytest.importorskip("sphinx", reason="sphinx, of the extra docs, is not installe
 pytest.importorskip("sphinx_gallery")
 
 from docs import build
-from docs.extensions import docstrings, gallery, notebooks, reference, source_pages
+from docs.extensions import docstrings, gallery, inventories, notebooks, reference, source_pages
 
 
 def test_every_public_module_is_in_the_reference():
@@ -121,3 +121,26 @@ def test_every_example_has_a_page_with_a_title_and_its_code():
 
         assert 10 < len(title) <= len(line)
         compile(source, script, "exec")
+
+
+def test_inventories_are_kept_and_libraries_that_cannot_be_reached_are_left_out(tmp_path, monkeypatch):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "objects.inv").write_bytes(b"# Sphinx inventory version 2")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "objects.inv").write_bytes(b"<html>not found</html>")
+    address = f"{(tmp_path / 'site').as_uri()}/"
+    others = {"gone": f"{(tmp_path / 'gone').as_uri()}/", "other": f"{(tmp_path / 'other').as_uri()}/"}
+    monkeypatch.setattr(inventories, "LIBRARIES", {"numpy": address} | others)
+
+    found = inventories.available(tmp_path / "kept")
+
+    assert found == {"numpy": (address, str(tmp_path / "kept" / "numpy.inv"))}
+    assert (tmp_path / "kept" / "numpy.inv").read_bytes().startswith(b"# Sphinx")
+
+
+@pytest.mark.parametrize(
+    ("formula", "subscripts"),
+    [("db = Σ_batch dy", ["batch"]), ("u_z + v_r", ["z", "r"]), ("Σ_{k, l} x", ["{k, l}"]), ("lr · weight_decay", [])],
+)
+def test_subscripts_of_formulas(formula, subscripts):
+    assert docstrings.SUBSCRIPT.findall(formula) == subscripts

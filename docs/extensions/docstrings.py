@@ -7,6 +7,7 @@ from docutils.parsers.rst import Directive
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
+SUBSCRIPT = re.compile(r"_(\{[^}]*\}|(?<=Σ_)\w+|\w(?!\w))")  # Σ_batch, z_i, but not lr_min
 FORMULA = re.compile(r"(E \w|\w\S*|\w+\[[^\]]*\]) [=~] ")
 
 
@@ -16,8 +17,10 @@ class Formula(Directive):
     has_content = True
 
     def run(self):
-        text = "\n".join(self.content)
-        return [nodes.literal_block(text, text, classes=["formula"], language="none")]
+        block = nodes.literal_block(classes=["formula"])
+        for i, part in enumerate(SUBSCRIPT.split("\n".join(self.content))):
+            block += nodes.subscript("", part.strip("{}")) if i % 2 else nodes.Text(part)
+        return [block]
 
 
 def is_formula(summary: str) -> bool:

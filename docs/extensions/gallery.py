@@ -22,12 +22,16 @@ SECTIONS = {
     "reports": "Five reports\n------------\n\nReproductions of five reports on neural networks built from scratch. "
     ":doc:`/reproductions` compares the results of the full runs with those of the reports.\n",
 }
-FIGURES = {  # of full runs
-    "report_a_jsneural": "a2_correct_weights",
-    "report_b_assignment": "b1_correct_lr_0.03_weights",
-    "report_c_exploring": "c_curves",
-    "report_d_demo": "d_predictions",
-    "report_e_slides": "e4_accuracy_and_confusion",
+THUMBNAILS = {  # of scripts that draw nothing, and of full runs, whose figures are better than those of short ones
+    "char_rnn": "_static/thumbnails/char_rnn.svg",
+    "mnist": "_static/thumbnails/mnist.svg",
+    "mnist_cnn": "_static/thumbnails/mnist_cnn.svg",
+    "row_lstm": "_static/thumbnails/row_lstm.svg",
+    "report_a_jsneural": "figures/a2_correct_weights.png",
+    "report_b_assignment": "figures/b1_correct_lr_0.03_weights.png",
+    "report_c_exploring": "figures/c_curves.png",
+    "report_d_demo": "figures/d_predictions.png",
+    "report_e_slides": "figures/e4_accuracy_and_confusion.png",
 }
 
 
@@ -72,8 +76,9 @@ def page_source(path: Path) -> str:
     )
     text = "\n".join([title.strip("."), "=" * 150, "", more[:1].upper() + more[1:], rest.rstrip(), "", _note(path)])
     body = "".join(code.splitlines(keepends=True)[tree.body[0].end_lineno :])
-    figure = FIGURES.get(path.stem, "e6_digits")
-    return f'r"""\n{text}\n"""\n# %%\n\n{body.strip()}\n\n# sphinx_gallery_thumbnail_path = "figures/{figure}.png"\n'
+    picture = THUMBNAILS.get(path.stem)
+    setting = f"\n# sphinx_gallery_thumbnail_path = {picture!r}\n" if picture else ""
+    return f'r"""\n{text}\n"""\n# %%\n\n{body.strip()}\n{setting}'
 
 
 def _note(path: Path) -> str:
