@@ -17,8 +17,9 @@ class Formula(Directive):
     has_content = True
 
     def run(self):
-        block = nodes.literal_block(classes=["formula"])
-        for i, part in enumerate(SUBSCRIPT.split("\n".join(self.content))):
+        text = "\n".join(self.content)
+        block = nodes.literal_block(text, classes=["formula"], language="none")
+        for i, part in enumerate(SUBSCRIPT.split(text)):
             block += nodes.subscript("", part.strip("{}")) if i % 2 else nodes.Text(part)
         return [block]
 
