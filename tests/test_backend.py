@@ -306,3 +306,16 @@ def test_a_row_is_added_to_a_view():
 
     np.testing.assert_array_equal(add_row(x, np.ones((1, 3), np.float32)), 1.0)
     np.testing.assert_array_equal(x, 1.0)
+
+
+@pytest.mark.parametrize("offset", [0, 4])
+def test_jax_gets_large_arrays_without_a_copy_of_its_own(offset):
+    """Only JAX shares aligned memory. Its own copy takes several times as long as NumPy's."""
+    jax = pytest.importorskip("jax")
+    backend, memory = make_backend("jax", device="cpu"), np.arange(1 << 19, dtype=np.float32)
+    x = memory[offset:]
+    moved = backend.asarray(x)
+
+    assert isinstance(moved, jax.Array)
+    np.testing.assert_array_equal(to_numpy(moved), x)
+    np.testing.assert_array_equal(memory, np.arange(1 << 19))

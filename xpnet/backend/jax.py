@@ -20,6 +20,9 @@ from xpnet.errors import BackendNotAvailableError
 enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental").enable_x64
 
 
+SMALL = 1 << 20  # bytes
+
+
 @contextlib.contextmanager
 def float32_products():
     """A ``with`` block with float32 matrix products, which JAX rounds to fewer bits on GPUs and TPUs by default."""
@@ -40,6 +43,8 @@ class JaxBackend(Backend):
 
     def _from_numpy(self, x: np.ndarray) -> jax.Array:
         self.require_representable(x)
+        if self.device.platform == "cpu" and x.nbytes > SMALL:
+            x = aligned(x)
         return jax.device_put(x, self.device)
 
     def require_representable(self, x: np.ndarray) -> None:
@@ -87,6 +92,20 @@ class JaxBackend(Backend):
     @float32_products()
     def scan_eagerly(self, step, state, batches, data):
         return super().scan_eagerly(step, state, batches, data)
+
+
+def aligned(x: np.ndarray) -> np.ndarray:
+    """Return `x`, or a copy, in memory that JAX can share: it begins at a multiple of 64 bytes.
+
+    JAX copies other arrays, in five times the processor time of NumPy's copy.
+    """
+    if x.ctypes.data % 64 == 0:
+        return x
+    memory = np.empty(x.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    copy[...] = x
+    return copy
 
 
 def compile_call(function):
