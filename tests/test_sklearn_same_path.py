@@ -315,3 +315,79 @@ def test_parameters_come_first_in_the_same_order_with_the_same_defaults(name):
     assert own[: len(expected)] == expected
     assert code.co_argcount == theirs.__init__.__code__.co_argcount
     assert theirs.get_params().items() <= ours.get_params().items()
+
+
+@pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
+def test_predictions_follow_changes_of_the_fitted_arrays(name):
+    X, y = load_iris(return_X_y=True)
+    ours, theirs = (
+        getattr(module, name)(random_state=0, max_iter=5).fit(X, y) for module in (xpnet.sklearn, neural_network)
+    )
+    ours.predict(X)
+
+    for estimator in (ours, theirs):
+        estimator.coefs_[0] *= 2
+        estimator.intercepts_[-1][0] = 3
+        estimator.coefs_[1] = estimator.coefs_[1] + 0.5
+    again = pickle.loads(pickle.dumps(ours))
+
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-9)
+    np.testing.assert_array_equal(again.predict(X), ours.predict(X))
+
+
+def test_the_network_follows_the_settings():
+    X, y = load_iris(return_X_y=True)
+    ours, theirs = (
+        module.MLPClassifier(5, random_state=0, max_iter=5).partial_fit(X, y, classes=[0, 1, 2])
+        for module in (xpnet.sklearn, neural_network)
+    )
+
+    for estimator in (ours, theirs):
+        estimator.set_params(activation="tanh").partial_fit(X, y)
+
+    np.testing.assert_allclose(ours.coefs_[0], theirs.coefs_[0], rtol=1e-9)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-9)
+
+
+NAN, INFINITE = np.full((1, 4), np.nan), np.full((1, 4), np.inf)
+
+
+@pytest.mark.parametrize("X", [NAN, INFINITE, np.ones((1, 3)), np.ones((0, 4)), np.ones(4), [[1.0, 2.0, 3.0, "a"]]])
+def test_bad_samples_are_refused_with_the_same_words(X):
+    data = load_iris(return_X_y=True)
+    messages = []
+    for module in (xpnet.sklearn, neural_network):
+        estimator = module.MLPClassifier(5, random_state=0, max_iter=5).fit(*data)
+        with pytest.raises(ValueError) as caught:  # noqa: PT011, the messages are compared
+            estimator.predict(X)
+        messages.append(str(caught.value))
+
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("y", [[0.5, 1, 2], [np.nan, 1, 2], [0, 1, 3], ["a", "b", "c"], [0, 1]])
+def test_bad_targets_of_partial_fit_are_refused_with_the_same_words(y):
+    X = np.eye(3)
+    messages = []
+    for module in (xpnet.sklearn, neural_network):
+        estimator = module.MLPClassifier(5, random_state=0).partial_fit(X, [0, 1, 2], classes=[0, 1, 2])
+        with pytest.raises(ValueError) as caught:  # noqa: PT011, the messages are compared
+            estimator.partial_fit(X, np.array(y))
+        messages.append(str(caught.value))
+
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("classes", [["a", "b"], ["a", "b", "c"], [False, True], [1.0, 2.0], [3], [1, 2, 3]])
+def test_labels_of_every_kind(classes):
+    X = np.random.default_rng(0).normal(size=(30, 4))
+    y = np.array(classes)[np.arange(30) % len(classes)]
+
+    ours, theirs = (
+        module.MLPClassifier(5, random_state=0, max_iter=5).fit(X, y) for module in (xpnet.sklearn, neural_network)
+    )
+    found, expected = ours.predict(X), theirs.predict(X)
+
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(ours.coefs_[0], theirs.coefs_[0], rtol=1e-9)

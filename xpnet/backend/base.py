@@ -88,7 +88,12 @@ class Backend:
 
     def computing_in(self, float_name: str) -> Backend:
         """Return this backend with the default type ``"float32"`` or ``"float64"``."""
-        return self if self.float_name == float_name else replace(self, dtype=getattr(self.namespace, float_name))
+        return self if self.float_name == float_name else self._in_other_type
+
+    @cached_property
+    def _in_other_type(self) -> Backend:
+        other = "float32" if self.float_name == "float64" else "float64"
+        return replace(self, dtype=getattr(self.namespace, other))
 
     def owns(self, x: Any) -> bool:
         """Whether `x` is an array of this backend's library."""

@@ -14,6 +14,7 @@ from xpnet.backend.base import Backend, keep_freed_memory, register_namespace
 from xpnet.backend.indexing import sliding_windows
 from xpnet.backend.namespaces import Namespace
 from xpnet.checks import count
+from xpnet.tree import Tree, map_leaves
 
 MANY = 4096  # numbers, for which a fast loop matters more than a fast call
 
@@ -115,6 +116,14 @@ class NumpyBackend(Backend):
 
     def threads_in_use(self):
         return self.threads or blas.process.number()
+
+    def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
+        if dtype is None and type(x) is np.ndarray and x.dtype == self.dtype:  # 0.2 µs instead of 5 for each parameter
+            return x
+        return super().asarray(x, dtype)
+
+    def copy(self, tree: Tree) -> Tree:
+        return map_leaves(np.array, tree)
 
     def owns(self, x: Any) -> bool:
         return type(x) is np.ndarray and x.dtype.kind in "fiub" and x.dtype.isnative

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from xpnet.backend import backend_of_array, namespace, to_numpy
+from xpnet.backend import backend_of_array, namespace, quiet, to_numpy
 from xpnet.tree import Array
 
 UNCHECKED = "no_validation"  # as in `validate_data`, because None is a mistake
@@ -31,12 +32,15 @@ def checked(estimator: Any, X: Any, y: Any = UNCHECKED, *, reset: bool, dtypes: 
     **checks
         As in scikit-learn's `validate_data`.
     """
-    if backend_of_array(X) is None:
+    if backend_of_array(X) is not None:
+        X = _checked_samples(X, dtypes, checks.get("allow_nd", False))
+        validate_data(estimator, X, y, skip_check_array=True, reset=reset)
+    elif reset or not _passes(estimator, X, dtypes):
         return validate_data(estimator, X, y, dtype=dtypes, reset=reset, **checks)
-    X = _checked_samples(X, dtypes, checks.get("allow_nd", False))
-    validate_data(estimator, X, y, skip_check_array=True, reset=reset)
     if isinstance(y, str) and y == UNCHECKED:
         return X
+    if _is_finite(y, ndim=1) and len(y) == X.shape[0]:
+        return X, y
     of_targets = {name: checks[name] for name in ("multi_output", "y_numeric") if name in checks}
     y = validate_data(estimator, "no_validation", on_host(y), reset=reset, **of_targets)
     check_consistent_length(X, y)
@@ -48,6 +52,28 @@ def checked_weights(sample_weight: Any, X: Any) -> Any:
     if sample_weight is None:
         return None
     return _check_sample_weight(on_host(sample_weight), X if backend_of_array(X) is None else np.empty((X.shape[0], 0)))
+
+
+def _passes(estimator: Any, X: Any, dtypes: Any) -> bool:
+    """Whether `validate_data` would return these samples as they are. It takes 40 µs to find out, and a prediction 20 µs."""
+    return (
+        _is_finite(X, ndim=2)
+        and (dtypes == "numeric" or X.dtype in dtypes)
+        and X.shape[0] > 0
+        and X.shape[1] == estimator.n_features_in_
+        and not hasattr(estimator, "feature_names_in_")
+    )
+
+
+@quiet
+def _is_finite(x: Any, ndim: int) -> bool:
+    """Whether it is a NumPy array of finite numbers with this number of axes. The sum is not finite if a number is not."""
+    return (
+        type(x) is np.ndarray
+        and x.ndim == ndim
+        and x.dtype.kind in "fiu"
+        and math.isfinite(np.add.reduce(x, axis=None))
+    )
 
 
 def _checked_samples(X: Array, dtypes: Any, allow_nd: bool) -> Array:

@@ -243,6 +243,8 @@ class MLPClassifier(Classifier, BaseMLP):
         return namespace(p).log(p)
 
     def _labels(self, output):
+        if self._label_binarizer.y_type_ == "multiclass":
+            return self.classes_[output.argmax(axis=1)]
         return self._label_binarizer.inverse_transform(output.ravel() if self.n_outputs_ == 1 else output)
 
     def _validate_input(self, X, y, incremental, reset):
@@ -272,7 +274,11 @@ class MLPClassifier(Classifier, BaseMLP):
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
     def _binarized(self, y):
-        classes = unique_labels(y)
+        if y.ndim == 1 and len(self.classes_) > 1 and not self._label_binarizer.y_type_.startswith("multilabel"):
+            is_class = y[:, None] == self.classes_
+            if is_class.any(axis=1).all():
+                return is_class if len(self.classes_) > 2 else is_class[:, 1:]
+        classes = unique_labels(y)  # checks y, too
         if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
@@ -295,10 +301,8 @@ class MLPClassifier(Classifier, BaseMLP):
         return y.argmax(axis=1) if self.out_activation_ == "softmax" else y.astype(dtype)
 
     def _score(self, output, y, sample_weight):
-        labels = self._labels(output)
-        if not finite(labels):
-            return np.nan
-        return accuracy_score(self._label_binarizer.inverse_transform(y), labels, sample_weight=sample_weight)
+        labels, expected = self._labels(output), self._label_binarizer.inverse_transform(y)
+        return accuracy_score(expected, labels, sample_weight=sample_weight) if finite(labels) else np.nan
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -14,7 +14,7 @@ from xpnet.optimizers import SGD, Optimizer
 from xpnet.sklearn import lbfgs
 from xpnet.sklearn.rows import on_device
 from xpnet.sklearn.step import Objective, PenalizedStep, pack, unpack
-from xpnet.step import Inference, Scores, training_step
+from xpnet.step import Inference, Scores, TrainingStep
 from xpnet.tree import Array, Tree, leaves
 from xpnet.workshop import Workshop, keep_recent
 
@@ -46,8 +46,8 @@ class Engine:
         return kept
 
     def step(self, optimizer: Optimizer, alpha: float) -> PenalizedStep:
-        """Return the training step."""
-        return self.keep(PenalizedStep(training_step(self.inference, Scores(self.loss, ()), optimizer), float(alpha)))
+        """Return the training step. The optimizer's own learning rate is not used."""
+        return self.keep(PenalizedStep(TrainingStep(self.inference, Scores(self.loss, ()), optimizer), float(alpha)))
 
     def logits(self, arrays: dict[str, Tree], X: Any) -> Array:
         """Return the network's outputs without their activation, on the device."""

@@ -82,10 +82,10 @@ class NetworkEstimator(Tasks, BaseEstimator):
         )
 
     def _build(self, sizes: list[int]) -> None:
-        activations = hidden_activations(self, len(sizes))
-        self._network = networks.multilayer_perceptron(
-            sizes, activations, self.n_outputs_, self.dropout, self.batch_norm
-        )
+        activations = list(hidden_activations(self, len(sizes)))
+        settings = sizes, activations, self.n_outputs_, self.dropout, self.batch_norm
+        if settings != getattr(self, "_settings", None):  # partial_fit asks for the same network again and again
+            self._settings, self._network = settings, networks.multilayer_perceptron(*settings)
         if not hasattr(self, "_workshop"):
             self._workshop = Workshop()
 

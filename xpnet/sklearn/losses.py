@@ -6,6 +6,7 @@ sum over outputs. A factor k, the number of outputs, turns the one into the othe
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -83,6 +84,7 @@ class HalfPoissonDeviance(Loss):
         return self.loss.activation(z)
 
 
+@functools.cache
 def log_loss(outputs: str) -> LogLoss:
     """Return the log-loss for the output activation ``"softmax"`` or ``"logistic"``."""
     return LogLoss(SoftmaxCrossEntropy(ignore_index=None) if outputs == "softmax" else BinaryCrossEntropy())
