@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("pty", reason="the harness draws progress bars on a pseudo-terminal")
 
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import busy, install, ours, parts, profile, report, same_run
+from tests.benchmarks import busy, install, ours, parts, profile, report, same_run, sklearn_speed
 from tests.benchmarks.cases import CASES, products, read_data, write_data
 from tests.benchmarks.worker import FLOOR, measure
 
@@ -157,3 +157,34 @@ def test_parts_are_compared_with_the_whole_batch(capsys):
     parts.main(["tiny/4", "--parts", "2", "--turns", "1"])
 
     assert re.search(r"^\| tiny/4 \| 0\.00 \| 0\.0 \| no \| [\d,]+ ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_sklearn_speed_prints_a_row_for_each_case(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("sklearn", "1.9", reason="xpnet.sklearn needs scikit-learn 1.9 or newer")
+    small = {
+        "fit": sklearn_speed.Case("iris", epochs=2, dtype="float64"),
+        "busy": sklearn_speed.Case("mnist", rows=200, epochs=1, backend="one thread", busy=True, goal=3.0),
+        "proba": sklearn_speed.Case("iris", "predict_proba", rows=1, calls=2, epochs=1),
+        "partial": sklearn_speed.Case("diabetes", "partial_fit", rows=20, calls=2),
+        "fails": sklearn_speed.Case("iris", "transform", epochs=1),
+    }
+    monkeypatch.setattr(sklearn_speed, "CASES", small)
+
+    results = sklearn_speed.main(
+        [f"--only={','.join(small)}", "--rounds=1", "--threads=1", f"--json={tmp_path / 'r.json'}"]
+    )
+
+    printed = capsys.readouterr().out
+    assert all(f"| {case.title} |" in printed for case in small.values())
+    assert len(results["busy"]["seconds"]["scikit-learn"]) == 1
+    assert results["fit"]["scores"]["xpnet"] == results["fit"]["scores"]["scikit-learn"]
+    assert "has no attribute 'transform'" in results["fails"]["error"]
+    assert json.loads((tmp_path / "r.json").read_text())["partial"]["seconds"] == results["partial"]["seconds"]
+
+
+def test_sklearn_speed_covers_every_goal():
+    goals = {(case.work, case.backend, case.busy): case.goal for case in sklearn_speed.CASES.values() if case.goal > 1}
+
+    assert goals[("fit", "numpy", False)] == 1.5
+    assert goals[("fit", "jax", False)] == 2.0
+    assert goals[("fit", "numpy", True)] == 3.0

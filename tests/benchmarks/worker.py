@@ -194,7 +194,14 @@ def _memory(field: str) -> int:
     raise LookupError(field)
 
 
-TASKS = {"steps": steps_task, "predict": predict_task, "memory": memory_task}
+def sklearn_task(spec: dict) -> dict:
+    """Measure the same work with xpnet.sklearn and scikit-learn by turns."""
+    from tests.benchmarks import sklearn_speed
+
+    return sklearn_speed.task(spec)
+
+
+TASKS = {"steps": steps_task, "predict": predict_task, "memory": memory_task, "sklearn": sklearn_task}
 
 
 def main(spec: dict, result: Path) -> None:
