@@ -99,6 +99,21 @@ def test_mnist_examples_run(script, backend, tmp_path):
     assert json.loads(report.read_text())["test_accuracy"] > 0.2
 
 
+@pytest.mark.parametrize("backend", EXAMPLES_ON)
+@pytest.mark.skipif("XPNET_DATA" not in os.environ, reason="XPNET_DATA, the folder of MNIST, is not set")
+def test_a_grid_search_follows_the_path_of_scikit_learn(backend, tmp_path):
+    pytest.importorskip("sklearn", "1.9", reason="xpnet.sklearn needs scikit-learn 1.9 or newer")
+    report = tmp_path / "report.json"
+    out = run(EXAMPLES / "sklearn_grid_search.py", "--quick", "--backend", backend, "--json", report).stdout
+
+    theirs, ours, *float32 = json.loads(report.read_text())
+    assert [row["library"] for row in (theirs, ours)] == ["scikit-learn", "xpnet"]
+    assert all(theirs[name] == ours[name] for name in ("hidden_layer_sizes", "learning_rate_init", "folds", "test"))
+    assert min(row["test"] for row in (ours, *float32)) > 0.5
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert "times as fast" in out
+
+
 def test_char_rnn_runs(tmp_path):
     report = tmp_path / "report.json"
     out = run(EXAMPLES / "char_rnn.py", "--quick", "--backend", "numpy", "--json", report).stdout

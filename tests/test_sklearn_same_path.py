@@ -54,6 +54,11 @@ def one_class():
     return np.random.default_rng(0).normal(size=(30, 4)), np.ones(30, int)
 
 
+def two_classes(labels):
+    X, y = load_iris(return_X_y=True)
+    return X, np.array(labels)[(y > 0).astype(int)]
+
+
 def constant_features():
     X, y = make_classification(n_samples=120, n_features=6, random_state=1)
     X[:, 2:4] = 0.0, 3.0
@@ -69,6 +74,7 @@ def counts():
 CLASSES = {
     "digits": digits(), "two digits": digits(2), "iris": load_iris(return_X_y=True), "multilabel": multilabel(),
     "text": text_labels(), "one class": one_class(), "constant features": constant_features(),
+    "booleans": two_classes([False, True]), "minus one": two_classes([-1, 1]), "lists": tuple(x.tolist() for x in text_labels()),
 }  # fmt: skip
 VALUES = {
     "one": make_regression(n_samples=150, n_features=5, noise=1.0, random_state=0),
@@ -134,7 +140,8 @@ def test_classifiers_follow_the_same_path(data, settings):
     theirs, ours = pair("MLPClassifier", random_state=3, **({"hidden_layer_sizes": (12,)} | settings))
     X, y = data
 
-    require_same(theirs.fit(X, y), ours.fit(X, y), X)
+    assert outcome(lambda: ours.fit(X, y)) == outcome(lambda: theirs.fit(X, y))
+    require_same(theirs, ours, X)
     assert ours.score(X, y) == theirs.score(X, y)
     np.testing.assert_array_equal(ours.classes_, theirs.classes_)
 
@@ -147,7 +154,9 @@ def test_regressors_follow_the_same_path(data, settings):
     loss = "poisson" if (y >= 0).all() else "squared_error"
     theirs, ours = pair("MLPRegressor", loss=loss, random_state=3, **({"hidden_layer_sizes": (12,)} | settings))
 
-    require_same(theirs.fit(X, y), ours.fit(X, y), X)
+    assert outcome(lambda: ours.fit(X, y)) == outcome(lambda: theirs.fit(X, y))
+    require_same(theirs, ours, X)
+    np.testing.assert_allclose(ours.score(X, y), theirs.score(X, y), rtol=1e-6)
 
 
 @pytest.mark.parametrize("settings", [SETTINGS[name] for name in ("adam", "small batches", "early stopping", "lbfgs")])
@@ -160,12 +169,26 @@ def test_sample_weights(name, settings):
     require_same(theirs.fit(X, y, sample_weight=weight), ours.fit(X, y, sample_weight=weight), X)
 
 
+@pytest.mark.parametrize("settings", [SETTINGS[name] for name in ("adam", "small batches", "early stopping", "lbfgs")])
+@pytest.mark.parametrize(
+    ("name", "data"), [("MLPClassifier", CLASSES["multilabel"]), ("MLPRegressor", VALUES["several"])]
+)
+def test_sample_weights_of_several_outputs(name, data, settings):
+    X, y = data
+    y = y if name == "MLPClassifier" else y / y.std()
+    weight = np.random.default_rng(0).uniform(0.5, 3.0, len(y))
+    theirs, ours = pair(name, random_state=0, **({"hidden_layer_sizes": (12,)} | settings))
+
+    require_same(theirs.fit(X, y, sample_weight=weight), ours.fit(X, y, sample_weight=weight), X)
+
+
 @pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_array])
 @pytest.mark.parametrize("settings", [SETTINGS[name] for name in ("adam", "small batches", "early stopping", "lbfgs")])
-def test_sparse_samples(settings, kind):
+@pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
+def test_sparse_samples(name, settings, kind):
     X, y = digits(3)
     X = kind(X)
-    theirs, ours = pair("MLPClassifier", random_state=0, **({"hidden_layer_sizes": (12,)} | settings))
+    theirs, ours = pair(name, random_state=0, **({"hidden_layer_sizes": (12,)} | settings))
 
     require_same(theirs.fit(X, y), ours.fit(X, y), X)
 
@@ -183,6 +206,21 @@ def test_partial_fit(name, solver):
         theirs.partial_fit(X[rows], y[rows], **arguments)
         ours.partial_fit(X[rows], y[rows], **arguments)
         ours = pickle.loads(pickle.dumps(copy.deepcopy(ours)))
+
+    require_same(theirs, ours, X)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("MLPClassifier", CLASSES["multilabel"]), ("MLPRegressor", VALUES["several"])]
+)
+def test_partial_fit_of_several_outputs(name, data):
+    X, y = data
+    theirs, ours = pair(name, random_state=0, hidden_layer_sizes=(12,), batch_size=30)
+    for start in range(0, 80, 40):
+        rows = slice(start, start + 40)
+        arguments = {"classes": range(y.shape[1])} if name == "MLPClassifier" else {}
+        theirs.partial_fit(X[rows], y[rows], **arguments)
+        ours.partial_fit(X[rows], y[rows], **arguments)
 
     require_same(theirs, ours, X)
 
@@ -218,6 +256,9 @@ def test_float32(settings):
     theirs, ours = pair("MLPClassifier", random_state=0, **settings)
 
     require_same(theirs.fit(X, y), ours.fit(X, y), X, 1e-5)
+    targets = y.astype(np.float32) / 10
+    theirs, ours = pair("MLPRegressor", random_state=0, **settings)
+    require_same(theirs.fit(X, targets), ours.fit(X, targets), X, 1e-5)
 
 
 def test_learned_parameters_may_be_replaced():

@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("sklearn", "1.9", reason="xpnet.sklearn needs scikit-learn 1.9 or newer")
 
 from sklearn import neural_network
-from sklearn.utils.estimator_checks import check_estimator
+from sklearn.utils._array_api import NamespaceAndDevice
+from sklearn.utils.estimator_checks import check_array_api_mixed_inputs, check_estimator
 
 from tests.scripts import run
 from xpnet import Adam
@@ -23,7 +24,6 @@ LEFT_OUT = {
     "compares our gradient with numerical derivatives",
 }
 SKIPPED = {
-    "check_array_api_input": "needs SCIPY_ARRAY_API=1 when Python starts",
     "check_classifiers_multilabel_output_format_decision_function": "scikit-learn's classifier has no decision_function either",
 }
 if not HAS_PANDAS:
@@ -68,13 +68,41 @@ def test_scikit_learns_own_tests_pass(tmp_path):
     assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= (58 if HAS_PANDAS else 56)
 
 
+@pytest.fixture
+def with_arrays(monkeypatch):
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")  # otherwise, scikit-learn skips its checks of other libraries' arrays
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("backend", ["numpy", pytest.param("torch", marks=SLOW), pytest.param("jax", marks=SLOW)])
+@pytest.mark.parametrize(
+    "backend", ["numpy", *(pytest.param(name, marks=SLOW) for name in ("array_api_strict", "torch", "jax"))]
+)
 @pytest.mark.parametrize("name", MADE)
-def test_scikit_learns_checks_of_estimators_pass(name, backend):
+def test_scikit_learns_checks_of_estimators_pass(name, backend, with_arrays):
     if backend != "numpy":
         pytest.importorskip(backend)
     results = check_estimator(MADE[name](backend), on_fail=None, on_skip=None)
 
     assert [(r["check_name"], r["exception"]) for r in results if r["status"] not in ("passed", "skipped")] == []
     assert {r["check_name"] for r in results if r["status"] == "skipped"} <= SKIPPED.keys()
+
+
+@SLOW
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize(
+    ("others", "samples"),
+    [
+        (("array_api_strict", "device1"), ("array_api_strict", "device1")),
+        (("torch", "cpu"), ("torch", "cpu")),
+        (("array_api_strict", "device1"), ("torch", "cpu")),
+    ],
+)
+@pytest.mark.parametrize("name", MADE)
+def test_scikit_learns_checks_of_other_libraries_arrays_pass(name, others, samples, weights, with_arrays):
+    """`check_estimator` runs them only for estimators that refuse another library than in `fit`. Ours accept it."""
+    for library, _ in (others, samples):
+        pytest.importorskip(library)
+    check_array_api_mixed_inputs(
+        name, MADE[name](None), NamespaceAndDevice(*samples), NamespaceAndDevice(*others), True, weights
+    )
