@@ -41,6 +41,7 @@ LADDER = [  # the modules of a line may import each other and the lines above
     {"model"},
     {"many", "restore"},
     {"interchange", "playground", "plotting", "sklearn"},
+    {"reporting"},
     {"__init__"},
     {"cli"},
     {"__main__"},
@@ -55,6 +56,7 @@ TESTED_TOGETHER = {
     "metrics",
     "optimizers",
     "playground",
+    "reporting",
     "plotting",
     "sklearn",
     "sources",
@@ -63,7 +65,7 @@ LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_com
 HOST_NUMPY = {"averages", "checks", "cli", "random", "initializers", "datasets", "loop", "state", "evaluation",
               "inputs", "interchange", "many", "model", "plotting", "inspection", "explanation", "comparison",
               "gradients", "playground", "settings", "sklearn", "sources", "weights", "checkpoint", "packing", "run",
-              "tensorfile"}  # fmt: skip
+              "tensorfile", "reporting"}  # fmt: skip
 LONG = {
     "model",
     "layers/activations",

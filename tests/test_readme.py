@@ -26,7 +26,7 @@ PAGES = {
     "ensembles": ["sklearn"],
     "scaling": [],
     "big-data": ["h5py"],
-    "inspection": [],
+    "inspection": ["matplotlib", "sklearn", "PIL"],
     "playground": ["sklearn"],
     "callbacks": ["matplotlib", "tensorboard"],
     "export": ["sklearn", "onnx", "onnxruntime", "torch", "h5py", "keras"],

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from xpnet.explanation import explain
     from xpnet.gradients import check_gradients, saliency
     from xpnet.many import Ensemble, train_many
+    from xpnet.reporting import report
     from xpnet.restore import load_model
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ __getattr__, __dir__ = lazy_names(
         "many": ["Ensemble", "train_many"],
         "playground": [],
         "plotting": [],
+        "reporting": ["report"],
         "restore": ["load_model"],
         "sklearn": [],
     },
@@ -96,6 +98,7 @@ __all__ = [
     "losses",
     "metrics",
     "optimizers",
+    "report",
     "saliency",
     "schedules",
     "set_backend",

@@ -32,6 +32,10 @@ class History:
     iterations: dict[str, list[Any]] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
+        return self.table.html()
+
+    @property
+    def table(self) -> Table:
         """A row for each epoch, without the middle of a long run. Values that are lists are left out."""
         names = [name for name, values in self.history.items() if isinstance(values[-1], int | float)]
         rows: list[tuple[str, ...]] = [
@@ -40,7 +44,7 @@ class History:
         ]
         if len(rows) > 12:
             rows = [*rows[:4], ("…",), *rows[-8:]]
-        return Table(("epoch", *names), rows, " ".join(("epoch", *names)))._repr_html_()
+        return Table(("epoch", *names), rows, " ".join(("epoch", *names)))
 
     @staticmethod
     def add(table: dict[str, list[Any]], logs: dict[str, Any]) -> None:
