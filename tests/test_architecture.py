@@ -123,7 +123,8 @@ def test_import_brings_no_optional_package():
     code = """
 import sys, xpnet
 optional = {"cupy", "torch", "jax", "array_api_strict", "matplotlib", "sklearn", "scipy", "PIL", "safetensors",
-            "xpnet.checkpoint", "onnx", "onnxruntime", "h5py", "keras", "tensorboard", "zarr", "pandas", "polars", "pyarrow"}
+            "xpnet.checkpoint", "xpnet.inspection", "xpnet.tables",
+            "onnx", "onnxruntime", "h5py", "keras", "tensorboard", "zarr", "pandas", "polars", "pyarrow"}
 print(sorted(optional & set(sys.modules)))
 """
     done = run("-c", code)

@@ -54,6 +54,7 @@ __getattr__, __dir__ = lazy_names(
         "datasets": [],
         "explanation": ["explain"],
         "gradients": ["check_gradients", "saliency"],
+        "inspection": [],
         "interchange": [],
         "many": ["Ensemble", "train_many"],
         "playground": [],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from xpnet.tables import Table
+if TYPE_CHECKING:
+    from xpnet.tables import Table
 
 
 @dataclass
@@ -44,7 +46,7 @@ class History:
         ]
         if len(rows) > 12:
             rows = [*rows[:4], ("…",), *rows[-8:]]
-        return Table(("epoch", *names), rows, " ".join(("epoch", *names)))
+        return import_module("xpnet.tables").Table(("epoch", *names), rows, " ".join(("epoch", *names)))
 
     @staticmethod
     def add(table: dict[str, list[Any]], logs: dict[str, Any]) -> None:

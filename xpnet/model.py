@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet import inputs, inspection, optimizers, settings
+from xpnet import inputs, optimizers, settings
 from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quiet, to_numpy
 from xpnet.callbacks.base import Callbacks, attach
 from xpnet.evaluation import evaluate, in_target_form, named_values, predict
@@ -122,7 +122,7 @@ class Model(metaclass=Settings):
         return f"<Model [{names}], {type(self.loss).__name__}, {type(self.optimizer).__name__}, {self.backend}>"
 
     def _repr_html_(self) -> str:
-        return inspection.model_html(self)
+        return import_module("xpnet.inspection").model_html(self)
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(type(self), name):
@@ -308,14 +308,14 @@ class Model(metaclass=Settings):
     def summary(
         self, input_shape: Shape | None = None, *, line_length: int | None = None, print_fn: Any = None,
         expand_nested: bool = True, show_trainable: bool = False, layer_range: Sequence[str] | None = None,
-    ) -> inspection.Summary:  # fmt: skip
+    ) -> str:  # fmt: skip
         """Print each layer with its output shape, parameters and FLOPs, and the memory. Return the table as a string.
 
         FLOPs are two for each multiplication by a weight. In a notebook, the table is not printed; it is HTML if it is the
         value of a cell. The options are those of Keras; `layer_range` holds the paths of the first and the last layer.
         """
-        options = line_length, print_fn, expand_nested, show_trainable, layer_range
-        return inspection.summary(self.network, input_shape or self.input_shape, self.backend, *options)
+        options = self.backend, line_length, print_fn, expand_nested, show_trainable, layer_range
+        return import_module("xpnet.inspection").summary(self.network, input_shape or self.input_shape, *options)
 
     def playground(self, path: StrPath, x: Any = None, y: Any = None, **options: Any) -> Any:
         """Write a page in which a browser computes the network; see `xpnet.playground.playground` for the options."""
