@@ -110,6 +110,22 @@ def test_gradients_of_one_layer_at_two_places_are_added(xp):
     np.testing.assert_allclose(explained["0.dW"], explained["0.dW_part"] + explained["1.dW"], rtol=1e-5, atol=1e-7)
 
 
+def test_the_optimizers_own_numbers_have_names_of_their_own(xp):
+    """The t of Adam is not the target t."""
+    explained = explain(make_model(xp, Adam(0.1)), *SPIRALS)
+
+    np.testing.assert_array_equal(explained["t"], SPIRALS[1])
+    assert explained["optimizer.t"] == 1
+
+
+def test_several_networks_have_a_leading_axis(xp):
+    explained = explain(model(xp, [Dense(3)]), X, Y)
+    several = explain(Model([Dense(3)], "mean_squared_error", SGD(0.1), seed=(0, 1), backend=writable(xp)), X, Y)
+
+    assert several["0.dW"].shape == (2, 4, 3)
+    np.testing.assert_allclose(several["0.dW"][0], explained["0.dW"], rtol=1e-5, atol=1e-7)
+
+
 def test_dropout_draws_the_mask_of_the_next_step(xp):
     trained = model(xp, [Dropout(0.5), Dense(3)])
     first = explain(trained, X, Y)["0.y"]
@@ -162,33 +178,33 @@ def test_prints_a_table_of_80_columns():
         "------------------------------------------------\n"
         "forward:\n"
         "x = 0.x    (1, 2)\n"
-        "             3         4\n"
+        "            3          4\n"
         "0.W        (2, 1)\n"
-        "             1\n"
-        "             2\n"
+        "            1\n"
+        "            2\n"
         "0.b        (1, 1)\n"
-        "             0\n"
+        "            0\n"
         "0.y = z    (1, 1)  y = x W + b\n"
-        "            11\n"
+        "           11\n"
         "loss:\n"
         "t          (1, 1)  the targets\n"
-        "            10\n"
+        "           10\n"
         "loss       ()      loss = Σ l / n,  l = (z - y)²\n"
-        "             1\n"
+        "            1\n"
         "dz = 0.dy  (1, 1)  dz = 2 (z - y), times 1/n\n"
-        "             2\n"
+        "            2\n"
         "backward:\n"
         "0.dW       (2, 1)  dW = xᵀ dy\n"
-        "             6\n"
-        "             8\n"
+        "            6\n"
+        "            8\n"
         "0.db       (1, 1)  db = Σ_batch dy\n"
-        "             2\n"
+        "            2\n"
         "update:\n"
         "0.W_new    (2, 1)  W - 0.1 dW\n"
-        "           0.4\n"
-        "           1.2\n"
+        "          0.4\n"
+        "          1.2\n"
         "0.b_new    (1, 1)  b - 0.1 db\n"
-        "          -0.2"
+        "         -0.2"
     )
     large = str(explain(make_model(numpy), *SPIRALS))
     assert "0.W           (2, 16)\n    min -" in large

@@ -112,6 +112,10 @@ def test_both_derivatives_at_a_kink_are_correct(xp):
     assert any(g.analytic != pytest.approx(g.numerical, abs=1e-3) for g in checked.gradients)
 
 
+def test_several_networks(xp):
+    assert check_gradients(Model([Dense(3)], "mean_squared_error", seed=(0, 1), backend=writable(xp)).build((4,)), X, Y)
+
+
 def test_compares_100_entries_of_a_large_array():
     """Only on NumPy, because the choice does not depend on the backend."""
     large = check_gradients(model(make_backend("numpy"), [Dense(40), Dense(3)]), X, Y)

@@ -129,7 +129,7 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
         - ``"z"``, ``"p"``, ``"loss"``, ``"dz"``: the network's output, the prediction, the loss, and its gradient.
         - ``"0.dy"``, ``"0.dW"``, ``"0.db"``, ``"0.dx"``: the gradients that a layer receives and returns.
         - ``"0.W_new"``: a parameter or running statistic after the step. The optimizer's arrays are, for example,
-          ``"0.W_velocity"``.
+          ``"0.W_velocity"`` or ``"optimizer.t"``.
 
         If one layer object is at several places, ``"0.dW_part"`` is the gradient from one place, and ``"0.dW"`` is the sum.
     """
@@ -190,7 +190,8 @@ class Recorder:
         if path:
             self.note(join(place, "dy"), dy, "backward")
         else:
-            self.note("dz", dy, "loss", f"{_formulas(self.loss).get('dz', '')}, times 1/n".removeprefix(", "))
+            formula = _formulas(self.loss.row_loss).get("dz", "")
+            self.note("dz", dy, "loss", formula and f"{formula}, times 1/n")
         for name, g in sorted(named_leaves(grads), key=_weights_first):
             parent, _, parameter = join(place, name).rpartition(".")
             symbol = f"d{SYMBOLS.get(parameter, parameter)}"
@@ -204,7 +205,12 @@ class Recorder:
         if weight is not None:
             self.note("w", weight, "loss", "the sample weights")
         mean = "loss = Σ l / n" if weight is None else "loss = Σ w l / Σ w"
-        self.note("loss", np.asarray(loss), "loss", f"{mean},  {_formulas(self.loss).get('l', '')}".removesuffix(",  "))
+        self.note(
+            "loss",
+            np.asarray(loss),
+            "loss",
+            f"{mean},  {_formulas(self.loss.row_loss).get('l', '')}".removesuffix(",  "),
+        )
 
     def update(self, state: dict[str, Tree], optimizer: Optimizer) -> None:
         """Note the parameters, running statistics and optimizer state after the step."""
@@ -218,7 +224,7 @@ class Recorder:
             self.note(f"{name}_new", s, "update")
         for name, m in named_leaves(state["optimizer"]):
             kind, _, parameter = name.partition(".")
-            self.note(f"{_symbol(parameter)}_{kind}" if parameter else kind, m, "update")
+            self.note(f"{_symbol(parameter)}_{kind}" if parameter else f"optimizer.{kind}", m, "update")
 
     def note(self, name: str, x: Array, stage: str, formula: str = "") -> None:
         """Add an array. If it has been noted before, add only the name."""
@@ -286,7 +292,7 @@ def _name_and_shape(quantity: Quantity) -> tuple[str, str]:
 def _values(x: np.ndarray) -> str:
     rows = x.reshape(-1, x.shape[-1]) if x.ndim else x.reshape(1, 1)
     if rows.shape[0] <= WHOLE_ROWS and rows.shape[1] <= WHOLE_COLUMNS:
-        return "\n".join("    " + "".join(f"{value:>10.4g}" for value in row) for row in rows)
+        return "\n".join("  " + "".join(f"{value:>11.4g}" for value in row) for row in rows)
     values = rows.astype(float)
     parts = f"min {values.min():.4g}, mean {values.mean():.4g}, max {values.max():.4g}, std {values.std():.4g}"
     return f"    {parts}, zeros {np.mean(values == 0):.0%}"

@@ -138,6 +138,8 @@ def _checks(model: Any, data: dict[str, Array]) -> Iterator[CheckedGradient]:
 
     start = loss(params, x)
     if dx is not None:
+        if dx.ndim > x.ndim:  # the gradients of several networks, whose losses are added
+            dx = namespace(dx).sum(dx, axis=0)
         yield _check("x", x, dx, lambda moved: loss(params, backend.asarray(moved)), start)
     for name, g in named_leaves(grads):
 
