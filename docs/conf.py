@@ -7,15 +7,15 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
-os.environ["XPNET_BACKEND"] = "numpy"
+os.environ |= {"XPNET_BACKEND": "numpy", "PYTHONPATH": str(DOCS.parent)}  # also for the processes that run the notebooks
 
 import xpnet  # noqa: E402
-from docs.extensions import gallery, inventories, reference, source_pages  # noqa: E402
+from docs.extensions import gallery, inventories, notebooks, reference, source_pages  # noqa: E402
 
 project, author, release = "xpnet", "The xpnet developers", xpnet.__version__
 project_copyright = f"{author}, MIT license"
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
@@ -33,6 +33,12 @@ default_role = "py:obj"  # `Sequential` in a docstring is a link
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_fence_as_directive = ["math"]  # ```math, as on GitHub
 myst_heading_anchors = 3
+
+notebooks.copy_sources(DOCS / "notebooks")
+nb_execution_mode = "cache" if "XPNET_DATA" in os.environ else "off"  # they need MNIST
+nb_execution_cache_path = str(DOCS / "_build" / "notebooks")
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
 
 reference.write(DOCS / "reference")
 autodoc_default_options = {"members": True}

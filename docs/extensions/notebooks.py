@@ -1,13 +1,17 @@
-"""Guide pages as notebooks: their text and code as cells, and a line at the top of each page that says how to open it."""
+"""Guide pages as notebooks, with their text and code as cells; the notebooks of examples/ as pages; and a line at the top of each
+of these pages that says how to open the notebook.
+"""
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parent.parent
+NOTEBOOKS = sorted((DOCS.parent / "examples" / "notebooks").glob("*.ipynb"))
 WITHOUT = {"contributing", "datasets", "index"}  # their code is a part of something else, or needs files
 
 
@@ -34,12 +38,20 @@ def notebook(text: str) -> dict:
     return {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
 
 
+def copy_sources(folder: Path) -> None:
+    """Put the notebooks where Sphinx finds them."""
+    folder.mkdir(exist_ok=True)
+    for path in NOTEBOOKS:
+        shutil.copy2(path, folder)
+
+
 def say_how(app: Sphinx, doctree: nodes.document) -> None:
     """Add a line below the title."""
-    name = app.env.docname
+    folder, _, name = app.env.docname.rpartition("/")
     title = next(iter(doctree.findall(nodes.title)), None)
-    if title is not None and name in pages():
-        link = nodes.reference("", f"{name}.ipynb", internal=True, refuri=f"notebooks/{name}.ipynb")
+    if title is not None and (folder == "notebooks" or name in pages()):
+        address = f"{name}.ipynb" if folder else f"notebooks/{name}.ipynb"
+        link = nodes.reference("", f"{name}.ipynb", internal=True, refuri=address)
         opened = nodes.literal("", f"jupyter lab {name}.ipynb")
         line = nodes.paragraph("", "", nodes.Text("This page as a notebook: download "), link, classes=["notebook"])
         line += [nodes.Text(", then run "), opened, nodes.Text(".")]
@@ -49,7 +61,7 @@ def say_how(app: Sphinx, doctree: nodes.document) -> None:
 def write(app: Sphinx, error: Exception | None) -> None:
     folder = Path(app.outdir) / "notebooks"
     if error is None and app.builder.name == "html":
-        folder.mkdir(exist_ok=True)
+        copy_sources(folder)
         for name in pages():
             cells = notebook((DOCS / f"{name}.md").read_text(encoding="utf-8"))
             (folder / f"{name}.ipynb").write_text(json.dumps(cells, ensure_ascii=False, indent=1), encoding="utf-8")

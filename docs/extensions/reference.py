@@ -34,6 +34,7 @@ FIRST = [
     "convolution",
     "pooling",
     "normalization",
+    "batch_normalization",
     "recurrent",
     "attention",
     "embedding",
@@ -98,7 +99,11 @@ def _pages(name: str, home: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
     for group, described in here.items():
         source, entries = importlib.import_module(group), _entries(module, described)
         if len(names) > LONG:
-            head = [*_title(group.rpartition(".")[2].capitalize(), "="), f".. py:currentmodule:: {name}", ""]
+            head = [
+                *_title(group.rpartition(".")[2].replace("_", " ").capitalize(), "="),
+                f".. py:currentmodule:: {name}",
+                "",
+            ]
             yield _file(name, group), [*head, _first_paragraph(source), "", *entries]
         elif group == name or len(here) == 1:
             page += entries
