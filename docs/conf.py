@@ -7,7 +7,10 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
-os.environ |= {"XPNET_BACKEND": "numpy", "PYTHONPATH": str(DOCS.parent)}  # also for the processes that run the notebooks
+os.environ |= {
+    "XPNET_BACKEND": "numpy",
+    "PYTHONPATH": str(DOCS.parent),
+}  # also for the processes that run the notebooks
 
 import xpnet  # noqa: E402
 from docs.extensions import gallery, inventories, notebooks, reference, source_pages  # noqa: E402
@@ -25,6 +28,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "docs.extensions.docstrings",
     "docs.extensions.notebooks",
+    "docs.extensions.playground",
     "docs.extensions.source_pages",
 ]
 exclude_patterns = ["_build", "gallery/**/*.ipynb"]
@@ -39,6 +43,7 @@ nb_execution_mode = "cache" if "XPNET_DATA" in os.environ else "off"  # they nee
 nb_execution_cache_path = str(DOCS / "_build" / "notebooks")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_merge_streams = True
 
 reference.write(DOCS / "reference")
 autodoc_default_options = {"members": True}

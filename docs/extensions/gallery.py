@@ -15,6 +15,7 @@ from sphinx_gallery.scrapers import figure_rst
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCE = ROOT / "docs" / "_build" / "examples"  # copies of the scripts, with titles as Sphinx-Gallery needs them
+PLAYGROUND = ROOT / "docs" / "_build" / "draw-a-digit.html"  # what mnist_playground.py writes
 SAVED = ROOT / "docs" / "_build" / "saved"  # where the scripts save their figures
 SHARED = ("arguments.py", "reporting.py")  # modules that scripts import
 SECTIONS = {
@@ -26,6 +27,8 @@ THUMBNAILS = {  # of scripts that draw nothing, and of full runs, whose figures 
     "char_rnn": "_static/thumbnails/char_rnn.svg",
     "mnist": "_static/thumbnails/mnist.svg",
     "mnist_cnn": "_static/thumbnails/mnist_cnn.svg",
+    "mnist_playground": "_static/thumbnails/mnist_playground.svg",
+    "sklearn_grid_search": "_static/thumbnails/sklearn_grid_search.svg",
     "row_lstm": "_static/thumbnails/row_lstm.svg",
     "report_a_jsneural": "figures/a2_correct_weights.png",
     "report_b_assignment": "figures/b1_correct_lr_0.03_weights.png",
@@ -39,21 +42,25 @@ def scripts() -> list[Path]:
     return [path for path in sorted((ROOT / "examples").glob("*.py")) if path.name not in SHARED]
 
 
-def arguments(gallery_conf: dict, script_vars: dict) -> list[str]:
-    """Return the arguments of a script: those of a short run that saves its figures."""
-    name = Path(script_vars["src_file"]).stem
+def short_run(name: str) -> list[str]:
+    """Return the arguments with which the build runs a script."""
     if name.startswith("report_"):
         return ["--quick", "--out", str(SAVED / name)]
     if name == "mnist_cli":
         return ["--dataset", "digits", "--plot", str(SAVED / name / "curves.png")]
-    return ["--quick"] if '"--quick"' in (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8") else []
+    if name == "mnist_playground":
+        return ["--epochs", "4", "--out", str(PLAYGROUND)]
+    return [] if name == "mnist" else ["--quick"]
+
+
+def arguments(gallery_conf: dict, script_vars: dict) -> list[str]:
+    return short_run(Path(script_vars["src_file"]).stem)
 
 
 def runs(path: Path) -> bool:
-    """Whether the build runs a script."""
-    text = path.read_text(encoding="utf-8")
-    short = "--quick" in text or "reporting" in text or path.stem in {"mnist", "mnist_cli"}
-    return short and ("XPNET_DATA" in os.environ or "mnist" not in text or path.stem == "mnist_cli")
+    """Whether the build runs a script: MNIST is there, or the script does not need it."""
+    needs_mnist = "mnist(" in path.read_text(encoding="utf-8") and path.stem != "mnist_cli"
+    return "XPNET_DATA" in os.environ or not needs_mnist
 
 
 def saved_figures(block: tuple, block_vars: dict, gallery_conf: dict) -> str:
@@ -85,8 +92,8 @@ def _note(path: Path) -> str:
     where = f"The script is ``examples/{path.name}`` in the repository."
     if not runs(path):
         return where
-    short = "" if path.stem in {"mnist", "mnist_cli"} else " The output below is from a short run, with ``--quick``."
-    return where + short
+    options = " ".join(word for word in short_run(path.stem) if not word.startswith(str(ROOT)))
+    return f"{where} The output below is from ``python examples/{path.name} {options}".rstrip() + "``."
 
 
 def settings() -> dict:
