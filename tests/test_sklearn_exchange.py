@@ -14,8 +14,8 @@ from sklearn.exceptions import NotFittedError
 import xpnet
 import xpnet.sklearn
 from xpnet.errors import ConversionError
-from xpnet.layers import ELU
-from xpnet.sklearn import from_sklearn, to_model, to_sklearn
+from xpnet.layers import ELU, Dense
+from xpnet.sklearn import from_model, from_sklearn, to_model, to_sklearn
 from xpnet.tree import leaves
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -164,7 +164,50 @@ def test_a_model_predicts_the_same_and_can_be_saved(name, settings, data, xp, tm
     model = to_model(ours)
     model.save(tmp_path / "model.safetensors")
     p = ours.predict_proba(X) if name == "MLPClassifier" else ours.predict(X)
-    expected = p[:, 1:] if ours.n_outputs_ == 1 and p.ndim == 2 else p.reshape(len(X), -1)
+    expected = p[:, 1:] if ours.n_outputs_ == 1 and p.ndim == 2 else p
     with model.backend.scope():
         for one in (model, xpnet.load_model(tmp_path / "model.safetensors", backend=model.backend)):
             np.testing.assert_allclose(xp.to_host(one.predict(X)), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "settings", "data"), CASES)
+def test_an_estimator_comes_back_from_a_model_file(name, settings, data, xp, tmp_path):
+    X, y = data
+    ours = getattr(xpnet.sklearn, name)(random_state=0, max_iter=20, backend=xp, **settings).fit(X, y)
+    to_model(ours).save(tmp_path / "model.safetensors")
+    loaded = xpnet.load_model(tmp_path / "model.safetensors", backend=xp.computing_in("float64"))
+    classes = ours.classes_ if y.dtype == bool else None  # a file knows text and numbers from 0
+    back = from_model(loaded, classes)
+
+    np.testing.assert_allclose(back.score(X, y), ours.score(X, y), rtol=1e-6)
+    if name == "MLPClassifier":
+        np.testing.assert_array_equal(back.predict(X), ours.predict(X))
+        np.testing.assert_allclose(back.predict_proba(X), ours.predict_proba(X), rtol=1e-6)
+        assert back.predict(X).dtype == ours.predict(X).dtype
+    else:
+        np.testing.assert_allclose(back.predict(X), ours.predict(X), rtol=1e-6, atol=1e-9)
+    before = xpnet.to_numpy(back.model_.get_weights()[0])
+    back.partial_fit(X, y)
+    assert (xpnet.to_numpy(back.model_.get_weights()[0]) != before).any()
+    np.testing.assert_array_equal(xpnet.to_numpy(loaded.get_weights()[0]), before)  # back has a copy
+    back.set_params(epochs=1).fit(X, y)
+    assert back.n_features_in_ == X.shape[1]
+
+
+def test_a_model_becomes_an_estimator_with_its_class_names():
+    """Names need not be in alphabetical order. Needs no arrays."""
+    model = xpnet.Model([Dense(3)], "softmax_cross_entropy", seed=0)
+    with pytest.raises(RuntimeError, match="no parameters yet"):
+        from_model(model)
+    model.fit(X_IRIS, Y_IRIS, epochs=20, verbose=0)
+    model.class_names = ("virginica", "setosa", "versicolor")
+    estimator = from_model(model)
+    named = np.array(model.class_names)[Y_IRIS]
+
+    np.testing.assert_array_equal(estimator.predict(X_IRIS), np.array(model.class_names)[model.predict_classes(X_IRIS)])
+    assert estimator.score(X_IRIS, named) == np.mean(xpnet.to_numpy(model.predict_classes(X_IRIS)) == Y_IRIS)
+    estimator.partial_fit(X_IRIS, named)
+    assert list(estimator.classes_) == list(model.class_names)
+    for wrong in (["a", "b"], [2, 1, 0]):
+        with pytest.raises(ValueError, match="classes must be 3 labels"):
+            from_model(model, wrong)

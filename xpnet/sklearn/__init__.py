@@ -10,7 +10,7 @@ from xpnet.lazy import lazy_names
 
 if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
     from xpnet.sklearn.classifier import MLPClassifier
-    from xpnet.sklearn.exchange import from_sklearn, to_model, to_sklearn
+    from xpnet.sklearn.exchange import from_model, from_sklearn, to_model, to_sklearn
     from xpnet.sklearn.neural_nets import NeuralNetClassifier, NeuralNetRegressor
     from xpnet.sklearn.regressor import MLPRegressor
 
@@ -22,7 +22,7 @@ if tuple(map(int, _version.split(".")[:2])) < (1, 9):
 
 MODULES = {
     "classifier": ["MLPClassifier"],
-    "exchange": ["from_sklearn", "to_model", "to_sklearn"],
+    "exchange": ["from_model", "from_sklearn", "to_model", "to_sklearn"],
     "neural_nets": ["NeuralNetClassifier", "NeuralNetRegressor"],
     "regressor": ["MLPRegressor"],
 }
@@ -34,6 +34,7 @@ __all__ = [
     "MLPRegressor",
     "NeuralNetClassifier",
     "NeuralNetRegressor",
+    "from_model",
     "from_sklearn",
     "to_model",
     "to_sklearn",

@@ -9,15 +9,19 @@ import numpy as np
 from sklearn import neural_network
 from sklearn.base import is_classifier
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from xpnet.backend import to_numpy
 from xpnet.errors import ConversionError
 from xpnet.layers.sequential import Sequential
+from xpnet.losses import BinaryCrossEntropy
 from xpnet.model import Model
 from xpnet.optimizers import SGD
 from xpnet.sklearn.classifier import MLPClassifier
 from xpnet.sklearn.network import coefs_of, params_of
+from xpnet.sklearn.neural_nets import NeuralNetClassifier, NeuralNetRegressor
 from xpnet.sklearn.parameters import backend_of, hidden_sizes
 from xpnet.sklearn.rates import Solver
 from xpnet.sklearn.regressor import MLPRegressor
@@ -104,7 +108,8 @@ def to_model(estimator: MLPClassifier | MLPRegressor) -> Model:
     """Return a copy of a fitted estimator as a `Model`, which can be saved, exported, plotted and trained further.
 
     It predicts what `predict_proba` or `predict` return, for two classes only the probability of the second. Its optimizer is
-    ``"adam"``; set another one with ``model.optimizer``. The loss is xpnet's, without the penalty.
+    ``"adam"``; set another one with ``model.optimizer``. The loss is xpnet's, without the penalty. Text labels become
+    `Model.class_names`, which a model file keeps.
 
     Raises
     ------
@@ -118,7 +123,61 @@ def to_model(estimator: MLPClassifier | MLPRegressor) -> Model:
     model.build((estimator.n_features_in_,))
     with model.backend.scope():
         model.set_weights([x for _, x in in_keras_order(arrays)])
+    if not is_classifier(estimator):
+        model.target_shape = () if estimator.n_outputs_ == 1 else (estimator.n_outputs_,)
+    elif estimator.classes_.dtype.kind in "OU":
+        model.class_names = tuple(map(str, estimator.classes_))
     return model
+
+
+def from_model(model: Model, classes: Any = None) -> NeuralNetClassifier | NeuralNetRegressor:
+    """Return a copy of a built model, such as `load_model` returns, as a fitted estimator.
+
+    It predicts the same, and `partial_fit` trains it further. ``from_model(load_model(path))`` reads what
+    ``to_model(estimator).save(path)`` or ``estimator.model_.save(path)`` wrote.
+
+    Parameters
+    ----------
+    model : Model
+        The estimator is a classifier if the model's loss is one of classes.
+    classes : array-like, optional
+        The labels in the order of the model's outputs; numbers in ascending order. The default is `Model.class_names`, or 0, 1,
+        and so on.
+
+    Raises
+    ------
+    RuntimeError
+        The model has no parameters yet.
+    ValueError
+        The number of labels is not the number of classes, or numbers are not in ascending order.
+    """
+    model = copy.deepcopy(model)
+    model.built_state()
+    settings = {name: getattr(model, name) for name in ("network", "loss", "optimizer", "metrics", "backend")}
+    settings["dtype"] = model.backend.float_name
+    made: Any = NeuralNetClassifier(**settings) if model.loss.of_classes else NeuralNetRegressor(**settings)
+    made.model_, made.history_, made.n_iter_ = model, model.history, len(model.history.epoch)
+    made.n_features_in_ = model.input_shape[0]
+    vars(made).update(_random_state=check_random_state(None))
+    if model.loss.of_classes:
+        outputs = model.predict_logits(np.zeros((1, *model.input_shape), np.uint8)).shape[-1]
+        binary = isinstance(model.loss, BinaryCrossEntropy)
+        made.classes_ = _labels(model.class_names if classes is None else classes, 2 if outputs == 1 else outputs)
+        encoder = None if binary and outputs > 1 else LabelEncoder()
+        if encoder:
+            encoder.classes_ = made.classes_
+        vars(made).update(_encoder=encoder)
+    return made
+
+
+def _labels(given: Any, count: int) -> np.ndarray:
+    labels = np.asarray(given) if len(given) else np.arange(count)
+    if labels.shape != (count,) or (labels.dtype.kind not in "OU" and np.any(labels[1:] <= labels[:-1])):
+        raise ValueError(
+            f"classes must be {count} labels in the order of the outputs, and numbers must be in ascending order. "
+            f"Received: {given!r}"
+        )
+    return labels
 
 
 def _copy(source: Any, target: Any) -> None:
