@@ -4,7 +4,8 @@
 
 A case may have another batch size behind a slash. Both steps run in turns, and each turn takes about 60 ms. The command prints
 the median times, the processor time of all threads, the median of the ratios of neighboring turns, and the two numbers of the
-rule in `xpnet.backend.workers`. With ``--one-thread`` the whole batch uses one BLAS thread.
+rule in `xpnet.backend.workers`. With ``--one-thread`` the whole batch uses one BLAS thread. With ``--torch``, PyTorch's eager
+step takes the place of the whole batch, with as many threads as parts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.benchmarks import ours
+from tests.benchmarks import ours, peers
 from tests.benchmarks.cases import CASES, LEARNING_RATE, Case
 from xpnet.backend import blas, make_backend, workers
 from xpnet.groups import group_of
@@ -30,14 +31,38 @@ def case_of(text: str) -> Case:
     return replace(CASES[name], batch=int(batch)) if batch else CASES[name]
 
 
+def data_of(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Return random samples and labels."""
+    rng = np.random.default_rng(0)
+    rows = max(4 * case.batch, 2000)
+    return rng.random((rows, *case.input_shape), dtype=np.float32), rng.integers(0, 10, rows)
+
+
+class TorchRunner:
+    """Training steps of PyTorch."""
+
+    def __init__(self, case: Case, threads: int):
+        import torch
+
+        torch.set_num_threads(threads)
+        x, y = data_of(case)
+        self.torch, self.rows, self.batch, self.step = torch, len(x), case.batch, peers.torch_step(case, x, y)
+
+    def __call__(self, steps: int) -> tuple[float, float]:
+        index = self.torch.randint(0, self.rows, (steps, self.batch))
+        begin, used = time.perf_counter(), time.process_time()
+        for i in range(steps):
+            self.step(index[i])
+        return (time.perf_counter() - begin) / steps * 1e6, (time.process_time() - used) / steps * 1e6
+
+
 class Runner:
     """Training steps in a number of parts."""
 
     def __init__(self, case: Case, parts: int, blas_threads: int | None):
         model, rng = ours.model(case, "numpy").build(case.input_shape), np.random.default_rng(0)
-        self.rows, self.batch = max(4 * case.batch, 2000), case.batch
-        x = rng.random((self.rows, *case.input_shape), dtype=np.float32)
-        self.data = model.prepare(x, rng.integers(0, 10, self.rows))
+        x, y = data_of(case)
+        self.rows, self.batch, self.data = len(x), case.batch, model.prepare(x, y)
         self.backend, self.state, self.rng = model.backend, model.state, rng
         self.step = training_step(
             Inference(model.network, self.backend.dtype, group_of(parts)), model._scores, model.optimizer
@@ -55,10 +80,11 @@ class Runner:
             return (time.perf_counter() - begin) / steps * 1e6, (time.process_time() - used) / steps * 1e6
 
 
-def compare(text: str, parts: int, blas_threads: int | None, turns: int) -> str:
+def compare(text: str, parts: int, blas_threads: int | None, turns: int, torch: bool = False) -> str:
     """Return a row of the table for one case."""
     case = case_of(text)
-    whole, divided = Runner(case, 1, blas_threads), Runner(case, parts, None)
+    whole = TorchRunner(case, parts) if torch else Runner(case, 1, blas_threads)
+    divided = Runner(case, parts, None)
     for runner in (whole, divided):
         runner(2)
     steps = max(1, int(TURN_SECONDS * 1e6 / min(whole(2)[0], divided(2)[0])))
@@ -67,7 +93,7 @@ def compare(text: str, parts: int, blas_threads: int | None, turns: int) -> str:
     )  # turns, whole or divided, wall or processor
     (a, a_cpu), (b, b_cpu) = np.median(times, axis=0)
     wall, cpu = np.median(times[:, 1] / times[:, 0], axis=0)
-    activations, parameters = case.batch * whole.measured.activations, whole.measured.parameters
+    activations, parameters = case.batch * divided.measured.activations, divided.measured.parameters
     rule = "yes" if workers.pay(activations, parameters) else "no"
     return (
         f"| {text} | {activations / 1e6:.2f} | {activations / parameters:.1f} | {rule} | {a:,.0f} ({a_cpu:,.0f}) | "
@@ -81,12 +107,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--parts", type=int, default=make_backend("numpy").parts(10**12, 1), help="default: the cores")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--one-thread", action="store_true", help="the whole batch uses one BLAS thread")
+    parser.add_argument("--torch", action="store_true", help="compare with PyTorch's eager step")
     options = parser.parse_args(argv)
     print(f"{options.parts} parts; wall time and, in parentheses, processor time, in µs")
-    print("| case | activations, millions | for each parameter | rule | whole | parts | ratio |")
+    other = "PyTorch" if options.torch else "whole"
+    print(f"| case | activations, millions | for each parameter | rule | {other} | parts | ratio |")
     print("|---|---|---|---|---|---|---|")
     for text in options.cases:
-        print(compare(text, options.parts, 1 if options.one_thread else None, options.turns), flush=True)
+        print(compare(text, options.parts, 1 if options.one_thread else None, options.turns, options.torch), flush=True)
     return 0
 
 

@@ -68,6 +68,11 @@ def torch_epochs(step, rows, batch, epochs, on_epoch, device):
 
 def torch_eager(case, x, y, epochs, on_epoch, device="cpu", compiled=False):
     """Train with PyTorch in a handwritten loop. If `compiled`, torch.compile compiles forward, loss and their backward."""
+    torch_epochs(torch_step(case, x, y, device, compiled), len(x), case.batch, epochs, on_epoch, device)
+
+
+def torch_step(case, x, y, device="cpu", compiled=False):
+    """Return the training step ``step(row numbers) -> loss, accuracy`` of `torch_eager`."""
     import torch
     from torch.nn import functional as F
 
@@ -91,7 +96,7 @@ def torch_eager(case, x, y, epochs, on_epoch, device="cpu", compiled=False):
         optimizer.step()
         return loss.detach(), accuracy
 
-    torch_epochs(step, len(x), case.batch, epochs, on_epoch, device)
+    return step
 
 
 def torch_compile_whole(case, x, y, epochs, on_epoch, device="cpu", mode=None):
