@@ -35,15 +35,15 @@ def test_reduce_adds_in_the_order_of_the_ranks():
     assert workers(3).run(run) == [(expected, expected, (3,))] * 3
 
 
-@pytest.mark.parametrize("failing", [0, 1, 2])
-def test_an_error_is_raised_and_ends_the_waiting_of_the_others(failing):
+@pytest.mark.parametrize(("failing", "error"), [(0, ZeroDivisionError), (1, ZeroDivisionError), (2, SystemExit)])
+def test_an_error_is_raised_and_ends_the_waiting_of_the_others(failing, error):
     def run(rank):
         workers(3).reduce(rank, 1)
         if rank == failing:
-            raise ZeroDivisionError(f"in {rank}")
+            raise error(f"in {rank}")
         return workers(3).reduce(rank, 1)
 
-    with pytest.raises(ZeroDivisionError, match=f"in {failing}"):
+    with pytest.raises(error, match=f"in {failing}"):
         workers(3).run(run)
     assert workers(3).run(lambda rank: workers(3).reduce(rank, rank)) == [3, 3, 3]
 

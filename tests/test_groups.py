@@ -16,6 +16,7 @@ from xpnet.tree import named_leaves
 ROWS = 23  # in a data set; batches of 7 do not divide by 2 or 3
 
 STILL = layers.Frozen(layers.Sequential([layers.Dense(5), layers.BatchNormalization()]))
+NORM = layers.BatchNormalization()
 SHARED = layers.Sequential([layers.BatchNormalization(), layers.Dense(5)])
 NETWORKS = {
     "dense": ((5,), [layers.Dense(6, activation="tanh"), layers.Dense(3)]),
@@ -48,6 +49,7 @@ NETWORKS = {
         (5,),
         [STILL, SHARED, layers.Tanh(), SHARED, layers.Dense(3)],
     ),
+    "shared normalization": ((5,), [NORM, layers.Dense(5), NORM, layers.Dense(3)]),
     "inside time": (
         (4, 3),
         [

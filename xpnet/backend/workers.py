@@ -78,7 +78,7 @@ class Workers:
             try:
                 for go in self._go[1:]:
                     go.release()
-                self._call(0, function)
+                self._call(0, function, Exception)
                 for done in self._done[1:]:
                     done.acquire()
             except BaseException:  # an interrupt, after which it is not known what the workers do
@@ -106,14 +106,16 @@ class Workers:
                 self._go[rank].acquire()
                 if (function := self._function) is None:
                     return
-                self._call(rank, function)
+                self._call(
+                    rank, function, BaseException
+                )  # SystemExit would end the thread, and `run` would wait for it
                 del function  # it holds arrays
                 self._done[rank].release()
 
-    def _call(self, rank: int, function: Callable[[int], Any]) -> None:
+    def _call(self, rank: int, function: Callable[[int], Any], caught: type[BaseException]) -> None:
         try:
             self._results[rank] = function(rank)
-        except Exception as error:
+        except caught as error:
             self._results[rank] = _Raised(error)
             self._meeting.abort()  # the others would wait for this worker
 
@@ -128,7 +130,7 @@ class Workers:
 
 
 class _Raised:
-    def __init__(self, error: Exception):
+    def __init__(self, error: BaseException):
         self.error = error
 
 

@@ -154,7 +154,7 @@ def _backend(command: argparse.ArgumentParser) -> None:
     group.add_argument("--backend", help="numpy, cupy, torch, jax or auto (default: $XPNET_BACKEND, or numpy)")
     group.add_argument("--device", help="the library's name for a device, such as cuda:1")
     group.add_argument("--dtype", choices=["float32", "float64"], help="default: float32")
-    group.add_argument("--threads", type=_within("[1, inf)", int), help="threads of matrix products (only numpy)")
+    group.add_argument("--threads", type=_within("[1, inf)", int), help="number of threads (only numpy)")
 
 
 def _names(text: str) -> list[str]:

@@ -139,6 +139,9 @@ class _GroupBatchNormalization(Layer):
     layer: BatchNormalization
     reduce: Callable[[Any], Any]
 
+    def init(self, rng, input_shape):
+        return self.layer.init(rng, input_shape)
+
     def forward(self, params, x, *, statistics):
         return self.layer.normalize(params, x, statistics, self.reduce)
 
