@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {
     "quick-start": ["sklearn"],
+    "own-layers": [],
     "backends": [],
     "seeds": [],
     "from-pytorch": ["torch"],
