@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backend import in_scope, real_numbers, to_numpy
+from xpnet.backend import in_scope, to_numpy
 from xpnet.checks import require_choice
 from xpnet.files import StrPath, as_path, replacing
 from xpnet.layers import Rescaling
@@ -126,12 +126,12 @@ def _samples(model: Any, x: Any, y: Any) -> tuple[np.ndarray | None, np.ndarray 
         if y is not None:
             raise ValueError("y needs the samples x that it belongs to. Received: x=None")
         return None, None
-    samples = real_numbers(to_numpy(x) if hasattr(x, "shape") else x)
+    samples = to_numpy(model.backend.asarray(x))
     if tuple(samples.shape[1:]) != tuple(model.input_shape):
         raise ValueError(f"x must have samples of shape {model.input_shape}. Received: x of shape {samples.shape}")
     if y is None:
         return samples, None
-    labels = real_numbers(to_numpy(y) if hasattr(y, "shape") else y)
+    labels = to_numpy(model.backend.asarray(y))
     if labels.ndim == 2:
         labels = labels.argmax(axis=1) if labels.shape[1] > 1 else labels[:, 0]
     if labels.shape != samples.shape[:1]:

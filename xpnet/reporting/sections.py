@@ -58,7 +58,7 @@ def report(
     ValueError
         The data do not fit the model, or it has several seeds.
     """
-    path, samples, targets = as_path(out, "out"), to_numpy(x), to_numpy(y)
+    path, (samples, targets) = as_path(out, "out"), (to_numpy(model.backend.asarray(array)) for array in (x, y))
     if len(model.seeds) > 1:
         raise ValueError(f"report describes one network, from a model with one seed. Received: seed={model.seed!r}")
     begin = time.perf_counter()
