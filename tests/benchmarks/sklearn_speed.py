@@ -49,6 +49,8 @@ class Case:
         Where xpnet computes.
     busy : bool
         Whether other processes keep the cores busy.
+    rounds : int, optional
+        The default is that of the command, and for short work 7 or more.
     goal : float
         scikit-learn's time divided by xpnet's is at least this.
     """
@@ -62,6 +64,7 @@ class Case:
     epochs: int = 200
     backend: str = "numpy"
     busy: bool = False
+    rounds: int | None = None
     goal: float = 1.0
 
     @property
@@ -79,16 +82,19 @@ class Case:
 
 
 LARGE = (256, 128)
+MNIST = partial(Case, "mnist", epochs=5, goal=1.5)
+BUSY = partial(Case, "mnist", rows=10_000, epochs=1, busy=True, goal=3.0)
 CASES = {
-    "mnist": Case("mnist", epochs=5, goal=1.5),
-    "mnist-large": Case("mnist", hidden=LARGE, epochs=5, goal=1.5),
-    "jax": Case("mnist", hidden=LARGE, epochs=20, backend="jax", goal=2.0),
-    **{
-        name + suffix: Case("mnist", hidden=hidden, rows=10_000, epochs=2, backend=backend, busy=True, goal=3.0)
-        for name, hidden in (("busy", (100,)), ("busy-large", LARGE))
-        for suffix, backend in (("", "numpy"), ("-one-thread", "one thread"), ("-jax", "jax"))
-        if (name, backend) != ("busy", "jax")
-    },
+    "mnist": MNIST(),
+    "mnist-large": MNIST(hidden=LARGE),
+    "mnist-one-thread": MNIST(backend="one thread", goal=1.0),
+    "mnist-large-one-thread": MNIST(hidden=LARGE, backend="one thread", goal=1.0),
+    "jax": MNIST(hidden=LARGE, epochs=20, backend="jax", goal=2.0),
+    "busy": BUSY(),
+    "busy-large": BUSY(hidden=LARGE),
+    "busy-one-thread": BUSY(backend="one thread"),
+    "busy-large-one-thread": BUSY(hidden=LARGE, backend="one thread"),
+    "busy-large-jax": BUSY(hidden=LARGE, epochs=10, backend="jax", rounds=1),
     **{
         f"{data}{suffix}": Case(data, dtype=dtype)
         for data in ("iris", "digits", "diabetes")
@@ -250,7 +256,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     results: dict[str, Any] = {"environment": machine}
     for name in names:
         case = CASES[name]
-        rounds = args.rounds if case.data == "mnist" and case.work == "fit" else max(args.rounds, 7)
+        short = case.data != "mnist" or case.work != "fit"
+        rounds = case.rounds or (max(args.rounds, 7) if short else args.rounds)
         results[name] = measured(name, case, rounds, args.threads)
         print(name, row(case, results[name]), file=sys.stderr, flush=True)
     header = ["work", "scikit-learn", "xpnet", "times as fast (rounds)", "goal", "score: scikit-learn, xpnet"]

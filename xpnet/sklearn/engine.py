@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from xpnet.backend import Backend, quiet
+from xpnet.backend import Backend, namespace, quiet
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import Loss
 from xpnet.optimizers import SGD, Optimizer
 from xpnet.sklearn import lbfgs
 from xpnet.sklearn.rows import on_device
-from xpnet.sklearn.step import Objective, PenalizedStep, pack, unpack
+from xpnet.sklearn.step import Objective, PenalizedStep
 from xpnet.step import Inference, Scores, TrainingStep
-from xpnet.tree import Array, Tree, leaves
+from xpnet.tree import Array, Tree, from_leaves, leaves
 from xpnet.workshop import Workshop, keep_recent
 
 ROWS_AT_ONCE = 4096  # in predictions
@@ -88,10 +88,10 @@ class Engine:
         def value_and_gradient(flat: Array) -> tuple[Any, Array]:
             state = {"params": unpack(params, flat), "statistics": arrays["statistics"]}
             value, grads = backend.call(objective, state, batch)
-            return value, pack(grads)
+            return value, pack(backend, grads)
 
         with backend.limited_threads(multiplications):
-            start = pack(params)
+            start = pack(backend, params)
             if backend.name == "numpy":
                 result = optimize.minimize(
                     value_and_gradient, start, method="L-BFGS-B", jac=True,
@@ -105,3 +105,19 @@ class Engine:
 def count_multiplications(params: Tree) -> int:
     """Return the number of multiplications for one sample."""
     return sum(x.shape[0] * x.shape[1] for x in leaves(params))
+
+
+def pack(backend: Backend, tree: Tree) -> Array:
+    """Join all arrays of a tree to one flat array."""
+    xp = backend.namespace
+    return xp.concat([xp.reshape(x, (-1,)) for x in leaves(tree)])
+
+
+def unpack(like: Tree, flat: Array) -> Tree:
+    """Split a flat array into a tree with the shapes of `like`."""
+    parts, start = [], 0
+    for x in leaves(like):
+        size = x.shape[0] * x.shape[1]
+        parts.append(namespace(flat).reshape(flat[start : start + size], x.shape))
+        start += size
+    return from_leaves(like, parts)

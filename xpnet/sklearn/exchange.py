@@ -25,8 +25,8 @@ from xpnet.sklearn.neural_nets import NeuralNetClassifier, NeuralNetRegressor
 from xpnet.sklearn.parameters import backend_of, hidden_sizes
 from xpnet.sklearn.rates import Solver
 from xpnet.sklearn.regressor import MLPRegressor
-from xpnet.sklearn.step import EfficientAdam, pack, parts_of
-from xpnet.tree import Array, Tree, from_leaves, leaves
+from xpnet.sklearn.step import EfficientAdam
+from xpnet.tree import Tree, from_leaves, leaves
 from xpnet.weights import in_keras_order
 
 FITTED = (
@@ -203,8 +203,7 @@ def _our_solver(optimizer: AdamOptimizer | SGDOptimizer, network: Sequential, tr
     for name, (arrays, factor) in averages.items():
         scaled = [(x / factor).astype(x.dtype) for x in arrays]
         half = len(scaled) // 2  # of the coefficients, then of the intercepts
-        tree = params_of(network, scaled[:half], scaled[half:], [])
-        memory[name] = pack(tree) if isinstance(solver.rule, EfficientAdam) else from_leaves(memory[name], leaves(tree))
+        memory[name] = from_leaves(memory[name], leaves(params_of(network, scaled[:half], scaled[half:], [])))
     solver.memory = memory
     return solver
 
@@ -213,8 +212,10 @@ def _their_optimizer(solver: Solver, network: Sequential, trees: dict[str, Tree]
     """Return a solver as scikit-learn's optimizer."""
     rule, params = solver.rule, trees["params"]
 
-    def arrays(parts: list[Array], factor: float = 1.0) -> list[np.ndarray]:
-        scaled = [np.multiply(to_numpy(x), factor, dtype=p.dtype) for x, p in zip(parts, leaves(params), strict=True)]
+    def arrays(tree: Tree, factor: float = 1.0) -> list[np.ndarray]:
+        scaled = [
+            np.multiply(to_numpy(x), factor, dtype=p.dtype) for x, p in zip(leaves(tree), leaves(params), strict=True)
+        ]
         coefs, intercepts = coefs_of(network, from_leaves(params, scaled))
         return [*coefs, *intercepts]
 
@@ -222,12 +223,12 @@ def _their_optimizer(solver: Solver, network: Sequential, trees: dict[str, Tree]
     if isinstance(rule, EfficientAdam):
         optimizer = AdamOptimizer([], solver.learning_rate_init, rule.beta_1, rule.beta_2, rule.epsilon)
         optimizer.t = solver.steps
-        optimizer.ms = arrays(parts_of(solver.memory["m"], params), 1 - rule.beta_1)
-        optimizer.vs = arrays(parts_of(solver.memory["v"], params), 1 - rule.beta_2)
+        optimizer.ms = arrays(solver.memory["m"], 1 - rule.beta_1)
+        optimizer.vs = arrays(solver.memory["v"], 1 - rule.beta_2)
     else:
         settings = solver.schedule, rule.momentum, rule.nesterov, solver.power_t
-        optimizer = SGDOptimizer(arrays(leaves(params), 0.0), solver.learning_rate_init, *settings)
+        optimizer = SGDOptimizer(arrays(params, 0.0), solver.learning_rate_init, *settings)
         if rule.momentum:
-            optimizer.velocities = arrays(leaves(solver.memory["velocity"]))
+            optimizer.velocities = arrays(solver.memory["velocity"])
     optimizer.learning_rate = solver.learning_rate
     return optimizer

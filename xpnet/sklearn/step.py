@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from xpnet.backend import namespace, size
-from xpnet.backend.fusion import fused, map_elements
+from xpnet.backend import namespace
+from xpnet.backend.fusion import map_elements_to_trees
 from xpnet.optimizers import Optimizer
 from xpnet.optimizers.base import zeros
 from xpnet.step import TrainingStep
@@ -84,13 +84,12 @@ class EfficientAdam(Optimizer):
     epsilon: float = 1e-8
 
     def init(self, params):
-        flat = pack(params)
-        return {"m": zeros(flat), "v": zeros(flat)}
+        return {"m": tuple(map(zeros, leaves(params))), "v": tuple(map(zeros, leaves(params)))}
 
     def step(self, params, grads, state, learning_rate):
         epsilon = self.epsilon / math.sqrt(1 - self.beta_2)
 
-        def rule(g, m, v):
+        def rule(p, g, m, v):
             m *= self.beta_1
             m += g
             g *= g
@@ -100,34 +99,7 @@ class EfficientAdam(Optimizer):
             root += epsilon
             step = m / root
             step *= learning_rate
-            return step, m, v
+            return p - step, m, v
 
-        def descend(p, step):
-            p -= step
-            return p
-
-        # One pass over a single flat array: a pass over each small array would cost more than its arithmetic
-        step, m, v = fused(rule, pack(grads), state["m"], state["v"])
-        p = map_elements(descend, leaves(params), parts_of(step, params))
+        p, m, v = map_elements_to_trees(rule, leaves(params), leaves(grads), state["m"], state["v"])
         return from_leaves(params, p), {"m": m, "v": v}
-
-
-def pack(tree: Tree) -> Array:
-    """Join all arrays of a tree to a new flat array."""
-    flat = [namespace(x).reshape(x, (-1,)) for x in leaves(tree)]
-    return namespace(flat[0]).concat(flat)
-
-
-def unpack(like: Tree, flat: Array) -> Tree:
-    """Split a flat array into a tree with the shapes of `like`."""
-    return from_leaves(like, parts_of(flat, like))
-
-
-def parts_of(flat: Array, like: Tree) -> list[Array]:
-    """Split a flat array into arrays with the shapes of the leaves of `like`."""
-    parts, start = [], 0
-    for x in leaves(like):
-        end = start + size(x)
-        parts.append(namespace(flat).reshape(flat[start:end], x.shape))
-        start = end
-    return parts
