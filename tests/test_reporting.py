@@ -23,6 +23,13 @@ NAMES = ["<script>document.title = 'broken'</script>", "b", "c"]
 
 
 @pytest.fixture(scope="module")
+def browser():
+    opened = browsers.start()
+    yield opened
+    opened.driver.quit()
+
+
+@pytest.fixture(scope="module")
 def trained():
     layers = [Rescaling(1 / 255), Flatten(), Dense(8), ReLU(), Dense(3)]
     model = Model(layers, "softmax_cross_entropy", SGD(0.1), ["accuracy"], seed=7, backend=NUMPY)
@@ -62,19 +69,15 @@ def test_the_report_loads_nothing_and_escapes_names(page):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-def test_the_report_fits_and_can_be_read(width, dark, page):
-    browser = browsers.start()
-    try:
-        browser.open(page, width, dark)
+def test_the_report_fits_and_can_be_read(width, dark, page, browser):
+    browser.open(page, width, dark)
 
-        assert browser.low_contrast() == []
-        assert browser.overlaps() == []
-        assert not browser.is_wider_than_the_window()
-        assert browser.run("return [...document.images].every((image) => image.naturalWidth > 0 && image.alt)")
-        assert browser.errors() == []
-        assert browser.run("return document.title") == "Training report"
-    finally:
-        browser.driver.quit()
+    assert browser.low_contrast() == []
+    assert browser.overlaps() == []
+    assert not browser.is_wider_than_the_window()
+    assert browser.run("return [...document.images].every((image) => image.naturalWidth > 0 && image.alt)")
+    assert browser.errors() == []
+    assert browser.run("return document.title") == "Training report"
 
 
 def test_a_report_of_values(tmp_path):
