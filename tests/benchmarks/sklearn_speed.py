@@ -73,7 +73,7 @@ class Case:
             self.data,
             self.dtype,
             str(self.hidden) if self.data == "mnist" else "",
-            f"{self.epochs} epochs" * (self.work == "fit" and self.data == "mnist"),
+            f"{self.epochs} epoch{'s' * (self.epochs > 1)}" * (self.work == "fit" and self.data == "mnist"),
             f"{self.rows:,} row{'s' * (self.rows > 1)}" if self.rows else "",
             self.backend * (self.backend != "numpy"),
             "busy" * self.busy,
