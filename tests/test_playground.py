@@ -420,6 +420,9 @@ def test_refuses_what_the_page_cannot_show(tmp_path):
         Model([Dense(1)], "huber", backend=NUMPY).build((3,)).playground(path)
     with pytest.raises(ValueError, match="one seed"):
         Model([Dense(1)], "mse", seed=(0, 1), backend=NUMPY).build((3,)).playground(path)
+    shared = Dense(3)
+    with pytest.raises(ValueError, match="the layer at 0 and 1"):
+        Model([shared, shared], "mse", backend=NUMPY).build((3,)).playground(path)
     with pytest.raises(ValueError, match="gray images"):
         Model([Flatten(), Dense(1)], "mse", backend=NUMPY).build((8, 8, 3)).playground(path)
     model = Model([Flatten(), Dense(4)], "softmax_cross_entropy", backend=NUMPY).build((8, 8))

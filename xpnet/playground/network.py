@@ -36,7 +36,8 @@ def describe(model: Any, encode: Callable[[np.ndarray], dict[str, Any]]) -> dict
     Raises
     ------
     ValueError
-        The page's script does not have a layer or the loss, or the model has several seeds. The message names it.
+        The page's script does not have a layer or the loss, a layer is at several places, or the model has several seeds. The
+        message names it.
     """
     loss = type(model.loss).__name__
     if loss not in LOSSES or getattr(model.loss, "label_smoothing", None):
@@ -45,7 +46,13 @@ def describe(model: Any, encode: Callable[[np.ndarray], dict[str, Any]]) -> dict
         )
     if len(model.seeds) > 1:
         raise ValueError(f"playground shows one network, from a model with one seed. Received: seed={model.seed!r}")
-    params, statistics = (model.network.filled(model.built_state()[name]) for name in ("params", "statistics"))
+    if model.network.links:
+        later, first = model.network.links[0]
+        raise ValueError(
+            "playground cannot show one layer object at several places, whose gradients are added. Received: the layer at "
+            f"{first} and {later}"
+        )
+    params, statistics = (model.built_state()[name] for name in ("params", "statistics"))
     fixed = frozen_paths(model.network)
     described = []
     for place in walk_shapes(model.network, model.input_shape):
