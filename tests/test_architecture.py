@@ -12,7 +12,7 @@ PACKAGE = ROOT / "xpnet"
 LADDER = [  # the modules of a line may import each other and the lines above
     {"checks", "errors", "files", "keywords", "lazy", "signals", "tables", "tensorfile", "tree", "workshop"},
     {"backend"},
-    {"random", "functions", "groups", "initializers", "schedules", "datasets"},
+    {"random", "functions", "groups", "initializers", "ranks", "schedules", "datasets"},
     {"layers"},
     {"losses", "metrics", "optimizers"},
     {
@@ -40,7 +40,7 @@ LADDER = [  # the modules of a line may import each other and the lines above
     {"run"},
     {"model"},
     {"many", "restore"},
-    {"interchange", "playground", "plotting", "sklearn"},
+    {"distributed", "interchange", "playground", "plotting", "sklearn"},
     {"reporting"},
     {"__init__"},
     {"cli"},
@@ -65,7 +65,7 @@ LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_com
 HOST_NUMPY = {"averages", "checks", "cli", "random", "initializers", "datasets", "loop", "state", "evaluation",
               "inputs", "interchange", "many", "model", "plotting", "inspection", "explanation", "comparison",
               "gradients", "playground", "settings", "sklearn", "sources", "weights", "checkpoint", "packing", "run",
-              "tensorfile", "reporting"}  # fmt: skip
+              "tensorfile", "reporting", "distributed", "ranks"}  # fmt: skip
 LONG = {
     "model",
     "layers/activations",
@@ -124,7 +124,7 @@ def test_import_brings_no_optional_package():
 import sys, xpnet
 optional = {"cupy", "torch", "jax", "array_api_strict", "matplotlib", "sklearn", "scipy", "PIL", "safetensors",
             "xpnet.checkpoint", "xpnet.inspection", "xpnet.tables",
-            "onnx", "onnxruntime", "h5py", "keras", "tensorboard", "zarr", "pandas", "polars", "pyarrow"}
+            "mpi4py", "onnx", "onnxruntime", "h5py", "keras", "tensorboard", "zarr", "pandas", "polars", "pyarrow"}
 print(sorted(optional & set(sys.modules)))
 """
     done = run("-c", code)

@@ -52,6 +52,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "comparison": ["compare_backends"],
         "datasets": [],
+        "distributed": [],
         "explanation": ["explain"],
         "gradients": ["check_gradients", "saliency"],
         "inspection": [],

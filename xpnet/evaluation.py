@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from xpnet.averages import Averages, bounded
 from xpnet.backend import Backend, quiet
 from xpnet.callbacks import Callback
 from xpnet.callbacks.base import call, watching
-from xpnet.groups import group_of, parts_of
+from xpnet.groups import ALONE, Alone, group_of, parts_of, process
 from xpnet.layers.base import Shape
 from xpnet.layers.shapes import Measured
 from xpnet.metrics.base import BinnedMetric
@@ -21,6 +21,9 @@ from xpnet.progress import Progress
 from xpnet.sources import InOrder
 from xpnet.step import Evaluation, Inference
 from xpnet.tree import Array, Tree, map_leaves
+
+if TYPE_CHECKING:
+    from xpnet.ranks import Ranks
 
 
 def run_batches(
@@ -31,19 +34,22 @@ def run_batches(
     progress: Progress,
     measured: Measured,
     begin: Callable[[int, dict[str, Any]], None],
+    ranks: Alone | Ranks = ALONE,
 ) -> Iterator[tuple[int, Any]]:
-    """Yield ``(rows, result of function)`` for each batch.
+    """Yield ``(rows, result of function)`` for each batch, or for those of this rank: every size-th.
 
     ``begin(batch, {})`` is called before each batch.
     """
     state = {"params": state["params"], "statistics": state["statistics"]}
-    progress.start(type(function).__name__, steps=data.steps)
-    for number, batch in enumerate(data):
+    own = None if data.steps is None else len(range(ranks.rank, data.steps, ranks.size))
+    progress.start(type(function).__name__, steps=own)
+    for number, batch in enumerate(data.every(ranks.rank, ranks.size)):
         begin(number, {})
         rows = batch["x"].shape[0]
-        parts = parts_of(backend, measured, state["params"], rows)
+        processes = process().size  # each has one thread
+        parts = parts_of(backend, measured, state["params"], rows) if processes == 1 else 1
         divided = function if parts == 1 else function.with_group(group_of(parts))
-        with backend.limited_threads(rows * measured.multiplications, parts):
+        with backend.limited_threads(rows * measured.multiplications, max(parts, processes)):
             result = backend.call(divided, state, batch)
         yield rows, result
         progress.update(1)
@@ -60,11 +66,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return the loss and metrics over a data set as Python numbers."""
     metrics, watchers, started = function.scores.metrics, watching(callbacks, "test"), []
+    ranks = ALONE if process().any(bool(watchers)) else process()  # a callback of batches sees all of them
     averages = Averages(metrics)  # over the batches so far, for callbacks
     begin = functools.partial(call, watchers, "on_test_batch_begin")
     with data, Progress(verbose) as progress:
         call(callbacks, "on_test_begin", {})
-        batches = run_batches(backend, function, state, data, progress, measured, begin)
+        batches = run_batches(backend, function, state, data, progress, measured, begin, ranks)
         for number, (rows, result) in enumerate(batches):
             started.append((rows, backend.to_host(result) if watchers else result))
             if watchers:
@@ -72,9 +79,10 @@ def evaluate(
                 logs = _in_order(function, averages, [kept for _, (_, kept) in started])
                 call(watchers, "on_test_batch_end", number, logs)
         results = [result for _, result in started]
-        home = results if watchers else backend.to_host(results)
+        own = results if watchers or not results else backend.to_host(results)
+        home = ranks.in_turn(list(own))
         records = map_leaves(lambda *values: np.stack(values), *[record for record, _ in home])
-        averages = Averages(metrics).add(records, [rows for rows, _ in started])
+        averages = Averages(metrics).add(records, ranks.in_turn([rows for rows, _ in started]))
         values = _in_order(function, averages, [kept for _, kept in home])
         progress.end(values)
         call(callbacks, "on_test_end", values)

@@ -1,5 +1,7 @@
 """Groups: who computes the rows of a batch. Each member of a group computes a part, and the group adds up their gradients.
 
+`Threads` are in one process, and `xpnet.ranks.Ranks` are processes, each of which holds the parameters.
+
 A member has a `rank`, its group's `size`, and ``reduce(tree)``, which returns the sum of the members' trees. All members must
 call `reduce` in the same order. Only layers that mix the rows of a batch, such as batch normalization, call it.
 
@@ -10,23 +12,48 @@ those over the batch up to rounding, for any number of members.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 from xpnet.backend import Backend, namespace
 from xpnet.backend.workers import workers
 from xpnet.random import RowsKey
 from xpnet.tree import Array, Tree, map_leaves, named_leaves
 
+if TYPE_CHECKING:
+    from xpnet.ranks import Ranks
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 PER_ROW = ("x", "y", "weight")  # the entries of a batch that have a row for each sample
 TINY = 1e-37  # the smallest sum of weights to divide by, because 0/0 is NaN
+
+
+class Group(Protocol):
+    """Who computes the rows of a batch."""
+
+    @property
+    def members(self) -> tuple[Any, ...]:
+        """The members that compute in this process."""
+        ...
+
+    def gradients(self, step: Any, state: Tree, batch: dict[str, Any]) -> tuple[Tree, Tree, dict[str, Tree]]:
+        """Return ``step.gradients`` for the whole batch."""
+        ...
+
+    def outputs(self, inference: Any, state: Tree, batch: dict[str, Any]) -> Array:
+        """Return ``inference.outputs`` for the whole batch."""
+        ...
 
 
 @dataclass(frozen=True)
 class Alone:
     """A group of one, which computes the whole batch."""
 
+    rank: ClassVar[int] = 0
     size: ClassVar[int] = 1
     members: ClassVar[tuple[Member, ...]] = ()
 
@@ -37,6 +64,20 @@ class Alone:
     def outputs(self, inference: Any, state: Tree, batch: dict[str, Any]) -> Array:
         """Return ``inference.outputs`` for the whole batch."""
         return inference.outputs(state, batch)
+
+    def any(self, flag: bool) -> bool:
+        return flag
+
+    def in_turn(self, items: list[Any]) -> list[Any]:
+        return items
+
+    def begin(self, plan: Any, state: Any) -> None:
+        """A run begins."""
+
+    @contextmanager
+    def together(self, method: str) -> Iterator[None]:
+        """A ``with`` block for one process."""
+        yield
 
 
 @dataclass(frozen=True)
@@ -79,20 +120,41 @@ class Threads:
         return namespace(results[0]).concat(results, axis=0)
 
 
-Group = Alone | Threads
 ALONE = Alone()
+_process: Alone | Ranks = ALONE
+
+
+def process() -> Alone | Ranks:
+    """Return the group of this process with others; see `xpnet.distributed.init`."""
+    return _process
+
+
+def enter(ranks: Ranks) -> None:
+    """Make this process one of several, for all models."""
+    global _process
+    _process = ranks
+
+
+def collective(method: Method) -> Method:
+    """Decorate a method of a model that all processes must call together."""
+
+    @functools.wraps(method)
+    def called(model: Any, /, *arguments: Any, **options: Any) -> Any:
+        with process().together(method.__name__):
+            return method(model, *arguments, **options)
+
+    return cast(Method, called)
 
 
 def parts_of(backend: Backend, measured: Any, params: Tree, rows: int) -> int:
     """Return into how many parts to divide a batch of so many rows. `measured` is a `layers.shapes.Measured`."""
     parts = backend.parts(rows * measured.activations, measured.parameters)
-    return parts if parts == 1 or may_divide(backend, measured, params) else 1
+    return parts if parts == 1 or (backend.divides and may_divide(measured, params)) else 1
 
 
-def may_divide(backend: Backend, measured: Any, params: Tree) -> bool:
-    """Whether threads can compute parts of a batch; not for networks of several seeds, whose axis comes before the rows."""
-    single = all(tuple(leaf.shape) == measured.form[name] for name, leaf in named_leaves(params))
-    return backend.divides and measured.divisible and single
+def may_divide(measured: Any, params: Tree) -> bool:
+    """Whether parts of a batch can be computed; not for networks of several seeds, whose axis comes before the rows."""
+    return measured.divisible and all(tuple(leaf.shape) == measured.form[name] for name, leaf in named_leaves(params))
 
 
 def group_of(size: int) -> Group:
@@ -100,24 +162,28 @@ def group_of(size: int) -> Group:
     return ALONE if size == 1 else Threads(size)
 
 
+def edges(total: int, size: int) -> list[int]:
+    """Return the first rows of `size` parts of nearly equal size, and the number of rows."""
+    return [total * i // size for i in range(size + 1)]
+
+
 def divide(batch: dict[str, Any], size: int) -> list[dict[str, Any]]:
     """Return `size` parts of a batch, whose numbers of rows differ by at most 1, or the batch alone if it has fewer rows."""
     total = batch["x"].shape[0]
     if total < size:
         return [batch]
-    edges = [total * i // size for i in range(size + 1)]
     whole = None if batch.get("weight") is None else namespace(batch["weight"]).sum(batch["weight"])
     parts = []
-    for begin, end in pairwise(edges):
+    for begin, end in pairwise(edges(total, size)):
         part = batch | {name: batch[name][begin:end, ...] for name in PER_ROW if name in batch}
         if "key" in batch:
             part["key"] = RowsKey(batch["key"], begin, end - begin, total)
-        part["share"] = (end - begin) / total if whole is None else _share(part["weight"], whole)
+        part["share"] = (end - begin) / total if whole is None else share(part["weight"], whole)
         parts.append(part)
     return parts
 
 
-def _share(weight: Array, whole: Array) -> Array:
+def share(weight: Array, whole: Array) -> Array:
     xp = namespace(weight)
     return xp.sum(weight) / xp.maximum(whole, TINY)
 

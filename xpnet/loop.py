@@ -10,7 +10,8 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from xpnet.checks import number
 from xpnet.divergence import AllFinite, Failed, diagnose, first_non_finite
 from xpnet.errors import DivergenceError
 from xpnet.evaluation import evaluate, prefixed
-from xpnet.groups import group_of, may_divide, parts_of
+from xpnet.groups import ALONE, Alone, group_of, may_divide, parts_of, process
 from xpnet.history import History
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.shapes import Measured
@@ -32,11 +33,15 @@ from xpnet.progress import Progress
 from xpnet.random import step_keys
 from xpnet.settings import FitSettings
 from xpnet.signals import deferred_signals
-from xpnet.sources import Chunk, InOrder, Source
+from xpnet.sources import Batches, Chunk, InOrder, Source
 from xpnet.state import TrainingState
 from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
 from xpnet.tree import Tree, map_leaves
 
+if TYPE_CHECKING:
+    from xpnet.ranks import Ranks
+
+SHARES = "xpnet.sources.shares"  # imported where there are several processes
 CHUNK_SECONDS = 0.2  # the target duration of a chunk, because Ctrl-C and the progress bar wait for its end
 
 
@@ -71,8 +76,12 @@ class Plan:
 
     def parts(self, params: Tree, saved: int | None = None) -> int:
         """Return the number of parts of a batch: that of the run in a checkpoint, if there is one, or the rule's."""
-        measured, loss = self.measured[self.source.shape], self.scores.loss.row_loss
-        if not (type(loss).__module__.startswith("xpnet.") and may_divide(self.backend, measured, params)):
+        measured, loss, ranks = self.measured[self.source.shape], self.scores.loss.row_loss, process()
+        divisible = type(loss).__module__.startswith("xpnet.") and may_divide(measured, params)
+        if not isinstance(ranks, Alone):
+            ranks.require(self.backend, divisible)
+            return ranks.size if divisible else 1
+        if not (divisible and self.backend.divides):
             return 1
         rows = min(self.settings.rows, self.source.samples or self.settings.rows)
         return parts_of(self.backend, measured, params, rows) if saved is None else saved
@@ -101,6 +110,11 @@ class Loop:
         self.step_seconds: float | None = None
         self.logs: dict[str, Any] = {}  # the values of the last epoch
 
+    @property
+    def ranks(self) -> Alone | Ranks:
+        """The processes that compute the parts of each batch."""
+        return process() if self.parts == process().size else ALONE
+
     def run(self, restore: Callable[[], None] | None = None) -> History:
         """Train until the last epoch.
 
@@ -113,8 +127,9 @@ class Loop:
             if state.position:
                 call(self.callbacks, "on_epoch_begin", first, {})
             restore()
+        self.ranks.begin(self.plan, state)
         stopped = state.stop_training and not state.position and restore is not None
-        with deferred_signals() as interrupted:
+        with deferred_signals(self.ranks.any) as interrupted:
             try:
                 self._epochs(range(first, first if stopped else self.settings.epochs), interrupted)
             except (KeyboardInterrupt, DivergenceError) as error:
@@ -142,6 +157,7 @@ class Loop:
             history.add(history.history, {name: logs[name] for name in logs if name not in recorded})
             call(self.callbacks, "on_pause", logs)
             interrupted()
+            state.stop_training = self.ranks.any(state.stop_training)
             if state.stop_training:
                 break
 
@@ -153,7 +169,7 @@ class Loop:
         self.progress.start(f"Epoch {epoch + 1}/{self.settings.epochs}", steps=source.steps)
         if state.position:
             self.progress.update(state.position)
-        with source.epoch(self.seed, state.epoch, state.position, len(state.history.epoch)) as batches:
+        with self._batches(state.epoch, state.position, len(state.history.epoch)) as batches:
             while (chunk := batches.take(self._chunk_length(batches.alike))) is not None:
                 interrupted()
                 call(self.every_step, "on_train_batch_begin", state.position, {})
@@ -161,6 +177,7 @@ class Loop:
                 state.averages.add(records, chunk.rows)
                 state.position += chunk.steps
                 self._report(records, chunk.steps, chunk.rows)
+                state.stop_training = self.ranks.any(state.stop_training)
                 if state.stop_training:
                     break
                 if state.position != source.steps:
@@ -169,6 +186,14 @@ class Loop:
         if self.plan.validation is not None and self.settings.validates_after(epoch):
             logs |= self._validate()
         return logs
+
+    def _batches(self, epoch: int, position: int, done: int) -> Batches:
+        """Return the batches of an epoch, or the rows of this process in them."""
+        source, ranks = self.plan.source, self.ranks
+        if isinstance(ranks, Alone):
+            return source.epoch(self.seed, epoch, position, done)
+        source.read_only(ranks.bounds)
+        return import_module(SHARES).SharedBatches(source.epoch(self.seed, epoch, position, done), ranks)
 
     def begin_epoch(self) -> None:
         """Make the training step of the epoch's optimizer, which a callback may have set before the epoch."""
@@ -184,7 +209,8 @@ class Loop:
         self.epoch_start = self.state.step - self.state.position
 
     def _step(self) -> TrainingStep:
-        inference = Inference(self.network, self.backend.dtype, group_of(self.parts))
+        group = group_of(self.parts) if isinstance(self.ranks, Alone) else self.ranks
+        inference = Inference(self.network, self.backend.dtype, group)
         return self.plan.keep(training_step(inference, self.plan.scores, self.optimizer))
 
     def _validate(self) -> dict[str, Any]:
@@ -218,7 +244,7 @@ class Loop:
         self.state.match_optimizer(self.plan.network)
         self.parts = self.plan.parts(self.state.arrays["params"])
         self._use(self.state.optimizer)
-        chunk = self.plan.source.epoch(self.seed, 0, 0).take(1)
+        chunk = self._batches(0, 0, 0).take(1)
         assert chunk is not None
         return Averages(self.plan.scores.metrics).add(self.train(chunk), chunk.rows).values()
 

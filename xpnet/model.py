@@ -16,6 +16,7 @@ from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quie
 from xpnet.callbacks.base import Callbacks, attach
 from xpnet.evaluation import evaluate, in_target_form, named_values, predict
 from xpnet.files import StrPath
+from xpnet.groups import collective
 from xpnet.history import History
 from xpnet.keywords import Settings
 from xpnet.layers import contracts
@@ -61,10 +62,9 @@ class Model(metaclass=Settings):
 
     Notes
     -----
-    The first `fit` builds the model for the shape of its samples. `predict`, `evaluate` and later fits accept samples of a
-    different shape if the network has the same parameters for it. Examples are sequences of a different length for recurrent
-    layers or attention, and images of a different size for convolutions before a global pooling. All samples in one call must
-    have the same shape. After `Flatten` only the number of elements matters, so 3 x 5 and 5 x 3 images look the same.
+    The first `fit` builds the model for the shape of its samples. Later calls accept samples of a different shape if the network
+    has the same parameters for it: sequences of another length for recurrent layers or attention, and images of another size
+    before a global pooling. After `Flatten` only the number of elements matters, so 3 x 5 and 5 x 3 images look the same.
 
     Threads: only one thread at a time may change a model. While it does, `fit`, `build`, `to`, `set_weights`, `freeze` and
     `train_on_batch` raise RuntimeError in other threads. `predict`, `evaluate` and `get_weights` may run in other threads, with
@@ -324,6 +324,7 @@ class Model(metaclass=Settings):
     # ------------------------------------------------------------------ training
 
     @alone
+    @collective
     def fit(
         self, x: Any, y: Any = None, batch_size: int | None = None, epochs: int = 1, verbose: str | int = "auto",
         callbacks: Callbacks = None, validation_split: float = 0.0, validation_data: Any = None, shuffle: bool = True,
@@ -358,8 +359,7 @@ class Model(metaclass=Settings):
         shuffle : bool, default True
             Draw a new order for each epoch, from the seed and the model's `epoch`.
         class_weight : dict of label -> float, or "balanced", optional
-            Multiply each sample's weight by the weight of its class. "balanced" gives all classes the same total weight, as
-            in scikit-learn.
+            Multiply each sample's weight by the weight of its class. "balanced" gives all classes the same total weight.
         sample_weight : array, shape (n,), optional
             The loss is Σ w_i loss_i / Σ w_i over a batch. Weights compare only samples of the same batch, so use large
             enough batches. `PerPosition` also accepts the shape (n, positions). Samples with weight 0 are in no batch, so
@@ -420,9 +420,10 @@ class Model(metaclass=Settings):
             plan = self._plan(opened, x, y, sample_weight, class_weight, validation_data, chosen)
             restore = run.begin(plan)
             with self.workshop.fitting(run), Progress(verbose) as progress:
-                return Loop(self.training_state, plan, run.callbacks, progress).run(restore)
+                return Loop(self.training_state, plan, run.active, progress).run(restore)
 
     @alone
+    @collective
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None) -> Any:
         """Take one training step on this batch. Return its loss and metrics before the step, in the form of `evaluate`."""
         plan = self._plan(ExitStack(), x, y, sample_weight, class_weight, None, FitSettings(len(x), shuffle=False))
@@ -448,6 +449,7 @@ class Model(metaclass=Settings):
 
     # ------------------------------------------------------------------ inference
 
+    @collective
     def evaluate(
         self, x: Any, y: Any = None, batch_size: int | None = None, verbose: str | int = 0, sample_weight: Any = None,
         steps: int | None = None, callbacks: Callbacks = None, return_dict: bool = False,
@@ -465,8 +467,7 @@ class Model(metaclass=Settings):
         state, function = self.built_state(), self._keep(Evaluation(self._inference, self._scores))
         with ExitStack() as opened:
             data = evaluation(opened, self._intake, x, y, sample_weight, batch_size=batch_size, steps=steps)
-            if self.target_shape is None:
-                self.target_shape = data.target_shape
+            self.target_shape = data.target_shape if self.target_shape is None else self.target_shape
             measured = self.measured[data.shape]
             chosen = attach(settings.check_callbacks(callbacks), self, verbose, 1, data.steps)
             logs = evaluate(self.backend, function, state, data, verbose, measured, chosen)
@@ -495,7 +496,8 @@ class Model(metaclass=Settings):
             with y of shape (n,), the shape is (n,). Without known targets it is (n, ..., units). Seeds add a first axis.
         """
         answer = self.loss.activation if self.loss.of_classes else self.loss.decide
-        return self._predict(x, batch_size, verbose, lambda z: self._in_target_form(answer(z)), steps, callbacks)
+        form = self.target_shape, self._batch_axis
+        return self._predict(x, batch_size, verbose, lambda z: in_target_form(answer(z), *form), steps, callbacks)
 
     @quiet
     def predict_classes(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:
@@ -513,10 +515,8 @@ class Model(metaclass=Settings):
         """
         if not self.loss.of_classes:
             raise ValueError(f"predict_classes needs a loss of classes. Use predict(x). Received: {self.loss!r}")
-        return self._predict(x, batch_size, verbose, lambda z: self._in_target_form(self.loss.decide(z)))
-
-    def _in_target_form(self, answer: Array) -> Array:
-        return in_target_form(answer, self.target_shape, self._batch_axis)
+        form = self.target_shape, self._batch_axis
+        return self._predict(x, batch_size, verbose, lambda z: in_target_form(self.loss.decide(z), *form))
 
     def _predict(
         self, x: Any, batch_size: int | None, verbose: str | int, answer: Any, steps: int | None = None,

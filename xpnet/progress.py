@@ -11,6 +11,8 @@ import time
 from statistics import fmean
 from typing import Any
 
+from xpnet.groups import process
+
 DELAY = 0.2  # seconds before the bar appears; shorter runs print only their line
 FORMS = (  # the display uses the first form that fits in the terminal; the bar fills the remaining columns
     "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
@@ -32,7 +34,7 @@ class Progress:
 
     def __init__(self, verbose: str | int):
         check_verbose(verbose)
-        self.verbose = 1 if verbose == "auto" else verbose
+        self.verbose = 0 if process().rank else 1 if verbose == "auto" else verbose
         self.bar: Any = None
 
     def __enter__(self) -> Progress:

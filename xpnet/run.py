@@ -26,6 +26,7 @@ from xpnet.checks import boolean, count
 from xpnet.description import custom_classes, describe, rebuild
 from xpnet.errors import CheckpointError
 from xpnet.files import StrPath, as_path
+from xpnet.groups import process
 from xpnet.loop import Plan
 from xpnet.optimizers import Optimizer
 from xpnet.packing import ArrayPacking, ArrayUnpacking
@@ -53,6 +54,7 @@ class Run:
 
     def __init__(self, model: Any, callbacks: Sequence[Callback], resume_from: StrPath | None):
         self.model, self.callbacks, self.unchecked = model, callbacks, callbacks
+        self.active = [callback for callback in callbacks if not (callback.writes and process().rank)]
         resumed = None if resume_from is None else as_path(resume_from, "resume_from")
         backups = [path for callback in callbacks if (path := callback.backup()) is not None]
         self.path = backups[0] if backups else resumed
@@ -73,7 +75,7 @@ class Run:
             with self._model_intact():
                 with tensorfile.errors_named(self.path):
                     self.state, self.states = self._read(tensorfile.read(_newest(self.path)), plan)
-                for note in self.notes:
+                for note in self.notes if process().rank == 0 else ():
                     warnings.warn(note, stacklevel=5)
                 self._set_state()
         model.validates = plan.validation is not None
@@ -146,6 +148,10 @@ class Run:
         if (parts := count("parts", run["parts"])) > MOST_PARTS:
             raise refusal(f"parts of at most {MOST_PARTS}", parts)
         state.parts = plan.parts(model.state["params"], parts)
+        if state.parts != parts:
+            self.notes.append(
+                f"The last bits may differ: batches had {parts} parts so far, and have {state.parts} now."
+            )
         steps = self.sizes["training steps"]
         if state.position and steps is not None and state.position >= steps:
             raise refusal(f"a position below {steps}, the steps in an epoch", state.position)
@@ -181,7 +187,7 @@ class Run:
 
     def _restore(self) -> None:
         with self._model_intact():
-            for callback, state in self.states:
+            for callback, state in [(c, state) for c, state in self.states if any(c is one for one in self.active)]:
                 try:
                     callback.load_state_dict(state)
                 except Exception as error:

@@ -12,18 +12,25 @@ DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SI
 
 
 @contextmanager
-def deferred_signals() -> Iterator[Callable[[], None]]:
+def deferred_signals(anywhere: Callable[[bool], bool] = bool) -> Iterator[Callable[[], None]]:
     """Defer Ctrl-C and SIGTERM until the yielded function is called, which then raises KeyboardInterrupt.
+
+    ``anywhere(caught)`` is true if any of several processes has caught a signal. Then all of them stop at the same place.
 
     SIGTERM leaves the block in the same way and is then delivered again, which ends the process. A second signal acts
     immediately. A signal that the program handles or ignores is not touched. Outside the main thread, Python does not
     deliver signals.
     """
+    caught: list[int] = []
+
+    def check() -> None:
+        if anywhere(bool(caught)):
+            raise KeyboardInterrupt
+
     mine = [s for s, default in DEFAULTS.items() if signal.getsignal(s) is default]
     if threading.current_thread() is not threading.main_thread() or not mine:
-        yield lambda: None
+        yield check
         return
-    caught: list[int] = []
 
     def handler(number: int, frame: Any) -> None:
         caught.append(number)
@@ -31,10 +38,6 @@ def deferred_signals() -> Iterator[Callable[[], None]]:
             if number == signal.SIGTERM:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 signal.raise_signal(signal.SIGTERM)
-            raise KeyboardInterrupt
-
-    def check() -> None:
-        if caught:
             raise KeyboardInterrupt
 
     for s in mine:

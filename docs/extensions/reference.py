@@ -24,6 +24,7 @@ MODULES = [  # a name that several modules have is described in the last of them
     "xpnet.inspection",
     "xpnet.interchange",
     "xpnet.sklearn",
+    "xpnet.distributed",
     "xpnet.functions",
     "xpnet.backend",
 ]

@@ -70,6 +70,7 @@ class Backend:
 
     compiles = False  # whether `scan` compiles again for each new number of steps
     divides = False  # whether threads can compute parts of a batch
+    exchanges = True  # whether a step can exchange arrays with other processes
 
     def __repr__(self) -> str:
         return f"<xpnet backend {self.name} on {self.device}, {self.float_name}>"

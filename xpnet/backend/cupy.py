@@ -75,6 +75,10 @@ class CupyBackend(Backend):
 
     graphs: bool = False
 
+    @property
+    def exchanges(self) -> bool:  # type: ignore[override]
+        return not self.graphs
+
     def __repr__(self) -> str:
         return super().__repr__()[:-1] + (", graphs>" if self.graphs else ">")
 

@@ -24,7 +24,12 @@ class Callback(metaclass=Settings):
         The model that trains, evaluates or predicts.
     params : dict
         ``"epochs"``, ``"steps"`` (the number of batches in an epoch) and ``"verbose"``.
+    writes : bool
+        Whether the callback only writes files or text. Where several processes train a model, only rank 0 then runs it, and
+        it must not change the model.
     """
+
+    writes = False
 
     model: Any = None
     params: dict[str, Any] = {}  # noqa: RUF012  (replaced, never changed)

@@ -18,6 +18,8 @@ from xpnet.files import StrPath, as_path
 class _EpochFile(Callback):
     """Writes text after each epoch. A resumed run continues after the text that existed at the checkpoint."""
 
+    writes = True
+
     def __init__(self, filename: StrPath, append: bool):
         self.filename, self.append = as_path(filename, "filename"), boolean("append", append)
 

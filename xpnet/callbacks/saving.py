@@ -31,6 +31,8 @@ class Saving(Callback, metaclass=AbstractSettings):
         Also save after this time without a file. It is checked about five times a second, and at least at the end of an epoch.
     """
 
+    writes = True
+
     filepath: Path
 
     def __init__(self, save_freq: str | int, every_steps: int | None, every_seconds: float | None):

@@ -33,6 +33,8 @@ class TensorBoard(Callback):
         Also write ``batch_loss`` and so on, the means over the epoch so far, every `update_freq` steps. "batch" means 1.
     """
 
+    writes = True
+
     def __init__(self, log_dir: StrPath = "logs", histogram_freq: int = 0, *, update_freq: str | int = "epoch"):
         self.log_dir, self.histogram_freq = as_path(log_dir, "log_dir"), whole("histogram_freq", histogram_freq)
         self.every = (

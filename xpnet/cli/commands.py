@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ from xpnet.model import Model
 
 
 def train(options: Any) -> None:
+    rank = xpnet.distributed.init().rank if options.distributed else 0
+    with redirect_stdout(io.StringIO() if rank else sys.stdout):
+        _train(options, rank)
+
+
+def _train(options: Any, rank: int) -> None:
     if options.resume and options.checkpoint is None:
         raise ValueError("--resume continues from a checkpoint. Pass --checkpoint FILE too. Received: --resume alone")
     if options.checkpoint is not None and options.checkpoint.resolve() == options.out.resolve():
@@ -65,6 +72,8 @@ def train(options: Any) -> None:
         callbacks=callbacks,
         resume_from=resume_from,
     )
+    if rank:
+        return
     model.save(options.out)
     print(f"Saved {options.out}.")
     if options.history is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import xpnet
 from xpnet.checks import number
 from xpnet.cli import commands, data
+from xpnet.groups import Alone, process
 
 EXAMPLES = """examples:
   xpnet train mnist --network dense:128,relu,dropout:0.2,dense:10 --epochs 5 --out digits.safetensors
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+        if process().rank == 0:
+            print("Interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
@@ -42,7 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         text = data.in_options(" ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", [])]))
-        print(f"xpnet: error: {' '.join(text.split())}", file=sys.stderr)
+        message = f"xpnet: error: {' '.join(text.split())}"
+        if not isinstance(ranks := process(), Alone):
+            ranks.exchange.end(error, message)
+        print(message, file=sys.stderr)
         return 1
     finally:
         log.removeHandler(handler)
@@ -119,6 +124,9 @@ def _train(train: argparse.ArgumentParser) -> None:
     )
     network.add_argument(
         "--validation-split", type=_within("[0, 1)"), default=0.0, metavar="SHARE", help="share of DATA to hold out"
+    )
+    network.add_argument(
+        "--distributed", action="store_true", help="train by the processes of mpiexec -n 4 python -m xpnet train ..."
     )
     files = train.add_argument_group("files")
     files.add_argument("--out", type=_writable, required=True, metavar="FILE", help="the model file to write")

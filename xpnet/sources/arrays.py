@@ -125,7 +125,7 @@ class Slices(InOrder):
             require(steps <= self.steps, f"steps must be at most {self.steps}, the number of batches", f"steps={steps}")
             self.steps, self.samples = steps, min(self.samples, steps * self.size)
 
-    def __iter__(self) -> Iterator[Data]:
-        for start in range(0, self.samples, self.size):
+    def every(self, first: int, step: int) -> Iterator[Data]:
+        for start in range(first * self.size, self.samples, step * self.size):
             stop = min(start + self.size, self.samples)
             yield {name: values[start:stop, ...] for name, values in self.data.items()}

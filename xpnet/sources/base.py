@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +85,10 @@ class Source(ABC):
         continue an interrupted run.
         """
 
+    def read_only(self, bounds: Callable[[int], tuple[int, int]]) -> None:
+        """Leave out all rows but ``bounds(n)`` of each batch of n rows, if that saves reading them."""
+        return None
+
 
 class InOrder(AbstractContextManager["InOrder"], ABC):
     """Data for one pass in their own order, for `evaluate` and `predict`. Leaving the ``with`` block ends the reading.
@@ -101,9 +105,13 @@ class InOrder(AbstractContextManager["InOrder"], ABC):
     shape: Shape
     target_shape: Shape
 
-    @abstractmethod
     def __iter__(self) -> Iterator[dict[str, Array]]:
         """Yield each batch, on the device."""
+        return self.every(0, 1)
+
+    @abstractmethod
+    def every(self, first: int, step: int) -> Iterator[dict[str, Array]]:
+        """Yield every `step`-th batch from number `first` on, on the device."""
 
     def __exit__(self, *error: Any) -> None:
         return None
@@ -129,6 +137,9 @@ class Repeated(Source):
     @property
     def example(self) -> dict[str, np.ndarray]:
         return self.source.example
+
+    def read_only(self, bounds: Callable[[int], tuple[int, int]]) -> None:
+        self.source.read_only(bounds)
 
     def epoch(self, seed: int, epoch: int, position: int, done: int = 0) -> RepeatedBatches:
         return RepeatedBatches(self, seed, epoch * self.steps + position, self.steps - position)

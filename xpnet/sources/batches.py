@@ -35,8 +35,8 @@ class IndexedBatches:
             yield self._part(number, int(order[number]))
         getattr(self.dataset, "on_epoch_end", int)()
 
-    def one_pass(self) -> Iterator[Part]:
-        return (self._part(number, number) for number in range(self.steps))
+    def one_pass(self, first: int = 0, step: int = 1, stop: int | None = None) -> Iterator[Part]:
+        return (self._part(number, number) for number in range(self.steps)[first:stop:step])
 
     def _part(self, number: int, index: int) -> Part:
         with reading(number):
@@ -95,20 +95,20 @@ class IteratedBatches:
                 yield Part(number, values_of(item))
             number += 1
 
-    def one_pass(self) -> Iterator[Part]:
+    def one_pass(self, first: int = 0, step: int = 1, stop: int | None = None) -> Iterator[Part]:
         """Yield all batches, or the remaining ones of a generator."""
-        return self._iterated(0)
+        return self._iterated(first, step, stop)
 
-    def _iterated(self, position: int) -> Iterator[Part]:
+    def _iterated(self, first: int, step: int = 1, stop: int | None = None) -> Iterator[Part]:
         if self.taken and not self.once:
             self._begin()
         number = self.taken = 0
-        while (item := self._next(number)) is not END:
+        while number != stop and (item := self._next(number)) is not END:
             self.taken += 1
-            if number >= position:
+            if number >= first and (number - first) % step == 0:
                 yield Part(number, values_of(item))
             number += 1
-        if number < (self.promised or 1):
+        if number != stop and number < (self.promised or 1):
             raise ended(number)
 
     def _begin(self) -> None:

@@ -32,12 +32,15 @@ class Part:
         The number of rows in a batch. None means that all rows are one batch.
     rows : array of int, optional
         The numbers of the rows in the data.
+    whole : int, optional
+        The number of rows in each whole batch, if `values` hold only some of them.
     """
 
     number: int
     values: tuple[Any, ...]
     size: int | None = None
     rows: np.ndarray | None = None
+    whole: int | None = None
 
     def batches(self) -> Iterator[Part]:
         """Yield each batch separately."""
@@ -52,9 +55,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Piece:
-    """Checked batches of one size, as arrays with one row for each batch; see `Chunk.columns`."""
+    """Checked batches of one size, as arrays with one row for each batch; see `Chunk.columns`. `whole` is as in `Part`."""
 
     columns: dict[str, Array]
+    whole: int | None = None
 
     @property
     def steps(self) -> int:
@@ -67,18 +71,19 @@ class Piece:
     @property
     def signature(self) -> list[tuple[Any, ...]]:
         """A key that is equal for batches of the same form."""
-        return [(name, values.shape[1:], values.dtype) for name, values in self.columns.items()]
+        return [(self.whole,), *((name, x.shape[1:], x.dtype) for name, x in self.columns.items())]
 
     def cut(self, start: int, stop: int) -> Piece:
-        return Piece({name: values[start:stop] for name, values in self.columns.items()})
+        return Piece({name: values[start:stop] for name, values in self.columns.items()}, self.whole)
 
 
 def joined(pieces: list[Piece]) -> Piece:
     """Return one piece of several with the same signature."""
     if len(pieces) == 1:
         return pieces[0]
-    columns = pieces[0].columns
-    return Piece({name: namespace(x).concat([piece.columns[name] for piece in pieces]) for name, x in columns.items()})
+    columns, whole = pieces[0].columns, pieces[0].whole
+    joined = {name: namespace(x).concat([piece.columns[name] for piece in pieces]) for name, x in columns.items()}
+    return Piece(joined, whole)
 
 
 def on_host(intake: Intake) -> Intake:
@@ -158,7 +163,8 @@ class Form:
         full = total - total % size
         for start, stop, rows in ((0, full, size), (full, total, total - full)):
             if start < stop:
-                yield Piece({name: v[start:stop].reshape(-1, rows, *v.shape[1:]) for name, v in data.items()})
+                columns = {name: v[start:stop].reshape(-1, rows, *v.shape[1:]) for name, v in data.items()}
+                yield Piece(columns, part.whole)
 
     def _counted(self, part: Part) -> Piece:
         data = self._data(part.values)

@@ -7,7 +7,7 @@ consecutive rows: the blocks are shuffled, some of them are read into memory, an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -149,6 +149,11 @@ class RowReader:
         Its batch size, and how to draw the order.
     counted : array of int, optional
         The rows to use. None means all.
+
+    Attributes
+    ----------
+    bounds : callable, optional
+        Returns the first row to read, and the first not to read, of a batch of so many rows. None reads all.
     """
 
     def __init__(self, rows: Rows, settings: FitSettings, counted: np.ndarray | None = None):
@@ -166,6 +171,7 @@ class RowReader:
         batch_bytes = max(self.size * rows.row_bytes, 1)
         together = max(1, PART_BYTES // batch_bytes) if rows.at_once else 1
         self.together = 1 << together.bit_length() - 1  # as many steps are compiled at once where a library compiles
+        self.bounds: Callable[[int], tuple[int, int]] | None = None
 
     def first(self) -> Part:
         start = 0 if self.counted is None else int(self.counted[0])
@@ -173,11 +179,20 @@ class RowReader:
         with reading(0):
             return Part(0, self.rows.cut(start, stop), None, self.rows.start + np.arange(start, stop))
 
-    def one_pass(self) -> Iterator[Part]:
-        return self.read(0, 0, 0, 0)
+    def one_pass(self, first: int = 0, step: int = 1, stop: int | None = None) -> Iterator[Part]:
+        if step == 1:
+            yield from self.read(0, 0, first, 0)
+            return
+        for number in range(self.steps)[first:stop:step]:
+            begin, end = number * self.size, min((number + 1) * self.size, self.samples)
+            with reading(number):
+                values = self.rows.cut(begin, end)
+            yield Part(number, values, None, self.rows.start + np.arange(begin, end))
 
     def read(self, seed: int, epoch: int, position: int, done: int) -> Iterator[Part]:
-        return self._ordered(seed, epoch, position) if self.quick else self._by_blocks(seed, epoch, position)
+        if not self.quick:
+            return self._by_blocks(seed, epoch, position)
+        return self._ordered(seed, epoch, position) if self.bounds is None else self._own(seed, epoch, position)
 
     def _ordered(self, seed: int, epoch: int, position: int) -> Iterator[Part]:
         order = self._order(seed, epoch)
@@ -189,6 +204,22 @@ class RowReader:
             with reading(number):
                 values = self.rows.cut(start, stop) if order is None else self.rows.take(rows)
             yield Part(number, values, self.size, self.rows.start + rows)
+
+    def _own(self, seed: int, epoch: int, position: int) -> Iterator[Part]:
+        """Read the rows ``bounds(n)`` of each batch of n rows."""
+        assert self.bounds is not None
+        order, full, number = self._order(seed, epoch), self.samples // self.size, position
+        order = np.arange(self.samples) if order is None else order
+        while number < self.steps:
+            stop = min(number + self.together, full) if number < full else self.steps
+            begin = number * self.size
+            batches = order[begin : stop * self.size].reshape(stop - number, -1)
+            whole = batches.shape[1]
+            own = batches[:, slice(*self.bounds(whole))]
+            with reading(number):
+                values = self.rows.take(own.reshape(-1))
+            yield Part(number, values, own.shape[1], self.rows.start + own.reshape(-1), whole)
+            number = stop
 
     def _order(self, seed: int, epoch: int) -> np.ndarray | None:
         """Return the order that `ArraySource` draws. None means the order of the data."""

@@ -16,6 +16,7 @@ from xpnet.layers.base import Shape
 from xpnet.sources.base import Batches, Chunk, InOrder, Source
 from xpnet.sources.form import PART_BYTES, Form, Part, Piece, ended, joined, named
 from xpnet.sources.lookahead import LookAhead
+from xpnet.sources.rows import ColumnRows, RowReader
 from xpnet.tree import Array
 
 
@@ -40,23 +41,27 @@ class Reader(Protocol):
         """Yield the batches of an epoch, for training; see `Source.epoch`."""
         ...
 
-    def one_pass(self) -> Iterator[Part]:
-        """Yield all batches in the order of the data."""
+    def one_pass(self, first: int = 0, step: int = 1, stop: int | None = None) -> Iterator[Part]:
+        """Yield the batches ``[first:stop:step]`` in the order of the data. With step 1, batches after `stop` may follow."""
         ...
 
 
 class Sent(NamedTuple):
-    """Batches whose upload has begun: their size, and the function that returns their columns."""
+    """A `Piece` whose upload has begun: its size, and the function that returns it."""
 
     nbytes: int
-    receive: Callable[[], dict[str, Array]]
+    receive: Callable[[], Piece]
 
 
 def sent(backend: Backend, pieces: Generator[Piece, None, None]) -> Generator[Sent, None, None]:
     """Begin to upload each piece. Closes `pieces` in the thread that reads them."""
     with closing(pieces):
         for piece in pieces:
-            yield Sent(piece.nbytes, backend.send(piece.columns))
+            yield Sent(piece.nbytes, _receiving(backend.send(piece.columns), piece.whole))
+
+
+def _receiving(receive: Callable[[], dict[str, Array]], whole: int | None) -> Callable[[], Piece]:
+    return lambda: Piece(receive(), whole)
 
 
 class Stream(Source):
@@ -76,6 +81,15 @@ class Stream(Source):
     @property
     def example(self) -> dict[str, np.ndarray]:
         return self.form.example
+
+    def read_only(self, bounds: Callable[[int], tuple[int, int]]) -> None:
+        reader, weights_known = self.reader, self.form.class_weight is None
+        if (
+            isinstance(reader, RowReader)
+            and weights_known
+            and (isinstance(reader.rows, ColumnRows) or not self.weighted)
+        ):
+            reader.bounds = bounds  # no row is dropped after it is read
 
     def epoch(self, seed: int, epoch: int, position: int, done: int = 0) -> StreamBatches:
         return StreamBatches(self, self.form.checked(self.reader.read(seed, epoch, position, done)))
@@ -113,13 +127,13 @@ class StreamBatches(Batches):
         if steps < whole.steps:
             self.held.appendleft(whole.cut(steps, whole.steps))
         columns = whole.cut(0, steps).columns
-        return Chunk(steps, columns["x"].shape[1], columns, {})
+        return Chunk(steps, whole.whole or columns["x"].shape[1], columns, {})
 
     def _next(self) -> Piece | None:
         if self.held:
             return self.held.popleft()
         item = next(self.ahead, None)
-        return None if item is None else Piece(item.receive())
+        return None if item is None else item.receive()
 
     def __exit__(self, *error: Any) -> None:
         self.ahead.__exit__(*error)
@@ -149,27 +163,30 @@ class StreamInOrder(InOrder):
         self.target_shape = form.target_shape if target_shape is None else target_shape
         self.ahead: LookAhead[Sent] | None = None
 
-    def __iter__(self) -> Iterator[Data]:
+    def every(self, first: int, step: int) -> Iterator[Data]:
         backend = self.form.target
-        pieces = named(self.name, self._pieces()) if self.name else self._pieces()
+        pieces = self._pieces(first, step)
+        if self.name:
+            pieces = named(self.name, pieces)
         self.ahead = LookAhead(sent(backend, pieces), lambda item: item.nbytes, PART_BYTES)
         for item in self.ahead:
-            piece = Piece(item.receive())
+            piece = item.receive()
             for i in range(piece.steps):
                 yield {name: backend.asarray(values[i]) for name, values in piece.columns.items()}
 
-    def _pieces(self) -> Generator[Piece, None, None]:
+    def _pieces(self, first: int, step: int) -> Generator[Piece, None, None]:
         done, weight = 0, 0.0
-        for piece in self.form.checked(self.reader.one_pass()):
-            if self.chosen is not None:
-                piece = piece.cut(0, self.chosen - done)
+        chosen = None if self.chosen is None else len(range(first, self.chosen, step))
+        for piece in self.form.checked(self.reader.one_pass(first, step, self.chosen)):
+            if chosen is not None:
+                piece = piece.cut(0, chosen - done)
             done, weight = done + piece.steps, weight + float(np.sum(piece.columns.get("weight", 1.0)))
             yield piece
-            if done == self.chosen:
+            if step == 1 and done == chosen:
                 break
-        if self.chosen is not None and done < self.chosen:
+        if chosen is not None and done < chosen:
             raise ended(done)
-        require(weight > 0, "At least one weight must be above 0", "sample weights that are all 0")
+        require(weight > 0 or step > 1, "At least one weight must be above 0", "sample weights that are all 0")
 
     def __exit__(self, *error: Any) -> None:
         if self.ahead is not None:

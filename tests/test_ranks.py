@@ -1,0 +1,227 @@
+"""Ranks equal the whole batch on every backend. Threads stand for the processes, which tests/test_distributed.py starts."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from tests.test_groups import NETWORKS, assert_same, trained
+from xpnet import SGD, Adam, Model, layers
+from xpnet.backend import make_backend, to_numpy
+from xpnet.groups import ALONE, Threads
+from xpnet.ranks import Ranks
+from xpnet.sources import Batches, Chunk
+from xpnet.sources.shares import SharedBatches
+from xpnet.step import Inference
+
+
+class Meeting:
+    """An exchange between threads of this process, each with its own `rank`."""
+
+    def __init__(self, size):
+        self.values, self.barrier = [None] * size, threading.Barrier(size)
+
+    def of(self, rank):
+        return Exchange(self, rank)
+
+
+class Exchange:
+    def __init__(self, meeting, rank):
+        self.meeting, self.rank = meeting, rank
+
+    def gather_objects(self, value):
+        self.meeting.values[self.rank] = value
+        self.meeting.barrier.wait(20)
+        found = list(self.meeting.values)
+        self.meeting.barrier.wait(20)
+        return found
+
+    def gather(self, values):
+        return np.stack(self.gather_objects(values))
+
+    def sum(self, values):
+        total, *others = self.gather_objects(values)
+        for other in others:
+            total = total + other
+        return total
+
+    def failed(self, error):
+        """All ranks fail in these tests."""
+
+
+def run(size, function):
+    """Return ``function(ranks)`` of each rank."""
+    meeting, results = Meeting(size), [None] * size
+
+    def one(rank):
+        try:
+            results[rank] = function(Ranks(rank, size, meeting.of(rank)))
+        except BaseException as error:
+            results[rank] = error
+            meeting.barrier.abort()
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, threading.BrokenBarrierError):
+            raise result
+    return results
+
+
+class Own:
+    """A group that gives a rank its rows, as `SharedBatches` does for whole chunks."""
+
+    def __init__(self, ranks):
+        self.ranks, self.members = ranks, ranks.members
+
+    def gradients(self, step, state, batch):
+        total = batch["x"].shape[0]
+        begin, end = self.ranks.bounds(total)
+        own = {name: batch[name][begin:end, ...] for name in ("x", "y", "weight") if name in batch}
+        return self.ranks.gradients(step, state, batch | own | {"rows": total})
+
+
+def in_ranks(xp, size, *arguments, **options):
+    results = run(size, lambda ranks: trained(xp, *arguments, Own(ranks), **options))
+    for other in results[1:]:
+        assert_same(results[0], other, exactly=True)
+    return results[0]
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "LSTM"])
+def test_ranks_equal_the_whole_batch(name, xp):
+    assert_same(in_ranks(xp, 2, *NETWORKS[name]), trained(xp, *NETWORKS[name], ALONE))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_three_ranks_compute_the_bits_of_three_threads(weighted):
+    """Only on NumPy, because nothing depends on the library. Weights are summed in another order."""
+    xp, network = make_backend("numpy"), NETWORKS["images"]
+    ranks = in_ranks(xp, 3, *network, weighted=weighted)
+
+    assert_same(ranks, trained(xp, *network, Threads(3), weighted=weighted), exactly=not weighted)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1, global_clipnorm=0.1), Adam(0.01, clipvalue=0.01, l2=0.1)], ids=repr)
+def test_clipping_comes_after_the_sum(optimizer):
+    xp, network = make_backend("numpy"), NETWORKS["dense"]
+
+    assert_same(in_ranks(xp, 2, *network, optimizer=optimizer), trained(xp, *network, ALONE, optimizer=optimizer))
+
+
+def test_every_rank_computes_a_batch_with_fewer_rows_than_ranks():
+    xp, network = make_backend("numpy"), NETWORKS["batch normalization"]
+
+    assert_same(in_ranks(xp, 3, *network, batch=2), trained(xp, *network, ALONE, batch=2), exactly=True)
+
+
+def test_statistics_of_parts_are_those_of_rank_0():
+    """So that all ranks keep the same state."""
+    xp = make_backend("numpy")
+    in_ranks(xp, 3, (5,), [layers.Dense(6), layers.BatchNormalization(synchronized=False), layers.Dense(3)])
+
+
+@pytest.mark.parametrize("numbers", [3, 5000])
+def test_small_and_large_trees_are_added_in_the_order_of_the_ranks(numbers, xp):
+    values = [np.random.default_rng(rank).normal(size=(2, numbers)).astype(np.float32) for rank in range(3)]
+
+    def total(ranks):
+        tree = ranks.reduce({"a": xp.asarray(values[ranks.rank]), "n": (xp.asarray(np.float32(ranks.rank)),)})
+        return to_numpy(tree["a"]), float(tree["n"][0])
+
+    for a, n in run(3, total):
+        np.testing.assert_array_equal(a, (values[0] + values[1]) + values[2])
+        assert n == 3.0
+
+
+def test_gather_keeps_types_shapes_and_numbers():
+    def found(ranks):
+        return ranks.gather({"rows": 10**12 + ranks.rank, "x": np.full((2, 1), ranks.rank, np.int16), "none": {}})
+
+    for trees in run(2, found):
+        assert [tree["rows"] for tree in trees] == [10**12, 10**12 + 1]
+        assert [tree["x"].tolist() for tree in trees] == [[[0], [0]], [[1], [1]]]
+        assert trees[1]["x"].dtype == np.int16
+        assert trees[1]["none"] == {}
+    assert run(2, lambda ranks: ranks.gather({})) == [({}, {})] * 2
+
+
+def test_items_are_joined_in_turn():
+    items = [[0, 3, 6], [1, 4], [2, 5]]
+
+    assert run(3, lambda ranks: ranks.in_turn(items[ranks.rank])) == [list(range(7))] * 3
+
+
+def test_a_difference_is_named():
+    def differ(ranks):
+        ranks.require_same({"epochs": 3, "seed": ranks.rank // 2})
+
+    with pytest.raises(RuntimeError, match=r"Received: seed=0 in rank 0, 1 in rank 2$"):
+        run(3, differ)
+
+
+class Steps(Batches):
+    """Batches of 5 rows that are ready in the given numbers."""
+
+    alike = None
+
+    def __init__(self, ready):
+        self.ready, self.position = list(ready), 0
+
+    def take(self, most):
+        if not self.ready:
+            return None
+        steps = min(self.ready.pop(0), most)
+        index = np.arange(self.position, self.position + steps)[:, None] * 5 + np.arange(5)
+        self.position += steps
+        return Chunk(steps, 5, {"index": index}, {})
+
+
+def test_all_ranks_take_the_same_steps_and_their_own_rows():
+    ready = [[3, 1, 2], [1, 5]]
+
+    def take_all(ranks):
+        batches, chunks = SharedBatches(Steps(ready[ranks.rank]), ranks), []
+        while (chunk := batches.take(4 + ranks.rank)) is not None:
+            chunks.append(
+                (chunk.steps, chunk.rows, chunk.columns["rows"].tolist(), chunk.columns["index"][:, 0].tolist())
+            )
+        return chunks
+
+    first, second = run(2, take_all)
+    assert [chunk[:3] for chunk in first] == [chunk[:3] for chunk in second]
+    assert [row for chunk in first for row in chunk[3]] == [0, 5, 10, 15, 20, 25]
+    assert [row for chunk in second for row in chunk[3]] == [2, 7, 12, 17, 22, 27]
+
+
+def test_data_that_end_in_one_rank_are_an_error():
+    def take_all(ranks):
+        batches = SharedBatches(Steps([1] * (2 + ranks.rank)), ranks)
+        while batches.take(1) is not None:
+            pass
+
+    with pytest.raises(ValueError, match="ended in rank 0 only"):
+        run(2, take_all)
+
+
+def test_compiled_steps_cannot_wait_for_other_processes():
+    backend = make_backend("numpy")
+    Ranks(0, 2, None).require(backend, True)
+    with pytest.warns(UserWarning, match="Every rank computes whole batches"):
+        Ranks(0, 2, None).require(backend, False)
+    pytest.importorskip("jax")
+    jax = make_backend("jax")
+
+    with pytest.raises(ValueError, match=r'Use the backend "numpy" or "torch"\. Received: <xpnet backend jax'):
+        Ranks(0, 2, None).require(jax, True)
+
+
+def test_outputs_are_those_of_one_process():
+    model = Model([layers.Dense(3)], "softmax_cross_entropy").build((4,))
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    ranks, alone = (Inference(model.network, np.float32, group) for group in (Ranks(1, 3, None), ALONE))
+
+    np.testing.assert_array_equal(ranks(model.state, {"x": x}), alone(model.state, {"x": x}))

@@ -1,0 +1,129 @@
+"""Training by several processes that MPI starts, on one machine or many: ``mpiexec -n 4 python script.py``.
+
+    import xpnet
+    ranks = xpnet.distributed.init()
+
+From then on, `fit`, `train_on_batch` and `evaluate` of every model are calls that all processes make together. Each computes
+its rows of every batch; see docs/scaling.md. An error that not all processes have ends the job.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+import traceback
+from typing import Any
+
+import numpy as np
+
+from xpnet import groups
+from xpnet.backend import device, namespace, to_numpy
+from xpnet.errors import optional_import
+from xpnet.ranks import Ranks
+from xpnet.tree import Array
+
+__all__ = ["Ranks", "init"]
+
+PATIENCE = 10.0  # seconds that a process which has failed waits for the others to fail too
+LAUNCHED = (
+    "PMI_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+)  # variables in which mpiexec of MPICH and Open MPI gives the number of ranks
+
+
+def init() -> Ranks:
+    """Make this process one of those that ``mpiexec`` has started. Call it before anything else of xpnet.
+
+    Models then train together: `fit`, `train_on_batch` and `evaluate` must be called by all processes, with the same data and
+    arguments. Only rank 0 shows progress and runs callbacks that write files. A second call returns the same group. Without
+    ``mpiexec``, the group has one process, and nothing changes.
+
+    Returns
+    -------
+    Ranks
+        Its `rank` is the number of this process, and its `size` the number of processes.
+
+    Raises
+    ------
+    ImportError
+        mpi4py, or the MPI library that it needs, is missing.
+    RuntimeError
+        The program ``mpiexec`` belongs to another MPI than the one that mpi4py uses.
+    """
+    known = groups.process()
+    if isinstance(known, Ranks):
+        return known
+    mpi = optional_import("mpi4py.MPI", "mpi")
+    ranks = Ranks(mpi.COMM_WORLD.rank, mpi.COMM_WORLD.size, MpiExchange(mpi, mpi.COMM_WORLD))
+    started = max(int(os.environ.get(name, 1)) for name in LAUNCHED)
+    if ranks.size == 1 and started > 1:
+        raise RuntimeError(
+            "mpiexec must belong to the MPI library that mpi4py uses. Start the program with the mpiexec of that library. "
+            f"Received: {started} processes, each of which is alone in {mpi.Get_library_version().splitlines()[0]}"
+        )
+    if ranks.size > 1:
+        sys.excepthook = lambda kind, error, trace: ranks.exchange.end(error)
+        atexit.register(_leave, ranks)
+        groups.enter(ranks)
+    return ranks
+
+
+def _leave(ranks: Ranks) -> None:
+    """Wait for the others at the end of the program, so that they do not wait for this process elsewhere."""
+    try:
+        ranks.require_same({"call": "the end of the program"})
+    except Exception as error:
+        ranks.exchange.end(error)
+
+
+class MpiExchange:
+    """Exchanges host arrays over MPI; see `xpnet.ranks.Exchange`."""
+
+    def __init__(self, mpi: Any, world: Any):
+        self.mpi, self.world = mpi, world
+        self.comm, self.spare = world.Dup(), world.Dup()
+
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        gathered = np.empty((self.comm.size, *values.shape), values.dtype)
+        self.comm.Allgather(values, gathered)
+        return gathered
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        return self.comm.allgather(value)
+
+    def sum(self, values: Array) -> Array:
+        """Return the sum: each rank adds one slice of all values, always in the order of the ranks, and sends it to the others.
+
+        `MPI.Allreduce` may add in another order in each run. This moves as many bytes, 2 (n - 1) / n of the values.
+        """
+        host, size = to_numpy(values), self.comm.size
+        whole = np.zeros((size, -(-len(host) // size)), host.dtype)
+        whole.reshape(-1)[: len(host)] = host
+        slices = np.empty_like(whole)
+        self.comm.Alltoall(whole, slices)
+        total = slices[0]
+        for one in slices[1:]:
+            total += one
+        self.comm.Allgather(total, whole)
+        return namespace(values).asarray(whole.reshape(-1)[: len(host)], device=device(values))
+
+    def failed(self, error: BaseException) -> None:
+        every = np.empty(self.spare.size, np.uint8)
+        request = self.spare.Iallgather(np.ones(1, np.uint8), every)
+        limit = time.monotonic() + PATIENCE
+        while not request.Test():
+            if time.monotonic() > limit:
+                self.end(error)
+            time.sleep(0.01)
+
+    def end(self, error: BaseException, text: str = "") -> None:
+        rank, size = self.world.rank, self.world.size
+        if rank:
+            time.sleep(1.0)
+        text = text or "".join(traceback.format_exception(error)).rstrip()
+        place = f"xpnet: rank {rank} of {size} on {self.mpi.Get_processor_name()} ended the job"
+        print(f"{text}\n{place}", file=sys.stderr, flush=True)
+        self.world.Abort(1)
+        time.sleep(PATIENCE)  # mpiexec ends this process, perhaps only after Abort has returned
