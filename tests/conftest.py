@@ -41,6 +41,19 @@ class ReadOnlyNumpy(NumpyBackend):
         return x
 
 
+class NumpyInParts(NumpyBackend):
+    """NumPy that divides every batch, however small."""
+
+    def __reduce__(self):
+        return make, ("numpy-parts", self.float_name)
+
+    def __repr__(self):
+        return super().__repr__()[:-1] + ", parts>"
+
+    def parts(self, activations, parameters):
+        return 2
+
+
 def pytest_configure(config):
     if os.environ.get("FAKECUDA_POISON", "0") != "0":
         from tests.cuda_emulator.poison import PoisonFreed
@@ -56,9 +69,9 @@ def pytest_make_parametrize_id(val, argname):
 def make(name, dtype="float32"):
     if name == "strict":
         return make_backend("array_api_strict", device="device1", dtype=dtype)
-    if name == "numpy-readonly":
-        numpy = make_backend("numpy", dtype=dtype)
-        return ReadOnlyNumpy(**{field.name: getattr(numpy, field.name) for field in dataclasses.fields(numpy)})
+    if name in ("numpy-readonly", "numpy-parts"):
+        numpy, kind = make_backend("numpy", dtype=dtype), ReadOnlyNumpy if name == "numpy-readonly" else NumpyInParts
+        return kind(**{field.name: getattr(numpy, field.name) for field in dataclasses.fields(numpy)})
     if name == "cupy-graphs":
         return make_backend("cupy", dtype=dtype, graphs=True)
     if name == "cupy-second":  # a device that is not the current one

@@ -77,6 +77,8 @@ def test_train_evaluate_predict_and_info(command, blobs):
 
 
 def test_the_result_is_that_of_the_library(command, xp, blobs):
+    if xp.parts(0, 0) > 1:
+        pytest.skip("the command does not know the backend of the tests that divides every batch")
     model, _ = train(command, blobs, "--epochs", 3, "--seed", 4)
     table = xpnet.datasets.label_first_csv(blobs, dtype="float32")
     ours = xpnet.Model(

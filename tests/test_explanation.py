@@ -53,13 +53,12 @@ def test_the_numbers_are_those_of_the_training_step(name, optimizer, xp):
     explained = explain(trained, x, y)
     grads, loss, after = real_step(trained, x, y)
 
-    tolerance = {"rtol": 1e-4, "atol": 1e-5} if xp.compiles else {"rtol": 0, "atol": 0}
+    rounds = xp.compiles or xp.parts(0, 0) > 1
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if rounds else {"rtol": 0, "atol": 0}
     np.testing.assert_allclose(explained["loss"], loss, **tolerance)
     for leaf, g in grads.items():
         np.testing.assert_allclose(explained[named(leaf, "d")], g, **tolerance, err_msg=leaf)
-        if (
-            optimizer == SGD(0.1) or not xp.compiles
-        ):  # Adam divides by √v, which is rounding noise where a gradient is 0
+        if optimizer == SGD(0.1) or not rounds:  # Adam divides by √v, which is rounding noise where a gradient is 0
             np.testing.assert_allclose(explained[named(leaf, end="_new")], after[leaf], **tolerance, err_msg=leaf)
     for leaf, value in trained.state_dict().items():
         np.testing.assert_array_equal(value, before[leaf])
