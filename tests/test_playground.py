@@ -322,6 +322,13 @@ def test_the_page_fits_and_can_be_read(width, dark, browser, tmp_path):
         assert browser.overlaps() == []
         assert browser.low_contrast() == []
         assert not browser.is_wider_than_the_window()
+    paper = browser.run(
+        "const box = document.getElementById('paper').getBoundingClientRect(); return [box.width, box.height]"
+    )
+    assert paper[0] == paper[1] == (200 if width == 390 else 260)
+    seen = browser.run("return document.getElementById('seen').getBoundingClientRect()")
+    assert seen["width"] > 35
+    assert browser.run("return document.getElementById('paper').getBoundingClientRect().right") < seen["left"]
     assert browser.errors() == []
     assert browser.run("return document.title") == "<b>Title</b>"
     assert browser.run("return [document.scripts.length, document.querySelectorAll('b').length]") == [3, 0]
