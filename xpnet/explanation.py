@@ -264,6 +264,8 @@ def _symbol(name: str, prefix: str = "") -> str:
 def _formulas(owner: Layer | Loss) -> dict[str, str]:
     """Return the formulas in the first line of a docstring by their left side. The first one is also that of y."""
     line = (type(owner).__doc__ or "").partition("\n")[0].rstrip(".")
+    if isinstance(owner, Loss):
+        line = re.sub(r"\by\b", "t", line)  # a loss calls the targets y, but here y is an output
     pieces = [piece.strip() for piece in re.split(r",   |[:;]   ?|   ", line) if " = " in piece]
     found = {piece.partition(" = ")[0]: piece for piece in pieces}
     return found | ({"y": pieces[0]} if pieces and "y" not in found else {})
