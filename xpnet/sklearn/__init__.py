@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the names of MODULES below, for editors and type checkers
     from xpnet.sklearn.exchange import from_model, from_sklearn, to_model, to_sklearn
     from xpnet.sklearn.neural_nets import NeuralNetClassifier, NeuralNetRegressor
     from xpnet.sklearn.regressor import MLPRegressor
+    from xpnet.sklearn.search import BatchedGridSearchCV
 
 _version = optional_import("sklearn", "sklearn").__version__
 if tuple(map(int, _version.split(".")[:2])) < (1, 9):
@@ -25,11 +26,13 @@ MODULES = {
     "exchange": ["from_model", "from_sklearn", "to_model", "to_sklearn"],
     "neural_nets": ["NeuralNetClassifier", "NeuralNetRegressor"],
     "regressor": ["MLPRegressor"],
+    "search": ["BatchedGridSearchCV"],
 }
 
 __getattr__, __dir__ = lazy_names(__name__, MODULES)
 
 __all__ = [
+    "BatchedGridSearchCV",
     "MLPClassifier",
     "MLPRegressor",
     "NeuralNetClassifier",

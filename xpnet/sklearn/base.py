@@ -22,15 +22,15 @@ from sklearn.utils.optimize import _check_optimize_result
 from xpnet.callbacks import Callback
 from xpnet.optimizers import SGD
 from xpnet.settings import check_callbacks
-from xpnet.signals import deferred_signals
 from xpnet.sklearn.arrays import checked_weights, dtype_of, on_host, rows
-from xpnet.sklearn.engine import Engine, count_multiplications
+from xpnet.sklearn.engine import Engine
 from xpnet.sklearn.estimator import NetworkEstimator
 from xpnet.sklearn.events import Events
 from xpnet.sklearn.parameters import STOCHASTIC, backend_of, hidden_sizes
 from xpnet.sklearn.rates import Solver
 from xpnet.sklearn.step import EfficientAdam
-from xpnet.sklearn.training import Trainer
+from xpnet.sklearn.together import Together
+from xpnet.sklearn.training import Job, Trainer, Work, alone
 from xpnet.tree import map_leaves
 
 Held = tuple[Any, np.ndarray, Any]  # samples, targets and weights for validation
@@ -64,6 +64,16 @@ class BaseMLP(NetworkEstimator):
         held_out: Any = None,
         announce: Sequence[Callback] = (),
     ) -> BaseMLP:
+        together, rest = Together.current.get(), (y, sample_weight, incremental, held_out, announce)
+        if together is None or incremental:
+            alone(self._work(X, *rest))
+        else:
+            together.run(self, X, y, lambda X: self._work(X, *rest))
+        return self
+
+    def _work(
+        self, X: Any, y: Any, sample_weight: Any, incremental: bool, held_out: Any, announce: Sequence[Callback]
+    ) -> Work:
         sizes = hidden_sizes(self)
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
         X, y = self._validate_input(X, y, incremental, reset=first_pass)
@@ -78,7 +88,7 @@ class BaseMLP(NetworkEstimator):
         if first_pass:
             self._initialize(units, dtype_of(X))
         if self.solver in STOCHASTIC:
-            self._fit_stochastic(X, y, sample_weight, incremental, held_out, announce)
+            yield from self._stochastic_work(X, y, sample_weight, incremental, held_out, announce)
         else:
             self._fit_lbfgs(X, y, sample_weight, units)
         if not all(np.isfinite(w).all() for w in [*self.coefs_, *self.intercepts_]):
@@ -86,7 +96,6 @@ class BaseMLP(NetworkEstimator):
                 "Solver produced non-finite parameter weights. The input data may"
                 " contain large values and need to be preprocessed."
             )
-        return self
 
     def _fit_lbfgs(self, X: Any, y: np.ndarray, sample_weight: Any, units: list[int]) -> None:
         if self.dropout or self.batch_norm:
@@ -117,9 +126,9 @@ class BaseMLP(NetworkEstimator):
         self.loss_ = result.fun
         self._keep_arrays(map_leaves(lambda x: x.astype(given, copy=False), host))
 
-    def _fit_stochastic(
+    def _stochastic_work(
         self, X: Any, y: np.ndarray, sample_weight: Any, incremental: bool, held_out: Any, announce: Sequence[Callback]
-    ) -> None:
+    ) -> Work:
         if not incremental or not hasattr(self, "_optimizer"):
             self._optimizer = self._new_solver()
         if self.early_stopping and incremental:
@@ -135,59 +144,55 @@ class BaseMLP(NetworkEstimator):
         seed = int(self._random_state.randint(2**31 - 1)) if self.dropout else None
         dtype = dtype_of(X)
         engine = self._engine(X, dtype)
-        with engine.backend.scope(), deferred_signals() as check:
-            arrays = self._arrays(engine.backend)
-            trainer = Trainer(
-                engine.backend, engine.step(self._optimizer.rule, self.alpha), self._optimizer, arrays, X,
-                self._target_dict(y, sample_weight, dtype), batch_size, count_multiplications(arrays["params"]), seed,
-            )  # fmt: skip
-            if not self.t_:  # a fit that continues another one ends with its own best or last epoch, as in scikit-learn
-                trainer.keep_best()
-            callbacks = [*check_callbacks(self.callbacks), *announce]
-            events = Events(
-                callbacks, engine, self._optimizer.rule, trainer, X.shape[1], self.max_iter, held is not None
-            )
-            self.history_ = events.history
-            events.tell("on_train_begin", {})
-            logs: dict[str, Any] = {}
-            try:
-                self.n_iter_ = 0
-                for epoch in range(self.max_iter):
-                    stops = events.tell("on_epoch_begin", epoch, {})
-                    if self.shuffle:
-                        order = order[self._random_state.permutation(n_samples)]  # the draws of sklearn.utils.shuffle
-                    logs = {"loss": trainer.epoch(order, check)}
-                    self.loss_ = logs["loss"]
-                    self.n_iter_ += 1
-                    self.t_ += n_samples
-                    self.loss_curve_.append(self.loss_)
-                    if self.verbose:
-                        print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
-                    if held is not None:
-                        logs |= self._validate(engine, trainer, *held)
-                    self._update_no_improvement_count(trainer, logs)
-                    self._optimizer.iteration_ends(self.t_)
-                    stops = events.epoch_ends(epoch, logs) or stops
-                    if self._no_improvement_count > self.n_iter_no_change:
-                        what = "Validation score" if self.early_stopping else "Training loss"
-                        limit = f"tol={self.tol:f} for {self.n_iter_no_change:d} consecutive epochs."
-                        if self._optimizer.trigger_stopping(f"{what} did not improve more than {limit}", self.verbose):
-                            break
-                        self._no_improvement_count = 0
-                    if incremental or stops:
+        callbacks = [*check_callbacks(self.callbacks), *announce]
+        trainer = yield Job(
+            engine, self._optimizer, self.alpha, self._arrays, X, self._target_dict(y, sample_weight, dtype), batch_size,
+            seed, watched=bool(callbacks) or held is not None,
+        )  # fmt: skip
+        if not self.t_:  # a fit that continues another one ends with its own best or last epoch, as in scikit-learn
+            trainer.keep_best()
+        events = Events(callbacks, engine, self._optimizer.rule, trainer, X.shape[1], self.max_iter, held is not None)
+        self.history_ = events.history
+        events.tell("on_train_begin", {})
+        logs: dict[str, Any] = {}
+        try:
+            self.n_iter_ = 0
+            for epoch in range(self.max_iter):
+                stops = events.tell("on_epoch_begin", epoch, {})
+                if self.shuffle:
+                    order = order[self._random_state.permutation(n_samples)]  # the draws of sklearn.utils.shuffle
+                logs = {"loss": (yield order)}
+                self.loss_ = logs["loss"]
+                self.n_iter_ += 1
+                self.t_ += n_samples
+                self.loss_curve_.append(self.loss_)
+                if self.verbose:
+                    print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
+                if held is not None:
+                    logs |= self._validate(engine, trainer, *held)
+                self._update_no_improvement_count(trainer, logs)
+                self._optimizer.iteration_ends(self.t_)
+                stops = events.epoch_ends(epoch, logs) or stops
+                if self._no_improvement_count > self.n_iter_no_change:
+                    what = "Validation score" if self.early_stopping else "Training loss"
+                    limit = f"tol={self.tol:f} for {self.n_iter_no_change:d} consecutive epochs."
+                    if self._optimizer.trigger_stopping(f"{what} did not improve more than {limit}", self.verbose):
                         break
-                    if self.n_iter_ == self.max_iter:
-                        warnings.warn(
-                            f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) "
-                            "reached and the optimization hasn't converged yet.",
-                            ConvergenceWarning,
-                            stacklevel=1,
-                        )
-            except KeyboardInterrupt:
-                warnings.warn("Training interrupted by user.", stacklevel=1)
-            events.tell("on_train_end", logs)
-            ends = trainer.best if self.early_stopping and trainer.best else trainer.arrays
-            self._keep_arrays(engine.backend.to_host({name: ends[name] for name in ("params", "statistics")}))
+                    self._no_improvement_count = 0
+                if incremental or stops:
+                    break
+                if self.n_iter_ == self.max_iter:
+                    warnings.warn(
+                        f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) "
+                        "reached and the optimization hasn't converged yet.",
+                        ConvergenceWarning,
+                        stacklevel=1,
+                    )
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=1)
+        events.tell("on_train_end", logs)
+        ends = trainer.best if self.early_stopping and trainer.best else trainer.arrays
+        self._keep_arrays(engine.backend.to_host({name: ends[name] for name in ("params", "statistics")}))
 
     def _new_solver(self) -> Solver:
         if self.solver == "sgd":

@@ -55,6 +55,32 @@ class PenalizedStep:
 
 
 @dataclass(frozen=True)
+class TogetherStep:
+    """`PenalizedStep` for K networks on a leading axis, without sample weights
+
+    ``batch["penalty"]``, (K, 1, 1), holds each α / batch, and ``batch["learning_rate"]`` each rate.
+
+    Parameters
+    ----------
+    step : TrainingStep
+    """
+
+    step: TrainingStep
+
+    def __call__(self, state: dict[str, Tree], batch: dict[str, Array]) -> tuple[dict[str, Tree], dict[str, Tree]]:
+        grads, statistics, record = self.step.gradients(state, batch)
+        factor = batch["penalty"]
+        squares: Any = 0.0
+        for params, gradients in zip(state["params"], grads, strict=True):  # of each layer
+            if (W := params.get("weight")) is not None:
+                flat = namespace(W).reshape(W, (W.shape[0], 1, -1))
+                squares = squares + flat @ flat.mT
+                gradients["weight"] += factor * W
+        record["loss"] = record["loss"] + (0.5 * factor * squares)[:, 0, 0]
+        return self.step.update(state, grads, statistics, batch["learning_rate"]), record
+
+
+@dataclass(frozen=True)
 class Objective:
     """``loss, grads = objective(state, batch)``: the function that L-BFGS minimizes."""
 

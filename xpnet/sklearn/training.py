@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xpnet.backend import Backend
 from xpnet.random import step_keys
+from xpnet.signals import deferred_signals
+from xpnet.sklearn.engine import Engine, count_multiplications
 from xpnet.sklearn.rates import Solver
 from xpnet.sklearn.rows import on_device
 from xpnet.sklearn.step import PenalizedStep
@@ -16,6 +19,65 @@ from xpnet.tree import Array, Tree, map_leaves
 
 STEPS_AT_ONCE = 128  # Ctrl-C waits for the end of these steps, and JAX compiles each number of steps once
 DENSE_BYTES = 1 << 26  # the size of sparse samples that are made dense at once
+
+
+Work = Generator[Any, Any, None]  # a fit: yields a `Job` and receives a trainer, then yields orders and receives losses
+
+
+@dataclass
+class Job:
+    """The training that a fit needs.
+
+    Attributes
+    ----------
+    engine : Engine
+    solver : Solver
+    alpha : float
+    arrays : callable
+        ``arrays(backend)`` returns ``"params"`` and ``"statistics"``.
+    X, targets, batch_size, seed
+        As in `Trainer`.
+    watched : bool
+        Whether the fit uses the arrays between epochs.
+    """
+
+    engine: Engine
+    solver: Solver
+    alpha: float
+    arrays: Callable[[Backend], dict[str, Tree]]
+    X: Any
+    targets: dict[str, np.ndarray]
+    batch_size: int
+    seed: int | None
+    watched: bool
+
+
+def alone(work: Work) -> None:
+    """Finish a fit."""
+    job = next(work, None)
+    if job is not None:
+        train_alone(work, job)
+
+
+def train_alone(work: Work, job: Job) -> None:
+    """Finish a fit that has yielded its job."""
+    backend = job.engine.backend
+    with backend.scope(), deferred_signals() as check:
+        arrays, step = job.arrays(backend), job.engine.step(job.solver.rule, job.alpha)
+        multiplications = count_multiplications(arrays["params"])
+        trainer = Trainer(
+            backend, step, job.solver, arrays, job.X, job.targets, job.batch_size, multiplications, job.seed
+        )
+        try:
+            order = work.send(trainer)
+            while True:
+                try:
+                    loss = trainer.epoch(order, check)
+                except KeyboardInterrupt as interrupt:
+                    work.throw(interrupt)
+                order = work.send(loss)
+        except StopIteration:
+            pass
 
 
 class Trainer:

@@ -1,0 +1,74 @@
+"""A grid search that trains small networks at once."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.model_selection import GridSearchCV
+
+from xpnet.sklearn.together import Together
+
+
+class BatchedGridSearchCV(GridSearchCV):
+    """scikit-learn's `GridSearchCV`, which trains the small networks of its candidates and folds at once
+
+    The parameters, attributes and results are those of `GridSearchCV`. Fits of `MLPClassifier` and `MLPRegressor`, also inside a
+    pipeline, are made at once if they have the same network, batch size, number of samples, solver, momentum and β.
+    They may differ in `learning_rate_init`, `alpha`, `random_state`, `learning_rate`, `power_t`, `tol`, `max_iter`,
+    `n_iter_no_change` and in their samples. The other fits are made one after the other: networks with more than 32,768 weights,
+    the solver "lbfgs", dropout, batch normalization, sparse samples, sample or class weights, validation data,
+    early stopping, and callbacks. docs/ensembles.md says when this is faster than `GridSearchCV` with several processes.
+
+    The estimators and the transformers before them are fitted on each fold with the same draws as in `GridSearchCV`, so scores
+    are equal up to rounding. Transformers are fitted twice. ``mean_fit_time`` of networks that are trained at once is the
+    whole time divided by their number.
+
+    Parameters
+    ----------
+    estimator, param_grid, scoring, refit, cv, verbose, pre_dispatch, error_score, return_train_score
+        As in `GridSearchCV`.
+    n_jobs : int, optional
+        The number of processes if no fits can be made at once. Otherwise, one process makes all of them.
+
+    Attributes
+    ----------
+    n_batched_ : int
+        The number of fits that were made at once with others.
+    """
+
+    def fit(self, X, y=None, **params):
+        """Run the search. The parameters are those of `GridSearchCV.fit`."""
+        own = self.get_params(deep=False)
+        cv = list(self.cv) if isinstance(self.cv, Iterator) else self.cv
+        together = Together()
+        trial = GridSearchCV(**own).set_params(
+            cv=copy.deepcopy(cv), scoring=_no_score, refit=False, n_jobs=1, verbose=0, return_train_score=False
+        )
+        draws = np.random.get_state()
+        try:
+            with together.active(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                trial.fit(X, y, **params)
+        except Exception:  # the search itself raises it again
+            together.fits.clear()
+        np.random.set_state(draws)
+        together.train()
+        self.n_batched_ = together.made
+        try:
+            self.cv = cv
+            with together.active():
+                if together.made:
+                    self.n_jobs = 1
+                super().fit(X, y, **params)
+        finally:
+            self.cv, self.n_jobs = own["cv"], own["n_jobs"]
+        if together.made:
+            self.cv_results_["mean_fit_time"] += together.seconds
+        return self
+
+
+def _no_score(estimator, X, y=None):
+    return 0.0
