@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 from sklearn.model_selection import GridSearchCV
+from sklearn.utils import check_random_state
 
 from xpnet.sklearn.together import Together
 
@@ -39,6 +40,9 @@ class BatchedGridSearchCV(GridSearchCV):
         The number of fits that were made at once with others.
     """
 
+    cv: Any
+    n_jobs: Any
+
     def fit(self, X, y=None, **params):
         """Run the search. The parameters are those of `GridSearchCV.fit`."""
         own = self.get_params(deep=False)
@@ -47,14 +51,15 @@ class BatchedGridSearchCV(GridSearchCV):
         trial = GridSearchCV(**own).set_params(
             cv=copy.deepcopy(cv), scoring=_no_score, refit=False, n_jobs=1, verbose=0, return_train_score=False
         )
-        draws = np.random.get_state()
+        generator = check_random_state(None)  # the draws of splits without a seed must be the same again
+        draws = generator.get_state()
         try:
             with together.active(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 trial.fit(X, y, **params)
         except Exception:  # the search itself raises it again
             together.fits.clear()
-        np.random.set_state(draws)
+        generator.set_state(draws)
         together.train()
         self.n_batched_ = together.made
         try:

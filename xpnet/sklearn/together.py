@@ -76,7 +76,7 @@ class Together:
         self.registers, start, groups = False, time.perf_counter(), list[list[Fit]]()
         for fit in self.fits:
             fit.begin()
-            if fit.job is not None and _can_join(fit, fit.job):
+            if _can_join(fit):
                 fit.job.X = self.same(fit.job.X)
                 group = next((group for group in groups if _alike(group[0].job, fit.job)), None)
                 if group is None:
@@ -105,7 +105,7 @@ class Fit:
     """A fit of an estimator. It is the trainer that its work receives."""
 
     best = None
-    job: Job | None = None
+    job: Job
     error: Exception | None = None
     running = True
 
@@ -123,7 +123,9 @@ class Fit:
 
     def begin(self) -> None:
         """Check the data and draw the initial parameters."""
-        self.job = self._continue(lambda: next(self.work))
+        job = self._continue(lambda: next(self.work))
+        if job is not None:
+            self.job = job
 
     def send(self, answer: Any) -> Any:
         """Return the order of the next epoch, or None after the last one."""
@@ -131,18 +133,18 @@ class Fit:
 
     def finish(self) -> None:
         """Make the rest of the fit, or raise its error."""
-        if self.running and self.job is not None:
+        if self.running:
             train_alone(self.work, self.job)
         if self.error is not None:
             raise self.error
 
     def rates(self, steps: int) -> np.ndarray:
         """Return the learning rates of the next steps, 0 if the fit has ended."""
-        return self.job.solver.rates(steps) if self.running and self.job is not None else np.zeros(steps)
+        return self.job.solver.rates(steps) if self.running else np.zeros(steps)
 
     def leave(self) -> None:
         """Keep the optimizer's state of a fit that has ended."""
-        if not self.running and self.job is not None:
+        if not self.running:
             self.job.solver.memory = self.epochs.part("optimizer", self.place)
 
     def keep_best(self) -> None:
@@ -166,7 +168,7 @@ class Epochs:
 
     def __init__(self, fits: Sequence[Fit]):
         self.fits = list(fits)
-        job = jobs(fits)[0]
+        job = fits[0].job
         engine, self.rule, self.rows, self.batch_size = job.engine, job.solver.rule, job.X.shape[0], job.batch_size
         self.backend = engine.backend
         self.step = engine.keep(TogetherStep(training_step(engine.inference, Scores(engine.loss, ()), self.rule)))
@@ -197,12 +199,13 @@ class Epochs:
     def _place(self) -> None:
         """Move parameters and samples to the device. Fits on the same samples share them."""
         backend, xp = self.backend, self.backend.namespace
-        each = [job.arrays(backend) for job in jobs(self.fits)]
+        each = [fit.job.arrays(backend) for fit in self.fits]
         self.multiplications = count_multiplications(each[0]["params"])
         params = map_leaves(lambda *same: xp.stack(same), *[arrays["params"] for arrays in each])
         self.arrays = each[0] | {"params": params, "optimizer": self.rule.init(params)}
         distinct: list[Job] = []
-        for fit, job in zip(self.fits, jobs(self.fits), strict=True):
+        for fit in self.fits:
+            job = fit.job
             same = (i for i, d in enumerate(distinct) if d.X is job.X and _equal(d.targets["y"], job.targets["y"]))
             if (place := next(same, None)) is None:
                 place = len(distinct)
@@ -224,7 +227,7 @@ class Epochs:
     def _number(self) -> None:
         for k, fit in enumerate(self.fits):
             fit.place = k
-        self.alpha = np.reshape([job.alpha for job in jobs(self.fits)], (1, -1, 1, 1))
+        self.alpha = np.reshape([fit.job.alpha for fit in self.fits], (1, -1, 1, 1))
 
     def _epoch(self, orders: np.ndarray, check: Callable[[], None]) -> np.ndarray:
         """Train each network on its samples in its order, (networks, rows). Return the mean losses."""
@@ -249,11 +252,6 @@ class Epochs:
         return total / self.rows
 
 
-def jobs(fits: Sequence[Fit]) -> list[Job]:
-    """Return the jobs of fits that have begun."""
-    return [fit.job for fit in fits if fit.job is not None]
-
-
 def chunks(rows: int, size: int) -> Iterator[tuple[int, int]]:
     """Yield the limits of rows that are trained on at once, in batches of one size. The last batch may be smaller."""
     whole = rows // size * size
@@ -263,8 +261,11 @@ def chunks(rows: int, size: int) -> Iterator[tuple[int, int]]:
         yield whole, rows
 
 
-def _can_join(fit: Fit, job: Job) -> bool:
+def _can_join(fit: Fit) -> bool:
     """Whether a fit can be made at once with others, and gains from it."""
+    if not fit.running:
+        return False
+    job = fit.job
     dense = not (job.engine.network.has_statistics or job.seed is not None or hasattr(job.X, "tocsr"))
     plain = not job.watched and "weight" not in job.targets and job.solver.memory is None
     return dense and plain and sum(W.size for W in fit.estimator.coefs_) <= LARGEST
