@@ -90,6 +90,7 @@ class BaseMLP(NetworkEstimator):
         if self.solver in STOCHASTIC:
             yield from self._stochastic_work(X, y, sample_weight, incremental, held_out, announce)
         else:
+            yield None
             self._fit_lbfgs(X, y, sample_weight, units)
         if not all(np.isfinite(w).all() for w in [*self.coefs_, *self.intercepts_]):
             raise ValueError(

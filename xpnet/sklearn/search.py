@@ -19,13 +19,14 @@ class BatchedGridSearchCV(GridSearchCV):
     The parameters, attributes and results are those of `GridSearchCV`. Fits of `MLPClassifier` and `MLPRegressor`, also inside a
     pipeline, are made at once if they have the same network, batch size, number of samples, solver, momentum and β.
     They may differ in `learning_rate_init`, `alpha`, `random_state`, `learning_rate`, `power_t`, `tol`, `max_iter`,
-    `n_iter_no_change` and in their samples. The other fits are made one after the other: networks with more than 32,768 weights,
-    the solver "lbfgs", dropout, batch normalization, sparse samples, sample or class weights, validation data,
-    early stopping, and callbacks. docs/ensembles.md says when this is faster than `GridSearchCV` with several processes.
+    `n_iter_no_change` and in their samples. The other fits are made one after the other: networks whose step takes more than a
+    million multiplications forward (batch size times weights), the solver "lbfgs", dropout, batch normalization, sparse
+    samples, sample or class weights, validation data, early stopping, and callbacks. docs/ensembles.md says when this is
+    faster than `GridSearchCV` with several processes.
 
     The estimators and the transformers before them are fitted on each fold with the same draws as in `GridSearchCV`, so scores
-    are equal up to rounding. Transformers are fitted twice. ``mean_fit_time`` of networks that are trained at once is the
-    whole time divided by their number.
+    are equal up to rounding. Transformers are fitted twice. ``mean_fit_time`` includes the time of training at
+    once, divided by the number of these fits.
 
     Parameters
     ----------
@@ -62,16 +63,16 @@ class BatchedGridSearchCV(GridSearchCV):
         generator.set_state(draws)
         together.train()
         self.n_batched_ = together.made
+        self.cv = cv
         try:
-            self.cv = cv
+            if not together.made:
+                return super().fit(X, y, **params)
+            self.n_jobs = 1
             with together.active():
-                if together.made:
-                    self.n_jobs = 1
                 super().fit(X, y, **params)
         finally:
             self.cv, self.n_jobs = own["cv"], own["n_jobs"]
-        if together.made:
-            self.cv_results_["mean_fit_time"] += together.seconds
+        self.cv_results_["mean_fit_time"] += together.seconds
         return self
 
 

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xpnet.optimizers import SGD
 from xpnet.signals import deferred_signals
 from xpnet.sklearn.arrays import on_host
 from xpnet.sklearn.engine import count_multiplications
@@ -24,7 +23,7 @@ from xpnet.sklearn.training import STEPS_AT_ONCE, Job, Work, alone, train_alone
 from xpnet.step import Scores, training_step
 from xpnet.tree import Tree, map_leaves
 
-LARGEST = 1 << 15  # parameters of a network: larger ones gain nothing, because most of their time goes into arithmetic
+LARGEST = 1 << 20  # multiplications of a step forward: in larger steps, most of the time goes into arithmetic
 
 
 class Together:
@@ -105,7 +104,7 @@ class Fit:
     """A fit of an estimator. It is the trainer that its work receives."""
 
     best = None
-    job: Job
+    job: Any = None
     error: Exception | None = None
     running = True
 
@@ -123,9 +122,7 @@ class Fit:
 
     def begin(self) -> None:
         """Check the data and draw the initial parameters."""
-        job = self._continue(lambda: next(self.work))
-        if job is not None:
-            self.job = job
+        self.job = self._continue(lambda: next(self.work))
 
     def send(self, answer: Any) -> Any:
         """Return the order of the next epoch, or None after the last one."""
@@ -237,12 +234,11 @@ class Epochs:
         ):  # in one batch of all samples, the order does not matter, and `Trainer` keeps that of the data
             orders = np.broadcast_to(np.arange(size), orders.shape)
         orders = orders + np.array([[fit.first] for fit in self.fits])
-        axes = (-1, len(self.fits), *(1,) * (2 if isinstance(self.rule, SGD) else 1))  # EfficientAdam has flat arrays
         for start, stop in chunks(self.rows, size):
             check()
             index = np.moveaxis(orders[:, start:stop].reshape(len(self.fits), -1, min(size, stop - start)), 1, 0)
             steps, _, rows = index.shape
-            rates = np.stack([fit.rates(steps) for fit in self.fits], axis=1).reshape(axes)
+            rates = np.stack([fit.rates(steps) for fit in self.fits], axis=1)[:, :, None, None]
             penalty = np.broadcast_to(self.alpha / rows, (steps, len(self.fits), 1, 1))
             floats = {"learning_rate": rates, "penalty": penalty}
             columns = {name: x.astype(self.backend.float_name) for name, x in floats.items()} | {"index": index}
@@ -263,12 +259,12 @@ def chunks(rows: int, size: int) -> Iterator[tuple[int, int]]:
 
 def _can_join(fit: Fit) -> bool:
     """Whether a fit can be made at once with others, and gains from it."""
-    if not fit.running:
-        return False
     job = fit.job
+    if job is None:
+        return False
     dense = not (job.engine.network.has_statistics or job.seed is not None or hasattr(job.X, "tocsr"))
     plain = not job.watched and "weight" not in job.targets and job.solver.memory is None
-    return dense and plain and sum(W.size for W in fit.estimator.coefs_) <= LARGEST
+    return dense and plain and job.batch_size * sum(W.size for W in fit.estimator.coefs_) <= LARGEST
 
 
 def _alike(a: Job, b: Job) -> bool:

@@ -21,7 +21,9 @@ STEPS_AT_ONCE = 128  # Ctrl-C waits for the end of these steps, and JAX compiles
 DENSE_BYTES = 1 << 26  # the size of sparse samples that are made dense at once
 
 
-Work = Generator[Any, Any, None]  # a fit: yields a `Job` and receives a trainer, then yields orders and receives losses
+Work = Generator[
+    Any, Any, None
+]  # a fit: yields a `Job` and receives a trainer, then yields orders and receives losses. Without epochs, yields None
 
 
 @dataclass
@@ -53,14 +55,15 @@ class Job:
 
 
 def alone(work: Work) -> None:
-    """Finish a fit."""
-    job = next(work, None)
-    if job is not None:
-        train_alone(work, job)
+    """Make a fit."""
+    train_alone(work, next(work))
 
 
-def train_alone(work: Work, job: Job) -> None:
+def train_alone(work: Work, job: Job | None) -> None:
     """Finish a fit that has yielded its job."""
+    if job is None:
+        next(work, None)
+        return
     backend = job.engine.backend
     with backend.scope(), deferred_signals() as check:
         arrays, step = job.arrays(backend), job.engine.step(job.solver.rule, job.alpha)
