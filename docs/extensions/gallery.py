@@ -15,8 +15,7 @@ from sphinx_gallery.scrapers import figure_rst
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCE = ROOT / "docs" / "_build" / "examples"  # copies of the scripts, with titles as Sphinx-Gallery needs them
-PLAYGROUND = ROOT / "docs" / "_build" / "draw-a-digit.html"  # what mnist_playground.py writes
-SAVED = ROOT / "docs" / "_build" / "saved"  # where the scripts save their figures
+PLAYGROUND = SOURCE / "networks" / "digits.html"  # what mnist_playground.py writes
 SHARED = ("arguments.py", "reporting.py")  # modules that scripts import
 SECTIONS = {
     "networks": "Networks to start from\n----------------------\n\nScripts to copy and to change.\n",
@@ -45,11 +44,11 @@ def scripts() -> list[Path]:
 def short_run(name: str) -> list[str]:
     """Return the arguments with which the build runs a script."""
     if name.startswith("report_"):
-        return ["--quick", "--out", str(SAVED / name)]
+        return ["--quick", "--out", "figures"]
     if name == "mnist_cli":
-        return ["--dataset", "digits", "--plot", str(SAVED / name / "curves.png")]
+        return ["--dataset", "digits", "--plot", "digits.png"]
     if name == "mnist_playground":
-        return ["--epochs", "4", "--out", str(PLAYGROUND)]
+        return ["--epochs", "2", "--out", PLAYGROUND.name]
     return [] if name == "mnist" else ["--quick"]
 
 
@@ -65,8 +64,10 @@ def runs(path: Path) -> bool:
 
 def saved_figures(block: tuple, block_vars: dict, gallery_conf: dict) -> str:
     """Show the PNG files that the script has saved: an image scraper of Sphinx-Gallery."""
-    folder, shown = SAVED / Path(block_vars["src_file"]).stem, []
-    for figure, target in zip(sorted(folder.glob("*.png")), block_vars["image_path_iterator"], strict=False):
+    folder, shown = Path(block_vars["src_file"]).parent, []
+    for figure, target in zip(
+        sorted([*folder.glob("*.png"), *folder.glob("figures/*.png")]), block_vars["image_path_iterator"], strict=False
+    ):
         shutil.move(figure, target)
         shown.append(target)
     return figure_rst(shown, gallery_conf["src_dir"])
@@ -92,14 +93,13 @@ def _note(path: Path) -> str:
     where = f"The script is ``examples/{path.name}`` in the repository."
     if not runs(path):
         return where
-    options = " ".join(word for word in short_run(path.stem) if not word.startswith(str(ROOT)))
-    return f"{where} The output below is from ``python examples/{path.name} {options}".rstrip() + "``."
+    command = " ".join(["python", f"examples/{path.name}", *short_run(path.stem)])
+    return f"{where} The output below is from ``{command}``."
 
 
 def settings() -> dict:
     """Write the sources of the gallery, and return the settings of Sphinx-Gallery."""
     sys.path.append(str(ROOT / "examples"))  # for the modules that scripts import
-    shutil.rmtree(SAVED, ignore_errors=True)
     for section, header in SECTIONS.items():
         (SOURCE / section).mkdir(parents=True, exist_ok=True)
         _write(SOURCE / section / "GALLERY_HEADER.rst", header)
@@ -108,7 +108,6 @@ def settings() -> dict:
         "Gallery\n=======\n\nAll scripts in the folder ``examples/``, with their output.\n",
     )
     for path in scripts():
-        (SAVED / path.stem).mkdir(parents=True, exist_ok=True)
         _write(SOURCE / _section(path) / path.name, page_source(path))
     return {
         "examples_dirs": "_build/examples",

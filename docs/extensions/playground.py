@@ -11,7 +11,7 @@ from xpnet.layers import Dense, Flatten, ReLU, Rescaling
 
 
 def add_page(app: Sphinx, error: Exception | None) -> None:
-    page = Path(app.outdir) / PLAYGROUND.name
+    page = Path(app.outdir) / "draw-a-digit.html"
     if error is None and PLAYGROUND.exists():
         shutil.copy2(PLAYGROUND, page)
     elif error is None:
