@@ -56,6 +56,7 @@ def broken_links(folder: Path) -> list[str]:
 
 def main() -> int:
     if status := sphinx(["-b", "html", "-W", "--keep-going", "-q", *sys.argv[1:], str(DOCS), str(OUT)]):
+        print(f"Sphinx stopped with status {status}", file=sys.stderr)
         return status
     found = broken_links(OUT)
     print("\n".join(found), file=sys.stderr)

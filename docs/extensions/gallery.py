@@ -26,6 +26,7 @@ THUMBNAILS = {  # of scripts that draw nothing, and of full runs, whose figures 
     "char_rnn": "_static/thumbnails/char_rnn.svg",
     "mnist": "_static/thumbnails/mnist.svg",
     "mnist_cnn": "_static/thumbnails/mnist_cnn.svg",
+    "mnist_distributed": "_static/thumbnails/mnist_distributed.svg",
     "mnist_playground": "_static/thumbnails/mnist_playground.svg",
     "sklearn_grid_search": "_static/thumbnails/sklearn_grid_search.svg",
     "row_lstm": "_static/thumbnails/row_lstm.svg",
@@ -57,9 +58,10 @@ def arguments(gallery_conf: dict, script_vars: dict) -> list[str]:
 
 
 def runs(path: Path) -> bool:
-    """Whether the build runs a script: MNIST is there, or the script does not need it."""
-    needs_mnist = "mnist(" in path.read_text(encoding="utf-8") and path.stem != "mnist_cli"
-    return "XPNET_DATA" in os.environ or not needs_mnist
+    """Whether the build runs a script: it can be short, and MNIST is there if the script needs it."""
+    text = path.read_text(encoding="utf-8")
+    short = short_run(path.stem) != ["--quick"] or "--quick" in text
+    return short and ("XPNET_DATA" in os.environ or "mnist(" not in text or path.stem == "mnist_cli")
 
 
 def saved_figures(block: tuple, block_vars: dict, gallery_conf: dict) -> str:
