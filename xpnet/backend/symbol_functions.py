@@ -212,6 +212,8 @@ _FUNCTIONS: dict[str, Any] = {
 class SymbolNamespace:
     """The namespace of symbols."""
 
+    Labels = None  # a kernel compares all classes with the label
+
     def __getattr__(self, name: str) -> Any:
         if name not in _FUNCTIONS:
             raise NotTraceable(f"the function {name}")

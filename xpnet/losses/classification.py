@@ -179,8 +179,10 @@ class SoftmaxCrossEntropy(ClassLoss):
         xp = namespace(z)
         labels = are_labels(y)
         if labels and not self.label_smoothing:
-            indexed = hasattr(xp, "Labels") and y.ndim == 1 and self.ignore_index is None  # so that y is in range
-            return (xp.Labels(y, z) if indexed else Marked(is_label(y, z))), None
+            by_index = (
+                getattr(xp, "Labels", None) if y.ndim == 1 and self.ignore_index is None else None
+            )  # y is in range
+            return (Marked(is_label(y, z)) if by_index is None else by_index(y, z)), None
         t = xp.astype(is_label(y, z), z.dtype) if labels else y.mT
         if self.label_smoothing:
             t = (1.0 - self.label_smoothing) * t + self.label_smoothing / z.shape[-2]
