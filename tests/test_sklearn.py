@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 pytest.importorskip("sklearn", "1.9", reason="xpnet.sklearn needs scikit-learn 1.9 or newer")
 
@@ -19,9 +20,9 @@ from sklearn.utils import compute_sample_weight
 import xpnet
 from tests.scripts import run
 from xpnet.callbacks import Callback
-from xpnet.layers import ELU
-from xpnet.losses import Huber, Quantile, SoftmaxCrossEntropy
-from xpnet.sklearn import MLPClassifier, MLPRegressor
+from xpnet.layers import ELU, BatchNormalization, Dense, Dropout
+from xpnet.losses import BinaryCrossEntropy, CategoricalCrossEntropy, Huber, Quantile, SoftmaxCrossEntropy
+from xpnet.sklearn import MLPClassifier, MLPRegressor, NeuralNetClassifier, NeuralNetRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -239,11 +240,63 @@ def test_a_loss_of_classes():
         ({"dropout": 1.0}, "The 'dropout' parameter of MLPClassifier must be"),
         ({"dtype": "float16"}, "The 'dtype' parameter of MLPClassifier must be"),
         ({"backend": "theano"}, "The backend must be one of"),
+        ({"activation": Dense(8)}, "activation needs a layer without parameters or random numbers"),
+        ({"activation": [Dropout(0.5)]}, "activation needs a layer without parameters or random numbers"),
+        ({"activation": BatchNormalization()}, "activation needs a layer without parameters or random numbers"),
+        ({"loss": Huber()}, "A classifier needs a loss of classes"),
+        ({"loss": CategoricalCrossEntropy()}, "loss must include its activation"),
+        ({"loss": BinaryCrossEntropy()}, "BinaryCrossEntropy with 4 network outputs needs"),
     ],
 )
 def test_mistakes(settings, message):
     with pytest.raises(ValueError, match=message):
         small(**settings).fit(*digits())
+
+
+@pytest.mark.parametrize(
+    "estimator", [MLPClassifier(), NeuralNetClassifier([Dense(4)]), NeuralNetRegressor([Dense(1)])]
+)
+def test_validation_targets_need_samples(estimator):
+    X, y = digits()
+    for rest in ({"y_val": y}, {"sample_weight_val": np.ones(len(y))}):
+        with pytest.raises(ValueError, match="need the samples X_val"):
+            estimator.fit(X, y, **rest)
+
+
+@pytest.mark.parametrize("sizes", [(2.5,), (8.0,), np.array([8.0])])
+def test_sizes_are_integers(sizes):
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        small(hidden_layer_sizes=sizes).fit(*digits())
+
+
+def test_negative_weights_are_refused():
+    X, y = digits()
+    with pytest.raises(ValueError, match="Negative values in data passed to `sample_weight`"):
+        small().fit(X, y, np.where(y > 0, 1.0, -1.0))
+
+
+def test_continued_training_keeps_the_network():
+    X, y = digits()
+    model = small().partial_fit(X, y, classes=range(4))
+    with pytest.raises(
+        ValueError, match=r"with 1 hidden layers and 4 outputs.*Received: 2 hidden layers and 4 outputs"
+    ):
+        model.set_params(hidden_layer_sizes=(8, 8)).partial_fit(X, y)
+    regressor = MLPRegressor(hidden_layer_sizes=8, max_iter=2, warm_start=True).fit(X, np.stack([y, -y], axis=1))
+    before = regressor.predict(X)
+    with pytest.raises(ValueError, match="Received: 1 hidden layers and 1 outputs"):
+        regressor.fit(X, y)
+    np.testing.assert_array_equal(regressor.predict(X), before)
+
+
+def test_sparse_labels():
+    X, Y = make_multilabel_classification(60, n_features=8, n_classes=3, random_state=0)
+    dense, sparse = (small(class_weight="balanced").fit(X, targets) for targets in (Y, scipy.sparse.csr_matrix(Y)))
+
+    require_equal(dense, sparse)
+    assert scipy.sparse.issparse(sparse.predict(X))
+    np.testing.assert_array_equal(sparse.predict(X).toarray(), dense.predict(X))
+    assert sparse.score(X, scipy.sparse.csr_matrix(Y)) == dense.score(X, Y)
 
 
 def test_search_and_pipeline():

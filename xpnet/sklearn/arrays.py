@@ -10,6 +10,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from xpnet.backend import backend_of_array, namespace, quiet, to_numpy
+from xpnet.checks import require
 from xpnet.tree import Array
 
 UNCHECKED = "no_validation"  # as in `validate_data`, because None is a mistake
@@ -51,7 +52,15 @@ def checked_weights(sample_weight: Any, X: Any) -> Any:
     """Check the samples' weights, which come to the host."""
     if sample_weight is None:
         return None
-    return _check_sample_weight(on_host(sample_weight), X if backend_of_array(X) is None else np.empty((X.shape[0], 0)))
+    samples = X if backend_of_array(X) is None else np.empty((X.shape[0], 0))
+    return _check_sample_weight(on_host(sample_weight), samples, ensure_non_negative=True)
+
+
+def held_out(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any] | None:
+    """Return validation samples, targets and weights as one, or None if there are none."""
+    alone = X is None and (y is not None or sample_weight is not None)
+    require(not alone, "y_val and sample_weight_val need the samples X_val. Pass them too", "X_val=None")
+    return None if X is None else (X, y, sample_weight)
 
 
 def _passes(estimator: Any, X: Any, dtypes: Any) -> bool:
@@ -87,6 +96,7 @@ def _checked_samples(X: Array, dtypes: Any, allow_nd: bool) -> Array:
         raise ValueError(
             f"At least one sample and one feature are needed. Received: an array of shape {tuple(X.shape)}"
         )
+    require(not xp.isdtype(X.dtype, "complex floating"), "X must hold real numbers. Pass X.real, for example", X.dtype)
     if dtypes != "numeric" and dtype_of(X) not in dtypes:
         X = xp.astype(X, getattr(xp, np.dtype(dtypes[0]).name))
     if xp.isdtype(X.dtype, "real floating") and not bool(xp.all(xp.isfinite(X))):
@@ -105,7 +115,9 @@ def on_host(x: Any) -> Any:
 
 
 def in_kind_of(X: Any, answer: Array) -> Array:
-    """Return an answer in the library and on the device of X. Text stays on the host."""
+    """Return an answer in the library and on the device of X. Text and sparse labels stay on the host."""
+    if hasattr(answer, "tocsr"):
+        return answer
     backend = backend_of_array(X)
     if backend is None:
         return to_numpy(answer)

@@ -20,6 +20,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.optimize import _check_optimize_result
 
 from xpnet.callbacks import Callback
+from xpnet.checks import require
 from xpnet.optimizers import SGD
 from xpnet.settings import check_callbacks
 from xpnet.sklearn.arrays import checked_weights, dtype_of, on_host, rows
@@ -81,12 +82,20 @@ class BaseMLP(NetworkEstimator):
         if y.ndim == 1:
             y = y.reshape((-1, 1))
         sample_weight = self._weights(sample_weight, y)
+        if not first_pass and (len(sizes), y.shape[1]) != (self.n_layers_ - 2, self.n_outputs_):
+            raise ValueError(
+                f"partial_fit and warm_start continue to train the same network, with {self.n_layers_ - 2} hidden layers and "
+                f"{self.n_outputs_} outputs. For another network, call fit with warm_start=False. "
+                f"Received: {len(sizes)} hidden layers and {y.shape[1]} outputs"
+            )
         self.n_outputs_ = y.shape[1]
         units = [X.shape[1], *sizes, self.n_outputs_]
         self._random_state = check_random_state(self.random_state)
         self._build(sizes)
         if first_pass:
             self._initialize(units, dtype_of(X))
+        if not isinstance(self.loss, str):
+            self._check_loss(self._targets(y, dtype_of(X)))
         if self.solver in STOCHASTIC:
             yield from self._stochastic_work(X, y, sample_weight, incremental, held_out, announce)
         else:
@@ -97,6 +106,13 @@ class BaseMLP(NetworkEstimator):
                 "Solver produced non-finite parameter weights. The input data may"
                 " contain large values and need to be preprocessed."
             )
+
+    def _check_loss(self, targets: np.ndarray) -> None:
+        loss = self.loss
+        rule = "loss must include its activation, as SoftmaxCrossEntropy and BinaryCrossEntropy do"
+        require(not loss.of_probabilities, rule, loss)
+        require(loss.of_classes or not is_classifier(self), "A classifier needs a loss of classes", loss)
+        loss.check(targets, (self.n_outputs_,), self.coefs_[0].dtype)
 
     def _fit_lbfgs(self, X: Any, y: np.ndarray, sample_weight: Any, units: list[int]) -> None:
         if self.dropout or self.batch_norm:

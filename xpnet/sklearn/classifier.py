@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from xpnet.backend import namespace
 from xpnet.losses import Loss
-from xpnet.sklearn.arrays import checked, in_kind_of, on_host
+from xpnet.sklearn.arrays import checked, held_out, in_kind_of, on_host
 from xpnet.sklearn.base import BaseMLP, finite
 from xpnet.sklearn.losses import log_loss
 from xpnet.sklearn.parameters import CONSTRAINTS, STOCHASTIC, input_types, keep
@@ -179,16 +179,16 @@ class MLPClassifier(Classifier, BaseMLP):
         sample_weight : array-like, shape (n,), optional
         X_val, y_val, sample_weight_val : array-like, optional
             Validation samples, instead of a part of X. They determine `validation_loss_curve_` and, with `early_stopping`,
-            when to stop.
+            when to stop. "lbfgs" does not use them.
 
         Returns
         -------
         self
         """
-        held_out = None if X_val is None else (X_val, y_val, sample_weight_val)
+        held = held_out(X_val, y_val, sample_weight_val)
         epochs = self.max_iter if self.solver in STOCHASTIC else 0
         with self._task(epochs, X, y, sample_weight) as announce:
-            return self._fit(X, y, sample_weight=sample_weight, held_out=held_out, announce=announce)
+            return self._fit(X, y, sample_weight=sample_weight, held_out=held, announce=announce)
 
     def _check_solver(self):
         if self.solver not in STOCHASTIC:
@@ -237,11 +237,6 @@ class MLPClassifier(Classifier, BaseMLP):
         p = self._outputs(X)
         return namespace(p).concat([1 - p, p], axis=1) if self.n_outputs_ == 1 else p
 
-    def predict_log_proba(self, X):
-        """Return the logarithm of `predict_proba`."""
-        p = self.predict_proba(X)
-        return namespace(p).log(p)
-
     def _labels(self, output):
         if self._label_binarizer.y_type_ == "multiclass":
             return self.classes_[output.argmax(axis=1)]
@@ -288,7 +283,8 @@ class MLPClassifier(Classifier, BaseMLP):
     def _weights(self, sample_weight, y):
         if self.class_weight is None:
             return sample_weight
-        weight = compute_sample_weight(self.class_weight, self._label_binarizer.inverse_transform(y))
+        labels = self._label_binarizer.inverse_transform(y)
+        weight = compute_sample_weight(self.class_weight, labels.toarray() if hasattr(labels, "toarray") else labels)
         return weight if sample_weight is None else weight * sample_weight
 
     def _output_activation(self):

@@ -25,6 +25,7 @@ from xpnet.workshop import Workshop
 class NetworkEstimator(Tasks, BaseEstimator):
     """The parts of a multilayer perceptron. `BaseMLP` adds its training."""
 
+    n_outputs_: int
     loss_curve_: list[float]
     validation_loss_curve_: list[float]
     validation_scores_: Any

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from xpnet.backend import namespace
+from xpnet.checks import require
 from xpnet.layers import Activation, BatchNormalization, Dense, Dropout, Identity, Layer, Sigmoid
+from xpnet.layers.base import init
 from xpnet.layers.sequential import Sequential
-from xpnet.tree import Tree
+from xpnet.random import ShapesOnly
+from xpnet.tree import Tree, leaves
 
 ACTIVATIONS = {
     "identity", "logistic", "tanh", "relu",  # scikit-learn's
@@ -39,7 +42,12 @@ def multilayer_perceptron(
 
 def activation_layer(activation: str | Layer) -> Layer:
     """Return the layer for a name of scikit-learn or xpnet."""
-    return _SKLEARN[activation] if activation in _SKLEARN else Activation(activation)
+    if activation in _SKLEARN:
+        return _SKLEARN[activation]
+    layer = Activation(activation)
+    plain = not (layer.needs_key or layer.has_statistics or leaves(init(layer, ShapesOnly(), (1,))[0]))
+    require(plain, "activation needs a layer without parameters or random numbers, such as LeakyReLU(0.2)", layer)
+    return layer
 
 
 def params_of(network: Sequential, coefs: Sequence[Any], intercepts: Sequence[Any], norms: Sequence[Norm]) -> Tree:

@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classi
 from xpnet import losses
 from xpnet.backend import namespace
 from xpnet.losses import BinaryCrossEntropy
-from xpnet.sklearn.arrays import in_kind_of, on_host
+from xpnet.sklearn.arrays import held_out, in_kind_of, on_host
 from xpnet.sklearn.neural_net import NET_CONSTRAINTS, NeuralNet
 from xpnet.sklearn.parameters import keep
 from xpnet.sklearn.scores import Classifier, Regressor
@@ -113,9 +113,9 @@ class NeuralNetClassifier(Classifier, NeuralNet):
         -------
         self
         """
-        held_out = None if X_val is None else (X_val, y_val, sample_weight_val)
+        held = held_out(X_val, y_val, sample_weight_val)
         with self._task(self.epochs, X, y, sample_weight) as announce:
-            return self._fit(X, y, sample_weight, held_out=held_out, announce=announce)
+            return self._fit(X, y, sample_weight, held_out=held, announce=announce)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -137,11 +137,6 @@ class NeuralNetClassifier(Classifier, NeuralNet):
         xp = namespace(p)
         p = xp.reshape(p, (-1, 1))
         return xp.concat([1 - p, p], axis=1)
-
-    def predict_log_proba(self, X):
-        """Return the logarithm of `predict_proba`."""
-        p = self.predict_proba(X)
-        return namespace(p).log(p)
 
     def _encode(self, y, first):
         check_classification_targets(y)
@@ -261,9 +256,9 @@ class NeuralNetRegressor(Regressor, NeuralNet):
         -------
         self
         """
-        held_out = None if X_val is None else (X_val, y_val, sample_weight_val)
+        held = held_out(X_val, y_val, sample_weight_val)
         with self._task(self.epochs, X, y, sample_weight) as announce:
-            return self._fit(X, y, sample_weight, held_out=held_out, announce=announce)
+            return self._fit(X, y, sample_weight, held_out=held, announce=announce)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):

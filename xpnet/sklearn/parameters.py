@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -62,7 +63,7 @@ def hidden_sizes(estimator: Any) -> list[int]:
     sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
     if np.any(np.array(sizes) <= 0):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-    return [int(size) for size in sizes]
+    return [operator.index(size) for size in sizes]
 
 
 def hidden_activations(estimator: Any, count: int) -> Sequence[str | Layer]:

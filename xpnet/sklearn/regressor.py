@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from xpnet import losses
 from xpnet.losses import Loss
-from xpnet.sklearn.arrays import checked
+from xpnet.sklearn.arrays import checked, held_out
 from xpnet.sklearn.base import BaseMLP, finite
 from xpnet.sklearn.losses import HalfPoissonDeviance, HalfSquaredError
 from xpnet.sklearn.parameters import CONSTRAINTS, STOCHASTIC, input_types, keep
@@ -177,16 +177,16 @@ class MLPRegressor(Regressor, BaseMLP):
         sample_weight : array-like, shape (n,), optional
         X_val, y_val, sample_weight_val : array-like, optional
             Validation samples, instead of a part of X. They determine `validation_loss_curve_` and, with `early_stopping`,
-            when to stop.
+            when to stop. "lbfgs" does not use them.
 
         Returns
         -------
         self
         """
-        held_out = None if X_val is None else (X_val, y_val, sample_weight_val)
+        held = held_out(X_val, y_val, sample_weight_val)
         epochs = self.max_iter if self.solver in STOCHASTIC else 0
         with self._task(epochs, X, y, sample_weight) as announce:
-            return self._fit(X, y, sample_weight=sample_weight, held_out=held_out, announce=announce)
+            return self._fit(X, y, sample_weight=sample_weight, held_out=held, announce=announce)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
