@@ -7,13 +7,15 @@ import importlib
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xpnet.backend.base import Backend
+from xpnet.checks import count
 from xpnet.errors import BackendNotAvailableError
 
 # JAX before 0.8 has it in jax.experimental
@@ -34,6 +36,7 @@ def float32_products():
 class JaxBackend(Backend):
     compiles = True
     exchanges = False
+    jit_options: ClassVar[dict[str, Any]] = {}
 
     def owns(self, x: Any) -> bool:
         return isinstance(x, jax.Array)
@@ -71,20 +74,32 @@ class JaxBackend(Backend):
         return x.at[index].get(mode="promise_in_bounds")
 
     def call(self, function, *args):
-        return _compiled(function, "call", compile_call)(*args)
+        return _compiled(function, (self, "call"), self.compile_call)(*args)
+
+    def compile_call(self, function):
+        @partial(jax.jit, **self.jit_options)
+        @float32_products()
+        def call(*args):
+            return function()(*[self.spread(arg) if isinstance(arg, dict) else arg for arg in args])
+
+        return call
 
     def scan(self, step, state, batches, data):
         floats = {name: x.astype(self.float_name, copy=False) for name, x in batches.items() if x.dtype.kind == "f"}
         # jit moves host arrays 10 times faster than asarray
         return _compiled(step, self, self.compile_scan)(state, batches | floats, data)
 
+    def spread(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Divide the rows of a batch among devices, inside compiled code. Other arrays stay as they are."""
+        return arrays
+
     def compile_scan(self, step):
-        @partial(jax.jit, donate_argnames="state")
+        @partial(jax.jit, donate_argnames="state", **self.jit_options)
         @float32_products()
         def scan(state, batches, data):
             def body(state, batch):
                 batch = dict(batch)
-                return step()(state, batch | self.rows(data, batch.pop("index", None)))
+                return step()(state, self.spread(batch | self.rows(data, batch.pop("index", None))))
 
             return jax.lax.scan(body, state, batches)
 
@@ -93,6 +108,37 @@ class JaxBackend(Backend):
     @float32_products()
     def scan_eagerly(self, step, state, batches, data):
         return super().scan_eagerly(step, state, batches, data)
+
+
+class JaxDevices(JaxBackend):
+    """Several devices. Each holds all data and parameters, and computes some rows of every batch. They are one "device".
+
+    The step is the same function as on one device. Its batch is divided by rows, so the compiler divides the operations on
+    it, and adds up the gradients. Results are those of one device up to rounding.
+    """
+
+    def __repr__(self) -> str:
+        return f"<xpnet backend jax on {self.device.num_devices} devices of {self._platform}, {self.float_name}>"
+
+    def __reduce__(self):
+        return create, (self._platform, self.float_name, self.device.num_devices)
+
+    @property
+    def _platform(self) -> str:
+        return self.device.mesh.devices.flat[0].platform
+
+    @property
+    def jit_options(self) -> dict[str, Any]:  # type: ignore[override]
+        return {"out_shardings": self.device}  # all results on all devices
+
+    def _from_numpy(self, x):
+        self.require_representable(x)
+        return jax.device_put(x, self.device)
+
+    def spread(self, arrays):
+        by_rows = NamedSharding(self.device.mesh, PartitionSpec("rows"))
+        batch = {name: arrays[name] for name in ("x", "y", "weight") if name in arrays}
+        return arrays | jax.lax.with_sharding_constraint(batch, by_rows)
 
 
 def aligned(x: np.ndarray) -> np.ndarray:
@@ -109,15 +155,6 @@ def aligned(x: np.ndarray) -> np.ndarray:
     return copy
 
 
-def compile_call(function):
-    @jax.jit
-    @float32_products()
-    def call(*args):
-        return function()(*args)
-
-    return call
-
-
 # The compiled code of each function. It holds only a weak reference to the function, so it is released with the function.
 # jax.jit with a static argument would keep both forever.
 compiled_functions: weakref.WeakKeyDictionary[Any, dict[Any, Callable]] = weakref.WeakKeyDictionary()
@@ -130,7 +167,7 @@ def _compiled(function: Callable, kind: Any, make: Callable) -> Callable:
     return made[kind]
 
 
-def create(device: Any, dtype: str) -> JaxBackend:
+def create(device: Any, dtype: str, devices: int | None = None) -> JaxBackend:
     if dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     try:
@@ -140,7 +177,16 @@ def create(device: Any, dtype: str) -> JaxBackend:
             f'The device must be one that JAX can use ({str(error).splitlines()[0]}). Use a name such as "cpu" or "cuda:0". '
             f"This machine has {jax.devices()}. Received: device={device!r}"
         ) from error
-    return JaxBackend("jax", jnp, chosen, jnp.dtype(dtype))
+    if devices is None:
+        return JaxBackend("jax", jnp, chosen, jnp.dtype(dtype))
+    here = jax.devices(chosen.platform)
+    if count("devices", devices) > len(here):
+        raise BackendNotAvailableError(
+            f"devices must be at most {len(here)}, the number of JAX's {chosen.platform} devices. On a CPU, the environment "
+            f"variable XLA_FLAGS=--xla_force_host_platform_device_count=4 makes four. Received: {devices=}"
+        )
+    mesh = Mesh(np.array(here[:devices]), ("rows",))
+    return JaxDevices("jax", jnp, NamedSharding(mesh, PartitionSpec()), jnp.dtype(dtype))
 
 
 def _device(device: Any) -> Any:

@@ -62,6 +62,8 @@ def set_backend(name: str | Backend, *, device: Any = None, dtype: str | None = 
         The same number gives the same bits, but a different number may round differently. The number belongs to the process,
         and xpnet sets it while it computes. If several models compute at once, the last one to begin sets it, and the last
         one to end restores the previous number.
+    devices : int, optional
+        JAX only: the number of devices that compute the rows of each batch. Each holds all data and parameters.
     graphs : bool, default False
         CuPy only: capture the training step in a CUDA graph and replay it. This was tested on an emulated device, not yet on
         a GPU.
