@@ -204,6 +204,12 @@ BAD = {
     "norms": ({"optimizer": SGD(0.1, clipnorm=1.0)}, {"seeds": [0, 1]}, "need a model with one seed"),
     "statistics": ({"layers": [Dense(3), BatchNormalization()]}, {"seeds": [0, 1]}, "need a dense network"),
     "ignored labels": ({}, {"seeds": [0, 1], "y": np.where(X[:, 0] > 1, -100, LABELS)}, "a label for each sample"),
+    "one number for all": ({}, {"learning_rates": 0.1}, "learning_rates must be a list or an array"),
+    "a generator of rows": ({}, {"rows": iter([[1], [2]])}, "rows must be a list or an array"),
+    "one list of rows": ({}, {"rows": [1, 2]}, "row numbers in 0 .. 52"),
+    "a list of callbacks": ({}, {"seeds": [0], "early_stopping": [EarlyStopping()]}, "early_stopping must be an EarlyStopping"),
+    "nothing to train": ({"layers": [ReLU()], "loss": "mse"}, {"seeds": [0], "y": X}, "needs parameters with two axes"),
+    "validation samples": ({}, {"seeds": [0], "validation_data": (X[:, :2], LABELS)}, "validation_data: The model accepts"),
     "validation": ({}, {"seeds": [0], "early_stopping": EarlyStopping()}, "needs validation data"),
 }  # fmt: skip
 
@@ -216,7 +222,32 @@ def test_what_does_not_fit_is_refused(case, xp):
         train_many(make(xp, **settings), **({"x": X, "y": LABELS, "verbose": 0} | options))
 
 
+def test_all_rows_are_checked_before_training(xp, capsys):
+    with pytest.raises(ValueError, match=r"row numbers in 0 \.\. 52"):
+        train_many(make(xp), X, LABELS, rows=[[0, 1], [0, 1, 53]], verbose=2)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_seeds_of_the_model_are_the_default(xp):
+    ensemble = train_many(make(xp, seed=(4, 7)), X, LABELS, learning_rates=[0.1, 0.2], verbose=0)
+
+    assert ensemble.model.seeds == (4, 7)
+    assert len(train_many(make(xp, seed=(4, 7, 9)), X, LABELS, verbose=0)) == 3
+
+
+def test_places_are_integers(xp):
+    ensemble = train_many(make(xp), X, LABELS, seeds=[0, 1], verbose=0)
+
+    assert ensemble[np.int64(1)].seed == 1
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        ensemble[0:2]
+    with pytest.raises(IndexError):
+        ensemble[2]
+
+
 def test_one_seed_is_no_ensemble(xp):
+    with pytest.raises(ValueError, match=r"needs a model with several seeds. Received: a list"):
+        Ensemble([make(xp)])
     with pytest.raises(ValueError, match=r"needs a model with several seeds. Received: seed=0"):
         Ensemble(make(xp))
     with pytest.raises(RuntimeError, match="no parameters yet"):

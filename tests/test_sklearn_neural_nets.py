@@ -192,4 +192,7 @@ def test_mistakes():
         NeuralNetClassifier(3).fit(X, y)
     with pytest.raises(ValueError, match="A loss must be an object such as"):
         NeuralNetClassifier(network, loss="hinge").fit(X, y)
+    with pytest.raises(ValueError, match=r"needs outputs of shape \(4,\) for these targets. Received: \(6,\)"):
+        NeuralNetClassifier([Dense(6)]).fit(X, y)
+    NeuralNetClassifier([Dense(4)], epochs=1, verbose="auto").fit(X, y)
     assert xpnet.get_backend().name == "numpy"

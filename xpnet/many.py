@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,7 +20,7 @@ from xpnet.checks import number, require
 from xpnet.evaluation import in_target_form
 from xpnet.files import StrPath
 from xpnet.history import History
-from xpnet.inputs import Intake
+from xpnet.inputs import Intake, part
 from xpnet.loop import Loop, Plan
 from xpnet.losses import BinaryCrossEntropy
 from xpnet.model import Model
@@ -52,7 +53,9 @@ class Ensemble:
     """
 
     def __init__(self, model: Model):
-        require(isinstance(model.seed, tuple), "An Ensemble needs a model with several seeds", f"seed={model.seed}")
+        received = f"seed={model.seed}" if isinstance(model, Model) else f"a {type(model).__name__}"
+        several = isinstance(model, Model) and isinstance(model.seed, tuple)
+        require(several, "An Ensemble needs a model with several seeds", received)
         model.built_state()
         self.model = model
         self.histories = [History() for _ in model.seeds]
@@ -65,7 +68,7 @@ class Ensemble:
 
     def __getitem__(self, k: int) -> Model:
         """Return network k as a model with its seed and a copy of its parameters. Its optimizer begins anew."""
-        model, seed = self.model, self.model.seeds[k]
+        model, seed = self.model, self.model.seeds[operator.index(k)]
         one = Model(model.network, model.loss, model.optimizer, model.metrics, seed, model.backend)
         one.build(model.input_shape)
         one.state = one.built_state() | {"params": params_of(model, k)}
@@ -120,7 +123,8 @@ def train_many(
     x, y : array
         As in `Model.fit`. Without weights, and without ignored labels.
     seeds : sequence of int, optional
-        The seed of each network, for its initial weights and its orders of samples. The default is the model's seed for all.
+        The seed of each network, for its initial weights and its orders of samples. The default is the model's seed for all,
+        or its seeds if it has several.
     learning_rates : sequence of float, optional
         The learning rate of each network, instead of the optimizer's, which must not be a schedule.
     weight_decays : sequence of float, optional
@@ -145,6 +149,12 @@ def train_many(
     DivergenceError
         A loss or a parameter became infinite or NaN.
     """
+    if seeds is None and isinstance(model.seed, tuple):
+        seeds = model.seed
+    stopping = early_stopping is None or isinstance(early_stopping, EarlyStopping)
+    require(stopping, "early_stopping must be an EarlyStopping, such as EarlyStopping(patience=3)", early_stopping)
+    if rows is not None and (shape := np.shape(x)):
+        rows = [_checked_rows(one, shape[0]) for one in _sequence("rows", rows)]
     given = {"seeds": seeds, "learning_rates": learning_rates, "weight_decays": weight_decays, "rows": rows}
     count = _count(given)
     chosen = FitSettings(batch_size, epochs, verbose=verbose, shuffle=shuffle)
@@ -172,10 +182,10 @@ def train_many(
             data["y"] = data["y"][:, None]  # a batch of labels is (K, batch, 1); (K, batch) could be probabilities
         validation = None
         if validation_data is not None:
-            pair = settings.check_validation_data(validation_data)
-            validation = evaluation(opened, intake, *pair, name="validation_data")
-        n = data["x"].shape[0]
-        of_each = np.stack([np.arange(n)] * count if rows is None else [_checked_rows(one, n) for one in rows])
+            pair, intake.input_shape = settings.check_validation_data(validation_data), tuple(data["x"].shape[1:])
+            with part("validation_data"):
+                validation = evaluation(opened, intake, *pair, name="validation_data")
+        of_each = np.stack([np.arange(data["x"].shape[0])] * count if rows is None else rows)
         source = OwnOrders(data, chosen, tuple(np.shape(y)[1:]), networks.seeds, of_each)
         networks.build(source.shape)
         networks.target_shape, networks.validates = source.target_shape, validation is not None
@@ -196,10 +206,20 @@ def train_many(
 
 def _count(given: dict[str, Any]) -> int:
     """Return the number of networks. Raise ValueError if it is not the same everywhere."""
-    lengths = {name: len(values) for name, values in given.items() if values is not None}
+    lengths = {name: len(_sequence(name, values)) for name, values in given.items() if values is not None}
     rule = "train_many needs one value for each network in seeds, learning_rates, weight_decays or rows"
     require(len(set(lengths.values())) == 1 and 0 not in lengths.values(), rule, lengths)
     return next(iter(lengths.values()))
+
+
+def _sequence(name: str, values: Any) -> Any:
+    """Return the values. Raise ValueError unless they are in a sequence."""
+    require(
+        hasattr(values, "__len__"),
+        f"{name} must be a list or an array with a value for each network",
+        f"{values!r:.100}",
+    )
+    return values
 
 
 def _equally_long(rows: Sequence[Any] | None) -> list[list[int]]:
@@ -238,11 +258,12 @@ def _per_network(optimizer: Optimizer, rates: Any, decays: Any) -> tuple[PerNetw
 
 def _begin(networks: Model, optimizer: Optimizer, numbers: dict[str, list[float]]) -> None:
     """Set the optimizer, and put the numbers of the networks into its state."""
+    params = leaves(networks.parameters)
+    rule = "train_many needs parameters with two axes, as in Dense"
+    require(bool(params) and all(x.ndim == 3 for x in params), rule, f"{networks.network!r:.200}")
     networks.optimizer = optimizer
     networks.training_state.begin_optimizer(networks.network)
     state, backend = networks.built_state(), networks.backend
-    rule = "train_many needs parameters with two axes, as in Dense"
-    require(all(x.ndim == 3 for x in leaves(state["params"])), rule, f"{networks.network!r:.200}")
     columns = {name: backend.asarray(np.reshape(np.array(of), (-1, 1, 1))) for name, of in numbers.items()}
     networks.state = state | {"optimizer": state["optimizer"] | columns}
 

@@ -66,7 +66,10 @@ class Monitor:
             lacking = {plain(self.monitor): f'metrics=["{name}"] in Model'} if name in metrics.BY_NAME else {}
             raise unknown_name("monitor must be one of", self.monitor, names, lacking, "monitor")
         validated = name == self.monitor or model.validates
-        rule = "Monitoring a validation value needs validation data. Pass validation_data or validation_split to fit"
+        rule = (
+            "Monitoring a validation value needs validation data. Pass validation_data or validation_split to fit, or X_val and "
+            "y_val to the fit of an estimator"
+        )
         require(validated, rule, f"monitor={self.monitor!r} without validation data")
         higher = known[name] if self.mode == "auto" else self.mode == "max"
         rule = 'mode="auto" does not know whether higher values of this metric are better. Set mode="min" or mode="max"'

@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from xpnet import losses, optimizers
 from xpnet.backend import Backend, get_backend
 from xpnet.callbacks import Callback
+from xpnet.checks import require
 from xpnet.layers import Layer
 from xpnet.losses import Loss
 from xpnet.model import Model
@@ -120,6 +121,10 @@ class NeuralNet(Tasks, BaseEstimator):
             seed = int(random.randint(2**31 - 1))
             self._random_state = random
             self.model_ = Model(network, self._loss(y), self.optimizer, self.metrics, seed, self._backend(X))
+            if is_classifier(self):
+                self.model_.build(shape := tuple(X.shape[1:]))
+                outputs, needed = self.model_.measured[shape].output_shape, (self._outputs(y),)
+                require(outputs == needed, f"The network needs outputs of shape {needed} for these targets", outputs)
         held = None
         if held_out is not None:
             X_val, y_val, weight_val = held_out
@@ -136,8 +141,9 @@ class NeuralNet(Tasks, BaseEstimator):
             X, y = rows(X, train), y[train]
             sample_weight = None if sample_weight is None else sample_weight[train]
         callbacks = [*check_callbacks(self.callbacks), *announce]
+        verbose = self.verbose if isinstance(self.verbose, str) else int(self.verbose)
         self.history_ = self.model_.fit(
-            X, y, self.batch_size, 1 if incremental else self.epochs, int(self.verbose), callbacks,
+            X, y, self.batch_size, 1 if incremental else self.epochs, verbose, callbacks,
             validation_data=held, shuffle=self.shuffle, sample_weight=sample_weight,
         )  # fmt: skip
         self.n_iter_ = len(self.history_.epoch)
