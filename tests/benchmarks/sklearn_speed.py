@@ -94,7 +94,7 @@ CASES = {
     "busy-large": BUSY(hidden=LARGE),
     "busy-one-thread": BUSY(backend="one thread"),
     "busy-large-one-thread": BUSY(hidden=LARGE, backend="one thread"),
-    "busy-large-jax": BUSY(hidden=LARGE, epochs=10, backend="jax", rounds=1),
+    "busy-large-jax": BUSY(hidden=LARGE, rows=0, epochs=20, backend="jax", rounds=1),
     **{
         f"{data}{suffix}": Case(data, dtype=dtype)
         for data in ("iris", "digits", "diabetes")
