@@ -154,6 +154,15 @@ def test_mistakes():
         from_sklearn(neural_network.MLPClassifier())
     with pytest.raises(NotFittedError):
         to_sklearn(xpnet.sklearn.MLPClassifier())
+    for function in (to_sklearn, to_model):
+        with pytest.raises(TypeError, match=r"The model of another estimator is estimator\.model_\. Received"):
+            function(xpnet.sklearn.NeuralNetClassifier([Dense(3)]))
+        with pytest.raises(TypeError, match="Received: MLPRegressor"):
+            function(neural_network.MLPRegressor())
+    several = xpnet.Model([Dense(3)], "softmax_cross_entropy", seed=(0, 1)).build((4,))
+    for wrong in (several, None):
+        with pytest.raises(ValueError, match="needs a Model with one seed"):
+            from_model(wrong)
 
 
 @pytest.mark.parametrize(("name", "settings", "data"), CASES)
@@ -208,6 +217,6 @@ def test_a_model_becomes_an_estimator_with_its_class_names():
     assert estimator.score(X_IRIS, named) == np.mean(xpnet.to_numpy(model.predict_classes(X_IRIS)) == Y_IRIS)
     estimator.partial_fit(X_IRIS, named)
     assert list(estimator.classes_) == list(model.class_names)
-    for wrong in (["a", "b"], [2, 1, 0]):
-        with pytest.raises(ValueError, match="classes must be 3 labels"):
+    for wrong in (["a", "b"], [2, 1, 0], ["a", "b", "a"], 3):
+        with pytest.raises(ValueError, match="classes must be 3 different labels"):
             from_model(model, wrong)

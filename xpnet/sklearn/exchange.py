@@ -14,11 +14,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from xpnet.backend import to_numpy
+from xpnet.checks import require
 from xpnet.errors import ConversionError
 from xpnet.layers.sequential import Sequential
 from xpnet.losses import BinaryCrossEntropy
 from xpnet.model import Model
 from xpnet.optimizers import SGD
+from xpnet.sklearn.base import BaseMLP
 from xpnet.sklearn.classifier import MLPClassifier
 from xpnet.sklearn.network import coefs_of, params_of
 from xpnet.sklearn.neural_nets import NeuralNetClassifier, NeuralNetRegressor
@@ -76,12 +78,14 @@ def to_sklearn(estimator: MLPClassifier | MLPRegressor) -> Any:
 
     Raises
     ------
+    TypeError
+        `estimator` is not one of these.
     ConversionError
         The network has batch normalization, or activations that scikit-learn does not have.
     NotFittedError
         It is not fitted.
     """
-    check_is_fitted(estimator)
+    _require_ours("to_sklearn", estimator)
     given = estimator.activation
     activations = set(given) if isinstance(given, (list, tuple)) else {given}
     if estimator.batch_norm or len(activations) > 1 or not activations <= {"identity", "logistic", "tanh", "relu"}:
@@ -113,10 +117,12 @@ def to_model(estimator: MLPClassifier | MLPRegressor) -> Model:
 
     Raises
     ------
+    TypeError
+        `estimator` is not one of these.
     NotFittedError
         It is not fitted.
     """
-    check_is_fitted(estimator)
+    _require_ours("to_model", estimator)
     loss, network, arrays = estimator.parts()
     dtype = estimator.coefs_[0].dtype
     model = Model(network, loss, "adam", backend=backend_of(estimator, None, dtype))
@@ -149,8 +155,11 @@ def from_model(model: Model, classes: Any = None) -> NeuralNetClassifier | Neura
     RuntimeError
         The model has no parameters yet.
     ValueError
-        The number of labels is not the number of classes, or numbers are not in ascending order.
+        The model has several seeds, the number of labels is not the number of classes, a label occurs twice, or numbers are not
+        in ascending order.
     """
+    one = isinstance(model, Model) and not isinstance(model.seed, tuple)
+    require(one, "from_model needs a Model with one seed, such as ensemble[0]", f"{model!r:.200}")
     model = copy.deepcopy(model)
     model.built_state()
     settings = {name: getattr(model, name) for name in ("network", "loss", "optimizer", "metrics", "backend")}
@@ -170,11 +179,24 @@ def from_model(model: Model, classes: Any = None) -> NeuralNetClassifier | Neura
     return made
 
 
+def _require_ours(function: str, estimator: Any) -> None:
+    """Raise TypeError unless it is one of our multilayer perceptrons, and NotFittedError unless it is fitted."""
+    if not isinstance(estimator, BaseMLP):
+        raise TypeError(
+            f"{function} needs xpnet.sklearn's MLPClassifier or MLPRegressor. The model of another estimator is "
+            f"estimator.model_. Received: {type(estimator).__name__}"
+        )
+    check_is_fitted(estimator)
+
+
 def _labels(given: Any, count: int) -> np.ndarray:
-    labels = np.asarray(given) if len(given) else np.arange(count)
-    if labels.shape != (count,) or (labels.dtype.kind not in "OU" and np.any(labels[1:] <= labels[:-1])):
+    labels = np.asarray(given)
+    if labels.shape == (0,):
+        return np.arange(count)
+    text = labels.dtype.kind in "OU"
+    if labels.shape != (count,) or (len({*labels}) < count if text else np.any(labels[1:] <= labels[:-1])):
         raise ValueError(
-            f"classes must be {count} labels in the order of the outputs, and numbers must be in ascending order. "
+            f"classes must be {count} different labels in the order of the outputs, and numbers must be in ascending order. "
             f"Received: {given!r}"
         )
     return labels
