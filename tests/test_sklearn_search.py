@@ -140,6 +140,19 @@ def test_a_split_without_a_seed_is_the_same_in_both_passes():
     assert np.all(search.cv_results_["mean_fit_time"] > 0)
 
 
+def test_a_search_in_the_search_chooses_the_same_candidate():
+    """In the first pass, the inner search has no scores and chooses its first candidate."""
+    inner = GridSearchCV(MLPClassifier((8,), max_iter=20, random_state=0), {"learning_rate_init": [1e-6, 0.05]}, cv=2)
+    theirs, ours = (
+        search(inner, {"estimator__batch_size": [20, 40]}, cv=2).fit(X, LABELS)
+        for search in (GridSearchCV, BatchedGridSearchCV)
+    )
+
+    for name in ("mean_test_score", "split1_test_score"):
+        np.testing.assert_allclose(ours.cv_results_[name], theirs.cv_results_[name])
+    assert ours.best_estimator_.best_params_ == theirs.best_estimator_.best_params_ == {"learning_rate_init": 0.05}
+
+
 def test_what_cannot_train_at_once_is_an_ordinary_search():
     for estimator, grid, fit in [
         (LogisticRegression(), {"C": [0.1, 1.0]}, {}),

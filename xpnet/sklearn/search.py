@@ -14,7 +14,7 @@ from xpnet.sklearn.together import Together
 
 
 class BatchedGridSearchCV(GridSearchCV):
-    """scikit-learn's `GridSearchCV`, which trains the small networks of its candidates and folds at once
+    """scikit-learn's `GridSearchCV`, which trains the small networks of its candidates and folds at once.
 
     The parameters, attributes and results are those of `GridSearchCV`. Fits of `MLPClassifier` and `MLPRegressor`, also inside a
     pipeline, are made at once if they have the same network, batch size, number of samples, solver, momentum and β.
@@ -25,8 +25,8 @@ class BatchedGridSearchCV(GridSearchCV):
     faster than `GridSearchCV` with several processes.
 
     The estimators and the transformers before them are fitted on each fold with the same draws as in `GridSearchCV`, so scores
-    are equal up to rounding. Transformers are fitted twice. ``mean_fit_time`` includes the time of training at
-    once, divided by the number of these fits.
+    are equal up to rounding. With ``random_state=None``, the draws are others each time, as always. Transformers are fitted
+    twice. ``mean_fit_time`` includes the time of training at once, divided by the number of these fits.
 
     Parameters
     ----------

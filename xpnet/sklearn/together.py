@@ -62,11 +62,14 @@ class Together:
             X = self.same(X)
             self.fits.append(Fit(estimator, X, y, work(X)))
             return
-        fit = self.fits[self.next] if self.next < len(self.fits) else None
-        if fit is None or not (_equal(fit.X, X) and _equal(fit.y, y)):  # the last fit on all samples, or a random split
+        for place in range(self.next, len(self.fits)):
+            fit = self.fits[place]
+            if _equally_set(fit.estimator, estimator) and _equal(fit.X, X) and _equal(fit.y, y):
+                break
+        else:  # the last fit on all samples, a random split, or the choice of a search in the search
             alone(work(X))
             return
-        self.next += 1
+        self.next = place + 1
         fit.finish()
         vars(estimator).update(vars(fit.estimator))
 
@@ -280,6 +283,15 @@ def _alike(a: Job, b: Job) -> bool:
             (tuple(a.X.shape), tuple(b.X.shape)),
             (a.targets["y"].shape, b.targets["y"].shape),
         )
+    )
+
+
+def _equally_set(a: Any, b: Any) -> bool:
+    """Whether two estimators have equal parameters. Callbacks and generators, which copies do not share, are not compared."""
+    others = b.get_params(deep=False)
+    return type(a) is type(b) and all(
+        isinstance(value, np.random.RandomState) or name == "callbacks" or np.array_equal(value, others[name])
+        for name, value in a.get_params(deep=False).items()
     )
 
 
