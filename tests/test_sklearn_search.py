@@ -144,7 +144,7 @@ def test_a_search_in_the_search_chooses_the_same_candidate():
     """In the first pass, the inner search has no scores and chooses its first candidate."""
     inner = GridSearchCV(MLPClassifier((8,), max_iter=20, random_state=0), {"learning_rate_init": [1e-6, 0.05]}, cv=2)
     theirs, ours = (
-        search(inner, {"estimator__batch_size": [20, 40]}, cv=2).fit(X, LABELS)
+        search(inner, {"estimator__batch_size": [5, 10]}, cv=2).fit(X, LABELS)
         for search in (GridSearchCV, BatchedGridSearchCV)
     )
 
