@@ -58,3 +58,9 @@ def test_an_unusable_backend_is_an_error():
 
     with pytest.raises(BackendNotAvailableError):
         compare_backends(model(make_backend("numpy"), [Dense(3)]), X, Y, backends=["numpy", missing[0]])
+
+
+@pytest.mark.parametrize("backends", [[], ["numpy"], "numpy"])
+def test_one_backend_cannot_be_compared(backends):
+    with pytest.raises(ValueError, match=r"two or more backends.*Received"):
+        compare_backends(model(make_backend("numpy"), [Dense(3)]), X, Y, backends=backends)

@@ -111,6 +111,12 @@ def test_summary_has_the_options_of_keras(xp):
         network.summary(layer_range=["1", "7"])
 
 
+def test_a_summary_for_other_samples_needs_the_same_parameters(xp):
+    built = model(xp, [Dense(4)], shape=(3,))
+    with pytest.raises(ValueError, match=r"same parameters.*Received: samples of shape \(5,\)"):
+        built.summary((5,))
+
+
 def test_in_a_notebook_the_summary_is_html(monkeypatch, capsys):
     """The value of a cell is displayed, so it is not printed too. Only on NumPy, because text is the same everywhere."""
     shell = SimpleNamespace(kernel=object())

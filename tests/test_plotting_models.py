@@ -62,6 +62,25 @@ def test_decision_regions_have_the_colors_of_the_predicted_classes(model):
     assert sum(len(points.get_offsets()) for points in ax.collections) == len(X)
     with pytest.raises(ValueError, match="two features"):
         plotting.decision_regions(model, np.ones((3, 3)))
+    with pytest.raises(ValueError, match=r"y\.argmax"):
+        plotting.decision_regions(model, X, np.eye(3)[Y])
+    values = Model([Dense(1)], "mse", backend=make_backend("numpy")).build((2,))
+    with pytest.raises(ValueError, match="predicts classes"):
+        plotting.decision_regions(values, X)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda model: plotting.decision_regions(model, X, Y),
+        lambda model: plotting.loss_slice(model, X, Y),
+        plotting.network_diagram,
+    ],
+)
+def test_plots_of_one_network_refuse_several(draw):
+    several = Model([Dense(3)], "softmax_cross_entropy", seed=(0, 1), backend=make_backend("numpy")).build((2,))
+    with pytest.raises(ValueError, match="one seed"):
+        draw(several)
 
 
 def test_a_slice_of_the_loss_has_the_model_in_the_middle(model):
@@ -88,6 +107,8 @@ def test_a_diagram_has_a_line_for_each_weight(model):
     convolution = Model([Conv2D(2, 3), Flatten()], "mse", backend=make_backend("numpy")).build((5, 5, 1))
     with pytest.raises(ValueError, match="Dense layers"):
         plotting.network_diagram(convolution)
+    with pytest.raises(RuntimeError, match="no parameters yet"):
+        plotting.network_diagram(Model([Dense(3)], "mse", backend=make_backend("numpy")))
 
 
 def test_an_animation_has_a_frame_before_training_and_after_each_epoch(model, tmp_path):
@@ -106,3 +127,8 @@ def test_an_animation_has_a_frame_before_training_and_after_each_epoch(model, tm
     assert html.count("<img") == 3
     assert 'max="2"' in html
     assert plt.get_fignums() == []
+
+
+def test_an_animation_names_what_draw_returned(model):
+    with pytest.raises(TypeError, match="Received: None"):
+        model.fit(X, Y, callbacks=[plotting.Animation(lambda model: None)], verbose=0)

@@ -108,3 +108,11 @@ def test_reports_of_other_forms(tmp_path):
         xpnet.report(
             Model([Dense(1)], "mse", seed=(0, 1), backend=NUMPY).build((5,)), np.ones((3, 5)), np.ones(3), path
         )
+
+
+def test_every_class_has_one_name(tmp_path):
+    model = Model([Dense(3)], "softmax_cross_entropy", backend=NUMPY).build((5,))
+    for names in (["a", "b"], ["a", "b", "c", "d"]):
+        with pytest.raises(ValueError, match="3 names"):
+            xpnet.report(model, np.ones((3, 5)), np.arange(3), tmp_path / "report.html", class_names=names)
+    assert not (tmp_path / "report.html").exists()

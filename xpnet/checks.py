@@ -21,6 +21,10 @@ def require(holds: bool, rule: str, received: Any) -> None:
         raise ValueError(f"{rule}. Received: {received}")
 
 
+def require_one_network(name: str, model: Any) -> None:
+    require(len(model.seeds) == 1, f"{name} shows one network, from a model with one seed", f"seed={model.seed!r}")
+
+
 def unknown_name(
     rule: str, name: Any, names: Iterable[str], elsewhere: Mapping[str, str] = MappingProxyType({}), setting: str = ""
 ) -> ValueError:

@@ -66,16 +66,26 @@ def compare_backends(
     x, y, sample_weight : array
         A batch in the form that `fit` accepts.
     backends : sequence of str, optional
-        The names of backends. The default is every backend that this machine can use; see `available_backends`.
+        The names of two or more backends. The default is every backend that this machine can use; see `available_backends`.
 
     Returns
     -------
     Comparison
         It prints a row for each layer with the largest differences.
+
+    Raises
+    ------
+    ValueError
+        There are not two backends to compare.
     """
     model.built_state()
     usable = available_backends()
     names = [name for name in usable if usable[name].startswith("usable")] if backends is None else list(backends)
+    if isinstance(backends, str) or len(names) < 2:
+        raise ValueError(
+            'compare_backends needs two or more backends, such as backends=["numpy", "torch"]. available_backends() says which '
+            f"ones this machine can use. Received: {names if backends is None else backends!r}"
+        )
     explained = []
     for name in names:
         twin = copy.copy(model)

@@ -215,7 +215,7 @@ def saliency(model: Any, x: Any, y: Any = None, *, unit: int | None = None) -> A
     if y is not None:
         return backward(model.loss(data["y"], z)[1])[0]
     xp, units = namespace(z), z.shape[-1]
-    if unit is not None and not 0 <= unit < units:
+    if unit is not None and unit not in range(units):
         raise ValueError(f"unit must be one of the network's outputs, 0 .. {units - 1}. Received: unit={unit!r}")
     numbers = xp.arange(units, device=z.device)
     chosen = numbers == (xp.argmax(z, axis=-1)[..., None] if unit is None else unit)

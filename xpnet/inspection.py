@@ -16,7 +16,7 @@ from xpnet.layers import base
 from xpnet.layers.base import Container, Shape
 from xpnet.layers.parameters import frozen_paths
 from xpnet.layers.sequential import Sequential
-from xpnet.layers.shapes import Place, multiplications, walk_shapes
+from xpnet.layers.shapes import Place, measure_alike, multiplications, walk_shapes
 from xpnet.random import ShapesOnly, fold_in, step_keys
 from xpnet.settings import check_shape
 from xpnet.tables import Table
@@ -43,17 +43,21 @@ class Summary(str):
 
 
 def summary(
-    network: Sequential, input_shape: Shape | None, backend: Backend, line_length: int | None = None,
+    model: Any, input_shape: Shape | None = None, line_length: int | None = None,
     print_fn: Callable[[str], Any] | None = None, expand_nested: bool = True, show_trainable: bool = False,
     layer_range: Sequence[str] | None = None,
 ) -> Summary:  # fmt: skip
     """Print and return a table of all layers; see `Model.summary`."""
-    if input_shape is None:
+    built, network = model.input_shape, model.network
+    if input_shape is None and built is None:
         raise ValueError(
             "summary needs the shape of a sample until the model is built. Call summary(input_shape) or "
             "build(input_shape). Received: input_shape=None"
         )
-    table = summarize(network, check_shape(input_shape), backend, expand_nested, show_trainable, layer_range)
+    shape = built if input_shape is None else check_shape(input_shape)
+    if built not in (None, shape):
+        measure_alike(network, shape, built)
+    table = summarize(network, shape, model.backend, expand_nested, show_trainable, layer_range)
     result = Summary(replace(table, line_length=line_length))
     if print_fn is not None or not in_notebook():
         (print_fn or print)(result)

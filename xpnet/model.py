@@ -314,8 +314,8 @@ class Model(metaclass=Settings):
         FLOPs are two for each multiplication by a weight. In a notebook, the table is not printed; it is HTML if it is the
         value of a cell. The options are those of Keras; `layer_range` holds the paths of the first and the last layer.
         """
-        options = self.backend, line_length, print_fn, expand_nested, show_trainable, layer_range
-        return import_module("xpnet.inspection").summary(self.network, input_shape or self.input_shape, *options)
+        options = line_length, print_fn, expand_nested, show_trainable, layer_range
+        return import_module("xpnet.inspection").summary(self, input_shape, *options)
 
     def playground(self, path: StrPath, x: Any = None, y: Any = None, **options: Any) -> Any:
         """Write a page in which a browser computes the network; see `xpnet.playground.playground` for the options."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from xpnet import layers
 from xpnet.backend import to_numpy
+from xpnet.checks import require_one_network
 from xpnet.layers.base import Container, Shape
 from xpnet.layers.frozen import Frozen
 from xpnet.layers.parameters import frozen_paths
@@ -44,8 +45,7 @@ def describe(model: Any, encode: Callable[[np.ndarray], dict[str, Any]]) -> dict
         raise ValueError(
             f"playground needs one of the losses {', '.join(LOSSES)}, without label smoothing. Received: {model.loss!r}"
         )
-    if len(model.seeds) > 1:
-        raise ValueError(f"playground shows one network, from a model with one seed. Received: seed={model.seed!r}")
+    require_one_network("playground", model)
     if model.network.links:
         later, first = model.network.links[0]
         raise ValueError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backend import in_scope, to_numpy
-from xpnet.checks import require_choice
+from xpnet.checks import require, require_choice
 from xpnet.files import StrPath, as_path, replacing
 from xpnet.layers import Rescaling
 from xpnet.playground.network import describe, encoded
@@ -129,6 +129,7 @@ def _samples(model: Any, x: Any, y: Any) -> tuple[np.ndarray | None, np.ndarray 
     samples = to_numpy(model.backend.asarray(x))
     if tuple(samples.shape[1:]) != tuple(model.input_shape):
         raise ValueError(f"x must have samples of shape {model.input_shape}. Received: x of shape {samples.shape}")
+    require(len(samples) > 0, "x must hold at least one sample", f"x of shape {samples.shape}")
     if y is None:
         return samples, None
     labels = to_numpy(model.backend.asarray(y))
@@ -144,6 +145,12 @@ def _chosen(model: Any, samples: np.ndarray, labels: np.ndarray | None) -> dict[
     wrong, tested = np.zeros(0, int), 0
     p = to_numpy(model.predict(samples)).reshape(len(samples), -1)
     if labels is not None and (model.loss.of_classes or p.shape[1] > 1):
+        classes = max(p.shape[1], 2)
+        require(
+            bool(np.all(np.isin(labels, np.arange(classes)))),
+            f"y must hold labels in 0 .. {classes - 1}, one for each class",
+            f"labels {np.unique(labels)[:10]}",
+        )
         predicted = p.argmax(axis=1) if p.shape[1] > 1 else p[:, 0] > 0.5
         wrong, tested = np.flatnonzero(predicted != labels), len(samples)
         wrong = wrong[np.argsort(-np.abs(p[wrong] - 0.5).max(axis=1), kind="stable")]

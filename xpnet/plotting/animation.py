@@ -48,6 +48,8 @@ class Animation(Callback):
         """Draw the model as it is now."""
         drawn, file = self.draw(self.model), io.BytesIO()
         figure = getattr(drawn, "figure", None) or drawn
+        if not hasattr(figure, "savefig"):
+            raise TypeError(f"draw(model) must return a matplotlib figure or axes. Received: {drawn!r}")
         figure.suptitle(title)
         figure.savefig(file, format="png", dpi=100, facecolor="white")
         optional_import("matplotlib.pyplot", "plot").close(figure)

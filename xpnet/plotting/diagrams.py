@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpnet.backend import to_numpy
+from xpnet.checks import require_one_network
 from xpnet.layers import Dense
 from xpnet.layers.shapes import walk_shapes
 from xpnet.plotting.figures import BLUE, VERMILLION, one_panel, text_color
@@ -34,8 +35,10 @@ def network_diagram(model: Any, ax: Axes | None = None, units: int = 16) -> Axes
     Raises
     ------
     ValueError
-        The network has no dense layer.
+        The network has no dense layer, or the model has several seeds.
     """
+    model.built_state()
+    require_one_network("network_diagram", model)
     places = [place for place in walk_shapes(model.network, model.input_shape) if place.path and "." not in place.path]
     dense = [place for place in places if isinstance(place.layer, Dense)]
     if not dense:

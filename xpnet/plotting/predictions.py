@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpnet.backend import to_numpy
+from xpnet.checks import require_one_network
 from xpnet.plotting.figures import BLUE, COLORS, GRAY, VERMILLION, names_of_classes, one_panel, tidy
 from xpnet.tree import Array, map_leaves
 
@@ -99,17 +100,27 @@ def decision_regions(
     Raises
     ------
     ValueError
-        Samples do not have two features, or there are more classes than colors.
+        Samples do not have two features, y does not hold a label for each sample, there are more classes than colors, or the
+        model is not a classifier or has several seeds.
     """
+    require_one_network("decision_regions", model)
     samples = to_numpy(x)
     if samples.ndim != 2 or samples.shape[1] != 2:
         raise ValueError(f"decision_regions needs samples with two features. Received: x of shape {samples.shape}")
     low, high = samples.min(axis=0), samples.max(axis=0)
+    labels = None if y is None else to_numpy(y).reshape(-1)
+    if labels is not None and len(labels) != len(samples):
+        raise ValueError(
+            "y must hold a label for each sample. Convert one-hot rows with y.argmax(axis=1). Received: "
+            f"{len(labels)} labels for {len(samples)} samples"
+        )
     margin = 0.08 * np.where(high > low, high - low, 1.0)
     across, up = (np.linspace(a, b, points) for a, b in zip(low - margin, high + margin, strict=True))
     grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2).astype(np.float32)
     p = to_numpy(model.predict(grid)).reshape(len(grid), -1)
     if p.shape[1] == 1:
+        if not model.loss.of_classes:
+            raise ValueError(f"decision_regions needs a model that predicts classes. Received: {model!r}")
         p = np.concatenate([1 - p, p], axis=1)
     classes = p.shape[1]
     if classes > len(COLORS):
@@ -122,7 +133,6 @@ def decision_regions(
     image = np.concatenate([colors[label], alpha], axis=1).reshape(points, points, 4)
     extent = (across[0], across[-1], up[0], up[-1])
     ax.imshow(image, origin="lower", extent=extent, aspect="auto", interpolation="bilinear")
-    labels = None if y is None else to_numpy(y).reshape(-1)
     names = names_of_classes(class_names if class_names is not None else range(classes))
     for k in range(classes if labels is not None else 0):
         rows = samples[labels == k]
@@ -157,7 +167,13 @@ def loss_slice(
         The largest distance, as a multiple of the parameters' norm.
     seed : int, default 0
         Determines the directions.
+
+    Raises
+    ------
+    ValueError
+        The model has several seeds.
     """
+    require_one_network("loss_slice", model)
     twin, rng = copy.copy(model), np.random.default_rng(seed)
     params = map_leaves(to_numpy, model.parameters)
     directions = [map_leaves(lambda p: _direction(rng, p), params) for _ in range(2)]

@@ -17,6 +17,7 @@ import numpy as np
 
 from xpnet import inspection, plotting
 from xpnet.backend import in_scope, show_versions, to_numpy
+from xpnet.checks import require_one_network
 from xpnet.files import StrPath, as_path, replacing
 from xpnet.history import History
 from xpnet.plotting import figures
@@ -32,7 +33,7 @@ def report(
     model: Any, x: Any, y: Any, out: StrPath = "report.html", *, history: History | None = None,
     class_names: Sequence[Any] | None = None, title: str = "Training report",
 ) -> Path:  # fmt: skip
-    """Write a self-contained page about a trained model and its predictions for test data. It needs matplotlib.
+    """Write a self-contained page about a trained model and its predictions for test data.
 
     Parameters
     ----------
@@ -54,13 +55,12 @@ def report(
     Raises
     ------
     ImportError
-        matplotlib is not installed (the extra ``plot``).
+        matplotlib (the extra ``plot``) or scikit-learn (the extra ``sklearn``) is not installed.
     ValueError
-        The data do not fit the model, or it has several seeds.
+        The data or the class names do not fit the model, or it has several seeds.
     """
     path, (samples, targets) = as_path(out, "out"), (to_numpy(model.backend.asarray(array)) for array in (x, y))
-    if len(model.seeds) > 1:
-        raise ValueError(f"report describes one network, from a model with one seed. Received: seed={model.seed!r}")
+    require_one_network("report", model)
     begin = time.perf_counter()
     results = model.evaluate(x, y, return_dict=True)
     seconds = time.perf_counter() - begin
@@ -138,6 +138,8 @@ def _classes(page: Page, model: Any, x: np.ndarray, y: np.ndarray, class_names: 
     kept = (labels >= 0) & (labels < p.shape[1])  # the loss may ignore labels
     x, p, labels = x[kept], p[kept], labels[kept].astype(int)
     names = figures.names_of_classes(class_names if class_names is not None else model.class_names or range(p.shape[1]))
+    if len(names) != p.shape[1]:
+        raise ValueError(f"class_names must hold {p.shape[1]} names, one for each class. Received: {names}")
     predicted, probability = p.argmax(axis=1), p.max(axis=1)
     page.section("Classes")
     page.table(_class_table(labels, predicted, names))
@@ -245,7 +247,7 @@ def _weights(page: Page, model: Any) -> None:
 def _cost(model: Any, x: np.ndarray, seconds: float) -> list[tuple[str, str]]:
     size = sum(array.nbytes for array in model.get_weights())
     rows = [
-        ("evaluation of these data", f"{seconds:.3f} s, {1e6 * seconds / len(x):.3g} µs for each sample"),
+        ("evaluation of these data", f"{seconds:.3g} s, {1e6 * seconds / len(x):.3g} µs for each sample"),
         ("parameters and running statistics", f"{size:,} bytes"),
     ]
     with contextlib.suppress(ImportError):  # only on Unix
