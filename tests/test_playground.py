@@ -267,6 +267,8 @@ def test_a_sample_goes_in_exactly_and_the_verdict_follows_the_label(digits, brow
     browser.settle()
 
     assert browser.run("return Array.from(state.input)") == x[3].reshape(-1).tolist()
+    selected = "return document.getElementById('sample').value"
+    assert browser.run(selected) == "3"
     assert browser.run("return document.getElementById('verdict').textContent") == f"correct: {y[3]}"
 
     browser.run("const t = document.getElementById('target'); t.value = '7'; t.dispatchEvent(new Event('change'))")
@@ -280,6 +282,7 @@ def test_a_sample_goes_in_exactly_and_the_verdict_follows_the_label(digits, brow
     image = browser.run("return Array.from(state.input)")
     assert image in [x[i].reshape(-1).tolist() for i in wrong]
     assert browser.run("return document.getElementById('verdict').className") == "incorrect"
+    assert browser.run(selected) == ""  # so that a reader can select sample 3 again
 
 
 @pytest.mark.slow
@@ -340,7 +343,10 @@ def test_features_can_be_typed(browser, tmp_path):
     x, y = rng.normal(size=(50, 3)), rng.normal(size=50)
     model = Model([Dense(5), Tanh(), Dense(1)], "mean_squared_error", backend=NUMPY)
     model.fit(x, y, verbose=0)
-    browser.open(model.playground(tmp_path / "page.html"))
+    browser.open(model.playground(tmp_path / "page.html", x, y))
+    assert browser.run(
+        "return document.getElementById('sample').selectedOptions[0].textContent"
+    ) == f"0: {y[0]:.4g}".replace("-", "−")
     code = (
         "[...document.querySelectorAll('#features input')].forEach((box, i) => "
         "{ box.value = arguments[0][i]; box.dispatchEvent(new Event('input')); })"
@@ -349,6 +355,7 @@ def test_features_can_be_typed(browser, tmp_path):
     browser.settle()
 
     assert browser.run("return state.run.p[0]") == pytest.approx(float(model.predict(x[:1])[0]), abs=1e-5)
+    assert browser.run("return document.getElementById('sample').value") == ""
     assert not browser.overlaps()
 
 

@@ -135,12 +135,14 @@ function showSample(i) {
   state.pen = null;
   if (data.labels) state.target = data.labels[i];
   showTarget();
+  element("sample").value = String(i); // nothing is selected if i is a mistake
   setInput(samples.subarray(i * inputSize, (i + 1) * inputSize));
   drawPaper();
 }
 
 function fromDrawing() {
   const [height, width] = data.picture;
+  element("sample").selectedIndex = -1;
   setInput(normalized(state.strokes, height, width).map((value) => value * data.ink));
   drawPaper();
 }
@@ -569,6 +571,7 @@ function start() {
     for (let i = 0; i < data.features; i++) {
       const box = node("input", { type: "number", step: "any", value: "0" });
       box.addEventListener("input", () => {
+        element("sample").selectedIndex = -1;
         state.input[i] = Number(box.value) || 0;
         schedule();
       });
@@ -582,7 +585,7 @@ function start() {
   });
   element("examples").hidden = !sampleCount;
   element("sample").append(
-    ...Array.from({ length: data.examples || 0 }, (_, i) => option(i, `${i}${data.labels ? `: ${isClass ? data.classes[data.labels[i]] : data.labels[i]}` : ""}`)),
+    ...Array.from({ length: data.examples || 0 }, (_, i) => option(i, `${i}${data.labels ? `: ${isClass ? data.classes[data.labels[i]] : text(data.labels[i])}` : ""}`)),
   );
   element("sample").addEventListener("change", (event) => showSample(Number(event.target.value)));
   element("target").hidden = !isClass;
