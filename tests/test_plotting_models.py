@@ -44,8 +44,30 @@ def test_calibration_compares_probability_and_accuracy_in_bins():
 def test_calibration_of_one_output():
     """p is the probability of class 1, so a p of 0.1 says 0 with 0.9."""
     assert plotting.calibration_error([0, 1], np.array([0.1, 0.9])) == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="a label for each row"):
-        plotting.calibration([0], np.array([0.1, 0.9]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0], "Each sample needs a label"),
+        ([0, 2], r"in 0 \.\. 1"),
+        ([-1, 1], r"in 0 \.\. 1"),
+        (["0", "1"], r"in 0 \.\. 1"),
+    ],
+)
+def test_plots_refuse_labels_without_a_class(labels, message):
+    with pytest.raises(ValueError, match=message):
+        plotting.calibration(labels, np.array([0.1, 0.9]))
+    classifier = Model([Dense(1)], "binary_cross_entropy", backend=make_backend("numpy")).build((2,))
+    with pytest.raises(ValueError, match=message):
+        plotting.decision_regions(classifier, X[:2], labels)
+
+
+def test_calibration_needs_samples_and_bins():
+    with pytest.raises(ValueError, match="at least one sample"):
+        plotting.calibration([], np.ones((0, 2)))
+    with pytest.raises(ValueError, match="bins"):
+        plotting.calibration([0, 1], np.array([0.1, 0.9]), bins=0)
 
 
 def test_decision_regions_have_the_colors_of_the_predicted_classes(model):

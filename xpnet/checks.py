@@ -25,6 +25,15 @@ def require_one_network(name: str, model: Any) -> None:
     require(len(model.seeds) == 1, f"{name} shows one network, from a model with one seed", f"seed={model.seed!r}")
 
 
+def require_labels(labels: np.ndarray, samples: int, classes: int) -> None:
+    """Raise ValueError unless there is a label in 0 .. classes - 1 for each sample."""
+    rule = "Each sample needs a label. Convert one-hot rows with y.argmax(axis=1)"
+    require(labels.shape == (samples,), rule, f"labels of shape {labels.shape} for {samples} samples")
+    known = labels.dtype.kind in "biuf" and bool(np.all(np.isin(labels, np.arange(classes))))
+    rule = f"Labels must be in 0 .. {classes - 1}. Renumber them (np.unique(y, return_inverse=True))"
+    require(known, rule, f"labels {np.unique(labels)[:10]}")
+
+
 def unknown_name(
     rule: str, name: Any, names: Iterable[str], elsewhere: Mapping[str, str] = MappingProxyType({}), setting: str = ""
 ) -> ValueError:

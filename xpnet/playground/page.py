@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backend import in_scope, to_numpy
-from xpnet.checks import require, require_choice
+from xpnet.checks import require, require_choice, require_labels
 from xpnet.files import StrPath, as_path, replacing
 from xpnet.layers import Rescaling
 from xpnet.playground.network import describe, encoded
@@ -145,12 +145,7 @@ def _chosen(model: Any, samples: np.ndarray, labels: np.ndarray | None) -> dict[
     wrong, tested = np.zeros(0, int), 0
     p = to_numpy(model.predict(samples)).reshape(len(samples), -1)
     if labels is not None and (model.loss.of_classes or p.shape[1] > 1):
-        classes = max(p.shape[1], 2)
-        require(
-            bool(np.all(np.isin(labels, np.arange(classes)))),
-            f"y must hold labels in 0 .. {classes - 1}, one for each class",
-            f"labels {np.unique(labels)[:10]}",
-        )
+        require_labels(labels, len(samples), max(p.shape[1], 2))
         predicted = p.argmax(axis=1) if p.shape[1] > 1 else p[:, 0] > 0.5
         wrong, tested = np.flatnonzero(predicted != labels), len(samples)
         wrong = wrong[np.argsort(-np.abs(p[wrong] - 0.5).max(axis=1), kind="stable")]

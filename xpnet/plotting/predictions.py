@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpnet.backend import to_numpy
-from xpnet.checks import require_one_network
+from xpnet.checks import count, require, require_labels, require_one_network
 from xpnet.plotting.figures import BLUE, COLORS, GRAY, VERMILLION, names_of_classes, one_panel, tidy
 from xpnet.tree import Array, map_leaves
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def calibration_error(y_true: Array, probabilities: Array, bins: int = 10) -> float:
     """Return the expected calibration error, Σ n_b/n |accuracy_b - confidence_b| over bins of the largest probability."""
     found = _bins(y_true, probabilities, bins)
-    return sum(count * abs(hit - mean) for count, mean, hit in found) / sum(count for count, _, _ in found)
+    return sum(n * abs(hit - mean) for n, mean, hit in found) / sum(n for n, _, _ in found)
 
 
 def calibration(y_true: Array, probabilities: Array, bins: int = 10, ax: Axes | None = None) -> Axes:
@@ -42,7 +42,7 @@ def calibration(y_true: Array, probabilities: Array, bins: int = 10, ax: Axes | 
     Raises
     ------
     ValueError
-        The numbers of labels and probabilities differ.
+        A sample has no label in 0 .. classes - 1.
     """
     found = _bins(y_true, probabilities, bins)
     ax = one_panel(ax, 4.2, 3.8)
@@ -63,10 +63,9 @@ def _bins(y_true: Array, probabilities: Array, bins: int) -> list[tuple[int, flo
     labels, p = to_numpy(y_true).reshape(-1), to_numpy(probabilities)
     if p.ndim == 1 or p.shape[1] == 1:
         p = np.stack([1 - p.reshape(-1), p.reshape(-1)], axis=1)
-    if len(labels) != len(p) or not len(p):
-        raise ValueError(
-            f"calibration needs a label for each row of probabilities. Received: {len(labels)} labels for {len(p)} rows"
-        )
+    require(len(p) > 0, "calibration needs at least one sample", f"probabilities of shape {p.shape}")
+    require_labels(labels, *p.shape)
+    count("bins", bins)
     confidence, correct = p.max(axis=1), p.argmax(axis=1) == labels
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     return [
@@ -100,7 +99,7 @@ def decision_regions(
     Raises
     ------
     ValueError
-        Samples do not have two features, y does not hold a label for each sample, there are more classes than colors, or the
+        Samples do not have two features, a sample has no label in 0 .. classes - 1, there are more classes than colors, or the
         model is not a classifier or has several seeds.
     """
     require_one_network("decision_regions", model)
@@ -109,11 +108,6 @@ def decision_regions(
         raise ValueError(f"decision_regions needs samples with two features. Received: x of shape {samples.shape}")
     low, high = samples.min(axis=0), samples.max(axis=0)
     labels = None if y is None else to_numpy(y).reshape(-1)
-    if labels is not None and len(labels) != len(samples):
-        raise ValueError(
-            "y must hold a label for each sample. Convert one-hot rows with y.argmax(axis=1). Received: "
-            f"{len(labels)} labels for {len(samples)} samples"
-        )
     margin = 0.08 * np.where(high > low, high - low, 1.0)
     across, up = (np.linspace(a, b, points) for a, b in zip(low - margin, high + margin, strict=True))
     grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2).astype(np.float32)
@@ -125,6 +119,8 @@ def decision_regions(
     classes = p.shape[1]
     if classes > len(COLORS):
         raise ValueError(f"decision_regions has colors for {len(COLORS)} classes. Received: {classes} classes")
+    if labels is not None:
+        require_labels(labels, len(samples), classes)
     ax = one_panel(ax, 4.6, 4.0)
     colors = np.array([[int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)] for color in COLORS])
     label = p.argmax(axis=1)
