@@ -45,13 +45,12 @@ class Table:
         cells = zip(cut, widths, self.header, strict=True)
         return "  ".join(f"{c:>{n}}" if name in self.right.split() else f"{c:<{n}}" for c, n, name in cells).rstrip()
 
-    def _repr_html_(self) -> str:
-        return self.html()
-
     def html(self) -> str:
         head = "".join(self._cells("th", self.header))
         body = "".join(f"<tr>{''.join(self._cells('td', row))}</tr>" for row in self.rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    _repr_html_ = html
 
     def _cells(self, tag: str, row: Row) -> Iterable[str]:
         if len(row) == 1:
