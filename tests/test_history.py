@@ -30,3 +30,14 @@ def test_a_value_recorded_at_a_step_is_that_after_the_step(xp):
     fit(watched, 2, callbacks=[Watch()])
 
     assert history.iterations["val_loss"] == pytest.approx(values, rel=1e-4)
+
+
+def test_the_history_tells_how_fit_was_called(xp):
+    model = make_model(xp)
+    history = model.fit(X, Y, batch_size=20, epochs=2, validation_split=0.25, verbose=0)
+
+    assert history.params["samples"] == len(X) - len(X) // 4
+    assert history.params["steps"] == -(-history.params["samples"] // 20)
+    assert {name: history.params[name] for name in ("batch_size", "epochs", "validation_split", "shuffle")} == {
+        "batch_size": 20, "epochs": 2, "validation_split": 0.25, "shuffle": True,
+    }  # fmt: skip

@@ -50,6 +50,8 @@ def test_the_report_has_what_a_repetition_needs(trained, page):
         assert f"<h2>{heading}</h2>" in text
     assert "SGD(learning_rate=0.1" in text
     assert re.search(r"seed</th><td><code>7<", text)
+    assert re.search(r"batch_size</th><td><code>32<", text)
+    assert re.search(r"epochs</th><td><code>4<", text)
     assert f"numpy            {np.__version__}" in text
     assert len(re.findall("[0-9a-f]{64}", text)) == 2
     labels = to_numpy(trained.predict_classes(IMAGES))

@@ -26,12 +26,15 @@ class History:
     iterations : dict of list
         With ``fit(record_every=k)``, one value for every k steps: ``"step"``, the mini-batch's ``"loss"`` and metrics, and
         with validation data ``"val_loss"``, ... directly after that step.
+    params : dict
+        The settings of `fit`, with ``"samples"``, the number of training samples, and ``"steps"``, the batches in an epoch.
     """
 
     history: dict[str, list[Any]] = field(default_factory=dict)
     epoch: list[int] = field(default_factory=list)
     validation_epoch: list[int] = field(default_factory=list, kw_only=True)
     iterations: dict[str, list[Any]] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict, kw_only=True, compare=False)
 
     def _repr_html_(self) -> str:
         return self.table.html()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +127,8 @@ class Loop:
             if state.position:
                 call(self.callbacks, "on_epoch_begin", first, {})
             restore()
+        used = {"batch_size": self.settings.rows, "samples": self.plan.source.samples, "steps": self.plan.source.steps}
+        state.history.params = asdict(self.settings) | used
         self.ranks.begin(self.plan, state)
         stopped = state.stop_training and not state.position and restore is not None
         with deferred_signals(self.ranks.any) as interrupted:

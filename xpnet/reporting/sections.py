@@ -73,6 +73,7 @@ def report(
     past = model.history if history is None else history
     if past.epoch:
         page.section("Training")
+        page.pairs([(name, repr(value)) for name, value in past.params.items()])
         names = [name for name, values in past.history.items() if isinstance(values[-1], float | int)]
         for name in [name for name in names if not name.startswith("val_") and name != "learning_rate"][:4]:
             page.figure(f"{name} by epoch", functools.partial(plotting.learning_curves, past, name))
