@@ -187,7 +187,7 @@ def test_the_template_does_not_change(xp):
 def test_a_divergence_is_an_error(xp):
     model = make(xp, layers=[Dense(1)], loss="mse", optimizer=SGD())
 
-    with pytest.raises(DivergenceError):
+    with pytest.raises(DivergenceError, match=r"of network 1 is not finite.*learning rate \(it was 1e\+20\)"):
         train_many(model, X, VALUES, learning_rates=[0.1, 1e20], epochs=3, verbose=0)
 
 

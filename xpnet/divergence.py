@@ -12,6 +12,7 @@ from xpnet.errors import DivergenceError
 from xpnet.layers.base import Layer
 from xpnet.layers.mapping import map_layers
 from xpnet.layers.observed import Observed
+from xpnet.optimizers.networks import PerNetwork
 from xpnet.tree import Array, Tree, leaves, named_leaves
 
 REMEDY = (
@@ -99,8 +100,13 @@ def diagnose(backend: Backend, chunk: Failed, finite: dict[str, Tree]) -> tuple[
         if part or not _is_finite(record["loss"]):
             unusual = [place for place in watch.places if place not in usual]
             where = unusual[0] if unusual else f"{part} after the update" if part else "loss"
+            networks, of = _networks(record["loss"][0, ...], state), ""
+            if networks:
+                of = f" of network{'s' * (len(networks) > 1)} {', '.join(map(str, networks))}"
+                if isinstance(chunk.step.optimizer, PerNetwork):
+                    rate *= float(before["optimizer"]["rate"][networks[0], 0, 0])
             return before, number, _error(
-                number, where, f"at step {number}: {where} is not finite", "The model is as it was before that step",
+                number, where, f"at step {number}: {where}{of} is not finite", "The model is as it was before that step",
                 REMEDY.format(rate),
             )  # fmt: skip
         usual.update(watch.places)
@@ -110,6 +116,17 @@ def diagnose(backend: Backend, chunk: Failed, finite: dict[str, Tree]) -> tuple[
         "finite when these steps were run again one at a time, without compilation. The cause may be rounding, a layer that is "
         "not a pure function, or a hardware fault", f"The model is as it was before step {first}", REMEDY.format(rates[0]),
     )  # fmt: skip
+
+
+def _networks(loss: Array, state: dict[str, Tree]) -> list[int]:
+    """Return the numbers of the networks that are not finite, from the loss of each. One network has no number."""
+    xp = namespace(loss)
+    if loss.ndim == 0:
+        return []
+    finite = xp.isfinite(loss)
+    for _, x in _floating(state):
+        finite = finite & xp.all(xp.isfinite(xp.reshape(x, (loss.shape[0], -1))), axis=1)
+    return [k for k in range(loss.shape[0]) if not bool(finite[k])]
 
 
 def _error(step: int, where: str, what: str, model: str, remedy: str) -> DivergenceError:
