@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from joblib import parallel_config
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils import check_random_state
 
@@ -55,7 +56,7 @@ class BatchedGridSearchCV(GridSearchCV):
         generator = check_random_state(None)  # the draws of splits without a seed must be the same again
         draws = generator.get_state()
         try:
-            with together.active(), warnings.catch_warnings():
+            with together.active(), _in_this_process(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 trial.fit(X, y, **params)
         except Exception:  # the search itself raises it again
@@ -68,12 +69,17 @@ class BatchedGridSearchCV(GridSearchCV):
             if not together.made:
                 return super().fit(X, y, **params)
             self.n_jobs = 1
-            with together.active():
+            with together.active(), _in_this_process():
                 super().fit(X, y, **params)
         finally:
             self.cv, self.n_jobs = own["cv"], own["n_jobs"]
         self.cv_results_["mean_fit_time"] += together.seconds
         return self
+
+
+def _in_this_process():
+    """Return the context of joblib's default backend, because a cluster's ignores ``n_jobs=1``."""
+    return parallel_config("loky")
 
 
 def _no_score(estimator, X, y=None):
