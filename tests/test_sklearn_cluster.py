@@ -48,7 +48,7 @@ def printed_by(*arguments):
 def need(package):
     pytest.importorskip("sklearn", "1.9", reason="xpnet.sklearn needs scikit-learn 1.9 or newer")
     if importlib.util.find_spec(package) is None:
-        pytest.skip(f'{package} comes with the extra "dev"')
+        pytest.skip(f'{package} is not installed (distributed comes with the extra "dev", ray with "pip install ray")')
 
 
 @pytest.fixture(scope="module", params=["distributed", "ray"])
