@@ -108,6 +108,8 @@ def test_plots_of_one_network_refuse_several(draw):
 def test_a_slice_of_the_loss_has_the_model_in_the_middle(model):
     model.fit(X, Y, epochs=20, verbose=0)
     before = model.state_dict()
+    with pytest.raises(ValueError, match="at least two points in each direction"):
+        plotting.loss_slice(model, X, Y, points=1)
     ax = plotting.loss_slice(model, X, Y, points=5)
 
     levels = ax.collections[0].levels
@@ -141,6 +143,8 @@ def test_an_animation_has_a_frame_before_training_and_after_each_epoch(model, tm
     model.fit(X, Y, epochs=4, callbacks=[animation], verbose=0)
 
     assert len(animation.frames) == 3
+    with pytest.raises(ValueError, match=r"must end in \.gif. Received: path='.*run.mp4'"):
+        animation.save(tmp_path / "run.mp4")
     assert image.open(io.BytesIO(animation.frames[0])).format == "PNG"
     animation.save(tmp_path / "run.gif")
     with image.open(tmp_path / "run.gif") as gif:

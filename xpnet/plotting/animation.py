@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xpnet.callbacks import Callback
-from xpnet.checks import count
+from xpnet.checks import count, require
 from xpnet.errors import optional_import
 from xpnet.files import StrPath, as_path, replacing
 
@@ -62,6 +62,7 @@ class Animation(Callback):
             raise ValueError(
                 "The animation has no frames yet. Run model.fit(..., callbacks=[animation]) first. Received: 0 frames"
             )
+        require(path.suffix.lower() == ".gif", "save writes a GIF, so the name must end in .gif", f"path={str(path)!r}")
         images = [pillow.open(io.BytesIO(frame)).convert("P", palette=pillow.Palette.ADAPTIVE) for frame in self.frames]
         times = [int(1000 * seconds)] * (len(images) - 1) + [int(4000 * seconds)]
         with replacing(path) as file:

@@ -173,6 +173,7 @@ def loss_slice(
     twin, rng = copy.copy(model), np.random.default_rng(seed)
     params = map_leaves(to_numpy, model.parameters)
     directions = [map_leaves(lambda p: _direction(rng, p), params) for _ in range(2)]
+    require(count("points", points) > 1, "A slice needs at least two points in each direction", f"points={points}")
     places = np.linspace(-width, width, points)
     losses = np.empty((points, points))
     for i, b in enumerate(places):
