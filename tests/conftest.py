@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import re
+import sys
 from collections import Counter
 from contextlib import contextmanager
 
@@ -153,6 +154,14 @@ def xp(request):
     else:
         with only_on(backend.device):
             yield backend
+
+
+@pytest.fixture(autouse=True)
+def jax_in_float32():
+    """Undo what set_backend("jax", dtype="float64") and unpickled models of float64 change for the whole process."""
+    yield
+    if (jax := sys.modules.get("jax")) is not None and jax.config.read("jax_enable_x64"):
+        jax.config.update("jax_enable_x64", False)
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def trained(
 def assert_same(one, other, exactly=False):
     assert one.keys() == other.keys()
     for name, values in one.items():
-        if exactly:
+        if exactly and name.startswith("state"):
             np.testing.assert_array_equal(values, other[name], err_msg=name)
         else:  # three steps in float32, from values near 1
             np.testing.assert_allclose(values, other[name], rtol=1e-4, atol=3e-6, err_msg=name)

@@ -416,7 +416,8 @@ def test_what_the_thread_reads_is_closed_in_the_thread(xp):
 
 def test_an_error_of_the_upload_comes_with_its_batch(xp, monkeypatch):
     """For example, the device has no memory left."""
-    sent, send = [], type(xp).send
+    model, wanted = make_model(xp), make_model(xp)
+    sent, send = [], model.backend.__class__.send
 
     def fails(backend, arrays):
         sent.append(arrays)
@@ -424,8 +425,7 @@ def test_an_error_of_the_upload_comes_with_its_batch(xp, monkeypatch):
             raise MemoryError("no memory on the device")
         return send(backend, arrays)
 
-    monkeypatch.setattr(type(xp), "send", fails)
-    model, wanted = make_model(xp), make_model(xp)
+    monkeypatch.setattr(model.backend.__class__, "send", fails)
     with pytest.raises(MemoryError, match="no memory on the device"):
         fit(model, Iterable(batches()))
     monkeypatch.undo()
