@@ -97,8 +97,14 @@ def test_workers_survive_a_fork():
 
 @pytest.mark.parametrize(
     ("activations", "parameters", "expected"),
-    [(4_730_000, 12_800, True), (1_840_000, 81_700, False), (300_000, 80_000, False), (40_000, 10, False)],
-    ids=["CNN", "LSTM of few rows", "dense", "small"],
+    [
+        (4_730_000, 12_800, True),
+        (1_180_000, 12_800, False),
+        (1_840_000, 81_700, False),
+        (300_000, 80_000, False),
+        (40_000, 10, False),
+    ],
+    ids=["CNN", "CNN of few rows", "LSTM of few rows", "dense", "small"],
 )
 def test_workers_pay_where_activations_are_many(activations, parameters, expected):
     assert pay(activations, parameters) is expected
