@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("pty", reason="the harness draws progress bars on a pseudo-terminal")
 
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import busy, install, ours, parts, profile, report, same_run, sklearn_speed
+from tests.benchmarks import busy, install, many, ours, parts, profile, report, same_run, sklearn_speed
 from tests.benchmarks.cases import CASES, products, read_data, write_data
 from tests.benchmarks.worker import FLOOR, measure
 
@@ -180,6 +180,17 @@ def test_sklearn_speed_prints_a_row_for_each_case(monkeypatch, tmp_path, capsys)
     assert results["fit"]["scores"]["xpnet"] == results["fit"]["scores"]["scikit-learn"]
     assert "has no attribute 'transform'" in results["fails"]["error"]
     assert json.loads((tmp_path / "r.json").read_text())["partial"]["seconds"] == results["partial"]["seconds"]
+
+
+def test_many_prints_both_tables(monkeypatch, capsys):
+    pytest.importorskip("sklearn", "1.9", reason="xpnet.sklearn needs scikit-learn 1.9 or newer")
+    monkeypatch.setattr(many, "SEARCHES", [("iris", 4, 1)])
+
+    many.main(["--rounds=1", "--quick"])
+
+    printed = capsys.readouterr().out
+    assert re.search(r"\| 4-16-3, 150 samples, batch 32( \| \d+\.\d){3} \|", printed)
+    assert re.search(r"\| iris, \(4,\), 1 epochs( \| \d+\.\d){2} \|", printed)
 
 
 def test_sklearn_speed_covers_every_goal():
