@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("pty", reason="the harness draws progress bars on a pseudo-terminal")
 
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import busy, install, many, ours, parts, profile, report, same_run, sklearn_speed
+from tests.benchmarks import busy, install, ours, parts, profile, report, same_run, sklearn_speed
 from tests.benchmarks.cases import CASES, products, read_data, write_data
 from tests.benchmarks.worker import FLOOR, measure
 
@@ -184,6 +184,7 @@ def test_sklearn_speed_prints_a_row_for_each_case(monkeypatch, tmp_path, capsys)
 
 def test_many_prints_both_tables(monkeypatch, capsys):
     pytest.importorskip("sklearn", "1.9", reason="xpnet.sklearn needs scikit-learn 1.9 or newer")
+    many = importlib.import_module("tests.benchmarks.many")  # it needs scikit-learn
     monkeypatch.setattr(many, "SEARCHES", [("iris", 4, 1)])
 
     many.main(["--rounds=1", "--quick"])
