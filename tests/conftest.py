@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from contextlib import contextmanager
@@ -174,6 +175,14 @@ def xp64(xp):
             yield dataclasses.replace(xp, dtype=xp.namespace.float64)
     else:
         yield dataclasses.replace(xp, dtype=xp.namespace.float64)
+
+
+@pytest.fixture
+def listening():
+    """Handle Ctrl-C as Python does in a terminal, because a background process may have been started to ignore it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture(scope="session")

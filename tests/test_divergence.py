@@ -166,14 +166,6 @@ def test_a_state_that_somebody_set_is_named_and_taken_back(part, name, xp):
     require_finite_state(model)
 
 
-@pytest.fixture
-def listening():
-    """Handle Ctrl-C as Python does in a terminal, because a background process may have been started to ignore it."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
-
-
 class InterruptAt(Callback):
     """Sends Ctrl-C in the middle of an epoch."""
 

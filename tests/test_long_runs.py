@@ -156,14 +156,6 @@ def test_an_error_inside_a_step(call, xp):
     assert_as_on_numpy(scenario, xp)
 
 
-@pytest.fixture
-def listening():
-    """Handle Ctrl-C as Python does in a terminal, because a background process may have been started to ignore it."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
-
-
 def test_ctrl_c_inside_a_chunk_waits_for_its_end(xp, listening):
     def interrupts(step):
         if step == 5:

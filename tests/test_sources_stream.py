@@ -576,15 +576,7 @@ def test_networks_without_parameters_are_refused_and_the_source_is_closed(xp):
     assert closed == [True]
 
 
-@pytest.fixture
-def ctrl_c():
-    """Python's own handler, because jobs in the background of a shell may ignore Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_ctrl_c_waits_for_the_batch_that_is_being_read(xp, ctrl_c):
+def test_ctrl_c_waits_for_the_batch_that_is_being_read(xp, listening):
     """The batch that arrives is not trained on. The signal is sent while the source reads."""
 
     def interrupted():
