@@ -3,7 +3,7 @@
 import pytest
 
 from tests.test_model import X, Y, assert_same_parameters, fit, make_model
-from xpnet import Callback
+from xpnet import Callback, EarlyStopping
 
 
 def test_records_every_k_steps(xp):
@@ -34,8 +34,14 @@ def test_a_value_recorded_at_a_step_is_that_after_the_step(xp):
 
 def test_the_history_tells_how_fit_was_called(xp):
     model = make_model(xp)
-    history = model.fit(X, Y, batch_size=20, epochs=2, validation_split=0.25, verbose=0)
+    weights, callbacks = {0: 2.0, 1: 1.0, 2: 1.0}, [EarlyStopping()]
+    history = model.fit(
+        X, Y, batch_size=20, epochs=2, validation_split=0.25, verbose=0, class_weight=weights, callbacks=callbacks
+    )
 
+    assert history.params["weighted"]
+    assert history.params["class_weight"] == weights
+    assert history.params["callbacks"] == ["EarlyStopping"]
     assert history.params["samples"] == len(X) - len(X) // 4
     assert history.params["steps"] == -(-history.params["samples"] // 20)
     assert {name: history.params[name] for name in ("batch_size", "epochs", "validation_split", "shuffle")} == {

@@ -27,7 +27,8 @@ class History:
         With ``fit(record_every=k)``, one value for every k steps: ``"step"``, the mini-batch's ``"loss"`` and metrics, and
         with validation data ``"val_loss"``, ... directly after that step.
     params : dict
-        The settings of `fit`, with ``"samples"``, the number of training samples, and ``"steps"``, the batches in an epoch.
+        The settings of `fit`, with ``"samples"``, the number of training samples, ``"steps"``, the batches in an epoch, and
+        ``"weighted"``, whether the samples have weights. Callbacks are there by the names of their types.
     """
 
     history: dict[str, list[Any]] = field(default_factory=dict)

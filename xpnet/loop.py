@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,8 @@ class Plan:
     measured : mapping from a sample's shape to Measured
     keep : callable
         Returns one function for all equal functions, so that a backend compiles it once.
+    class_weight : dict or "balanced", optional
+        What `fit` was given. The source's weights contain it.
     """
 
     backend: Backend
@@ -73,6 +75,7 @@ class Plan:
     validation: InOrder | None
     measured: Mapping[Shape, Measured]
     keep: Callable[[Any], Any]
+    class_weight: Any = None
 
     def parts(self, params: Tree, saved: int | None = None) -> int:
         """Return the number of parts of a batch: that of the run in a checkpoint, if there is one, or the rule's."""
@@ -127,8 +130,7 @@ class Loop:
             if state.position:
                 call(self.callbacks, "on_epoch_begin", first, {})
             restore()
-        used = {"batch_size": self.settings.rows, "samples": self.plan.source.samples, "steps": self.plan.source.steps}
-        state.history.params = asdict(self.settings) | used
+        state.history.params = self.settings.described(self.plan.source, self.callbacks, self.plan.class_weight)
         self.ranks.begin(self.plan, state)
         stopped = state.stop_training and not state.position and restore is not None
         with deferred_signals(self.ranks.any) as interrupted:

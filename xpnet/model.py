@@ -445,7 +445,7 @@ class Model(metaclass=Settings):
             self._begin(source.shape, arrays, intake.measured)
         self.target_shape = source.target_shape
         parts = self.backend, self.network, self.checked, self._scores, chosen, source, validation
-        return Plan(*parts, self.measured, self._keep)
+        return Plan(*parts, self.measured, self._keep, class_weight)
 
     # ------------------------------------------------------------------ inference
 

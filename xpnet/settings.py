@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import keyword
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -243,6 +243,12 @@ class FitSettings:
     def rows(self) -> int:
         """The number of rows in a batch, by default 32."""
         return 32 if self.batch_size is None else self.batch_size
+
+    def described(self, source: Any, callbacks: Iterable[Callback], class_weight: Any) -> dict[str, Any]:
+        """Return the settings of a run with the sizes of its data, for `History.params`."""
+        sizes = {"batch_size": self.rows, "samples": source.samples, "steps": source.steps, "weighted": source.weighted}
+        names = [type(callback).__name__ for callback in callbacks]
+        return asdict(self) | sizes | {"class_weight": class_weight, "callbacks": names}
 
     def validates_after(self, epoch: int) -> bool:
         """Whether to validate after this epoch, counted from 0."""
