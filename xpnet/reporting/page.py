@@ -25,6 +25,7 @@ img { display: block; max-width: 100%; height: auto; background: #ffffff; border
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; }
 th, td { padding: 0.15rem 0.8rem 0.15rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+@media (max-width: 480px) { th, td { padding-right: 0.4rem; font-size: 0.9rem; } }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.9rem; }
 code { overflow-wrap: anywhere; white-space: pre-wrap; }
 """
