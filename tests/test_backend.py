@@ -292,6 +292,16 @@ def test_numpy_clips_like_maximum_and_minimum(n):
         np.testing.assert_array_equal(ours(x, x[::-1]), numpy(x, x[::-1]))
 
 
+@pytest.mark.parametrize(
+    "shapes", [((9, 5000), (5000, 16)), ((1, 5000), (5000, 16)), ((2, 9, 50), (2, 50, 4)), ((3, 4), (4,))]
+)
+def test_products_are_those_of_the_operator(shapes, xp):
+    rng = np.random.default_rng(0)
+    a, b = (xp.asarray(rng.normal(size=shape).astype(np.float32)) for shape in shapes)
+
+    np.testing.assert_array_equal(to_numpy(xp.namespace.matmul(a, b)), to_numpy(a @ b))
+
+
 @pytest.mark.parametrize("shape", [(5, 3), (50_001, 3), (2_000, 40), (3, 10_000)])
 def test_a_row_is_added_to_each_row(shape, xp):
     rng = np.random.default_rng(0)

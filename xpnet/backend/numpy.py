@@ -53,6 +53,11 @@ def take(x, indices, /, *, axis=None):
     return x.take(indices, axis=axis)
 
 
+# np.matmul keeps the interpreter's lock if the product has fewer than 500 numbers, and other threads wait. np.dot does not
+def matmul(x1, x2, /):
+    return np.dot(x1, x2) if x1.ndim == x2.ndim == 2 else np.matmul(x1, x2)
+
+
 def add_row(x, row, /):
     """See `xpnet.backend.indexing.add_row`. A repeated row makes long inner loops, which take 0.3 of the time for 16 columns."""
     repeats = 2 * MANY // row.shape[-1]
@@ -86,8 +91,8 @@ class Labels:
 
 
 xp = Namespace(
-    array_api_compat.numpy, argmax=argmax, astype=astype, max=max, maximum=maximum, minimum=minimum, reshape=reshape,
-    sum=sum, take=take, add_row=add_row, Labels=Labels,
+    array_api_compat.numpy, argmax=argmax, astype=astype, matmul=matmul, max=max, maximum=maximum, minimum=minimum,
+    reshape=reshape, sum=sum, take=take, add_row=add_row, Labels=Labels,
     sliding_windows=partial(sliding_windows, np.lib.stride_tricks.as_strided),
 )  # fmt: skip
 for array_type in (np.ndarray, np.float32, np.float64):

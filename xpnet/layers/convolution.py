@@ -109,7 +109,7 @@ class _Convolution(_Kernel):
         def backward(dy, need_dx=True):
             dy = xp.reshape(dy, (-1, self.filters))
             parts = _split(dy, groups)
-            grads = {"weight": xp.reshape(_join(columns.mT @ parts, groups), params["weight"].shape)}
+            grads = {"weight": xp.reshape(_join(xp.matmul(columns.mT, parts), groups), params["weight"].shape)}
             if b is not None:
                 grads["bias"] = _sum_rows(dy)
             return (crop(_join(col2im(parts, W, windows), groups), windows) if need_dx else None), grads
@@ -250,7 +250,7 @@ class Conv2DTranspose(_Kernel):
 
         def backward(dy, need_dx=True):
             columns = im2col(_split(pad(dy, windows), groups), windows)
-            grads = {"weight": xp.reshape(_join(columns.mT @ pixels, groups), params["weight"].shape)}
+            grads = {"weight": xp.reshape(_join(xp.matmul(columns.mT, pixels), groups), params["weight"].shape)}
             if b is not None:
                 grads["bias"] = _sum_rows(xp.reshape(dy, (-1, self.filters)))
             return (xp.reshape(_join(columns @ W, groups), x.shape) if need_dx else None), grads
@@ -273,4 +273,4 @@ def _join(x: Array, groups: int) -> Array:
 def _sum_rows(dy: Array) -> Array:
     """Return Σ over the rows of a tall matrix, as a matrix product, which is 12 times faster than NumPy's sum for (86528, 16)."""
     ones = namespace(dy).ones((1, dy.shape[0]), dtype=dy.dtype, device=device(dy))
-    return ones @ dy
+    return namespace(dy).matmul(ones, dy)
