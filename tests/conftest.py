@@ -44,7 +44,7 @@ class ReadOnlyNumpy(NumpyBackend):
 
 
 class NumpyInParts(NumpyBackend):
-    """NumPy that divides every batch, however small."""
+    """NumPy that divides every batch among two threads, and computes each part in two pieces, however small."""
 
     def __reduce__(self):
         return make, ("numpy-parts", self.float_name)
@@ -53,6 +53,9 @@ class NumpyInParts(NumpyBackend):
         return super().__repr__()[:-1] + ", parts>"
 
     def parts(self, activations, parameters):
+        return 2
+
+    def pieces(self, activations, parameters):
         return 2
 
 

@@ -36,6 +36,7 @@ LADDER = [  # the modules of a line may import each other and the lines above
         "step",
         "weights",
     },
+    {"plan"},
     {"loop"},
     {"run"},
     {"model"},

@@ -66,7 +66,16 @@ ON_JAX = ("random", "images")  # JAX compiles every operation of an eager step f
 
 
 def trained(
-    xp, shape, network, group, weighted=False, loss="softmax_cross_entropy", optimizer=None, batch=7, target=()
+    xp,
+    shape,
+    network,
+    group,
+    weighted=False,
+    loss="softmax_cross_entropy",
+    optimizer=None,
+    batch=7,
+    target=(),
+    pieces=1,
 ):
     """Return the state and records after three steps."""
     if xp.name == "jax" and not any(network is NETWORKS[name][1] for name in ON_JAX):
@@ -78,7 +87,7 @@ def trained(
     weight = np.where(np.arange(ROWS) % 4 == 0, 0.0, rng.random(ROWS))
     data = model.prepare(rng.normal(size=(ROWS, *shape)), y, weight if weighted else None)
     scores = model._scores
-    step = training_step(Inference(model.network, xp.dtype, group), scores, model.optimizer)
+    step = training_step(Inference(model.network, xp.dtype, group, pieces), scores, model.optimizer)
     batches = {
         "learning_rate": np.full(3, 0.1),
         "index": np.arange(3 * batch).reshape(3, batch) % ROWS,
@@ -108,6 +117,15 @@ def test_the_number_of_parts_changes_only_rounding(name):
     xp = make_backend("numpy")
 
     assert_same(trained(xp, *NETWORKS[name], Threads(3)), trained(xp, *NETWORKS[name], ALONE))
+
+
+@pytest.mark.parametrize("name", ["dense", "random", "LSTM"])
+@pytest.mark.parametrize("group", [ALONE, Threads(2)], ids=repr)
+def test_pieces_of_a_part_equal_the_whole_batch(name, group, xp):
+    def run(group, pieces):
+        return trained(xp, *NETWORKS[name], group, weighted=True, pieces=pieces)
+
+    assert_same(run(group, 3), run(ALONE, 1))
 
 
 @pytest.mark.parametrize("name", ["dense", "batch normalization"])
@@ -162,9 +180,13 @@ def test_outputs_are_those_of_all_rows(xp):
     shape, network = NETWORKS["images"]
     model = Model(network, "softmax_cross_entropy", backend=xp).build(shape)
     x = xp.asarray(np.random.default_rng(0).normal(size=(9, *shape)))
-    whole, parts = (Inference(model.network, xp.dtype, group)(model.state, {"x": x}) for group in (ALONE, Threads(2)))
+    whole, *divided = (
+        to_numpy(Inference(model.network, xp.dtype, group, pieces)(model.state, {"x": x}))
+        for group, pieces in ((ALONE, 1), (Threads(2), 1), (ALONE, 4), (Threads(2), 2))
+    )
 
-    np.testing.assert_allclose(to_numpy(parts), to_numpy(whole), rtol=1e-5, atol=1e-6)
+    for outputs in divided:
+        np.testing.assert_allclose(outputs, whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("draw", [random.bernoulli, random.normal])
@@ -187,6 +209,15 @@ def test_divide_gives_parts_of_nearly_equal_size(xp):
     assert [to_numpy(part["x"]).tolist() for part in parts] == [[0, 1], [2, 3], [4, 5, 6]]
     assert [part["share"] for part in parts] == [2 / 7, 2 / 7, 3 / 7]
     assert divide(batch, 8) == [batch]
+
+
+def test_parts_of_a_part_know_their_place_in_the_batch(xp):
+    batch = {"x": xp.asarray(np.arange(8)), "key": "key", "weight": xp.asarray(np.arange(8.0))}
+    quarters = [quarter for half in divide(batch, 2) for quarter in divide(half, 2)]
+
+    assert [to_numpy(part["x"]).tolist() for part in quarters] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert [part["key"] for part in quarters] == [RowsKey("key", first, 2, 8) for first in (0, 2, 4, 6)]
+    np.testing.assert_allclose([float(part["share"]) for part in quarters], np.array([1, 5, 9, 13]) / 28, rtol=1e-6)
 
 
 def test_one_member_is_alone():

@@ -92,6 +92,35 @@ def test_two_threads_compute_with_one_blas_thread_each(call):
     assert threads_of(model, call) == {(threading.current_thread().name, 1), ("xpnet worker 1", 1)}
 
 
+def test_a_thread_computes_its_rows_in_pieces(monkeypatch):
+    """Their size depends on the activations. Batch normalization needs all rows at once, so its networks have no pieces."""
+    rows, forward = [], layers.Dense.forward
+
+    def watched(self, params, x):
+        rows.append(x.shape[0])
+        return forward(self, params, x)
+
+    monkeypatch.setattr(layers.Dense, "forward", watched)
+    network = [layers.Flatten(), layers.Dropout(0.3), layers.Dense(8, activation="relu"), layers.Dense(3)]
+
+    def trained(activations_of_piece, threads, network=network, **options):
+        monkeypatch.setattr(workers, "PIECE", activations_of_piece)
+        model = Model(network, "softmax_cross_entropy", "adam", seed=0, backend=make_backend("numpy", threads=threads))
+        rows.clear()
+        fit(model, epochs=1, **options)
+        return model, set(rows)
+
+    one = 128 + 128 + 8 + 8 + 3  # the activations of a row
+    whole, counts = trained(10**9, 1)
+    assert counts == {16, 2}
+    for threads, largest in ((1, 8), (1, 4), (2, 4)):
+        model, counts = trained(one * largest, threads)
+        assert max(counts) == largest, (threads, counts)
+        assert_same(model, whole, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(model.predict(X), whole.predict(X), rtol=1e-4, atol=1e-6)
+    assert trained(one, 1, [layers.Flatten(), layers.BatchNormalization(), layers.Dense(3)])[1] == {16, 2}
+
+
 def test_results_are_those_of_one_thread_up_to_rounding():
     one, two = make(1), make(2)
     histories = [fit(model, validation_data=(X, Y)).history for model in (one, two)]

@@ -13,7 +13,7 @@ from xpnet.averages import Averages, bounded
 from xpnet.backend import Backend, quiet
 from xpnet.callbacks import Callback
 from xpnet.callbacks.base import call, watching
-from xpnet.groups import ALONE, Alone, group_of, parts_of, process
+from xpnet.groups import ALONE, Alone, group_of, parts_of, pieces_of, process
 from xpnet.layers.base import Shape
 from xpnet.layers.shapes import Measured
 from xpnet.metrics.base import BinnedMetric
@@ -48,7 +48,8 @@ def run_batches(
         rows = batch["x"].shape[0]
         processes = process().size  # each has one thread
         parts = parts_of(backend, measured, state["params"], rows) if processes == 1 else 1
-        divided = function if parts == 1 else function.with_group(group_of(parts))
+        pieces = pieces_of(backend, measured, state["params"], rows // parts)
+        divided = function if parts * pieces == 1 else function.divided(group_of(parts), pieces)
         with backend.limited_threads(rows * measured.multiplications, max(parts, processes)):
             result = backend.call(divided, state, batch)
         yield rows, result

@@ -108,8 +108,7 @@ class Threads:
             return step.gradients(state, batch)
         members = step.members
         results = workers(self.size).run(lambda rank: members[rank].gradients(state, parts[rank]))
-        grads, statistics, records = zip(*results, strict=True)
-        return add(grads), statistics[0], step.scores.merge(records, [part["x"].shape[0] for part in parts])
+        return joined(step.scores, parts, results)
 
     def outputs(self, inference: Any, state: Tree, batch: dict[str, Any]) -> Array:
         """Return ``inference.outputs`` for the whole batch."""
@@ -117,7 +116,7 @@ class Threads:
         if len(parts) < self.size:
             return inference.outputs(state, batch)
         results = workers(self.size).run(lambda rank: inference.outputs(state, parts[rank]))
-        return namespace(results[0]).concat(results, axis=0)
+        return in_order(results)
 
 
 ALONE = Alone()
@@ -157,6 +156,13 @@ def may_divide(measured: Any, params: Tree) -> bool:
     return measured.divisible and all(tuple(leaf.shape) == measured.form[name] for name, leaf in named_leaves(params))
 
 
+def pieces_of(backend: Backend, measured: Any, params: Tree, rows: int) -> int:
+    """Return in how many pieces, one after the other, to compute so many rows."""
+    if not (backend.divides and measured.separable and may_divide(measured, params)):
+        return 1
+    return backend.pieces(rows * measured.activations, measured.parameters)
+
+
 def group_of(size: int) -> Group:
     """Return the group of this number of threads."""
     return ALONE if size == 1 else Threads(size)
@@ -170,17 +176,33 @@ def edges(total: int, size: int) -> list[int]:
 def divide(batch: dict[str, Any], size: int) -> list[dict[str, Any]]:
     """Return `size` parts of a batch, whose numbers of rows differ by at most 1, or the batch alone if it has fewer rows."""
     total = batch["x"].shape[0]
-    if total < size:
+    if size == 1 or total < size:
         return [batch]
     whole = None if batch.get("weight") is None else namespace(batch["weight"]).sum(batch["weight"])
     parts = []
     for begin, end in pairwise(edges(total, size)):
         part = batch | {name: batch[name][begin:end, ...] for name in PER_ROW if name in batch}
         if "key" in batch:
-            part["key"] = RowsKey(batch["key"], begin, end - begin, total)
+            key = batch["key"] if isinstance(batch["key"], RowsKey) else RowsKey(batch["key"], 0, total, total)
+            part["key"] = key.part(begin, end)
         part["share"] = (end - begin) / total if whole is None else share(part["weight"], whole)
+        if "share" in batch:
+            part["share"] *= batch["share"]
         parts.append(part)
     return parts
+
+
+def joined(scores: Any, parts: list[dict[str, Any]], results: list[Any]) -> tuple[Tree, Tree, dict[str, Tree]]:
+    """Return the gradients, statistics and record of a batch from those of its parts."""
+    if len(parts) == 1:
+        return results[0]
+    grads, statistics, records = zip(*results, strict=True)
+    return add(grads), statistics[0], scores.merge(records, [part["x"].shape[0] for part in parts])
+
+
+def in_order(outputs: list[Array]) -> Array:
+    """Return the outputs of a batch from those of its parts."""
+    return outputs[0] if len(outputs) == 1 else namespace(outputs[0]).concat(outputs, axis=0)
 
 
 def share(weight: Array, whole: Array) -> Array:

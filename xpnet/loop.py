@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,77 +16,29 @@ import numpy as np
 
 from xpnet import schedules
 from xpnet.averages import Averages
-from xpnet.backend import Backend
 from xpnet.callbacks import Callback
 from xpnet.callbacks.base import call, watching
 from xpnet.checks import number
 from xpnet.divergence import AllFinite, Failed, diagnose, first_non_finite
 from xpnet.errors import DivergenceError
 from xpnet.evaluation import evaluate, prefixed
-from xpnet.groups import ALONE, Alone, group_of, may_divide, parts_of, process
+from xpnet.groups import ALONE, Alone, group_of, process
 from xpnet.history import History
-from xpnet.layers.base import Layer, Shape
-from xpnet.layers.shapes import Measured
 from xpnet.optimizers import Optimizer
+from xpnet.plan import Plan
 from xpnet.progress import Progress
 from xpnet.random import step_keys
-from xpnet.settings import FitSettings
 from xpnet.signals import deferred_signals
-from xpnet.sources import Batches, Chunk, InOrder, Source
+from xpnet.sources import Batches, Chunk
 from xpnet.state import TrainingState
-from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
-from xpnet.tree import Tree, map_leaves
+from xpnet.step import Evaluation, Inference, TrainingStep, training_step
+from xpnet.tree import map_leaves
 
 if TYPE_CHECKING:
     from xpnet.ranks import Ranks
 
 SHARES = "xpnet.sources.shares"  # imported where there are several processes
 CHUNK_SECONDS = 0.2  # the target duration of a chunk, because Ctrl-C and the progress bar wait for its end
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run does. It does not change during the run.
-
-    Attributes
-    ----------
-    backend : Backend
-    network, checked : Layer
-        The network, and the same network with checks of its custom layers. The first chunk of steps runs the latter.
-    scores : Scores
-    settings : FitSettings
-    source : Source
-        The training data.
-    validation : InOrder, optional
-    measured : mapping from a sample's shape to Measured
-    keep : callable
-        Returns one function for all equal functions, so that a backend compiles it once.
-    class_weight : dict or "balanced", optional
-        What `fit` was given. The source's weights contain it.
-    """
-
-    backend: Backend
-    network: Layer
-    checked: Layer
-    scores: Scores
-    settings: FitSettings
-    source: Source
-    validation: InOrder | None
-    measured: Mapping[Shape, Measured]
-    keep: Callable[[Any], Any]
-    class_weight: Any = None
-
-    def parts(self, params: Tree, saved: int | None = None) -> int:
-        """Return the number of parts of a batch: that of the run in a checkpoint, if there is one, or the rule's."""
-        measured, loss, ranks = self.measured[self.source.shape], self.scores.loss.row_loss, process()
-        divisible = type(loss).__module__.startswith("xpnet.") and may_divide(measured, params)
-        if not isinstance(ranks, Alone):
-            ranks.require(self.backend, divisible)
-            return ranks.size if divisible else 1
-        if not (divisible and self.backend.divides):
-            return 1
-        rows = min(self.settings.rows, self.source.samples or self.settings.rows)
-        return parts_of(self.backend, measured, params, rows) if saved is None else saved
 
 
 class Loop:
@@ -214,7 +165,8 @@ class Loop:
 
     def _step(self) -> TrainingStep:
         group = group_of(self.parts) if isinstance(self.ranks, Alone) else self.ranks
-        inference = Inference(self.network, self.backend.dtype, group)
+        pieces = self.plan.pieces(self.state.arrays["params"], self.parts)
+        inference = Inference(self.network, self.backend.dtype, group, pieces)
         return self.plan.keep(training_step(inference, self.plan.scores, self.optimizer))
 
     def _validate(self) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from xpnet.evaluation import in_target_form
 from xpnet.files import StrPath
 from xpnet.history import History
 from xpnet.inputs import Intake, part
-from xpnet.loop import Loop, Plan
+from xpnet.loop import Loop
 from xpnet.losses import BinaryCrossEntropy
 from xpnet.model import Model
 from xpnet.optimizers import Optimizer
 from xpnet.optimizers.networks import PerNetwork
+from xpnet.plan import Plan
 from xpnet.progress import Progress
 from xpnet.settings import FitSettings
 from xpnet.sources import OwnOrders

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import import_module  # the modules of files take several ms to import
@@ -25,10 +24,11 @@ from xpnet.layers.frozen import freeze, unfreeze
 from xpnet.layers.parameters import trainable
 from xpnet.layers.sequential import Sequential
 from xpnet.layers.shapes import Measured, measure
-from xpnet.loop import Loop, Plan
+from xpnet.loop import Loop
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
+from xpnet.plan import Plan
 from xpnet.progress import Progress
 from xpnet.settings import FitSettings
 from xpnet.sources.choose import evaluation, training
@@ -410,7 +410,7 @@ class Model(metaclass=Settings):
             SIGTERM also waits for the end of the chunk and is then delivered again, unless the program handles it.
         """
         self.workshop.require_idle("fit")
-        settings.require_no_arguments(unknown, inspect.signature(self.fit).parameters)
+        settings.require_no_arguments(unknown, self.fit)
         chosen = FitSettings(
             batch_size, epochs, initial_epoch, verbose, shuffle, sample_with_replacement, validation_split,
             validation_freq, validation_batch_size, record_every, steps_per_epoch, validation_steps,

@@ -78,6 +78,10 @@ class RowsKey:
     count: int
     total: int
 
+    def part(self, begin: int, end: int) -> RowsKey:
+        """Return the key for some of these rows."""
+        return replace(self, first=self.first + begin, count=end - begin)
+
     def place(self, size: int) -> tuple[Any, int]:
         """Return the number of the first element, and of all elements in the batch, if these rows have `size` elements."""
         in_row = size // self.count

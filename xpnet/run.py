@@ -27,9 +27,9 @@ from xpnet.description import custom_classes, describe, rebuild
 from xpnet.errors import CheckpointError
 from xpnet.files import StrPath, as_path
 from xpnet.groups import process
-from xpnet.loop import Plan
 from xpnet.optimizers import Optimizer
 from xpnet.packing import ArrayPacking, ArrayUnpacking
+from xpnet.plan import Plan
 from xpnet.settings import FitSettings
 from xpnet.state import TrainingState
 from xpnet.tensorfile import TensorFile, refusal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -189,13 +189,14 @@ def require_rows(network: Sequential, input_shape: Shape, output_shape: Shape) -
         )
 
 
-def require_no_arguments(unknown: Mapping[str, Any], names: Mapping[str, inspect.Parameter]) -> None:
+def require_no_arguments(unknown: Mapping[str, Any], fit: Callable[..., Any]) -> None:
     """Raise TypeError if `fit` received unknown arguments, and say what to use instead."""
     for name in unknown:
         known = f"fit has no argument {name}"
         if name in UNKNOWN_IN_FIT:
             raise TypeError(f"{known}: {UNKNOWN_IN_FIT[name]}. Received: {name}={unknown[name]!r:.100}")
-        own = [one for one, parameter in names.items() if parameter.kind is not parameter.VAR_KEYWORD]
+        parameters = inspect.signature(fit).parameters.items()
+        own = [one for one, parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
         raise TypeError(str(unknown_name(f"{known}. Its arguments are", name, own)))
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from xpnet.backend import device, namespace
-from xpnet.groups import ALONE, Group
+from xpnet.groups import ALONE, Group, divide, in_order, joined
 from xpnet.layers import base
 from xpnet.layers.base import Layer
 from xpnet.layers.mapping import in_group
@@ -23,22 +23,28 @@ from xpnet.tree import Array, Tree, graft, map_leaves, prune
 
 @dataclass(frozen=True)
 class Inference:
-    """``z = inference(state, batch)``: the network's output."""
+    """``z = inference(state, batch)``: the network's output.
+
+    The members of `group` compute it, each for some rows of the batch. Each computes its rows in `pieces`, one after the other.
+    """
 
     network: Layer
     dtype: Any
     group: Group = ALONE
+    pieces: int = 1
 
     def __call__(self, state: dict[str, Tree], batch: dict[str, Array]) -> Array:
         return self.group.outputs(self, state, batch)
 
-    def with_group(self, group: Group) -> Inference:
-        """Return the same function whose rows the members of a group compute."""
-        return replace(self, group=group)
+    def divided(self, group: Group, pieces: int) -> Inference:
+        """Return the same function for another group and other pieces."""
+        return replace(self, group=group, pieces=pieces)
 
     def outputs(self, state: dict[str, Tree], batch: dict[str, Array]) -> Array:
         """Return the network's output for rows of a batch."""
-        return base.infer(self.network, state["params"], self.floating(batch["x"]), state["statistics"])
+        pieces = divide({"x": batch["x"]}, self.pieces)
+        params, statistics = state["params"], state["statistics"]
+        return in_order([base.infer(self.network, params, self.floating(piece["x"]), statistics) for piece in pieces])
 
     def floating(self, x: Array) -> Array:
         """Convert a batch of bytes or other integers to floating point, unless the network needs integers."""
@@ -103,9 +109,9 @@ class Evaluation:
         kept = (y, loss_function.activation(rows), *([] if weight is None else [weight]))
         return replace(self.scores, metrics=merged)(batch, z, loss), kept
 
-    def with_group(self, group: Group) -> Evaluation:
-        """Return the same function whose rows the members of a group compute."""
-        return replace(self, inference=self.inference.with_group(group))
+    def divided(self, group: Group, pieces: int) -> Evaluation:
+        """Return the same function for another group and other pieces."""
+        return replace(self, inference=self.inference.divided(group, pieces))
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,10 @@ class TrainingStep:
         If the rows are a part of a batch, ``batch["share"]`` is their share of its weight. Their gradients are then terms of
         the gradients of the batch, which are the sum over its parts.
         """
+        pieces = divide(batch, self.inference.pieces)
+        return joined(self.scores, pieces, [self._gradients(state, piece) for piece in pieces])
+
+    def _gradients(self, state: dict[str, Tree], batch: dict[str, Array]) -> tuple[Tree, Tree, dict[str, Tree]]:
         network, x = self.inference.network, self.inference.floating(batch["x"])
         z, backward, statistics = base.forward(network, state["params"], x, batch.get("key"), state["statistics"])
         loss, dz = self.scores.loss(batch["y"], z, batch.get("weight"))

@@ -4,8 +4,9 @@
 
 A case may have another batch size behind a slash. Both steps run in turns, and each turn takes about 60 ms. The command prints
 the median times, the processor time of all threads, the median of the ratios of neighboring turns, and the two numbers of the
-rule in `xpnet.backend.workers`. With ``--one-thread`` the whole batch uses one BLAS thread. With ``--torch``, PyTorch's eager
-step takes the place of the whole batch, with as many threads as parts.
+rules in `xpnet.backend.workers`. With ``--one-thread`` the whole batch uses one BLAS thread. With ``--torch``, PyTorch's eager
+step takes the place of the whole batch, with as many threads as parts. A large part is computed in pieces, the whole batch never,
+so ``--parts 1 --one-thread`` shows what the pieces gain.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from tests.benchmarks import ours, peers
 from tests.benchmarks.cases import CASES, LEARNING_RATE, Case
 from xpnet.backend import blas, make_backend, workers
-from xpnet.groups import group_of
+from xpnet.groups import group_of, pieces_of
 from xpnet.step import Inference, training_step
 
 TURN_SECONDS = 0.06
@@ -59,15 +60,16 @@ class TorchRunner:
 class Runner:
     """Training steps in a number of parts."""
 
-    def __init__(self, case: Case, parts: int, blas_threads: int | None):
+    def __init__(self, case: Case, parts: int, blas_threads: int | None, in_pieces: bool):
         model, rng = ours.model(case, "numpy").build(case.input_shape), np.random.default_rng(0)
         x, y = data_of(case)
         self.rows, self.batch, self.data = len(x), case.batch, model.prepare(x, y)
         self.backend, self.state, self.rng = model.backend, model.state, rng
-        self.step = training_step(
-            Inference(model.network, self.backend.dtype, group_of(parts)), model._scores, model.optimizer
-        )
         self.measured = model.measured[case.input_shape]
+        params, rows = model.state["params"], case.batch // parts
+        self.pieces = pieces_of(self.backend, self.measured, params, rows) if in_pieces else 1
+        inference = Inference(model.network, self.backend.dtype, group_of(parts), self.pieces)
+        self.step = training_step(inference, model._scores, model.optimizer)
         self.limit = blas.limited(self.batch * self.measured.multiplications, 1 if parts > 1 else blas_threads)
 
     def __call__(self, steps: int) -> tuple[float, float]:
@@ -83,8 +85,8 @@ class Runner:
 def compare(text: str, parts: int, blas_threads: int | None, turns: int, torch: bool = False) -> str:
     """Return a row of the table for one case."""
     case = case_of(text)
-    whole = TorchRunner(case, parts) if torch else Runner(case, 1, blas_threads)
-    divided = Runner(case, parts, None)
+    whole = TorchRunner(case, parts) if torch else Runner(case, 1, blas_threads, False)
+    divided = Runner(case, parts, blas_threads, True)
     for runner in (whole, divided):
         runner(2)
     steps = max(1, int(TURN_SECONDS * 1e6 / min(whole(2)[0], divided(2)[0])))
@@ -96,8 +98,8 @@ def compare(text: str, parts: int, blas_threads: int | None, turns: int, torch: 
     activations, parameters = case.batch * divided.measured.activations, divided.measured.parameters
     rule = "yes" if workers.pay(activations, parameters) else "no"
     return (
-        f"| {text} | {activations / 1e6:.2f} | {activations / parameters:.1f} | {rule} | {a:,.0f} ({a_cpu:,.0f}) | "
-        f"{b:,.0f} ({b_cpu:,.0f}) | {wall:.2f} ({cpu:.2f}) |"
+        f"| {text} | {activations / 1e6:.2f} | {activations / parameters:.1f} | {rule} | {divided.pieces} | "
+        f"{a:,.0f} ({a_cpu:,.0f}) | {b:,.0f} ({b_cpu:,.0f}) | {wall:.2f} ({cpu:.2f}) |"
     )
 
 
@@ -111,8 +113,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     print(f"{options.parts} parts; wall time and, in parentheses, processor time, in µs")
     other = "PyTorch" if options.torch else "whole"
-    print(f"| case | activations, millions | for each parameter | rule | {other} | parts | ratio |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"| case | activations, millions | for each parameter | rule | pieces | {other} | parts | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
     for text in options.cases:
         print(compare(text, options.parts, 1 if options.one_thread else None, options.turns, options.torch), flush=True)
     return 0

@@ -182,6 +182,13 @@ class Backend:
         """
         return 1
 
+    def pieces(self, activations: int, parameters: int) -> int:
+        """Return in how many pieces, one after the other, one thread computes rows with so many activations.
+
+        Only NumPy's backend has several, because its arrays are the faster the less memory a piece takes.
+        """
+        return 1
+
     def limited_threads(self, multiplications: int, parts: int = 1) -> AbstractContextManager:
         """Return a ``with`` block that may limit the number of threads, depending on the multiplications in a forward pass.
 

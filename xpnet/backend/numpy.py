@@ -116,6 +116,9 @@ class NumpyBackend(Backend):
     def parts(self, activations, parameters):
         return (self.threads or workers.cores()) if workers.pay(activations, parameters) else 1
 
+    def pieces(self, activations, parameters):
+        return workers.pieces(activations, parameters)
+
     def limited_threads(self, multiplications, parts=1):
         return blas.limited(multiplications, self.threads if parts == 1 else 1)
 

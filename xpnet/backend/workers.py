@@ -24,11 +24,21 @@ from xpnet.tree import Tree, map_leaves
 
 MANY = 40  # activations for each parameter
 LARGE = 2_000_000  # activations in a batch: with half as many, dividing gains nothing
+PIECE = 2_000_000  # activations that a thread computes at once: with many more, a step takes up to twice as long
 
 
 def pay(activations: int, parameters: int) -> bool:
     """Whether a step with so many activations in its batch is faster with workers."""
     return activations >= max(LARGE, MANY * parameters)
+
+
+def pieces(activations: int, parameters: int) -> int:
+    """Return into how many pieces to cut a thread's rows with so many activations.
+
+    The arrays of a piece fit into the cache, and into memory that malloc keeps. The gradients of all pieces are added up, so
+    there must be many activations for each parameter.
+    """
+    return max(1, -(-activations // PIECE)) if activations >= MANY * parameters else 1
 
 
 def cores() -> int:

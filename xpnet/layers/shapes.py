@@ -49,7 +49,9 @@ class Measured:
     parameters : int
         The number of parameters and statistics.
     divisible : bool
-        Whether parts of a batch can be computed separately. Layers from outside xpnet may mix the rows of a batch.
+        Whether parts of a batch can be computed at the same time. Layers from outside xpnet may mix the rows of a batch.
+    separable : bool
+        Whether they can also be computed one after the other, because no layer, such as batch normalization, mixes rows.
     """
 
     output_shape: Shape
@@ -58,6 +60,7 @@ class Measured:
     activations: int
     parameters: int
     divisible: bool
+    separable: bool
 
 
 def measure(network: Sequential, input_shape: Shape) -> Measured:
@@ -67,13 +70,16 @@ def measure(network: Sequential, input_shape: Shape) -> Measured:
     params = network.filled(params)
     places = [place for place in walk_shapes(network, input_shape) if not isinstance(place.layer, Container)]
     pairs = [(place, subtree(params, place.path)) for place in places]
+    layers = [layer for _, layer in base.walk(network)]
+    divisible = all(type(layer).__module__.startswith("xpnet.") for layer in layers)
     return Measured(
         output_shape,
         form,
         sum(multiplications(*pair) for pair in pairs),
         sum(activations(*pair) for pair in pairs),
         sum(math.prod(shape) for shape in form.values()),
-        all(type(layer).__module__.startswith("xpnet.") for _, layer in base.walk(network)),
+        divisible,
+        divisible and not any(hasattr(layer, "in_group") for layer in layers),
     )
 
 

@@ -1,0 +1,76 @@
+"""What a run of training does, and into how many parts it divides each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xpnet.backend import Backend
+from xpnet.groups import Alone, may_divide, parts_of, pieces_of, process
+from xpnet.layers.base import Layer, Shape
+from xpnet.layers.shapes import Measured
+from xpnet.settings import FitSettings
+from xpnet.sources import InOrder, Source
+from xpnet.step import Scores
+from xpnet.tree import Tree
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does. It does not change during the run.
+
+    Attributes
+    ----------
+    backend : Backend
+    network, checked : Layer
+        The network, and the same network with checks of its custom layers. The first chunk of steps runs the latter.
+    scores : Scores
+    settings : FitSettings
+    source : Source
+        The training data.
+    validation : InOrder, optional
+    measured : mapping from a sample's shape to Measured
+    keep : callable
+        Returns one function for all equal functions, so that a backend compiles it once.
+    class_weight : dict or "balanced", optional
+        What `fit` was given. The source's weights contain it.
+    """
+
+    backend: Backend
+    network: Layer
+    checked: Layer
+    scores: Scores
+    settings: FitSettings
+    source: Source
+    validation: InOrder | None
+    measured: Mapping[Shape, Measured]
+    keep: Callable[[Any], Any]
+    class_weight: Any = None
+
+    def parts(self, params: Tree, saved: int | None = None) -> int:
+        """Return the number of parts of a batch: that of the run in a checkpoint, if there is one, or the rule's."""
+        ranks, divisible = process(), self._own_loss and may_divide(self._measured, params)
+        if not isinstance(ranks, Alone):
+            ranks.require(self.backend, divisible)
+            return ranks.size if divisible else 1
+        if not (divisible and self.backend.divides):
+            return 1
+        return parts_of(self.backend, self._measured, params, self._rows) if saved is None else saved
+
+    def pieces(self, params: Tree, parts: int) -> int:
+        """Return in how many pieces to compute each part."""
+        return pieces_of(self.backend, self._measured, params, self._rows // parts) if self._own_loss else 1
+
+    @property
+    def _measured(self) -> Measured:
+        return self.measured[self.source.shape]
+
+    @property
+    def _rows(self) -> int:
+        return min(self.settings.rows, self.source.samples or self.settings.rows)
+
+    @property
+    def _own_loss(self) -> bool:
+        """Whether the loss is from xpnet, so that it does not mix the rows of a batch."""
+        return type(self.scores.loss.row_loss).__module__.startswith("xpnet.")
