@@ -90,6 +90,17 @@ def test_balanced_classes_of_values_are_refused():
         Model([Dense(1)], "mean_squared_error").fit(np.ones((3, 2)), np.arange(3.0), class_weight="balanced")
 
 
+@pytest.mark.parametrize("wrong", [np.nan, -1.0, np.inf])
+def test_each_weight_is_finite_and_not_negative(wrong):
+    """Checked before any array is computed, so NumPy is enough. Class 2 is not in the first batch."""
+    batches = [(np.ones((2, 3)), np.array([0, 1]))] * 2
+    model = Model([Dense(3)], SOFTMAX)
+    for data in ((np.ones((2, 3)), [0, 1]), (batches,)):
+        with pytest.raises(ValueError, match=r"class_weight: weights must be finite and at least 0. Received: weights"):
+            model.fit(*data, verbose=0, class_weight={0: 1.0, 1: 1.0, 2: wrong})
+    assert model.step == 0
+
+
 def test_other_class_weights_are_refused():
     """Checks only settings, so only on NumPy."""
     x, y = np.ones((6, 2, 2)), np.array([[0, 1]] * 6)

@@ -10,7 +10,7 @@ import scipy.sparse
 pytest.importorskip("sklearn", "1.9", reason="xpnet.sklearn needs scikit-learn 1.9 or newer")
 
 from sklearn.base import clone
-from sklearn.datasets import load_digits, make_multilabel_classification
+from sklearn.datasets import load_digits, make_multilabel_classification, make_regression
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -21,7 +21,7 @@ import xpnet
 from tests.scripts import run
 from xpnet.callbacks import Callback
 from xpnet.layers import ELU, BatchNormalization, Dense, Dropout
-from xpnet.losses import BinaryCrossEntropy, CategoricalCrossEntropy, Huber, Quantile, SoftmaxCrossEntropy
+from xpnet.losses import BinaryCrossEntropy, CategoricalCrossEntropy, Huber, Poisson, Quantile, SoftmaxCrossEntropy
 from xpnet.sklearn import MLPClassifier, MLPRegressor, NeuralNetClassifier, NeuralNetRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -251,6 +251,38 @@ def test_a_loss_of_classes():
 def test_mistakes(settings, message):
     with pytest.raises(ValueError, match=message):
         small(**settings).fit(*digits())
+
+
+def test_poisson_needs_targets_that_are_not_negative():
+    """scikit-learn's network trains until all is NaN; its `PoissonRegressor` raises this error."""
+    rule = (
+        r"Some value\(s\) of y are out of the valid range of the loss 'poisson', which needs y >= 0\. Received: -1\.0"
+    )
+    X, y = np.ones((4, 2)), np.array([0.0, 1.0, 2.0, -1.0])
+    for fit in (
+        MLPRegressor("poisson").fit,
+        MLPRegressor("poisson").partial_fit,
+        MLPRegressor("poisson", solver="lbfgs").fit,
+    ):
+        with pytest.raises(ValueError, match=rule):
+            fit(X, y)
+    with pytest.raises(ValueError, match=rule):
+        MLPRegressor("poisson").fit(X[:3], y[:3], X_val=X, y_val=y)
+    with pytest.raises(
+        ValueError, match=r"Poisson with 1 network output needs targets in \[0, inf\].*values from -1 to 2"
+    ):
+        MLPRegressor(Poisson()).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"activation": "tanh"}, {"loss": "poisson"}, {"batch_norm": True}, {"n_units": 3}]
+)
+def test_parameters_take_effect_in_the_next_fit(settings):
+    X, y = make_regression(30, 3, random_state=0)
+    model = MLPRegressor(max_iter=3, random_state=0).fit(X, y)
+    values = model.predict(X)
+
+    np.testing.assert_array_equal(model.set_params(**settings).predict(X), values)
 
 
 @pytest.mark.parametrize(

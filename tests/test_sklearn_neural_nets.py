@@ -13,9 +13,10 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils import compute_sample_weight
 
 import xpnet
-from xpnet import Adam, EarlyStopping, Model, Sequential
+from xpnet import Adam, EarlyStopping, Model, RMSprop, Sequential, to_numpy
 from xpnet.layers import Conv2D, Dense, Dropout, Flatten, Reshape
-from xpnet.sklearn import NeuralNetClassifier, NeuralNetRegressor
+from xpnet.losses import SoftmaxCrossEntropy
+from xpnet.sklearn import MLPClassifier, MLPRegressor, NeuralNetClassifier, NeuralNetRegressor, from_model
 
 
 def digits(n=200, classes=4):
@@ -175,6 +176,56 @@ def test_partial_fit_and_warm_start_continue():
         NeuralNetClassifier(network).partial_fit(X, y)
 
 
+def test_parameters_can_be_set_between_fits_that_continue():
+    X, y = digits()
+    ours = NeuralNetClassifier(network, optimizer=Adam(0.01), batch_size=50, random_state=0)
+    ours.partial_fit(X, y, classes=range(4))
+    memory = to_numpy(ours.model_.state["optimizer"]["m"][0]["weight"])
+    weights = ours.model_.get_weights()
+    ours.set_params(optimizer__learning_rate=0.0).partial_fit(X, y)
+
+    for before, after in zip(weights, ours.model_.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert np.any(to_numpy(ours.model_.state["optimizer"]["m"][0]["weight"]) != memory)
+    assert to_numpy(ours.model_.state["optimizer"]["t"]).max() == ours.model_.step == 8
+    ours.set_params(optimizer="rmsprop").partial_fit(X, y)
+    assert ours.model_.optimizer == RMSprop()
+    assert set(ours.model_.state["optimizer"]) == set(RMSprop().init({}))
+    ours.set_params(loss=SoftmaxCrossEntropy(label_smoothing=0.2), metrics=["accuracy"]).partial_fit(X, y)
+    assert ours.model_.loss.label_smoothing == 0.2
+    assert list(ours.history_.history) == ["loss", "accuracy"]
+    warm = from_model(ours.model_).set_params(warm_start=True, epochs=1, optimizer__learning_rate=0.5).fit(X, y)
+    assert warm.model_.optimizer == RMSprop(0.5)
+
+
+def test_another_network_is_another_fit():
+    X, y = digits()
+    ours = NeuralNetClassifier(network, epochs=1, random_state=0).fit(X, y)
+    again = pickle.loads(pickle.dumps(ours)).set_params(network__width=30).partial_fit(X, y)
+
+    assert again.model_.epoch == 2
+    for change in ({"network__width": 9}, {"dtype": "float32"}, {"backend": "strict"}, {"network": [Dense(4)]}):
+        with pytest.raises(
+            ValueError, match=r"continue to train the same model.*Received: another (network|dtype|backend)"
+        ):
+            clone(ours).fit(X, y).set_params(**change).partial_fit(X, y)
+    layers = NeuralNetClassifier([Dense(5), Dense(4)], epochs=1, warm_start=True).fit(X, y)
+    with pytest.raises(ValueError, match="Received: another network than in the last fit"):
+        layers.set_params(network__0__units=9).fit(X, y)
+    assert layers.set_params(warm_start=False).fit(X, y).model_.network.layers[0] == Dense(9)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1.0, np.inf, "2"])
+def test_weights_of_classes_are_numbers(wrong):
+    X, y = digits()
+    for estimator in (NeuralNetClassifier([Dense(4)]), MLPClassifier()):
+        with pytest.raises(
+            ValueError, match=r"class_weight\[1\] must be a number in \[0, inf\)\. Received: class_weight\[1\]="
+        ):
+            estimator.set_params(class_weight={0: 1.0, 1: wrong}).fit(X, y)
+        assert not hasattr(estimator, "n_iter_") or estimator.n_iter_ == 0
+
+
 def test_class_weights_are_sample_weights():
     X, y = digits()
     settings = {"epochs": 2, "random_state": 0}
@@ -192,7 +243,14 @@ def test_mistakes():
         NeuralNetClassifier(3).fit(X, y)
     with pytest.raises(ValueError, match="A loss must be an object such as"):
         NeuralNetClassifier(network, loss="hinge").fit(X, y)
+    for estimator in (NeuralNetRegressor(network, loss="softmax_cross_entropy"), MLPRegressor(SoftmaxCrossEntropy())):
+        with pytest.raises(ValueError, match=r"A regressor needs a loss of values.*Received: SoftmaxCrossEntropy"):
+            estimator.fit(X, y)
+    with pytest.raises(ValueError, match=r"A classifier needs a loss of classes.*Received: MeanSquaredError"):
+        NeuralNetClassifier(network, loss="mse").fit(X, y)
+    failed = NeuralNetClassifier([Dense(6)])
     with pytest.raises(ValueError, match=r"needs outputs of shape \(4,\) for these targets. Received: \(6,\)"):
-        NeuralNetClassifier([Dense(6)]).fit(X, y)
+        failed.fit(X, y)
+    assert not hasattr(failed, "model_")
     NeuralNetClassifier([Dense(4)], epochs=1, verbose="auto").fit(X, y)
     assert xpnet.get_backend().name == "numpy"

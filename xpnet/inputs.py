@@ -187,6 +187,8 @@ def weigh_classes(
         raise ValueError(
             f'class_weight must be a dict of label -> weight, or "balanced". Received: class_weight={class_weight!r}'
         )
+    if isinstance(class_weight, Mapping):  # those of classes that only later batches hold, too
+        _weight(list(class_weight.values()), "class_weight")
     y = loss.labels(to_numpy(data["y"]), output_shape)
     if y.ndim != len(output_shape):
         raise ValueError(f"class_weight needs one class label for each sample. Received: targets of shape {y.shape}")

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_consistent_length
+from sklearn.utils import check_consistent_length, compute_sample_weight
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from xpnet.backend import backend_of_array, namespace, quiet, to_numpy
-from xpnet.checks import require
+from xpnet.checks import number, require
 from xpnet.tree import Array
 
 UNCHECKED = "no_validation"  # as in `validate_data`, because None is a mistake
@@ -54,6 +54,16 @@ def checked_weights(sample_weight: Any, X: Any) -> Any:
         return None
     samples = X if backend_of_array(X) is None else np.empty((X.shape[0], 0))
     return _check_sample_weight(on_host(sample_weight), samples, ensure_non_negative=True)
+
+
+def weights_of_classes(class_weight: Any, labels: np.ndarray, sample_weight: Any) -> np.ndarray:
+    """Return the samples' weights multiplied by the weights of their classes."""
+    if class_weight != "balanced":
+        for weights in [class_weight] if isinstance(class_weight, dict) else class_weight:
+            for label, weight in weights.items():
+                number(f"class_weight[{label!r}]", weight, "[0, inf)")
+    weight = compute_sample_weight(class_weight, labels)
+    return weight if sample_weight is None else weight * sample_weight
 
 
 def held_out(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any] | None:

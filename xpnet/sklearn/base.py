@@ -94,6 +94,7 @@ class BaseMLP(NetworkEstimator):
         self._build(sizes)
         if first_pass:
             self._initialize(units, dtype_of(X))
+        self._fitted_loss = self._loss()
         if not isinstance(self.loss, str):
             self._check_loss(self._targets(y, dtype_of(X)))
         if self.solver in STOCHASTIC:
@@ -111,7 +112,8 @@ class BaseMLP(NetworkEstimator):
         loss = self.loss
         rule = "loss must include its activation, as SoftmaxCrossEntropy and BinaryCrossEntropy do"
         require(not loss.of_probabilities, rule, loss)
-        require(loss.of_classes or not is_classifier(self), "A classifier needs a loss of classes", loss)
+        kind, wanted = ("classifier", "classes") if is_classifier(self) else ("regressor", "values")
+        require(loss.of_classes == is_classifier(self), f"A {kind} needs a loss of {wanted}", loss)
         loss.check(targets, (self.n_outputs_,), self.coefs_[0].dtype)
 
     def _fit_lbfgs(self, X: Any, y: np.ndarray, sample_weight: Any, units: list[int]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import _fit_context
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from xpnet.backend import namespace
 from xpnet.losses import Loss
-from xpnet.sklearn.arrays import checked, held_out, in_kind_of, on_host
+from xpnet.sklearn.arrays import checked, held_out, in_kind_of, on_host, weights_of_classes
 from xpnet.sklearn.base import BaseMLP, finite
 from xpnet.sklearn.losses import log_loss
 from xpnet.sklearn.parameters import CONSTRAINTS, STOCHASTIC, input_types, keep
@@ -284,8 +284,8 @@ class MLPClassifier(Classifier, BaseMLP):
         if self.class_weight is None:
             return sample_weight
         labels = self._label_binarizer.inverse_transform(y)
-        weight = compute_sample_weight(self.class_weight, labels.toarray() if hasattr(labels, "toarray") else labels)
-        return weight if sample_weight is None else weight * sample_weight
+        labels = labels.toarray() if hasattr(labels, "toarray") else labels
+        return weights_of_classes(self.class_weight, labels, sample_weight)
 
     def _output_activation(self):
         return "softmax" if self._label_binarizer.y_type_ == "multiclass" else "logistic"

@@ -71,11 +71,12 @@ class NetworkEstimator(Tasks, BaseEstimator):
     def build(self) -> Self:
         """Build the network for the fitted attributes, if they come from elsewhere."""
         self._build(hidden_sizes(self))
+        self._fitted_loss = self._loss()
         return self
 
     def parts(self) -> tuple[Loss, Sequential, dict[str, Tree]]:
         """Return the loss, without scikit-learn's factors, the network, and the fitted parameters and statistics."""
-        loss = self._loss()
+        loss = self._fitted_loss
         return (
             getattr(loss, "loss", loss),
             self._network,
@@ -91,7 +92,7 @@ class NetworkEstimator(Tasks, BaseEstimator):
             self._workshop = Workshop()
 
     def _engine(self, X: Any, dtype: Any) -> Engine:
-        return Engine(backend_of(self, X, dtype), self._network, self._loss(), self._workshop)
+        return Engine(backend_of(self, X, dtype), self._network, self._fitted_loss, self._workshop)
 
     def _arrays(self, backend: Backend) -> dict[str, Tree]:
         """Return the parameters and running statistics as trees of arrays on the device."""

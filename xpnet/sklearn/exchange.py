@@ -165,7 +165,8 @@ def from_model(model: Model, classes: Any = None) -> NeuralNetClassifier | Neura
     settings = {name: getattr(model, name) for name in ("network", "loss", "optimizer", "metrics", "backend")}
     settings["dtype"] = model.backend.float_name
     made: Any = NeuralNetClassifier(**settings) if model.loss.of_classes else NeuralNetRegressor(**settings)
-    made.model_, made.history_, made.n_iter_ = model, model.history, len(model.history.epoch)
+    made.keep_model(model)
+    made.history_, made.n_iter_ = model.history, len(model.history.epoch)
     made.n_features_in_ = model.input_shape[0]
     vars(made).update(_random_state=check_random_state(None))
     if model.loss.of_classes:

@@ -26,13 +26,15 @@ from xpnet.model import Model
 from xpnet.optimizers import Optimizer
 from xpnet.settings import check_callbacks
 from xpnet.sklearn.arrays import checked, checked_weights, dtype_of, in_kind_of, rows
-from xpnet.sklearn.nested import all_settings, with_setting
+from xpnet.sklearn.nested import all_settings, settings_of, with_setting
 from xpnet.sklearn.parameters import backend_of
 from xpnet.sklearn.tasks import Tasks
 from xpnet.tree import Array
 from xpnet.workshop import keep_recent
 
 NESTED = ("network", "optimizer", "loss")  # parameters with settings of their own
+CHANGEABLE = ("optimizer", "loss", "metrics")  # `partial_fit` and `warm_start` continue with the current values
+FIXED = ("network", "dtype", "backend")
 
 NET_CONSTRAINTS: dict[str, list] = {
     "network": [Layer, list, tuple, callable],
@@ -113,18 +115,21 @@ class NeuralNet(Tasks, BaseEstimator):
         X, y = self._checked(X, y, reset=not continues)
         y = self._encode(y, first=not continues and not incremental)
         sample_weight = self._weights(checked_weights(sample_weight, X), y)
-        if not continues:
+        if continues:
+            self._apply_changes(y)
+        else:
             random = check_random_state(self.random_state)
             network = self.network
             if callable(network) and not isinstance(network, Layer):
                 network = network(self._outputs(y))
             seed = int(random.randint(2**31 - 1))
             self._random_state = random
-            self.model_ = Model(network, self._loss(y), self.optimizer, self.metrics, seed, self._backend(X))
+            model = Model(network, self._loss(y), self.optimizer, self.metrics, seed, self._backend(X))
             if is_classifier(self):
-                self.model_.build(shape := tuple(X.shape[1:]))
-                outputs, needed = self.model_.measured[shape].output_shape, (self._outputs(y),)
+                model.build(shape := tuple(X.shape[1:]))
+                outputs, needed = model.measured[shape].output_shape, (self._outputs(y),)
                 require(outputs == needed, f"The network needs outputs of shape {needed} for these targets", outputs)
+            self.keep_model(model)
         held = None
         if held_out is not None:
             X_val, y_val, weight_val = held_out
@@ -151,6 +156,25 @@ class NeuralNet(Tasks, BaseEstimator):
             keep_recent(self.model_.workshop.functions.values())
         return self
 
+    def keep_model(self, model: Model) -> None:
+        """Keep the model, and the parameters that it was made of."""
+        self.model_ = model
+        self._made_of = {name: _settings(getattr(self, name)) for name in (*CHANGEABLE, *FIXED)}
+
+    def _apply_changes(self, y: np.ndarray) -> None:
+        """Give the model the parameters that were set since the last fit. Raises ValueError if they need another model."""
+        changed = [name for name, old in self._made_of.items() if _settings(getattr(self, name)) != old]
+        fixed = [name for name in FIXED if name in changed]
+        rule = "partial_fit and warm_start continue to train the same model. For another one, call fit with warm_start=False"
+        require(not fixed, rule, f"another {', '.join(fixed)} than in the last fit")
+        if "optimizer" in changed:
+            self.model_.optimizer = self.optimizer
+        if "loss" in changed:
+            self.model_.loss = self._loss(y)
+        if "loss" in changed or "metrics" in changed:
+            self.model_.metrics = self.metrics
+        self.keep_model(self.model_)
+
     def _backend(self, X: Any) -> Backend:
         floating = self.dtype is not None or dtype_of(X).kind == "f"
         return backend_of(self, X, (self.dtype or dtype_of(X)) if floating else get_backend().float_name)
@@ -166,6 +190,15 @@ class NeuralNet(Tasks, BaseEstimator):
         check_is_fitted(self)
         X = checked(self, X, allow_nd=True, reset=False)
         return in_kind_of(X, getattr(self.model_, method)(X))
+
+
+def _settings(value: Any) -> Any:
+    """Return what two equal parameters have in common: a list's layers, or a function and its arguments with a default."""
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
+    if callable(value) and not isinstance(value, Layer):
+        return getattr(value, "func", value), settings_of(value)
+    return value
 
 
 def _resolved(name: str, value: Any) -> Any:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.preprocessing import LabelEncoder
-from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets, type_of_target
 
 from xpnet import losses
 from xpnet.backend import namespace
+from xpnet.checks import require
 from xpnet.losses import BinaryCrossEntropy
-from xpnet.sklearn.arrays import held_out, in_kind_of, on_host
+from xpnet.sklearn.arrays import held_out, in_kind_of, on_host, weights_of_classes
 from xpnet.sklearn.neural_net import NET_CONSTRAINTS, NeuralNet
 from xpnet.sklearn.parameters import keep
 from xpnet.sklearn.scores import Classifier, Regressor
@@ -157,7 +158,11 @@ class NeuralNetClassifier(Classifier, NeuralNet):
     def _loss(self, y):
         if self.loss is None:
             return losses.softmax_cross_entropy if y.ndim == 1 else losses.binary_cross_entropy
-        return losses.get(self.loss)
+        loss = losses.get(self.loss)
+        require(
+            loss.of_classes, "A classifier needs a loss of classes. For values, use NeuralNetRegressor", f"{loss!r}"
+        )
+        return loss
 
     def _outputs(self, y):
         one = isinstance(self._loss(y), BinaryCrossEntropy) and y.ndim == 1
@@ -166,8 +171,7 @@ class NeuralNetClassifier(Classifier, NeuralNet):
     def _weights(self, sample_weight, y):
         if self.class_weight is None:
             return sample_weight
-        weight = compute_sample_weight(self.class_weight, y if y.ndim == 2 else self.classes_[y])
-        return weight if sample_weight is None else weight * sample_weight
+        return weights_of_classes(self.class_weight, y if y.ndim == 2 else self.classes_[y], sample_weight)
 
     def _strata(self, y):
         return y if y.ndim == 1 else None
@@ -273,7 +277,11 @@ class NeuralNetRegressor(Regressor, NeuralNet):
         return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
     def _loss(self, y):
-        return losses.mean_squared_error if self.loss is None else losses.get(self.loss)
+        loss = losses.mean_squared_error if self.loss is None else losses.get(self.loss)
+        require(
+            not loss.of_classes, "A regressor needs a loss of values. For classes, use NeuralNetClassifier", f"{loss!r}"
+        )
+        return loss
 
     def _outputs(self, y):
         return self._loss(y).outputs_per_target * (1 if y.ndim == 1 else y.shape[1])

@@ -212,6 +212,9 @@ class MLPRegressor(Regressor, BaseMLP):
             dtypes=input_types(self),
             reset=reset,
         )
+        if self.loss == "poisson" and y.min() < 0:
+            rule = "Some value(s) of y are out of the valid range of the loss 'poisson', which needs y >= 0"
+            raise ValueError(f"{rule}. Received: {y.min()}")
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
     def _validate_held_out(self, X, y):
