@@ -105,6 +105,16 @@ def backends(ranks, folder):
             np.savez(Path(folder, f"{name}.npz"), *[to_numpy(array) for array in leaves(model.state)])
 
 
+def sums(ranks, folder):
+    """Check that every rank gets the sum in the order of the ranks of arrays that are shorter and longer than a block."""
+    xpnet.distributed.BLOCK = 1000
+    for length in (1, 2, 999, 1000, 1001, 2503, 3000):
+        values = np.random.default_rng(length).normal(size=(ranks.size, length)).astype(np.float32)
+        mine = values[ranks.rank].copy()
+        np.testing.assert_array_equal(ranks.exchange.sum(mine), sum(values[1:], start=values[0]))
+        np.testing.assert_array_equal(mine, values[ranks.rank])
+
+
 def reads(ranks, folder):
     """Print how many rows of the memory-mapped file each rank has read: in training, and in validation and before it."""
     read = {"take": 0, "cut": 0}

@@ -130,6 +130,10 @@ def test_other_libraries_arrays(folder):
             np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5)
 
 
+def test_long_arrays_are_added_in_blocks(folder):
+    job(3, "sums", folder)
+
+
 def test_only_the_rows_of_a_rank_are_read(folder):
     out, _ = job(2, "reads", folder)
     rank_0, rank_1 = (tuple(map(int, line.strip("()").split(","))) for line in out.splitlines())

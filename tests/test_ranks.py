@@ -137,6 +137,23 @@ def test_small_and_large_trees_are_added_in_the_order_of_the_ranks(numbers, xp):
         assert n == 3.0
 
 
+def test_large_arrays_of_a_tree_are_not_joined(monkeypatch, xp):
+    monkeypatch.setattr("xpnet.ranks.BLOCK", 3000)
+    summed = []
+
+    def total(ranks):
+        sizes = (2000, 3000, 10, 5000)  # the first and the third are joined
+        tree = [xp.asarray(np.full(size, i + 10 * ranks.rank, np.float32)) for i, size in enumerate(sizes)]
+        if ranks.rank == 0:
+            exchanged = ranks.exchange.sum
+            ranks.exchange.sum = lambda values: summed.append(values.shape[0]) or exchanged(values)
+        return [(x.shape, set(to_numpy(x).tolist())) for x in ranks.reduce(tree)]
+
+    for found in run(2, total):
+        assert found == [((2000,), {10}), ((3000,), {12}), ((10,), {14}), ((5000,), {16})]
+    assert summed == [2010, 3000, 5000]
+
+
 def test_gather_keeps_types_shapes_and_numbers():
     def found(ranks):
         return ranks.gather({"rows": 10**12 + ranks.rank, "x": np.full((2, 1), ranks.rank, np.int16), "none": {}})

@@ -21,6 +21,7 @@ from xpnet.random import RowsKey
 from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves
 
 SMALL = 1 << 12  # so many numbers are sent to all processes, because one message is faster than two
+BLOCK = 1 << 18  # the most numbers that are exchanged at once. Larger arrays are added up without joining them first
 
 
 class Exchange(Protocol):
@@ -106,11 +107,15 @@ class Ranks:
         arrays = leaves(tree)
         if sum(size(x) if hasattr(x, "shape") else 1 for x in arrays) <= SMALL:
             return map_leaves(lambda *values: sum(values[1:], start=values[0]), *self.gather(tree))
+        joined = self._sum([x for x in arrays if size(x) < BLOCK])
+        return map_leaves(lambda x: next(joined if size(x) < BLOCK else self._sum([x])), tree)
+
+    def _sum(self, arrays: list[Array]) -> Iterator[Array]:
         xp = namespace(arrays[0])
-        total = self.exchange.sum(xp.concat([xp.reshape(x, (-1,)) for x in arrays]))
-        begins = np.cumsum([0, *(size(x) for x in arrays)]).tolist()
-        parts = [xp.reshape(total[a:b], x.shape) for x, (a, b) in zip(arrays, pairwise(begins), strict=True)]
-        return from_leaves(tree, parts)
+        flat = [xp.reshape(x, (-1,)) for x in arrays]
+        total = self.exchange.sum(flat[0] if len(flat) == 1 else xp.concat(flat))
+        begins = np.cumsum([0, *map(size, arrays)]).tolist()
+        yield from (xp.reshape(total[a:b], x.shape) for x, (a, b) in zip(arrays, pairwise(begins), strict=True))
 
     def any(self, flag: bool) -> bool:
         """Whether this is true for any rank."""
