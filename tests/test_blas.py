@@ -1,6 +1,8 @@
 """The number of threads of NumPy's matrix products. Only NumPy's backend has the rule, so no `xp` fixture."""
 
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -97,6 +99,26 @@ def test_the_last_run_to_end_restores_the_number():
     assert threads() == {1}
     second.__exit__()
 
+    assert threads() == {2}
+
+
+def test_every_thread_sets_the_number():
+    """threadpoolctl 3.8 lets only one thread set the number, and ignores the others."""
+    inside = []
+
+    def run():
+        with blas.limited(0, 1):
+            inside.append(threads())
+
+    with blas.limited(0, 1):
+        other = threading.Thread(target=run)
+        other.start()
+        other.join()
+    run()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(run).result()
+
+    assert inside == [{1}] * 3
     assert threads() == {2}
 
 

@@ -53,6 +53,10 @@ class BlasThreads:
 
     def _set(self, numbers: list[int]) -> None:
         for library, number in zip(self.libraries, numbers, strict=True):
+            if hasattr(
+                library, "clear_controlling_thread"
+            ):  # threadpoolctl 3.8 ignores all threads but the first to call it
+                library.clear_controlling_thread(force=True)
             library.set_num_threads(number)
 
 
