@@ -105,6 +105,14 @@ def test_three_ranks_compute_the_bits_of_three_threads(weighted):
     assert_same(ranks, trained(xp, *network, Threads(3), weighted=weighted), exactly=not weighted)
 
 
+def test_two_ranks_compute_their_rows_in_pieces_as_two_threads_do():
+    xp, network = make_backend("numpy"), NETWORKS["random"]
+    ranks = in_ranks(xp, 2, *network, pieces=2)
+
+    assert_same(ranks, trained(xp, *network, Threads(2), pieces=2), exactly=True)
+    assert_same(ranks, trained(xp, *network, ALONE))
+
+
 @pytest.mark.parametrize("optimizer", [SGD(0.1, global_clipnorm=0.1), Adam(0.01, clipvalue=0.01, l2=0.1)], ids=repr)
 def test_clipping_comes_after_the_sum(optimizer):
     xp, network = make_backend("numpy"), NETWORKS["dense"]
