@@ -12,9 +12,10 @@ import pytest
 
 from xpnet import functions
 from xpnet.backend import device, namespace, to_numpy
-from xpnet.backend.fusion import fused, kernels_of, map_elements
+from xpnet.backend.fusion import fused, kernels_of, map_elements, map_elements_to_trees
 from xpnet.layers.windows import Window
 from xpnet.losses import Loss, MeanAbsoluteError, MeanSquaredError, SoftmaxCrossEntropy
+from xpnet.tree import map_leaves
 
 
 def kernels_of_cupy():
@@ -194,6 +195,13 @@ def test_numbers_are_arguments(xp, rng):
         )
 
     assert not kernels or len(set(kernels.plans) - before) <= 2  # one for contiguous arrays, one for others
+
+
+def test_a_rule_with_several_results_gives_as_many_trees(xp):
+    tree = ({"weight": xp.asarray([1.0]), "bias": xp.asarray([2.0])}, {}, ({"scale": xp.asarray([3.0])},))
+    _, negative = map_elements_to_trees(lambda a: (a, -a), tree)
+
+    assert map_leaves(lambda a: to_numpy(a).item(), negative) == ({"weight": -1, "bias": -2}, {}, ({"scale": -3},))
 
 
 @pytest.mark.parametrize("apply", [fused, map_elements])

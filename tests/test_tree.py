@@ -2,7 +2,7 @@
 
 import pytest
 
-from xpnet.tree import from_leaves, leaves, map_leaves, map_to_trees, named_leaves
+from xpnet.tree import from_leaves, leaves, map_leaves, named_leaves
 
 TREE = ({"weight": 1, "bias": 2}, {}, ({"scale": 3},))
 
@@ -15,7 +15,6 @@ def test_names_are_paths_and_dicts_are_taken_in_sorted_order():
 def test_map_and_rebuild():
     assert map_leaves(lambda a, b: a + b, TREE, TREE) == ({"weight": 2, "bias": 4}, {}, ({"scale": 6},))
     assert from_leaves(TREE, leaves(TREE)) == TREE
-    assert map_to_trees(lambda a: (a, -a), TREE)[1] == ({"weight": -1, "bias": -2}, {}, ({"scale": -3},))
 
 
 def test_trees_of_another_form_are_refused():

@@ -76,12 +76,6 @@ def from_leaves(like: Tree, values: Iterable[Array]) -> Tree:
     return _map_one(lambda _: next(remaining), like)
 
 
-def map_to_trees(function: Callable[..., Any], tree: Tree, *others: Tree) -> tuple[Tree, ...]:
-    """Like `map_leaves`, for a function that returns several values. Return one tree for each value."""
-    results = [function(*group) for group in zip(*map(leaves, (tree, *others)), strict=True)]
-    return tuple(from_leaves(tree, values) for values in zip(*results, strict=True))
-
-
 def subtree(tree: Tree, path: str) -> Tree:
     """Return the tree at a path such as ``"0.weight"``, or an empty dict if the tree does not reach it."""
     for key in path.split(".") if path else ():

@@ -7,10 +7,10 @@ in place, it must return the array, because a kernel leaves the original unchang
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from xpnet.tree import Tree, from_leaves, leaves, map_leaves, map_to_trees
+from xpnet.tree import Tree, from_leaves, leaves
 
 _kernels: dict[type, Any] = {}  # by the type of array
 
@@ -50,21 +50,19 @@ def map_elements(rule: Callable, tree: Tree, *others: Tree) -> Tree:
 
     The memory of the trees may be reused for the results.
     """
-    results = _in_one_go(rule, tree, *others)
-    return map_leaves(rule, tree, *others) if results is None else from_leaves(tree, results)
+    return from_leaves(tree, for_each(rule, zip(*map(leaves, (tree, *others)), strict=True)))
 
 
 def map_elements_to_trees(rule: Callable, tree: Tree, *others: Tree) -> tuple[Tree, ...]:
-    """Like `map_to_trees`, for such a rule with several results."""
-    results = _in_one_go(rule, tree, *others)
-    if results is None:
-        return map_to_trees(rule, tree, *others)
+    """Like `map_elements`, for a rule that returns several values. Return one tree for each value."""
+    results = for_each(rule, zip(*map(leaves, (tree, *others)), strict=True))
     return tuple(from_leaves(tree, values) for values in zip(*results, strict=True))
 
 
-def _in_one_go(rule: Callable, *trees: Tree) -> list[Any] | None:
-    if not _kernels:  # return quickly if no library has kernels
-        return None
-    groups = list(zip(*map(leaves, trees), strict=True))
-    kernels = _kernels.get(type(groups[0][0])) if groups else None
-    return kernels.map(rule, groups) if kernels else None
+def for_each(rule: Callable, groups: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Return ``[rule(*arrays) for arrays in groups]`` for such a rule."""
+    if _kernels:
+        groups = list(groups)
+        if groups and (kernels := _kernels.get(type(groups[0][0]))):
+            return kernels.map(rule, groups)
+    return [rule(*arrays) for arrays in groups]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xpnet.backend import namespace
-from xpnet.backend.fusion import map_elements_to_trees
+from xpnet.backend.fusion import for_each
 from xpnet.optimizers import Optimizer
 from xpnet.optimizers.base import zeros
 from xpnet.step import TrainingStep
@@ -127,5 +127,6 @@ class EfficientAdam(Optimizer):
             step *= learning_rate
             return p - step, m, v
 
-        p, m, v = map_elements_to_trees(rule, leaves(params), leaves(grads), state["m"], state["v"])
+        groups = zip(leaves(params), leaves(grads), state["m"], state["v"], strict=True)
+        p, m, v = zip(*for_each(rule, groups), strict=True)
         return from_leaves(params, p), {"m": m, "v": v}
