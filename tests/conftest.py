@@ -162,7 +162,7 @@ def xp(request):
 
 @pytest.fixture(autouse=True)
 def jax_in_float32():
-    """Undo what set_backend("jax", dtype="float64") and unpickled models of float64 change for the whole process."""
+    """Undo what set_backend("jax", dtype="float64") changes for the whole process."""
     yield
     if (jax := sys.modules.get("jax")) is not None and jax.config.read("jax_enable_x64"):
         jax.config.update("jax_enable_x64", False)

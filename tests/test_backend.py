@@ -1,6 +1,8 @@
 """The backend switch, moving arrays, and scan."""
 
+import copy
 import logging
+import pickle
 import sys
 import threading
 
@@ -252,11 +254,14 @@ def test_show_versions(capsys):
 
 
 def test_backend_survives_pickling(xp):
-    import pickle
-
     if xp.__class__.__name__ == "ReadOnlyNumpy":
         return
-    assert pickle.loads(pickle.dumps(xp)) == xp
+    for backend in (xp, xp.computing_in("float64")):
+        for copied in (pickle.loads(pickle.dumps(backend)), copy.deepcopy(backend)):
+            assert copied == backend
+            assert hash(copied) == hash(backend)
+            assert copied.float_name == backend.float_name
+    assert "jax" not in sys.modules or not sys.modules["jax"].config.read("jax_enable_x64")
 
 
 def test_float64_on_jax_turns_on_x64():

@@ -53,8 +53,8 @@ def test_each_device_computes_a_quarter_of_the_rows(results):
 
 def test_the_backend_names_its_devices(results):
     assert str(results["repr"]) == "<xpnet backend jax on 4 devices of cpu, float32>"
-    one = make_backend("jax", devices=1)
-    assert pickle.loads(pickle.dumps(one)) == one
+    for one in (make_backend("jax", devices=1), make_backend("jax", devices=1).computing_in("float64")):
+        assert pickle.loads(pickle.dumps(one)) == one
 
 
 def test_more_devices_than_there_are_is_an_error():

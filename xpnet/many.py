@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpnet import settings
-from xpnet.backend import in_scope, namespace, quiet
+from xpnet.backend import Backend, all_in_scope, in_scope, namespace, quiet
 from xpnet.callbacks import EarlyStopping
 from xpnet.callbacks.base import attach
 from xpnet.callbacks.networks import StopEach, params_of
@@ -35,6 +35,7 @@ from xpnet.step import Scores
 from xpnet.tree import Array, leaves, map_leaves
 
 
+@all_in_scope
 class Ensemble:
     """Networks of one shape that predict together. They are the networks of a `Model` with several seeds.
 
@@ -67,6 +68,12 @@ class Ensemble:
     def __len__(self) -> int:
         return len(self.model.seeds)
 
+    @property
+    def backend(self) -> Backend:
+        """The model's backend."""
+        return self.model.backend
+
+    @in_scope
     def __getitem__(self, k: int) -> Model:
         """Return network k as a model with its seed and a copy of its parameters. Its optimizer begins anew."""
         model, seed = self.model, self.model.seeds[operator.index(k)]

@@ -34,7 +34,7 @@ from xpnet.settings import FitSettings
 from xpnet.sources.choose import evaluation, training
 from xpnet.state import TrainingState, part
 from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
-from xpnet.tree import Array, Tree, leaves, map_leaves
+from xpnet.tree import Array, Tree, leaves
 from xpnet.weights import drawn, in_keras_order, in_order, moved_copy, named_weights, with_weights
 from xpnet.workshop import Workshop, alone
 
@@ -133,12 +133,10 @@ class Model(metaclass=Settings):
         )
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
-        """Move the arrays to the backend's device, because unpickling puts them on their library's current device."""
+        """Move the arrays of a pickle or a deep copy, which are on the host, to the backend."""
         vars(self).update(attributes)
         # so that copy.copy(model) trains independently
-        self.training_state, self.workshop = copy.copy(self.training_state), copy.copy(self.workshop)
-        if self.state is not None:
-            self.state = map_leaves(self.backend.asarray, self.state)
+        self.training_state, self.workshop = self.training_state.on(self.backend), copy.copy(self.workshop)
 
     # ------------------------------------------------------------------ parameters
 

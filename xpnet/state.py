@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from xpnet.averages import Averages
+from xpnet.backend import Backend, to_numpy
 from xpnet.history import History
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.parameters import trainable
 from xpnet.optimizers import Optimizer
-from xpnet.tree import Tree, graft, leaves
+from xpnet.tree import Tree, graft, leaves, map_leaves
 
 
 @dataclass
@@ -62,6 +64,24 @@ class TrainingState:
 
     def __post_init__(self) -> None:
         self.epoch_optimizer = self.optimizer
+
+    def __copy__(self) -> TrainingState:
+        """Return a state that shares the arrays."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes with the arrays on the host. JAX would unpickle or deep-copy its float64 arrays as float32."""
+        return vars(self) | {"arrays": None if self.arrays is None else map_leaves(to_numpy, self.arrays)}
+
+    def on(self, backend: Backend) -> TrainingState:
+        """Return a copy with the arrays on this backend."""
+        other = copy.copy(self)
+        if self.arrays is not None:
+            with backend.scope():
+                other.arrays = map_leaves(backend.asarray, self.arrays)
+        return other
 
     @property
     def seeds(self) -> tuple[int, ...]:

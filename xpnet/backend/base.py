@@ -76,7 +76,7 @@ class Backend:
         return f"<xpnet backend {self.name} on {self.device}, {self.float_name}>"
 
     def __reduce__(self):
-        return _unpickle, (self.name, self._device_name(), self.float_name)
+        return unpickle, (self.name, self._device_name(), self.float_name)
 
     def _device_name(self) -> Any:
         """Return the device in a form that can be pickled and that the library's `create` accepts."""
@@ -276,8 +276,9 @@ def all_in_scope(cls: type[T]) -> type[T]:
     return cls
 
 
-def _unpickle(name: str, device: Any, dtype: str) -> Backend:
-    return importlib.import_module(f"xpnet.backend.{name}").create(device, dtype)
+def unpickle(name: str, device: Any, dtype: str, *options: Any) -> Backend:
+    """Return a backend as `make_backend` does, but leave JAX's `jax_enable_x64` as it is."""
+    return importlib.import_module(f"xpnet.backend.{name}").create(device, "float32", *options).computing_in(dtype)
 
 
 def device(x: Array) -> Any:

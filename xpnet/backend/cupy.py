@@ -209,7 +209,7 @@ def create(device: Any, dtype: str, graphs: bool = False) -> CupyBackend:
     if graphs:
         with chosen, _explained("CuPy can compute, but graphs=True is not available."):
             graph_scan(chosen.id, dtype)
-    return CupyBackend("cupy", xp, chosen, np.dtype(dtype), graphs)
+    return CupyBackend("cupy", xp, chosen, getattr(np, dtype), graphs)
 
 
 def _device_count() -> int:

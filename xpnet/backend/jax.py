@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from xpnet.backend.base import Backend
+from xpnet.backend.base import Backend, unpickle
 from xpnet.checks import count
 from xpnet.errors import BackendNotAvailableError
 
@@ -121,7 +121,7 @@ class JaxDevices(JaxBackend):
         return f"<xpnet backend jax on {self.device.num_devices} devices of {self._platform}, {self.float_name}>"
 
     def __reduce__(self):
-        return create, (self._platform, self.float_name, self.device.num_devices)
+        return unpickle, ("jax", self._platform, self.float_name, self.device.num_devices)
 
     @property
     def _platform(self) -> str:
@@ -178,7 +178,7 @@ def create(device: Any, dtype: str, devices: int | None = None) -> JaxBackend:
             f"This machine has {jax.devices()}. Received: device={device!r}"
         ) from error
     if devices is None:
-        return JaxBackend("jax", jnp, chosen, jnp.dtype(dtype))
+        return JaxBackend("jax", jnp, chosen, getattr(jnp, dtype))
     here = jax.devices(chosen.platform)
     if count("devices", devices) > len(here):
         raise BackendNotAvailableError(
@@ -186,7 +186,7 @@ def create(device: Any, dtype: str, devices: int | None = None) -> JaxBackend:
             f"variable XLA_FLAGS=--xla_force_host_platform_device_count=4 makes four. Received: {devices=}"
         )
     mesh = Mesh(np.array(here[:devices]), ("rows",))
-    return JaxDevices("jax", jnp, NamedSharding(mesh, PartitionSpec()), jnp.dtype(dtype))
+    return JaxDevices("jax", jnp, NamedSharding(mesh, PartitionSpec()), getattr(jnp, dtype))
 
 
 def _device(device: Any) -> Any:

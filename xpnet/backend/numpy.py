@@ -147,4 +147,4 @@ def create(device: Any, dtype: str, threads: int | None = None) -> NumpyBackend:
     if device not in (None, "cpu"):
         raise ValueError(f'NumPy\'s device must be "cpu". For others, use another backend. Received: device={device!r}')
     keep_freed_memory()
-    return NumpyBackend("numpy", xp, "cpu", np.dtype(dtype), None if threads is None else count("threads", threads))
+    return NumpyBackend("numpy", xp, "cpu", getattr(np, dtype), None if threads is None else count("threads", threads))

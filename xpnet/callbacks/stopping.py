@@ -54,6 +54,8 @@ class EarlyStopping(Callback):
         trains several seeds. After the first epoch: the value is a list.
     """
 
+    best_state: Tree = None
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -72,6 +74,10 @@ class EarlyStopping(Callback):
         self.restore_best_weights = boolean("restore_best_weights", restore_best_weights)
         self.start_from_epoch = whole("start_from_epoch", start_from_epoch)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes with `best_state` on the host, as in a pickle of the model."""
+        return vars(self) | {"best_state": self._best_state_on_host()}
+
     @property
     def best(self) -> float:
         return self.monitored.best
@@ -79,7 +85,7 @@ class EarlyStopping(Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.monitored.begin(self.model)
         self.wait = self.stopped_epoch = self.best_epoch = 0
-        self.best_state: Tree = None
+        self.best_state = None
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         value = self.monitored.value(logs or {})
@@ -110,9 +116,11 @@ class EarlyStopping(Callback):
             error.add_note("EarlyStopping restored the state of the best epoch (restore_best_weights=True).")
 
     def state_dict(self) -> dict[str, Any]:
-        best_state = None if self.best_state is None else map_leaves(to_numpy, self.best_state)
         counts = {name: getattr(self, name) for name in ("best", "best_epoch", "wait", "stopped_epoch")}
-        return counts | {"best_state": best_state}
+        return counts | {"best_state": self._best_state_on_host()}
+
+    def _best_state_on_host(self) -> Tree:
+        return None if self.best_state is None else map_leaves(to_numpy, self.best_state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.monitored.best = float(state["best"])
