@@ -52,6 +52,7 @@ CASES = {
         Case("W8", "784-2048-2048-10, batch 512", 512, rows=10 * 512, widths=(784, 2048, 2048, 10)),
         Case("CNN", "conv3x3(16)-pool2-conv3x3(32)-pool2-10, batch 128", 128, rows=10 * 128, kind="cnn"),
         Case("LSTM", "LSTM(128) of 28 steps-10, batch 128", 128, rows=20 * 128, kind="lstm"),
+        Case("LSTM512", "LSTM(128) of 28 steps-10, batch 512", 512, rows=5 * 512, kind="lstm"),
         Case("tiny", "784-16-10, batch 50", 50, rows=10 * 50, widths=(784, 16, 10)),
     )
 }
