@@ -154,9 +154,10 @@ def test_the_same_run_has_the_same_hashes(tmp_path, capsys):
 
 def test_parts_are_compared_with_the_whole_batch(capsys):
     """Only on NumPy, because no other backend divides batches."""
-    parts.main(["tiny/4", "--parts", "2", "--turns", "1"])
+    parts.main(["tiny/4", "--parts", "2", "--rounds", "1", "--turns", "1"])
 
-    assert re.search(r"^\| tiny/4 \| 0\.00 \| 0\.0 \| no \| [\d,]+ ", capsys.readouterr().out, re.MULTILINE)
+    cells = r"no \| 1 \| [\d,]+ \([\d,]+\) \| [\d,]+ \([\d,]+\) \d+\.\d\d \|$"
+    assert re.search(rf"^\| tiny/4 \| 0\.00 \| 0\.0 \| {cells}", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_sklearn_speed_prints_a_row_for_each_case(monkeypatch, tmp_path, capsys):

@@ -201,7 +201,20 @@ def sklearn_task(spec: dict) -> dict:
     return sklearn_speed.task(spec)
 
 
-TASKS = {"steps": steps_task, "predict": predict_task, "memory": memory_task, "sklearn": sklearn_task}
+def parts_task(spec: dict) -> dict:
+    """Measure a step of the whole batch, or in parts."""
+    from tests.benchmarks import parts
+
+    return parts.task(spec)
+
+
+TASKS = {
+    "steps": steps_task,
+    "predict": predict_task,
+    "memory": memory_task,
+    "sklearn": sklearn_task,
+    "parts": parts_task,
+}
 
 
 def main(spec: dict, result: Path) -> None:
