@@ -40,7 +40,8 @@ LADDER = [  # the modules of a line may import each other and the lines above
     {"loop"},
     {"run"},
     {"model"},
-    {"many", "restore"},
+    {"ensemble", "restore"},
+    {"many"},
     {"distributed", "interchange", "playground", "plotting", "sklearn"},
     {"reporting"},
     {"__init__"},
@@ -64,7 +65,7 @@ TESTED_TOGETHER = {
 }  # tests/test_PART*.py
 LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 HOST_NUMPY = {"averages", "checks", "cli", "random", "initializers", "datasets", "loop", "state", "evaluation",
-              "inputs", "interchange", "many", "model", "plotting", "inspection", "explanation", "comparison",
+              "ensemble", "inputs", "interchange", "many", "model", "plotting", "inspection", "explanation", "comparison",
               "gradients", "playground", "settings", "sklearn", "sources", "weights", "checkpoint", "packing", "run",
               "tensorfile", "reporting", "distributed", "ranks"}  # fmt: skip
 LONG = {

@@ -231,9 +231,9 @@ def test_an_interrupt_at_the_very_end_is_not_lost(xp):
 
 def test_the_error_can_be_pickled():
     """No arrays, so no backend."""
-    error = pickle.loads(pickle.dumps(DivergenceError("message", 3, "0.weight gradient")))
+    error = pickle.loads(pickle.dumps(DivergenceError("message", 3, "0.weight gradient", (1,))))
 
-    assert (str(error), error.step, error.layer) == ("message", 3, "0.weight gradient")
+    assert (str(error), error.step, error.layer, error.networks) == ("message", 3, "0.weight gradient", (1,))
 
 
 def test_a_divergence_after_another_optimizer_goes_back_to_its_own_steps(xp):

@@ -1,4 +1,4 @@
-"""`train_many` and `Ensemble`: each network equals one that is trained alone."""
+"""`train_many`: each network equals one that is trained alone."""
 
 from dataclasses import replace
 
@@ -12,7 +12,6 @@ from xpnet import (
     AdamW,
     DivergenceError,
     EarlyStopping,
-    Ensemble,
     Model,
     RMSprop,
     schedules,
@@ -136,6 +135,7 @@ def test_each_network_stops_on_its_own(restores, xp):
         alone = make(xp, optimizer=Adam(rate))
         alone.fit(X, LABELS, callbacks=[EarlyStopping(patience=2, restore_best_weights=restores)], **fit)
         assert_same(one, alone)
+        assert (one.epoch, one.step) == (alone.epoch, alone.step)
 
 
 def test_training_ends_when_all_have_stopped(xp):
@@ -144,32 +144,6 @@ def test_training_ends_when_all_have_stopped(xp):
 
     assert ensemble.model.epoch == 2
     assert [history.epoch for history in ensemble.histories] == [[0, 1]] * 3
-
-
-def test_a_model_with_several_seeds_is_an_ensemble(xp, tmp_path):
-    model = make(xp, seed=(0, 1, 2))
-    model.fit(X, LABELS, epochs=2, verbose=0)
-    ensemble = Ensemble(model)
-
-    assert len(ensemble) == 3
-    np.testing.assert_array_equal(to_numpy(ensemble[1].predict(X)), to_numpy(ensemble.model.predict(X)[1, ...]))
-    ensemble.save(tmp_path / "ensemble.xpnet")
-    loaded = Ensemble(xpnet.load_model(tmp_path / "ensemble.xpnet", xp))
-    np.testing.assert_array_equal(to_numpy(loaded.predict(X)), to_numpy(ensemble.predict(X)))
-    np.testing.assert_array_equal(to_numpy(loaded.spread(X)), to_numpy(ensemble.spread(X)))
-
-
-def test_the_networks_are_saved_and_train_on(xp, tmp_path):
-    ensemble = train_many(make(xp), X, LABELS, rows=ROWS, seeds=SEEDS, verbose=0)
-    ensemble.save(tmp_path / "ensemble.xpnet")
-    loaded = Ensemble(xpnet.load_model(tmp_path / "ensemble.xpnet", xp))
-    before = loaded[-1].get_weights()
-    loaded.model.fit(X, LABELS, verbose=0)
-
-    for one, other in zip(before, ensemble[2].get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert np.any(loaded[-1].get_weights()[0] != before[0])
-    assert ensemble[2].seed == 8
 
 
 def test_the_template_does_not_change(xp):
@@ -184,11 +158,73 @@ def test_the_template_does_not_change(xp):
     assert model.epoch == 1
 
 
-def test_a_divergence_is_an_error(xp):
+@pytest.mark.parametrize("optimizer", [SGD(momentum=0.5), Adam()])
+def test_networks_that_diverge_stop_alone(optimizer, xp):
+    """The rates of 1e20 diverge in the first epoch; a weight decay of 60 makes the parameters larger with each step."""
+    rates, decays = [0.1, 1e20, 0.02, 0.5], [0.0, 0.0, 0.1, 60.0]
+    fit = {"batch_size": 16, "epochs": 6, "verbose": 0, "validation_data": (X[:20], VALUES[:20])}
+    model = make(xp, layers=[Dense(1)], loss="mse", optimizer=optimizer, metrics=["mae"])
+    with pytest.warns(RuntimeWarning, match=r"2 of 4 networks diverged and stopped: 1, 3\. The others are trained"):
+        ensemble = train_many(model, X, VALUES, learning_rates=rates, weight_decays=decays, **fit)
+
+    assert sorted(ensemble.diverged) == [1, 3]
+    for k in (0, 2):
+        own = replace(optimizer, learning_rate=rates[k], weight_decay=decays[k])
+        alone = make(xp, layers=[Dense(1)], loss="mse", optimizer=own, metrics=["mae"])
+        alone.fit(X, VALUES, **fit)
+        assert_same(ensemble[k], alone)
+        assert (ensemble[k].epoch, ensemble[k].step) == (alone.epoch, alone.step)
+    for k in (1, 3):
+        own = replace(optimizer, learning_rate=rates[k], weight_decay=decays[k])
+        alone = make(xp, layers=[Dense(1)], loss="mse", optimizer=own, metrics=["mae"])
+        with pytest.raises(DivergenceError) as error:
+            alone.fit(X, VALUES, **fit)
+        one, ours = ensemble[k], ensemble.diverged[k]
+        layer = ours.layer.replace("memory.", "")  # the state of the optimizer inside `PerNetwork`
+        assert (ours.step, layer, ours.networks) == (error.value.step, error.value.layer, (k,))
+        assert f"of network {k} is not finite" in str(ours)
+        assert f"(it was {rates[k]:g})" in str(ours)
+        assert (one.epoch, one.step) == (alone.epoch, alone.step)
+        for a, b in zip(one.get_weights(), alone.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3)
+        assert one.history.epoch == list(range(alone.epoch + 1))
+        for name, column in one.history.history.items():
+            np.testing.assert_allclose(column, [*alone.history.history.get(name, []), np.nan], rtol=1e-3)
+    assert ensemble[3].epoch > 0
+
+
+def test_the_mean_leaves_out_networks_that_diverged(xp):
+    model = make(xp, layers=[Dense(1)], loss="mse", optimizer=SGD())
+    with pytest.warns(RuntimeWarning, match="1 of 3 networks diverged and stopped: 0"):
+        ensemble = train_many(model, X, VALUES, learning_rates=[1e20, 0.1, 0.2], epochs=3, verbose=0)
+
+    each = np.stack([to_numpy(ensemble[k].predict(X)) for k in (1, 2)])
+    np.testing.assert_allclose(to_numpy(ensemble.predict(X)), each.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(to_numpy(ensemble.spread(X)), each.std(axis=0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("restores", [False, True])
+def test_networks_diverge_beside_others_that_stop(restores, xp):
+    stop = EarlyStopping("loss", patience=1, min_delta=100.0, restore_best_weights=restores)
+    model = make(xp, layers=[Dense(1)], loss="mse", optimizer=SGD())
+    decays, rates = [0.0, 60.0, 0.0], [0.1, 0.5, 1e20]
+    rows = [np.arange(53), np.arange(40), np.arange(40)]
+    fit = {"early_stopping": stop, "epochs": 9, "verbose": 0, "batch_size": 16}
+    with pytest.warns(RuntimeWarning, match="1 of 3 networks diverged and stopped: 2"):
+        ensemble = train_many(model, X, VALUES, learning_rates=rates, weight_decays=decays, rows=rows, **fit)
+
+    assert [(one.epoch, one.step) for one in ensemble] == [(2, 8), (2, 6), (0, ensemble.diverged[2].step)]
+    assert [len(history.epoch) for history in ensemble.histories] == [2, 2, 1]
+    assert all(np.isfinite(weight).all() for one in ensemble for weight in one.get_weights())
+
+
+def test_a_divergence_of_all_networks_is_an_error(xp):
     model = make(xp, layers=[Dense(1)], loss="mse", optimizer=SGD())
 
-    with pytest.raises(DivergenceError, match=r"of network 1 is not finite.*learning rate \(it was 1e\+20\)"):
-        train_many(model, X, VALUES, learning_rates=[0.1, 1e20], epochs=3, verbose=0)
+    with pytest.raises(DivergenceError, match=r"of networks 0, 1 is not finite.*learning rate \(it was 1e\+25\)"):
+        train_many(model, X, VALUES, learning_rates=[1e25, 1e20], epochs=3, verbose=0)
+    with pytest.raises(DivergenceError):
+        train_many(model, X, VALUES, learning_rates=[1e25, 1e20], rows=ROWS[:2], epochs=3, verbose=0)
 
 
 BAD = {
@@ -233,32 +269,6 @@ def test_the_seeds_of_the_model_are_the_default(xp):
 
     assert ensemble.model.seeds == (4, 7)
     assert len(train_many(make(xp, seed=(4, 7, 9)), X, LABELS, verbose=0)) == 3
-
-
-def test_places_are_integers(xp):
-    ensemble = train_many(make(xp), X, LABELS, seeds=[0, 1], verbose=0)
-
-    assert ensemble[np.int64(1)].seed == 1
-    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
-        ensemble[0:2]
-    with pytest.raises(IndexError):
-        ensemble[2]
-
-
-def test_one_seed_is_no_ensemble(xp):
-    with pytest.raises(ValueError, match=r"needs a model with several seeds. Received: a list"):
-        Ensemble([make(xp)])
-    with pytest.raises(ValueError, match=r"needs a model with several seeds. Received: seed=0"):
-        Ensemble(make(xp))
-    with pytest.raises(RuntimeError, match="no parameters yet"):
-        Ensemble(make(xp, seed=(0, 1)))
-
-
-def test_values_have_no_classes(xp):
-    ensemble = train_many(make(xp, layers=[Dense(1)], loss="mse"), X, VALUES, seeds=[0, 1], verbose=0)
-
-    with pytest.raises(ValueError, match="needs a loss of classes"):
-        ensemble.predict_classes(X)
 
 
 def test_dropout_differs_between_networks(xp):

@@ -39,9 +39,10 @@ from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 
 if TYPE_CHECKING:
     from xpnet.comparison import compare_backends
+    from xpnet.ensemble import Ensemble
     from xpnet.explanation import explain
     from xpnet.gradients import check_gradients, saliency
-    from xpnet.many import Ensemble, train_many
+    from xpnet.many import train_many
     from xpnet.reporting import report
     from xpnet.restore import load_model
 
@@ -53,11 +54,12 @@ __getattr__, __dir__ = lazy_names(
         "comparison": ["compare_backends"],
         "datasets": [],
         "distributed": [],
+        "ensemble": ["Ensemble"],
         "explanation": ["explain"],
         "gradients": ["check_gradients", "saliency"],
         "inspection": [],
         "interchange": [],
-        "many": ["Ensemble", "train_many"],
+        "many": ["train_many"],
         "playground": [],
         "plotting": [],
         "reporting": ["report"],

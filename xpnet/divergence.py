@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -107,7 +107,7 @@ def diagnose(backend: Backend, chunk: Failed, finite: dict[str, Tree]) -> tuple[
                     rate *= float(before["optimizer"]["rate"][networks[0], 0, 0])
             return before, number, _error(
                 number, where, f"at step {number}: {where}{of} is not finite", "The model is as it was before that step",
-                REMEDY.format(rate),
+                REMEDY.format(rate), networks,
             )  # fmt: skip
         usual.update(watch.places)
         watch.places.clear()
@@ -125,12 +125,14 @@ def _networks(loss: Array, state: dict[str, Tree]) -> list[int]:
         return []
     finite = xp.isfinite(loss)
     for _, x in _floating(state):
+        if x.shape[:1] != loss.shape:  # a number for all networks, such as Adam's step count
+            continue
         finite = finite & xp.all(xp.isfinite(xp.reshape(x, (loss.shape[0], -1))), axis=1)
     return [k for k in range(loss.shape[0]) if not bool(finite[k])]
 
 
-def _error(step: int, where: str, what: str, model: str, remedy: str) -> DivergenceError:
-    return DivergenceError(f"Training diverged {what}. {model}. {remedy}", step, where)
+def _error(step: int, where: str, what: str, model: str, remedy: str, networks: Sequence[int] = ()) -> DivergenceError:
+    return DivergenceError(f"Training diverged {what}. {model}. {remedy}", step, where, tuple(networks))
 
 
 class Watch:

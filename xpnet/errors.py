@@ -43,12 +43,15 @@ class DivergenceError(ArithmeticError):
     layer : str
         Where the value first appeared, such as ``"2 Dense output"``, ``"0.weight gradient"`` or
         ``"running 1.variance after the update"``.
+    networks : tuple of int
+        The numbers of the networks whose values are not finite, in a model with several seeds.
     """
 
-    def __init__(self, message: str, step: int, layer: str):
-        super().__init__(message, step, layer)  # pickle calls the class with these
+    def __init__(self, message: str, step: int, layer: str, networks: tuple[int, ...] = ()):
+        super().__init__(message, step, layer, networks)  # pickle calls the class with these
         self.step = step
         self.layer = layer
+        self.networks = networks
 
     def __str__(self) -> str:
         return self.args[0]

@@ -221,6 +221,7 @@ class Loop:
                 seen = first_non_finite(arrays) or "loss"
                 step = self.step.with_network(self.plan.network)
                 self._diverged(Failed(step, state.arrays, batches, chunk.data, state.step, seen))
+                return self.train(chunk)
         self.finite = state.arrays = arrays
         state.step += chunk.steps
         if self.network is not self.plan.network and not self.backend.compiles:  # compiled code contains no checks
@@ -258,5 +259,9 @@ class Loop:
                 history.add(history.iterations, logs)
 
     def _diverged(self, failed: Failed) -> None:
-        self.state.arrays, self.state.step, error = diagnose(self.backend, failed, self.finite)
-        raise error
+        """Raise the error, or remove the networks that diverged from the state before the chunk."""
+        state, survive = self.state, self.plan.survive
+        state.arrays, state.step, error = diagnose(self.backend, failed, self.finite)
+        if survive is None:
+            raise error
+        state.arrays, state.step = survive(error, failed.state), failed.first

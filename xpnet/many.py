@@ -1,8 +1,9 @@
-"""Many networks at once: `train_many` and `Ensemble`."""
+"""Many networks at once: `train_many`."""
 
 from __future__ import annotations
 
-import operator
+import math
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,17 +13,15 @@ from typing import Any
 import numpy as np
 
 from xpnet import settings
-from xpnet.backend import Backend, all_in_scope, in_scope, namespace, quiet
+from xpnet.backend import in_scope
 from xpnet.callbacks import EarlyStopping
 from xpnet.callbacks.base import attach
-from xpnet.callbacks.networks import StopEach, params_of
+from xpnet.callbacks.networks import StopEach
 from xpnet.checks import number, require
-from xpnet.evaluation import in_target_form
-from xpnet.files import StrPath
+from xpnet.ensemble import Ensemble, joined
 from xpnet.history import History
 from xpnet.inputs import Intake, part
 from xpnet.loop import Loop
-from xpnet.losses import BinaryCrossEntropy
 from xpnet.model import Model
 from xpnet.optimizers import Optimizer
 from xpnet.optimizers.networks import PerNetwork
@@ -32,83 +31,7 @@ from xpnet.settings import FitSettings
 from xpnet.sources import OwnOrders
 from xpnet.sources.choose import evaluation
 from xpnet.step import Scores
-from xpnet.tree import Array, leaves, map_leaves
-
-
-@all_in_scope
-class Ensemble:
-    """Networks of one shape that predict together. They are the networks of a `Model` with several seeds.
-
-    ``ensemble[k]`` is network k as a `Model` of its own, and ``len(ensemble)`` the number of networks.
-
-    Parameters
-    ----------
-    model : Model
-        A built model with several seeds. ``Ensemble(xpnet.load_model(path))`` reads a file of `save`.
-
-    Attributes
-    ----------
-    model : Model
-        ``ensemble.model.predict(x)`` and ``ensemble.model.evaluate(x, y)`` return the values of each network.
-    histories : list of History
-        The records of each network in `train_many`. They end with its last epoch. Files do not hold them.
-    """
-
-    def __init__(self, model: Model):
-        received = f"seed={model.seed}" if isinstance(model, Model) else f"a {type(model).__name__}"
-        several = isinstance(model, Model) and isinstance(model.seed, tuple)
-        require(several, "An Ensemble needs a model with several seeds", received)
-        model.built_state()
-        self.model = model
-        self.histories = [History() for _ in model.seeds]
-
-    def __repr__(self) -> str:
-        return f"<Ensemble of {len(self)}: {self.model!r}>"
-
-    def __len__(self) -> int:
-        return len(self.model.seeds)
-
-    @property
-    def backend(self) -> Backend:
-        """The model's backend."""
-        return self.model.backend
-
-    @in_scope
-    def __getitem__(self, k: int) -> Model:
-        """Return network k as a model with its seed and a copy of its parameters. Its optimizer begins anew."""
-        model, seed = self.model, self.model.seeds[operator.index(k)]
-        one = Model(model.network, model.loss, model.optimizer, model.metrics, seed, model.backend)
-        one.build(model.input_shape)
-        one.state = one.built_state() | {"params": params_of(model, k)}
-        one.epoch, one.step, one.target_shape = model.epoch, model.step, model.target_shape
-        one.class_names, one.history = model.class_names, self.histories[k]
-        return one
-
-    @quiet
-    def predict(self, x: Any, batch_size: int | None = None) -> Array:
-        """Return the mean of the networks' predictions, in the form of `Model.predict`."""
-        each = self.model.predict(x, batch_size)
-        return namespace(each).mean(each, axis=0)
-
-    @quiet
-    def spread(self, x: Any, batch_size: int | None = None) -> Array:
-        """Return the standard deviation of the networks' predictions, in the form of `predict`. It divides by K, not K - 1."""
-        each = self.model.predict(x, batch_size)
-        return namespace(each).std(each, axis=0)
-
-    @quiet
-    def predict_classes(self, x: Any, batch_size: int | None = None) -> Array:
-        """Return the class with the largest mean probability. With one output, or several labels, 0 or 1 for each."""
-        loss, mean = self.model.loss, self.predict(x, batch_size)
-        require(loss.of_classes, "predict_classes needs a loss of classes. Use predict(x)", f"{loss!r}")
-        xp = namespace(mean)
-        if isinstance(loss, BinaryCrossEntropy):
-            return xp.astype(mean > 0.5, xp.int32)
-        return in_target_form(xp.argmax(mean, axis=-1), self.model.target_shape, 0)
-
-    def save(self, path: StrPath) -> None:
-        """Write the model with all networks. ``Ensemble(xpnet.load_model(path))`` reads it."""
-        self.model.save(path)
+from xpnet.tree import leaves
 
 
 @in_scope
@@ -155,7 +78,8 @@ def train_many(
         Before training: the number of networks is not the same in all sequences, an argument does not fit, the network is not
         a dense one (see `Model`), or its optimizer limits norms.
     DivergenceError
-        A loss or a parameter became infinite or NaN.
+        All networks diverged. If some did, they stop, with NaN at the end of their histories, and the others continue; a
+        RuntimeWarning names them, and `Ensemble.diverged` holds the errors.
     """
     if seeds is None and isinstance(model.seed, tuple):
         seeds = model.seed
@@ -165,23 +89,36 @@ def train_many(
         rows = [_checked_rows(one, shape[0]) for one in _sequence("rows", rows)]
     given = {"seeds": seeds, "learning_rates": learning_rates, "weight_decays": weight_decays, "rows": rows}
     count = _count(given)
-    chosen = FitSettings(batch_size, epochs, verbose=verbose, shuffle=shuffle)
-    if len(groups := _equally_long(rows)) > 1:
-        parts = []
-        for group in groups:
-            of_group = {name: None if values is None else [values[k] for k in group] for name, values in given.items()}
-            parts.append(train_many(
-                model, x, y, **of_group, batch_size=batch_size, epochs=epochs, validation_data=validation_data,
-                early_stopping=early_stopping, shuffle=shuffle, verbose=verbose,
-            ))  # fmt: skip
-        return _joined(parts, [k for group in groups for k in group])
-
-    all_seeds = (model.seeds[0],) * count if seeds is None else settings.check_seed(seeds)
-    networks = Model(model.network, model.loss, model.optimizer, model.metrics, all_seeds, model.backend)
+    every_seed: Any = (model.seeds[0],) * count if seeds is None else settings.check_seed(seeds)
     optimizer, numbers = _per_network(model.optimizer, learning_rates, weight_decays)
-    intake = Intake(model.backend, model.network, model.loss, model.metrics, None, {})
-    callbacks = [] if early_stopping is None else [StopEach(early_stopping, count)]
-    with ExitStack() as opened, Progress(verbose) as progress:
+    chosen = FitSettings(batch_size, epochs, verbose=verbose, shuffle=shuffle)
+    groups = [[*range(count)]] if rows is None else _equally_long(rows)
+    parts = []
+    for group in groups:
+        of_group = {name: [values[k] for k in group] for name, values in numbers.items()}
+        own_rows, own_seeds = None if rows is None else [rows[k] for k in group], tuple(every_seed[k] for k in group)
+        networks = Model(model.network, model.loss, model.optimizer, model.metrics, own_seeds, model.backend)
+        parts.append(_train(networks, x, y, optimizer, of_group, own_rows, chosen, validation_data, early_stopping))
+    ensemble = parts[0] if len(parts) == 1 else joined(parts, [k for group in groups for k in group])
+    if lost := [*ensemble.diverged]:
+        if len(lost) == count:
+            raise ensemble.diverged[lost[-1]]
+        warnings.warn(
+            f"{len(lost)} of {count} networks diverged and stopped: {str(lost)[1:-1]}. The others are trained. "
+            "Ensemble.diverged holds the errors.", RuntimeWarning, stacklevel=3,
+        )  # fmt: skip
+    return ensemble
+
+
+def _train(
+    networks: Model, x: Any, y: Any, optimizer: PerNetwork, numbers: dict[str, list[float]], rows: Sequence[Any] | None,
+    chosen: FitSettings, validation_data: Any, early_stopping: EarlyStopping | None,
+) -> Ensemble:  # fmt: skip
+    """Train networks with equally many rows at once."""
+    count = len(networks.seeds)
+    intake = Intake(networks.backend, networks.network, networks.loss, networks.metrics, None, {})
+    stops = StopEach(early_stopping, count)
+    with ExitStack() as opened, Progress(chosen.verbose) as progress:
         data, _ = intake.run(x, y, None, None, 0.0)
         require(
             "weight" not in data, "train_many needs a label for each sample. Leave the others out", "ignored labels"
@@ -197,18 +134,24 @@ def train_many(
         source = OwnOrders(data, chosen, tuple(np.shape(y)[1:]), networks.seeds, of_each)
         networks.build(source.shape)
         networks.target_shape, networks.validates = source.target_shape, validation is not None
+        own = networks.optimizer
         _begin(networks, optimizer, numbers)
         plan = Plan(
             networks.backend, networks.network, networks.checked, Scores(networks.loss.checked, networks.metrics), chosen,
-            source, validation, networks.measured | intake.measured, partial(networks.workshop.keep, model.backend.name),
+            source, validation, networks.measured | intake.measured, partial(networks.workshop.keep, networks.backend.name),
+            survive=stops.survive,
         )  # fmt: skip
-        attach(callbacks, networks, verbose, epochs, source.steps)
-        history = Loop(networks.training_state, plan, callbacks, progress).run()
-    networks.optimizer, networks.history = model.optimizer, History()
+        attach([stops], networks, chosen.verbose, chosen.epochs, source.steps)
+        history = Loop(networks.training_state, plan, [stops], progress).run()
+    networks.optimizer, networks.history = own, History()
     networks.training_state.begin_optimizer(networks.network)
     ensemble = Ensemble(networks)
-    lasted = callbacks[0].epochs if callbacks else [len(history.epoch)] * count
-    ensemble.histories = [_of_network(history, k, last) for k, last in enumerate(lasted)]
+    ensemble.diverged = stops.diverged
+    for k, view in enumerate(stops.views):
+        error = stops.diverged.get(k)
+        ensemble.histories[k] = _of_network(history, k, view.epochs, error is not None)
+        made = source.steps * view.epochs if error is None else error.step
+        ensemble.missed[k] = networks.epoch - view.epochs, networks.step - made
     return ensemble
 
 
@@ -230,10 +173,10 @@ def _sequence(name: str, values: Any) -> Any:
     return values
 
 
-def _equally_long(rows: Sequence[Any] | None) -> list[list[int]]:
+def _equally_long(rows: Sequence[Any]) -> list[list[int]]:
     """Return the numbers of the networks, in groups with equally many rows."""
     groups: dict[int, list[int]] = {}
-    for k, one in enumerate(() if rows is None else rows):
+    for k, one in enumerate(rows):
         groups.setdefault(len(one), []).append(k)
     return list(groups.values())
 
@@ -276,26 +219,9 @@ def _begin(networks: Model, optimizer: Optimizer, numbers: dict[str, list[float]
     networks.state = state | {"optimizer": state["optimizer"] | columns}
 
 
-def _of_network(history: History, k: int, epochs: int) -> History:
-    """Return the history of network k, which ends after this number of epochs."""
+def _of_network(history: History, k: int, epochs: int, diverged: bool) -> History:
+    """Return the history of network k after this number of epochs, and NaN for the epoch in which it diverged."""
     columns = {name: [values[k] for values in column[:epochs]] for name, column in history.history.items()}
+    if diverged:
+        columns, epochs = {name: [*column, math.nan] for name, column in columns.items()}, epochs + 1
     return History(columns, history.epoch[:epochs], validation_epoch=history.validation_epoch[:epochs])
-
-
-def _joined(parts: list[Ensemble], places: list[int]) -> Ensemble:
-    """Return the networks of several ensembles as one. Network i of all parts has the place `places[i]`."""
-    models, order = [part.model for part in parts], np.argsort(places)
-    seeds, first = [seed for model in models for seed in model.seeds], models[0]
-    in_order = tuple(seeds[i] for i in order)
-    model = Model(first.network, first.loss, first.optimizer, first.metrics, in_order, first.backend)
-    model.build(first.input_shape)
-    xp, index = model.backend.namespace, model.backend.asarray(order)
-
-    def join(*arrays: Array) -> Array:
-        return xp.take(xp.concat(arrays), index, axis=0)
-
-    model.state = model.built_state() | {"params": map_leaves(join, *[one.parameters for one in models])}
-    model.target_shape, model.validates, model.epoch = first.target_shape, first.validates, first.epoch
-    ensemble, histories = Ensemble(model), [history for part in parts for history in part.histories]
-    ensemble.histories = [histories[i] for i in order]
-    return ensemble

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xpnet.backend import Backend
+from xpnet.errors import DivergenceError
 from xpnet.groups import Alone, may_divide, parts_of, pieces_of, process
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.shapes import Measured
@@ -35,6 +36,9 @@ class Plan:
         Returns one function for all equal functions, so that a backend compiles it once.
     class_weight : dict or "balanced", optional
         What `fit` was given. The source's weights contain it.
+    survive : callable, optional
+        ``survive(error, arrays)`` receives the arrays before the chunk of steps that diverged. It returns those with which the
+        networks that did not diverge make the same steps, or raises the error.
     """
 
     backend: Backend
@@ -47,6 +51,7 @@ class Plan:
     measured: Mapping[Shape, Measured]
     keep: Callable[[Any], Any]
     class_weight: Any = None
+    survive: Callable[[DivergenceError, dict[str, Tree]], dict[str, Tree]] | None = None
 
     def parts(self, params: Tree, saved: int | None = None) -> int:
         """Return the number of parts of a batch: that of the run in a checkpoint, if there is one, or the rule's."""

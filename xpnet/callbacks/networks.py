@@ -1,4 +1,4 @@
-"""Early stopping of each of several networks that train together."""
+"""Stops each of several networks that train together, early or because it diverged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from xpnet.callbacks.base import Callback, Logs
 from xpnet.callbacks.stopping import EarlyStopping
-from xpnet.tree import Tree, map_leaves
+from xpnet.errors import DivergenceError
+from xpnet.tree import Array, Tree, map_leaves
 
 
 class StopEach(Callback):
@@ -17,17 +18,19 @@ class StopEach(Callback):
 
     Parameters
     ----------
-    stopping : EarlyStopping
+    stopping : EarlyStopping, optional
     networks : int
+
+    Attributes
+    ----------
+    diverged : dict of int to DivergenceError
+        The networks that diverged. They stopped with the parameters before that step.
     """
 
-    def __init__(self, stopping: EarlyStopping, networks: int):
-        self.each = [copy.deepcopy(stopping) for _ in range(networks)]
-
-    @property
-    def epochs(self) -> list[int]:
-        """The number of epochs of each network."""
-        return [view.epochs for view in self.views]
+    def __init__(self, stopping: EarlyStopping | None, networks: int):
+        self.each = [copy.deepcopy(stopping or Callback()) for _ in range(networks)]
+        self.diverged: dict[int, DivergenceError] = {}
+        self.silent: set[int] = set()
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.views = [_Network(self.model, k) for k in range(len(self.each))]
@@ -44,12 +47,32 @@ class StopEach(Callback):
             if view.stop_training:
                 view.state = view.state
                 stopping.on_train_end()
-        running = [float(not view.stop_training) for view in self.views]
-        model = self.model
-        model.stop_training = not any(running)
-        factor = model.backend.namespace.reshape(model.backend.asarray(running), (-1, 1, 1))
-        optimizer = model.state["optimizer"]
-        model.state = model.state | {"optimizer": optimizer | {"rate": optimizer["rate"] * factor}}
+        self.model.stop_training = all(view.stop_training for view in self.views)
+        if any(view.stop_training for view in self.views):
+            optimizer = self.model.state["optimizer"]
+            running = self._factor([not view.stop_training for view in self.views])
+            self.model.state = self.model.state | {"optimizer": optimizer | {"rate": optimizer["rate"] * running}}
+
+    def survive(self, error: DivergenceError, arrays: dict[str, Tree]) -> dict[str, Tree]:
+        """Stop the networks that diverged; see `Plan.survive`. Their parameters and rates become 0, so all values are finite."""
+        if not error.networks or self.silent.intersection(error.networks):
+            raise error
+        self.silent.update(error.networks)
+        for k in error.networks:
+            if not (view := self.views[k]).stop_training:
+                self.diverged[k] = error
+                view.stop_training, view.state = True, view.state
+                self.each[k].on_train_interrupt(error)
+        heard = self._factor([k not in self.silent for k in range(len(self.views))])
+        silenced = {
+            name: map_leaves(lambda x: x * heard if x.ndim == 3 else x, arrays[name])
+            for name in ("params", "optimizer")
+        }
+        return arrays | silenced
+
+    def _factor(self, counts: list[bool]) -> Array:
+        backend = self.model.backend
+        return backend.namespace.reshape(backend.asarray([float(one) for one in counts]), (-1, 1, 1))
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         for stopping, view in zip(self.each, self.views, strict=True):
@@ -65,6 +88,8 @@ class StopEach(Callback):
 
     def _set_final(self) -> None:
         """Give each network the parameters that it stopped with or that were restored."""
+        if all(view.final is None for view in self.views):
+            return
         finals = [view.state["params"] for view in self.views]
         stack = self.model.backend.namespace.stack
         self.model.state = self.model.state | {"params": map_leaves(lambda *leaves: stack(leaves), *finals)}

@@ -1,0 +1,61 @@
+"""`Ensemble`: its networks, its predictions and its file."""
+
+import numpy as np
+import pytest
+
+import xpnet
+from tests.test_many import LABELS, ROWS, SEEDS, VALUES, X, make
+from xpnet import Ensemble, to_numpy, train_many
+from xpnet.layers import Dense
+
+
+def test_a_model_with_several_seeds_is_an_ensemble(xp, tmp_path):
+    model = make(xp, seed=(0, 1, 2))
+    model.fit(X, LABELS, epochs=2, verbose=0)
+    ensemble = Ensemble(model)
+
+    assert len(ensemble) == 3
+    np.testing.assert_array_equal(to_numpy(ensemble[1].predict(X)), to_numpy(ensemble.model.predict(X)[1, ...]))
+    ensemble.save(tmp_path / "ensemble.xpnet")
+    loaded = Ensemble(xpnet.load_model(tmp_path / "ensemble.xpnet", xp))
+    np.testing.assert_array_equal(to_numpy(loaded.predict(X)), to_numpy(ensemble.predict(X)))
+    np.testing.assert_array_equal(to_numpy(loaded.spread(X)), to_numpy(ensemble.spread(X)))
+
+
+def test_the_networks_are_saved_and_train_on(xp, tmp_path):
+    ensemble = train_many(make(xp), X, LABELS, rows=ROWS, seeds=SEEDS, verbose=0)
+    ensemble.save(tmp_path / "ensemble.xpnet")
+    loaded = Ensemble(xpnet.load_model(tmp_path / "ensemble.xpnet", xp))
+    before = loaded[-1].get_weights()
+    loaded.model.fit(X, LABELS, verbose=0)
+
+    for one, other in zip(before, ensemble[2].get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.any(loaded[-1].get_weights()[0] != before[0])
+    assert ensemble[2].seed == 8
+
+
+def test_places_are_integers(xp):
+    ensemble = train_many(make(xp), X, LABELS, seeds=[0, 1], verbose=0)
+
+    assert ensemble[np.int64(1)].seed == 1
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        ensemble[0:2]
+    with pytest.raises(IndexError):
+        ensemble[2]
+
+
+def test_one_seed_is_no_ensemble(xp):
+    with pytest.raises(ValueError, match=r"needs a model with several seeds. Received: a list"):
+        Ensemble([make(xp)])
+    with pytest.raises(ValueError, match=r"needs a model with several seeds. Received: seed=0"):
+        Ensemble(make(xp))
+    with pytest.raises(RuntimeError, match="no parameters yet"):
+        Ensemble(make(xp, seed=(0, 1)))
+
+
+def test_values_have_no_classes(xp):
+    ensemble = train_many(make(xp, layers=[Dense(1)], loss="mse"), X, VALUES, seeds=[0, 1], verbose=0)
+
+    with pytest.raises(ValueError, match="needs a loss of classes"):
+        ensemble.predict_classes(X)
