@@ -31,7 +31,7 @@ RATES = {"learning_rate_init": [0.01, 0.1], "alpha": [0.0, 1.0]}
 
 def network(xp, kind=MLPClassifier, **settings):
     return kind(
-        **({"hidden_layer_sizes": (5,), "max_iter": 4, "random_state": 0, "batch_size": 16, "backend": xp} | settings)
+        **({"hidden_layer_sizes": (5,), "max_iter": 4, "random_state": 0, "batch_size": 20, "backend": xp} | settings)
     )
 
 
