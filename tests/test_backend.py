@@ -119,6 +119,18 @@ def test_jax_compiles_scan_once_for_each_shape():
     assert len(traces) == 2
 
 
+def test_jax_creates_zeros_without_compiling(caplog):
+    """An optimizer needs zeros of every shape. The shape here is in no other test."""
+    backend, jax = make_jax(), pytest.importorskip("jax")
+    with jax.log_compiles():
+        x = backend.asarray(np.ones((3, 1237)))
+        zeros = namespace(x).zeros_like(x)
+
+    assert "ompil" not in caplog.text
+    assert (zeros.dtype, zeros.device) == (x.dtype, x.device)
+    np.testing.assert_array_equal(to_numpy(zeros), np.zeros((3, 1237)))
+
+
 @pytest.mark.parametrize("asked", [None, "tensorfloat32"])
 def test_jax_multiplies_in_float32_unless_told_otherwise(asked):
     """Checks the text that the compiler receives, because all precisions are the same on a CPU."""

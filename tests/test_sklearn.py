@@ -1,6 +1,7 @@
 """Features of the estimators that scikit-learn lacks, and their arithmetic on every backend."""
 
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -384,3 +385,14 @@ def test_an_old_scikit_learn_is_refused():
 
     assert "xpnet.sklearn needs scikit-learn 1.9 or newer. Run: " in done.stderr
     assert "Received: scikit-learn 1.8.2" in done.stderr
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_the_first_fit_on_jax_compiles_only_the_training_steps(solver, caplog):
+    """JAX compiles small operations too, one for each shape. The shapes here are in no other test."""
+    jax = pytest.importorskip("jax")
+    X, y = digits(123)
+    with jax.log_compiles():
+        small(hidden_layer_sizes=(17, 13), batch_size=41, solver=solver, backend="jax", batch_norm=True).fit(X, y)
+
+    assert re.findall(r"Finished XLA compilation of jit\((\w+)\)", caplog.text) == ["scan"]

@@ -96,10 +96,11 @@ class NetworkEstimator(Tasks, BaseEstimator):
 
     def _arrays(self, backend: Backend) -> dict[str, Tree]:
         """Return the parameters and running statistics as trees of arrays on the device."""
-        coefs, intercepts = ([backend.asarray(x) for x in arrays] for arrays in (self.coefs_, self.intercepts_))
+        coefs = [backend.asarray(x) for x in self.coefs_]
+        biases = [backend.asarray(x.reshape(1, -1)) for x in self.intercepts_]
         norms = map_leaves(backend.asarray, getattr(self, "normalizations_", []))
         return {
-            "params": networks.params_of(self._network, coefs, intercepts, norms),
+            "params": networks.params_of(self._network, coefs, biases, norms),
             "statistics": networks.statistics_of(self._network, norms),
         }
 

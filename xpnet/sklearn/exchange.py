@@ -226,7 +226,8 @@ def _our_solver(optimizer: AdamOptimizer | SGDOptimizer, network: Sequential, tr
     for name, (arrays, factor) in averages.items():
         scaled = [(x / factor).astype(x.dtype) for x in arrays]
         half = len(scaled) // 2  # of the coefficients, then of the intercepts
-        memory[name] = from_leaves(memory[name], leaves(params_of(network, scaled[:half], scaled[half:], [])))
+        biases = [x.reshape(1, -1) for x in scaled[half:]]
+        memory[name] = from_leaves(memory[name], leaves(params_of(network, scaled[:half], biases, [])))
     solver.memory = memory
     return solver
 

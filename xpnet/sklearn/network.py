@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backend import namespace
 from xpnet.checks import require
 from xpnet.layers import Activation, BatchNormalization, Dense, Dropout, Identity, Layer, Sigmoid
 from xpnet.layers.base import init
@@ -50,14 +49,14 @@ def activation_layer(activation: str | Layer) -> Layer:
     return layer
 
 
-def params_of(network: Sequential, coefs: Sequence[Any], intercepts: Sequence[Any], norms: Sequence[Norm]) -> Tree:
-    """Return the tree of parameters."""
-    dense, scales = zip(coefs, intercepts, strict=True), iter(norms)
+def params_of(network: Sequential, coefs: Sequence[Any], biases: Sequence[Any], norms: Sequence[Norm]) -> Tree:
+    """Return the tree of parameters. Biases have the shape (1, units)."""
+    dense, scales = zip(coefs, biases, strict=True), iter(norms)
     tree: list[Tree] = []
     for layer in network.layers:
         if isinstance(layer, Dense):
-            coef, intercept = next(dense)
-            tree.append({"weight": coef, "bias": namespace(intercept).reshape(intercept, (1, -1))})
+            weight, bias = next(dense)
+            tree.append({"weight": weight, "bias": bias})
         else:
             tree.append(_select(next(scales), SCALES) if isinstance(layer, BatchNormalization) else {})
     return tuple(tree)
