@@ -24,6 +24,7 @@ class BlasThreads:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running = 0
+        self._thread = 0
         self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
 
     def begin(self, threads: int | None) -> None:
@@ -52,11 +53,12 @@ class BlasThreads:
         return max(numbers, default=1)
 
     def _set(self, numbers: list[int]) -> None:
+        if (thread := threading.get_ident()) != self._thread:
+            self._thread = thread
+            for library in self.libraries:
+                if hasattr(library, "clear_controlling_thread"):  # threadpoolctl 3.8 obeys only the first thread
+                    library.clear_controlling_thread(force=True)
         for library, number in zip(self.libraries, numbers, strict=True):
-            if hasattr(
-                library, "clear_controlling_thread"
-            ):  # threadpoolctl 3.8 ignores all threads but the first to call it
-                library.clear_controlling_thread(force=True)
             library.set_num_threads(number)
 
 
