@@ -11,10 +11,12 @@ import pytest
 
 pytest.importorskip("pty", reason="the harness draws progress bars on a pseudo-terminal")
 
+from tests import test_distributed
 from tests.benchmarks import __main__ as command
 from tests.benchmarks import busy, install, ours, parts, profile, report, same_run, sklearn_speed
 from tests.benchmarks.cases import CASES, products, read_data, write_data
 from tests.benchmarks.worker import FLOOR, measure
+from tests.scripts import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -158,6 +160,18 @@ def test_parts_are_compared_with_the_whole_batch(capsys):
 
     cells = r"no \| 1 \| [\d,]+ \([\d,]+\) \| [\d,]+ \([\d,]+\) \d+\.\d\d \|$"
     assert re.search(rf"^\| tiny/4 \| 0\.00 \| 0\.0 \| {cells}", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.skipif(not test_distributed.MPI, reason='MPI comes with the extra "dev"')
+def test_scaling_compares_workers_with_the_model():
+    program = test_distributed.start(2, "-m", "tests.benchmarks.scaling", "tiny/8", "--turns", "1", cwd=ROOT)
+    out, err = program.communicate(timeout=300)
+
+    assert program.returncode == 0, err[-5000:]
+    assert re.search(r"^2 ranks: alpha \d+ us", out, re.MULTILINE)
+    assert re.search(r"^\| tiny/8 \| 0\.05 ", out, re.MULTILINE)
+    assert re.search(r"^\| tiny/8 \| 2 threads( \| \d+\.\d\d){8} \|$", out, re.MULTILINE)
+    assert re.search(r"^\| tiny/8 \| 2 ranks( \| \d+\.\d\d){8} \|$", out, re.MULTILINE)
 
 
 def test_sklearn_speed_prints_a_row_for_each_case(monkeypatch, tmp_path, capsys):

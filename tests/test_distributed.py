@@ -22,12 +22,8 @@ from xpnet.backend import make_backend
 from xpnet.tree import leaves
 
 MPIEXEC = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which("mpiexec")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        MPIEXEC is None or importlib.util.find_spec("mpi4py") is None, reason='MPI comes with the extra "dev"'
-    ),
-]
+MPI = MPIEXEC is not None and importlib.util.find_spec("mpi4py") is not None
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not MPI, reason='MPI comes with the extra "dev"')]
 MOST = 30.0  # seconds until a job with a failed rank has ended
 
 
