@@ -22,6 +22,7 @@ parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="write FILE 
 args = parser.parse_args()
 
 ranks = xpnet.distributed.init()  # the only line that training by several processes needs
+# On GPUs, each process chooses its own: xpnet.set_backend("cupy", device=ranks.local_rank)
 
 (x_train, y_train), (x_test, y_test) = xpnet.datasets.mnist()
 x_train, y_train = x_train[: args.samples, ..., None], y_train[: args.samples]

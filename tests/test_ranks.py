@@ -45,6 +45,9 @@ class Exchange:
             total = total + other
         return total
 
+    def prepare(self, backend):
+        """Arrays stay where they are."""
+
     def failed(self, error):
         """All ranks fail in these tests."""
 
@@ -234,7 +237,7 @@ def test_data_that_end_in_one_rank_are_an_error():
 
 def test_compiled_steps_cannot_wait_for_other_processes():
     backend = make_backend("numpy")
-    Ranks(0, 2, None).require(backend, True)
+    Ranks(0, 2, Meeting(2).of(0)).require(backend, True)
     with pytest.warns(UserWarning, match="Every rank computes whole batches"):
         Ranks(0, 2, None).require(backend, False)
     pytest.importorskip("jax")
@@ -242,6 +245,17 @@ def test_compiled_steps_cannot_wait_for_other_processes():
 
     with pytest.raises(ValueError, match=r'Use the backend "numpy" or "torch"\. Received: <xpnet backend jax'):
         Ranks(0, 2, None).require(jax, True)
+
+
+def test_ranks_on_different_backends_are_an_error():
+    backends = [make_backend("numpy"), make_backend("array_api_strict")]
+
+    def fit(ranks):
+        with ranks.together("fit", backends[ranks.rank]):
+            pass
+
+    with pytest.raises(RuntimeError, match=r"backend='numpy' in rank 0, 'array_api_strict' in rank 1"):
+        run(2, fit)
 
 
 def test_outputs_are_those_of_one_process():

@@ -27,6 +27,10 @@ BLOCK = 1 << 18  # the most numbers that are exchanged at once. Larger arrays ar
 class Exchange(Protocol):
     """How processes exchange arrays. All processes must call the same methods in the same order."""
 
+    def prepare(self, backend: Backend) -> None:
+        """Choose how `sum` moves the arrays of this backend."""
+        ...
+
     def gather(self, values: np.ndarray) -> np.ndarray:
         """Return the values of all processes, shape (processes, values), in the order of their ranks."""
         ...
@@ -52,11 +56,11 @@ class Ranks:
     """A group of processes, of which this one has the number `rank`. Each has all parameters and updates them in the same way.
 
     The gradients are added in the order of the ranks. Therefore all processes compute the same bits, and `size` processes
-    compute the bits of `size` threads.
+    compute the bits of `size` threads. `local_rank` is the number of this process among those of its machine.
     """
 
-    def __init__(self, rank: int, size: int, exchange: Exchange):
-        self.rank, self.size, self.exchange = rank, size, exchange
+    def __init__(self, rank: int, size: int, exchange: Exchange, local_rank: int = 0):
+        self.rank, self.size, self.exchange, self.local_rank = rank, size, exchange, local_rank
 
     @property
     def members(self) -> tuple[Ranks, ...]:
@@ -127,7 +131,7 @@ class Ranks:
         return [lists[i % self.size][i // self.size] for i in range(sum(map(len, lists)))]
 
     def require(self, backend: Backend, divisible: bool) -> None:
-        """Raise ValueError if a backend's steps cannot exchange arrays. Warn if the batches cannot be divided."""
+        """Prepare to exchange a backend's arrays. Raise ValueError if its steps cannot. Warn if batches cannot be divided."""
         if not backend.exchanges:
             raise ValueError(
                 f"A step of {backend.name} is compiled or captured as a whole, and cannot wait for other processes. Use the "
@@ -139,6 +143,8 @@ class Ranks:
                 f"batch, or there are several seeds. The result is right, but {self.size} ranks are as fast as one.",
                 stacklevel=2,
             )
+        if divisible:
+            self.exchange.prepare(backend)
 
     def require_same(self, values: dict[str, Any]) -> None:
         """Raise RuntimeError in all ranks unless they call this with equal values. It names the first that differs."""
@@ -164,9 +170,9 @@ class Ranks:
         self.require_same({name: value for name, value in facts.items() if name != "verbose"} | first | run)
 
     @contextmanager
-    def together(self, method: str) -> Iterator[None]:
+    def together(self, method: str, backend: Backend) -> Iterator[None]:
         """A ``with`` block that all ranks enter. If some leave it with an error and others do not, the job ends."""
-        self.require_same({"call": method})
+        self.require_same({"call": method, "name of the backend": backend.name})
         try:
             yield
         except (Exception, KeyboardInterrupt, SystemExit) as error:

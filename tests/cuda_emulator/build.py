@@ -27,6 +27,7 @@ STUBBED = {  # the prefix of names, the modules of CuPy that use them, and the e
     "libcusolver.so.12": ("cusolver", ["cupy_backends/cuda/libs/cusolver", "cupyx/_cusolver"], []),
     "libcusparse.so.12": ("cusparse", ["cupy_backends/cuda/libs/cusparse"], []),
     "libcufft.so.12": ("cufft", ["cupy/cuda/cufft"], []),
+    "libnccl.so.2": ("nccl", ["cupy_backends/cuda/libs/nccl"], ["nccl"]),
 }
 CUPY_RUNTIME, CUPY_RANDOM = "cupy_backends.cuda.api.runtime", "cupy.random._generator_api"
 # libcudart contains the driver, and the other libraries are never called
@@ -135,7 +136,8 @@ class Builder:
         jobs = [partial(self.compile_cupy, sources, module) for module in (CUPY_RUNTIME, CUPY_RANDOM)]
         jobs += [partial(self.precompile, name, fma) for name in ("prelude_cupy", "prelude") for fma in (False, True)]
         jobs += [
-            partial(self.compile, name) for name in (*RUNTIME, "cublas", "curand", "sort", "nvrtc", "distributions")
+            partial(self.compile, name)
+            for name in (*RUNTIME, "cublas", "curand", "nccl", "sort", "nvrtc", "distributions")
         ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for done in [pool.submit(job) for job in jobs]:

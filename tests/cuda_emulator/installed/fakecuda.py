@@ -9,7 +9,7 @@ _site = os.path.dirname(os.path.abspath(__file__))
 _folder = os.path.join(_site, "nvidia", "cu13", "lib")
 NAMES = (
     "libcudart.so.13", "libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13", "libnvJitLink.so.13", "libcublas.so.13",
-    "libcurand.so.10", "libcusolver.so.12", "libcusparse.so.12", "libcufft.so.12",
+    "libcurand.so.10", "libcusolver.so.12", "libcusparse.so.12", "libcufft.so.12", "libnccl.so.2",
 )  # fmt: skip
 
 

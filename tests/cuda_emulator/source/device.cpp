@@ -112,6 +112,7 @@ FK_API cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int d) {
   if (d < 0 || d >= DEVICES) return done(101);
   memset(p, 0, sizeof *p);
   snprintf(p->name, sizeof p->name, "CPU emulation of CUDA");
+  snprintf(p->uuid.bytes, sizeof p->uuid.bytes, "emulated-%d", d);
   p->totalGlobalMem = MEMORY;
   p->sharedMemPerBlock = 48 << 10;
   p->warpSize = 32;
