@@ -24,7 +24,7 @@ from xpnet.tree import Tree, map_leaves
 
 MANY = 40  # activations for each parameter
 LARGE = 1_500_000  # activations in a batch: with 1,200,000, dividing gains nothing
-PIECE = 2_000_000  # activations that a thread computes at once: with many more, a step takes up to twice as long
+PIECE = 4_000_000  # activations that a thread computes at once: with many more, a step takes up to twice as long
 
 
 def pay(activations: int, parameters: int) -> bool:
