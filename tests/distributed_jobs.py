@@ -115,6 +115,18 @@ def sums(ranks, folder):
         np.testing.assert_array_equal(mine, values[ranks.rank])
 
 
+def explained(ranks, folder):
+    """Explain a step in rank 1 only, and train on in all ranks."""
+    model, _ = train("dense", folder)
+    if ranks.rank == 1:
+        explanation = xpnet.explain(model, ROWS_X, Y)
+        np.savez(
+            Path(folder, "explained.npz"), **{name: explanation[name] for name in ("x", "loss", "0.dW", "0.W_new")}
+        )
+    model.fit(ROWS_X, Y, batch_size=16, verbose=0)
+    assert model.training_state.parts == ranks.size
+
+
 def reads(ranks, folder):
     """Print how many rows of the memory-mapped file each rank has read: in training, and in validation and before it."""
     read = {"take": 0, "cut": 0}

@@ -17,7 +17,7 @@ import pytest
 
 from tests.distributed_jobs import ROWS_X, Y, train
 from tests.scripts import EXAMPLES, ROOT
-from xpnet import load_model
+from xpnet import explain, load_model
 from xpnet.backend import make_backend
 from xpnet.tree import leaves
 
@@ -128,6 +128,15 @@ def test_other_libraries_arrays(folder):
 
 def test_long_arrays_are_added_in_blocks(folder):
     job(3, "sums", folder)
+
+
+def test_a_rank_that_explains_a_step_computes_the_whole_batch(folder):
+    job(2, "explained", folder)
+    model, _ = train("dense", folder)
+    explanation, found = explain(model, ROWS_X, Y), np.load(folder / "explained.npz")
+
+    for name in found.files:
+        np.testing.assert_allclose(found[name], explanation[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_only_the_rows_of_a_rank_are_read(folder):

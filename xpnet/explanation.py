@@ -13,6 +13,7 @@ import numpy as np
 
 from xpnet import inputs
 from xpnet.backend import in_scope, to_numpy
+from xpnet.groups import by_itself
 from xpnet.layers.base import Container, Layer, walk
 from xpnet.layers.mapping import map_layers
 from xpnet.layers.observed import Observed
@@ -110,6 +111,7 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
 
     The step runs on a copy of the model, with an observer around every layer, so the arrays are those of the step itself. Two
     things round differently in `fit`: a library that compiles, such as JAX, and a large batch that threads divide on NumPy.
+    With several ranks, each that calls it computes the whole batch.
 
     Parameters
     ----------
@@ -141,7 +143,8 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
     kept = inputs.counted_rows(data)
     recorder = Recorder(twin.network, twin.loss)
     twin.checked = recorder.observe(twin.network)
-    loss = twin.train_on_batch(x, y, sample_weight)[0]
+    with by_itself():
+        loss = twin.train_on_batch(x, y, sample_weight)[0]
     recorder.targets(data["y"][kept], data["weight"][kept] if "weight" in data else None, loss)
     recorder.update(twin.state, twin.optimizer)
     return Explanation(recorder.in_order())

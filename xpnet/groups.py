@@ -134,6 +134,17 @@ def enter(ranks: Ranks) -> None:
     _process = ranks
 
 
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """A ``with`` block in which this process computes whole batches without the others."""
+    global _process
+    before, _process = _process, ALONE
+    try:
+        yield
+    finally:
+        _process = before
+
+
 def collective(method: Method) -> Method:
     """Decorate a method of a model that all processes must call together."""
 
