@@ -5,8 +5,9 @@
     python -m tests.benchmarks.sklearn_speed --json results.json
 
 Each case runs in a separate process, and there both libraries do the same work by turns. MNIST has float32 samples in batches of
-200, and the solver is "adam". A case with JAX runs in a new process for each round, so that every round compiles. In the busy
-cases, as many other processes as threads run without pause. Run it on a machine that is otherwise idle.
+200, and the solver is "adam". All libraries, JAX too, are loaded before the first time is taken. A case with JAX runs in a new
+process for each round, so that every round compiles. In the busy cases, as many other processes as threads run without pause.
+Run it on a machine that is otherwise idle.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def estimators(case: Case) -> dict[str, Any]:
     settings: dict[str, Any] = {"hidden_layer_sizes": case.hidden, "max_iter": case.epochs, "random_state": 0}
     if case.data == "mnist":
         settings |= {"tol": 0.0, "n_iter_no_change": case.epochs}
-    backend = make_backend("numpy", threads=1) if case.backend == "one thread" else case.backend
+    backend = make_backend("numpy", threads=1) if case.backend == "one thread" else make_backend(case.backend)
     return {
         "xpnet": getattr(xpnet.sklearn, name)(**settings, backend=backend),
         "scikit-learn": getattr(neural_network, name)(**settings),
