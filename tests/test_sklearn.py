@@ -100,11 +100,13 @@ def test_class_weights_are_sample_weights():
 
 def test_class_weights_of_several_labels():
     X, Y = make_multilabel_classification(n_samples=60, n_classes=3, random_state=0)
-    weights = [{0: 1.0, 1: 2.0}] * 3
-
-    require_equal(
-        small().fit(X, Y, sample_weight=compute_sample_weight(weights, Y)), small(class_weight=weights).fit(X, Y)
-    )
+    for weights in ([{0: 1.0, 1: 2.0}] * 3, [None, {0: 1.0, 1: 2.0}, "balanced"]):
+        require_equal(
+            small().fit(X, Y, sample_weight=compute_sample_weight(weights, Y)), small(class_weight=weights).fit(X, Y)
+        )
+    for wrong in ([1, 2, 3], ["balance", None, None]):
+        with pytest.raises(ValueError, match=r'class_weight must be "balanced" or a dict.*Received: class_weight=\['):
+            small(class_weight=wrong).fit(X, Y)
 
 
 def test_batches_of_weight_zero_change_nothing():

@@ -58,10 +58,13 @@ def checked_weights(sample_weight: Any, X: Any) -> Any:
 
 def weights_of_classes(class_weight: Any, labels: np.ndarray, sample_weight: Any) -> np.ndarray:
     """Return the samples' weights multiplied by the weights of their classes."""
-    if class_weight != "balanced":
-        for weights in [class_weight] if isinstance(class_weight, dict) else class_weight:
+    rule = 'class_weight must be "balanced" or a dict of class -> weight. For several labels, a list has these or None'
+    for weights in class_weight if isinstance(class_weight, list) else [class_weight]:
+        if isinstance(weights, dict):
             for label, weight in weights.items():
                 number(f"class_weight[{label!r}]", weight, "[0, inf)")
+        else:
+            require(weights is None or str(weights) == "balanced", rule, f"class_weight={class_weight!r:.200}")
     weight = compute_sample_weight(class_weight, labels)
     return weight if sample_weight is None else weight * sample_weight
 
