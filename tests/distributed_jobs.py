@@ -221,6 +221,11 @@ def different_data(ranks, folder):
     model.fit(ROWS_X[ranks.rank :], Y[ranks.rank :], verbose=0)
 
 
+def different_metrics(ranks, folder):
+    model = Model([layers.Dense(3)], "softmax_cross_entropy", metrics=["accuracy", "auc"][: 1 + ranks.rank])
+    model.fit(ROWS_X, Y, verbose=0)
+
+
 def outside(ranks, folder):
     """Rank 1 fails between two calls."""
     model, _ = train("dense", folder)

@@ -201,6 +201,7 @@ def test_another_number_of_ranks_continues(ranks, unbroken, tmp_path):
     [
         ("mismatch", "call='evaluate' in rank 0, 'the end of the program' in rank 1"),
         ("different_data", "first y=[0] in rank 0, [2] in rank 1"),
+        ("different_metrics", "metrics=\"(Accuracy(name='accuracy'),)\" in rank 0, \"(Accuracy(name='accuracy'), AUC("),
         ("outside", "ZeroDivisionError: only rank 1\nxpnet: rank 1 of 3"),
     ],
 )

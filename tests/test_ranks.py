@@ -9,6 +9,7 @@ from tests.test_groups import NETWORKS, assert_same, trained
 from xpnet import SGD, Adam, Model, layers
 from xpnet.backend import make_backend, to_numpy
 from xpnet.groups import ALONE, Threads
+from xpnet.losses import SoftmaxCrossEntropy
 from xpnet.ranks import Ranks
 from xpnet.sources import Batches, Chunk
 from xpnet.sources.shares import SharedBatches
@@ -248,14 +249,80 @@ def test_compiled_steps_cannot_wait_for_other_processes():
 
 
 def test_ranks_on_different_backends_are_an_error():
-    backends = [make_backend("numpy"), make_backend("array_api_strict")]
-
-    def fit(ranks):
-        with ranks.together("fit", backends[ranks.rank]):
-            pass
+    models = [small_model(backend=make_backend(name)) for name in ("numpy", "array_api_strict")]
 
     with pytest.raises(RuntimeError, match=r"backend='numpy' in rank 0, 'array_api_strict' in rank 1"):
-        run(2, fit)
+        call("fit", models)
+
+
+def test_ranks_with_different_float_types_are_an_error(xp):
+    models = [small_model(backend=xp.computing_in(name)) for name in ("float32", "float64")]
+
+    with pytest.raises(RuntimeError, match=r"float type='float32' in rank 0, 'float64' in rank 1"):
+        call("fit", models)
+
+
+def small_model(units=4, **options):
+    network = [layers.Dense(8, activation="tanh"), layers.Dense(units)]
+    return Model(network, **{"loss": "softmax_cross_entropy", "backend": "numpy"} | options)
+
+
+def call(method, models):
+    """Let each rank call a method of its model."""
+
+    def one(ranks):
+        with ranks.together(method, models[ranks.rank]):
+            pass
+
+    run(len(models), one)
+
+
+@pytest.mark.parametrize("method", ["fit", "train_on_batch", "evaluate"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": SGD(0.2)}, r"optimizer=.*0\.01.* in rank 0, .*0\.2.* in rank 1"),
+        (
+            {"optimizer": SGD(clipvalue=1.0)},
+            r"optimizer=\.\.\..*clipvalue=None.* in rank 0, .*clipvalue=1\.0.* in rank 1",
+        ),
+        ({"loss": SoftmaxCrossEntropy(label_smoothing=0.1)}, r"loss=.*smoothing=0\.0.* in rank 0, .*smoothing=0\.1"),
+        ({"metrics": ["accuracy"]}, r"metrics=.* in rank 0, .*Accuracy.* in rank 1"),
+        ({"units": 5}, r"network=\.\.\..*units=4.* in rank 0, .*units=5.* in rank 1"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_ranks_with_different_models_are_an_error(method, options, message):
+    """Only on NumPy, because texts of settings do not depend on the library."""
+    with pytest.raises(RuntimeError, match=message):
+        call(method, [small_model(), small_model(**options)])
+
+
+class Twice(layers.Layer):
+    """Its `repr` contains its address."""
+
+    def forward(self, params, x):
+        return x * 2.0, lambda dy, need_dx=True: (dy * 2.0, {})
+
+
+def test_equal_models_may_have_other_addresses():
+    def model():
+        return Model([Twice(), layers.Dense(3)], "softmax_cross_entropy", SGD(lambda step: 0.1), backend="numpy")
+
+    models = [model(), model()]
+    for part in ("network", "optimizer"):
+        assert repr(getattr(models[0], part)) != repr(getattr(models[1], part))
+    call("fit", models)
+
+
+def test_evaluate_with_different_parameters_is_an_error(xp):
+    models = [small_model(seed=seed, backend=xp).build((3,)) for seed in (0, 1)]
+
+    call("evaluate", models[:1] * 2)
+    with pytest.raises(RuntimeError, match=r"checksum of the parameters=\d+ in rank 0, \d+ in rank 1"):
+        call("evaluate", models)
+    with pytest.raises(RuntimeError, match=r"checksum of the parameters=\d+ in rank 0, 0 in rank 1"):
+        call("evaluate", [models[0], small_model(backend=xp)])
 
 
 def test_outputs_are_those_of_one_process():

@@ -75,7 +75,7 @@ class Alone:
         """A run begins."""
 
     @contextmanager
-    def together(self, method: str, backend: Backend) -> Iterator[None]:
+    def together(self, method: str, model: Any) -> Iterator[None]:
         """A ``with`` block for one process."""
         yield
 
@@ -150,7 +150,7 @@ def collective(method: Method) -> Method:
 
     @functools.wraps(method)
     def called(model: Any, /, *arguments: Any, **options: Any) -> Any:
-        with process().together(method.__name__, model.backend):
+        with process().together(method.__name__, model):
             return method(model, *arguments, **options)
 
     return cast(Method, called)

@@ -6,11 +6,12 @@ ranks, and each updates its own copy of the parameters. `Exchange` is what a lib
 
 from __future__ import annotations
 
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from xpnet.groups import edges, share
 from xpnet.random import RowsKey
 from xpnet.tree import Array, Tree, from_leaves, leaves, map_leaves
 
+CHECKSUM = "checksum of the parameters"
 SMALL = 1 << 12  # so many numbers are sent to all processes, because one message is faster than two
 BLOCK = 1 << 18  # the most numbers that are exchanged at once. Larger arrays are added up without joining them first
 
@@ -153,31 +155,55 @@ class Ranks:
             mine = [one.get(name) for one in found]
             for rank, value in enumerate(mine):
                 if value != mine[0]:
+                    first, other = _apart(repr(mine[0]), repr(value))
                     raise RuntimeError(
-                        "All ranks must run the same program on the same data: the same calls of fit and evaluate, with the "
-                        f"same arguments. Received: {name}={mine[0]!r:.100} in rank 0, {value!r:.100} in rank {rank}"
+                        "All ranks must run the same program on the same data: the same models, and the same calls of fit and "
+                        f"evaluate, with the same arguments. Received: {name}={first} in rank 0, {other} in rank {rank}"
                     )
 
     def begin(self, plan: Any, state: Any) -> None:
         """Raise RuntimeError unless all ranks begin the same run with the same parameters."""
-        source, arrays = plan.source, map(to_numpy, leaves(state.arrays))
+        source = plan.source
         facts = vars(plan.settings) | {
             name: getattr(source, name) for name in ("samples", "steps", "shape", "weighted")
         }
         first = {f"first {name}": values.tolist() for name, values in source.example.items()}
-        parameters = zlib.crc32(b"".join(values.tobytes() for values in arrays))
-        run = {"seed": state.seed, "step": state.step, "epoch": state.epoch, "checksum of the parameters": parameters}
+        run = {"seed": state.seed, "step": state.step, "epoch": state.epoch, CHECKSUM: _checksum(state.arrays)}
         self.require_same({name: value for name, value in facts.items() if name != "verbose"} | first | run)
 
     @contextmanager
-    def together(self, method: str, backend: Backend) -> Iterator[None]:
-        """A ``with`` block that all ranks enter. If some leave it with an error and others do not, the job ends."""
-        self.require_same({"call": method, "name of the backend": backend.name})
+    def together(self, method: str, model: Any) -> Iterator[None]:
+        """A ``with`` block that all ranks enter with equal models. The job ends if only some leave it with an error.
+
+        `evaluate` also needs equal parameters. Those of `fit` are compared in `begin`, after they have been drawn or read.
+        """
+        facts = {"call": method, "name of the backend": model.backend.name, "float type": model.backend.float_name}
+        facts |= {name: _text(getattr(model, name)) for name in ("network", "loss", "optimizer", "metrics")}
+        if method == "evaluate":
+            state = model.state or {}
+            facts[CHECKSUM] = _checksum([state[name] for name in ("params", "statistics") if name in state])
+        self.require_same(facts)
         try:
             yield
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             self.exchange.failed(error)
             raise
+
+
+def _checksum(tree: Tree) -> int:
+    return zlib.crc32(b"".join(to_numpy(array).tobytes() for array in leaves(tree)))
+
+
+def _text(part: Any) -> str:
+    """Return the `repr` without addresses, which differ between processes."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(part))
+
+
+def _apart(one: str, other: str) -> list[str]:
+    """Return at most 100 characters of each text, from shortly before their first difference on."""
+    equal = (a == b for a, b in zip(one, other, strict=False))
+    begin = max(sum(takewhile(bool, equal)) - 40, 0)
+    return [("..." if begin else "") + text[begin : begin + 100] for text in (one, other)]
 
 
 def _like(leaf: Any, host: np.ndarray, received: np.ndarray) -> Any:
