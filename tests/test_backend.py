@@ -285,6 +285,23 @@ def test_float64_on_jax_turns_on_x64():
     assert done.stdout.strip() == "float64"
 
 
+@pytest.mark.parametrize("choose", ["if xpnet.set_backend(backend)", "with xpnet.use_backend(backend)"])
+def test_an_unpickled_float64_backend_of_jax_turns_on_x64_when_it_becomes_the_current_one(choose):
+    """In a separate process, because the switch is global in JAX."""
+    pytest.importorskip("jax")
+    code = f"""
+import pickle, jax, numpy as np, xpnet
+from xpnet.backend import make_backend
+backend = pickle.loads(pickle.dumps(make_backend("jax").computing_in("float64")))
+print(jax.config.read("jax_enable_x64"))
+{choose}:
+    print(xpnet.asarray(np.ones(2)).dtype)
+"""
+    done = run("-c", code)
+
+    assert done.stdout.split() == ["False", "float64"]
+
+
 @pytest.mark.parametrize("name", ["uint16", "uint32", "uint64"])
 def test_torch_tensors_of_wide_unsigned_integers_become_signed(name):
     """This concerns only one library, so no `xp` fixture."""

@@ -134,6 +134,9 @@ class Backend:
         """
         return nullcontext()
 
+    def enable(self) -> None:
+        """Let the library have this backend's float type outside of `scope` too, because the backend becomes the current one."""
+
     def _from_numpy(self, x: np.ndarray) -> Array:
         return self.namespace.asarray(x, device=self.device)
 

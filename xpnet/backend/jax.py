@@ -54,6 +54,10 @@ class JaxBackend(Backend):
         """Return a ``with`` block in which JAX has float64 if this backend needs it."""
         return enable_x64(True) if self.float_name == "float64" else contextlib.nullcontext()
 
+    def enable(self) -> None:
+        if self.float_name == "float64":
+            jax.config.update("jax_enable_x64", True)
+
     def _from_numpy(self, x: np.ndarray) -> jax.Array:
         self.require_representable(x)
         if self.device.platform == "cpu" and x.nbytes > SMALL:

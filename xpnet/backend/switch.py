@@ -80,7 +80,9 @@ def set_backend(name: str | Backend, *, device: Any = None, dtype: str | None = 
         The name, the form of the device, the dtype or an option is invalid.
     """
     global _default
-    _default = make_backend(name, device=device, dtype=dtype, **options)
+    backend = make_backend(name, device=device, dtype=dtype, **options)
+    backend.enable()
+    _default = backend
     return _default
 
 
@@ -89,9 +91,11 @@ def use_backend(
     name: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any
 ) -> Iterator[Backend]:
     """Like `set_backend`, but only inside a ``with`` block and for the current thread or task."""
-    token = _override.set(make_backend(name, device=device, dtype=dtype, **options))
+    backend = make_backend(name, device=device, dtype=dtype, **options)
+    backend.enable()
+    token = _override.set(backend)
     try:
-        yield get_backend()
+        yield backend
     finally:
         _override.reset(token)
 
