@@ -13,6 +13,7 @@ import xpnet
 from tests.scripts import run
 from xpnet.backend import make_backend, namespace, size, switch, to_numpy
 from xpnet.backend.indexing import add_row
+from xpnet.layers import LSTM
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +130,21 @@ def test_jax_creates_zeros_without_compiling(caplog):
     assert "ompil" not in caplog.text
     assert (zeros.dtype, zeros.device) == (x.dtype, x.device)
     np.testing.assert_array_equal(to_numpy(zeros), np.zeros((3, 1237)))
+
+
+def test_jax_creates_zeros_in_compiled_code_and_of_other_types():
+    backend, jax = make_jax(), pytest.importorskip("jax")
+    x = backend.asarray(np.ones((2, 3)))
+    zeros_like = namespace(x).zeros_like
+
+    assert zeros_like(x, dtype=x.dtype, device=x.device).shape == (2, 3)
+    assert zeros_like(x, dtype="int32").dtype == "int32"
+    assert jax.jit(lambda y: zeros_like(x + y))(x).shape == (2, 3)
+    lstm = LSTM(4)
+    params, _ = lstm.init(np.random.default_rng(0), (2, 3))
+    y = np.ones((1, 2, 3), np.float32)
+    grads = jax.jit(lambda params: lstm.forward(params, y)[1](np.ones((1, 4), np.float32))[1])(params)
+    assert grads["weight"].shape == (3, 16)
 
 
 @pytest.mark.parametrize("asked", [None, "tensorfloat32"])

@@ -1,6 +1,8 @@
 """The number of threads of NumPy's matrix products. Only NumPy's backend has the rule, so no `xp` fixture."""
 
+import os
 import pickle
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -120,6 +122,64 @@ def test_every_thread_sets_the_number():
 
     assert inside == [{1}] * 3
     assert threads() == {2}
+
+
+def test_other_threads_can_limit_the_number_before_and_after_a_run():
+    """threadpoolctl 3.8 obeys the thread that has set a number last, until it is released."""
+
+    def limited():
+        with ThreadpoolController().limit(limits=1, user_api="blas"):
+            return threads()
+
+    def run():
+        with blas.limited(0, 1):
+            return threads()
+
+    with ThreadPoolExecutor(1) as pool:
+        run()
+        assert pool.submit(limited).result() == {1}
+        with ThreadpoolController().limit(limits=1, user_api="blas"):
+            pool.submit(run).result()
+        assert threads() == {2}
+        pool.submit(limited).result()
+        assert run() == {1}
+    assert threads() == {2}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_during_runs_of_other_threads_leaves_a_child_that_works():
+    """Another thread may hold the lock at the time of the fork, and its run never ends in the child."""
+    begun, end = threading.Event(), threading.Event()
+
+    def other():
+        with blas.limited(0, 1), blas.process._lock:
+            begun.set()
+            end.wait(20)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    begun.wait(20)
+    if not (child := os.fork()):
+        signal.alarm(10)
+        with blas.limited(0, 1):
+            inside = threads()
+        os._exit((inside, threads()) != ({1}, {2}))
+    _, status = os.waitpid(child, 0)
+    end.set()
+    thread.join()
+
+    assert status == 0
+    assert threads() == {2}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_within_a_run_keeps_its_number():
+    with blas.limited(0, 1):
+        if not (child := os.fork()):
+            os._exit(threads() != {1})
+        _, status = os.waitpid(child, 0)
+
+    assert status == 0
 
 
 def test_runs_repeat_bit_for_bit_whatever_is_in_force():

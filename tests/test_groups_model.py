@@ -12,6 +12,7 @@ import pytest
 from xpnet import SGD, CheckpointError, DivergenceError, Model, callbacks, layers, tensorfile
 from xpnet.backend import blas, make_backend, namespace, workers
 from xpnet.losses import Loss, SoftmaxCrossEntropy
+from xpnet.metrics import Metric
 from xpnet.tree import named_leaves
 
 X = np.random.default_rng(0).normal(size=(50, 8, 8, 2)).astype(np.float32)
@@ -119,6 +120,45 @@ def test_a_thread_computes_its_rows_in_pieces(monkeypatch):
         assert_same(model, whole, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(model.predict(X), whole.predict(X), rtol=1e-4, atol=1e-6)
     assert trained(one, 1, [layers.Flatten(), layers.BatchNormalization(), layers.Dense(3)])[1] == {16, 2}
+
+
+class AsATeacher(Metric):
+    """Compares outputs with those of another model, which predicts within the step."""
+
+    def __init__(self, teacher):
+        self.teacher, self.name = teacher, "as_a_teacher"
+
+    def check(self, y_shape, units):
+        pass
+
+    def terms(self, y, z):
+        return (np.abs(self.teacher.predict_logits(X[: z.shape[0]]) - z).sum(axis=1),)
+
+
+def test_a_metric_may_predict_with_another_model():
+    """It computes in a worker, which cannot wait for the workers."""
+    teacher = make().build(X.shape[1:])
+    model = make()
+    model.metrics = [AsATeacher(teacher)]
+    thread = threading.Thread(target=fit, args=(model,), daemon=True)
+    thread.start()
+    thread.join(60)
+
+    assert not thread.is_alive()
+    assert len(model.history.history["as_a_teacher"]) == 2
+
+
+def test_batches_of_a_source_are_divided_by_their_own_size(monkeypatch):
+    """Not by the default batch size, which such data do not use."""
+    monkeypatch.setattr(workers, "LARGE", 6_000)  # activations: 50 rows have 6,950, and 32 rows 4,448
+    network = [layers.Flatten(), layers.Dense(8), layers.Dense(3)]
+    divided = []
+    for x, y in ((X, Y), ([(X, Y)], None)):
+        model = Model(network, "softmax_cross_entropy", backend=make_backend("numpy", threads=2))
+        model.fit(x, y, epochs=1, verbose=0)
+        divided.append(model.training_state.parts)
+
+    assert divided == [1, 2]
 
 
 def test_results_are_those_of_one_thread_up_to_rounding():

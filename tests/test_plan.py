@@ -23,10 +23,10 @@ def numbers(rows, *inside, **settings):
     return plan_numbers(network, (100, 1), rows, **settings)
 
 
-def plan_numbers(network, shape, rows, loss="softmax_cross_entropy", threads=2, seed=0, samples=10**9, saved=None):
+def plan_numbers(network, shape, rows, loss="softmax_cross_entropy", threads=2, seed=0, saved=None):
     """Return the number of parts of a batch, and of pieces of a part."""
     model = Model(network, loss, backend=make_backend("numpy", threads=threads), seed=seed).build(shape)
-    source = SimpleNamespace(shape=shape, samples=samples)
+    source = SimpleNamespace(shape=shape, batch_size=rows)
     plan = Plan(
         model.backend, model.network, model.checked, model._scores, FitSettings(rows), source, None, model.measured, id
     )
@@ -44,10 +44,6 @@ def test_threads_divide_a_large_batch_and_compute_their_part_in_pieces(threads, 
 
 def test_a_small_batch_is_not_divided():
     assert numbers(workers.LARGE // ACTIVATIONS) == (1, 1)
-
-
-def test_a_batch_has_no_more_rows_than_the_data():
-    assert numbers(10**6, samples=100) == (1, 1)
 
 
 def test_a_resumed_run_has_the_parts_that_it_had():

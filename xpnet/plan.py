@@ -61,19 +61,15 @@ class Plan:
             return ranks.size if divisible else 1
         if not (divisible and self.backend.divides):
             return 1
-        return parts_of(self.backend, self._measured, params, self._rows) if saved is None else saved
+        return parts_of(self.backend, self._measured, params, self.source.batch_size) if saved is None else saved
 
     def pieces(self, params: Tree, parts: int) -> int:
         """Return in how many pieces to compute each part."""
-        return pieces_of(self.backend, self._measured, params, self._rows // parts) if self._own_loss else 1
+        return pieces_of(self.backend, self._measured, params, self.source.batch_size // parts) if self._own_loss else 1
 
     @property
     def _measured(self) -> Measured:
         return self.measured[self.source.shape]
-
-    @property
-    def _rows(self) -> int:
-        return min(self.settings.rows, self.source.samples or self.settings.rows)
 
     @property
     def _own_loss(self) -> bool:

@@ -7,6 +7,7 @@ products of this size gain little from a second thread.
 
 from __future__ import annotations
 
+import os
 import threading
 
 from threadpoolctl import ThreadpoolController
@@ -18,14 +19,25 @@ class BlasThreads:
     """Sets the number of threads of the BLAS libraries in this process during runs.
 
     The number belongs to the process. If several runs overlap, the last one to begin sets it, and the last one to end
-    restores it.
+    restores it. After a fork, the child continues only the runs of the thread that forked.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running = 0
-        self._thread = 0
+        self._own = threading.local()  # its `runs` are those of the current thread
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
         self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        # threadpoolctl 3.8 obeys the thread that has set a number until it is released, and ignores the others
+        releases = [getattr(library, "clear_controlling_thread", None) for library in self.libraries]
+        self._release = next(filter(None, releases), None)  # for all libraries
+        self._own = threading.local()  # its `runs` are those of the current thread
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+        self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        # threadpoolctl 3.8 obeys the thread that has set a number until it is released, and ignores the others
+        self._releases = [getattr(library, "clear_controlling_thread", dict) for library in self.libraries]
 
     def begin(self, threads: int | None) -> None:
         """Set the number. None means the number before any run."""
@@ -33,12 +45,14 @@ class BlasThreads:
             if not self._running:
                 self._before = [library.get_num_threads() for library in self.libraries]
             self._running += 1
+            self._own.runs = self._own_runs() + 1
             self._set([threads] * len(self._before) if threads else self._before)
 
     def end(self) -> None:
         """Restore the number unless another run is active."""
         with self._lock:
             self._running -= 1
+            self._own.runs -= 1
             if not self._running:
                 self._set(self._before)
 
@@ -52,14 +66,23 @@ class BlasThreads:
             numbers = self._before if self._running else [library.get_num_threads() for library in self.libraries]
         return max(numbers, default=1)
 
+    def _own_runs(self) -> int:
+        return getattr(self._own, "runs", 0)
+
+    def _forked(self) -> None:
+        """Forget the runs of threads that the child does not have, one of which may have held the lock."""
+        self._lock, others = threading.Lock(), self._running > self._own_runs()
+        self._running = self._own_runs()
+        if others and not self._running:
+            self._set(self._before)
+
     def _set(self, numbers: list[int]) -> None:
-        if (thread := threading.get_ident()) != self._thread:
-            self._thread = thread
-            for library in self.libraries:
-                if hasattr(library, "clear_controlling_thread"):  # threadpoolctl 3.8 obeys only the first thread
-                    library.clear_controlling_thread(force=True)
+        if self._release:
+            self._release(force=True)
         for library, number in zip(self.libraries, numbers, strict=True):
             library.set_num_threads(number)
+        if self._release:
+            self._release(force=True)
 
 
 process = BlasThreads()

@@ -114,7 +114,8 @@ class NumpyBackend(Backend):
         return create, (self.device, self.float_name, self.threads)
 
     def parts(self, activations, parameters):
-        return (self.threads or workers.cores()) if workers.pay(activations, parameters) else 1
+        divide = workers.pay(activations, parameters) and not workers.working()
+        return (self.threads or workers.cores()) if divide else 1
 
     def pieces(self, activations, parameters):
         return workers.pieces(activations, parameters)

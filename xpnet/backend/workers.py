@@ -123,11 +123,14 @@ class Workers:
                 self._done[rank].release()
 
     def _call(self, rank: int, function: Callable[[int], Any], caught: type[BaseException]) -> None:
+        _current.working = True
         try:
             self._results[rank] = function(rank)
         except caught as error:
             self._results[rank] = _Raised(error)
             self._meeting.abort()  # the others would wait for this worker
+        finally:
+            _current.working = False
 
     def _end(self) -> None:
         """End the threads after what they are doing. The next run creates new ones."""
@@ -146,8 +149,24 @@ class _Raised:
 
 _pools: dict[int, Workers] = {}
 _creating = threading.Lock()
+_current = threading.local()  # its `working` is whether the current thread computes as a worker
+
+
+def _forked() -> None:
+    """Forget the threads, which do not survive a fork, and the lock, which one of them may have held."""
+    global _creating
+    _pools.clear()
+    _creating = threading.Lock()
+    _current.working = False
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_forked)
+
+
+def working() -> bool:
+    """Whether the current thread computes as a worker, and cannot wait for workers itself."""
+    return getattr(_current, "working", False)
 
 
 def workers(size: int) -> Workers:

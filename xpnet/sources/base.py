@@ -60,6 +60,8 @@ class Source(ABC):
         The number of batches in an epoch, or None if it is not known.
     samples : int, optional
         The number of samples in the data, or None if it is not known. A run is resumed only with the same number.
+    batch_size : int
+        The number of samples in the first batch. Later ones may be smaller, or larger if the source chooses them.
     shape, target_shape : tuple of int
         The shape of one sample, and of its targets as they were given.
     weighted : bool
@@ -68,6 +70,7 @@ class Source(ABC):
 
     steps: int | None
     samples: int | None = None
+    batch_size: int
     shape: Shape
     target_shape: Shape
     weighted: bool
@@ -131,7 +134,7 @@ class Repeated(Source):
     steps: int
 
     def __init__(self, source: Source, steps: int):
-        self.source, self.steps, self.samples = source, steps, source.samples
+        self.source, self.steps, self.samples, self.batch_size = source, steps, source.samples, source.batch_size
         self.shape, self.target_shape, self.weighted = source.shape, source.target_shape, source.weighted
 
     @property

@@ -111,6 +111,7 @@ class Form:
     drops: bool = False
     known: tuple[Any, ...] = field(default=(), init=False)
     example: Data = field(init=False)  # the targets and the weight of one sample
+    batch_size: int = field(init=False)  # of the first batch
     target: Backend = field(init=False)  # where the batches will go
 
     def __post_init__(self) -> None:
@@ -134,6 +135,7 @@ class Form:
         except Exception as error:
             raise self._named(part, error) from error
         self.example = {name: np.array(values[:1]) for name, values in data.items() if name != "x"}
+        self.batch_size = part.size or len(data["x"])
 
     def checked(self, parts: Iterator[Part]) -> Generator[Piece, None, None]:
         """Yield the batches of all parts, checked. The thread that reads them computes on the device of the backend."""

@@ -74,7 +74,7 @@ class Stream(Source):
         self.reader, self.form = reader, form
         form.begin(reader.first())
         self.steps, self.samples, self.shape = reader.steps, reader.samples, form.shape
-        self.weighted = "weight" in form.example
+        self.weighted, self.batch_size = "weight" in form.example, form.batch_size
         self.target_shape = form.target_shape if target_shape is None else target_shape
         self.compiles = form.target.compiles
 
