@@ -132,6 +132,17 @@ def test_additions_that_only_affect_training_are_left_out():
 
 
 @pytest.mark.parametrize(
+    "later", [{"activation": "tanh"}, {"activation": "gelu"}, {"n_units": 5}, {"batch_norm": True}]
+)
+def test_the_fitted_network_is_exported(later):
+    ours = xpnet.sklearn.MLPClassifier((3,), max_iter=2, random_state=0).fit(X_IRIS, Y_IRIS)
+    theirs = to_sklearn(ours.set_params(**later))
+
+    np.testing.assert_allclose(theirs.predict_proba(X_IRIS), ours.predict_proba(X_IRIS))
+    assert (theirs.activation, theirs.hidden_layer_sizes) == ("relu", (3,))
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         {"batch_norm": True},

@@ -24,7 +24,7 @@ from xpnet.sklearn.base import BaseMLP
 from xpnet.sklearn.classifier import MLPClassifier
 from xpnet.sklearn.network import coefs_of, params_of
 from xpnet.sklearn.neural_nets import NeuralNetClassifier, NeuralNetRegressor
-from xpnet.sklearn.parameters import backend_of, hidden_sizes
+from xpnet.sklearn.parameters import backend_of
 from xpnet.sklearn.rates import Solver
 from xpnet.sklearn.regressor import MLPRegressor
 from xpnet.sklearn.step import EfficientAdam
@@ -72,9 +72,9 @@ def from_sklearn(estimator: Any) -> MLPClassifier | MLPRegressor:
 def to_sklearn(estimator: MLPClassifier | MLPRegressor) -> Any:
     """Return a copy of a fitted estimator as scikit-learn's `MLPClassifier` or `MLPRegressor`, for programs without xpnet.
 
-    It predicts the same. `partial_fit` and `warm_start` continue from the same optimizer state. Dropout is omitted, because it
-    only affects training, and so are class weights and other additions. A loss that scikit-learn does not have becomes its
-    usual loss.
+    It predicts the same, with the hidden layers and the activation that were fitted, even if `set_params` changed them since.
+    `partial_fit` and `warm_start` continue from the same optimizer state. Dropout is omitted, because it only affects training,
+    and so are class weights and other additions. A loss that scikit-learn does not have becomes its usual loss.
 
     Raises
     ------
@@ -86,17 +86,17 @@ def to_sklearn(estimator: MLPClassifier | MLPRegressor) -> Any:
         It is not fitted.
     """
     _require_ours("to_sklearn", estimator)
-    given = estimator.activation
-    activations = set(given) if isinstance(given, (list, tuple)) else {given}
-    if estimator.batch_norm or len(activations) > 1 or not activations <= {"identity", "logistic", "tanh", "relu"}:
+    sizes, given, _, _, batch_norm = vars(estimator)["_settings"]  # as fitted; `set_params` may have changed them since
+    activations = set(given) or {"relu"}
+    if batch_norm or len(activations) > 1 or not activations <= {"identity", "logistic", "tanh", "relu"}:
         raise ConversionError(
             'scikit-learn\'s networks have one activation ("identity", "logistic", "tanh" or "relu") in all hidden layers and '
             "no batch normalization. Fit a network without the others, or save it for ONNX. "
-            f"Received: activation={given!r}, batch_norm={estimator.batch_norm}"
+            f"Received: a network fitted with activations {given!r} and batch_norm={batch_norm}"
         )
     theirs = neural_network.MLPClassifier if is_classifier(estimator) else neural_network.MLPRegressor
     params = {name: getattr(estimator, name) for name in theirs().get_params()}
-    params |= {"activation": activations.pop(), "hidden_layer_sizes": tuple(hidden_sizes(estimator))}
+    params |= {"activation": activations.pop(), "hidden_layer_sizes": tuple(sizes)}
     if params.get("loss", "poisson") != "poisson":
         params["loss"] = "squared_error"
     made = theirs(**params)
