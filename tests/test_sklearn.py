@@ -288,6 +288,25 @@ def test_parameters_take_effect_in_the_next_fit(settings):
     np.testing.assert_array_equal(model.set_params(**settings).predict(X), values)
 
 
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("estimator", [MLPClassifier, MLPRegressor])
+def test_a_continued_fit_cannot_change_batch_normalization(estimator, first):
+    X, y = digits()
+    model = estimator(hidden_layer_sizes=6, batch_norm=first, max_iter=2, warm_start=True, random_state=0).fit(X, y)
+    before = model.predict(X)
+    rule = (
+        f"with 1 hidden layers, . outputs and {'' if first else 'no '}batch norm.*Received.* and {'no ' * first}batch"
+    )
+    model.set_params(batch_norm=not first)
+
+    for train in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=rule):
+            train(X, y)
+    np.testing.assert_array_equal(model.predict(X), before)
+    model.set_params(warm_start=False).fit(X, y)
+    model.partial_fit(X, y)
+
+
 @pytest.mark.parametrize(
     "estimator", [MLPClassifier(), NeuralNetClassifier([Dense(4)]), NeuralNetRegressor([Dense(1)])]
 )
@@ -314,12 +333,12 @@ def test_continued_training_keeps_the_network():
     X, y = digits()
     model = small().partial_fit(X, y, classes=range(4))
     with pytest.raises(
-        ValueError, match=r"with 1 hidden layers and 4 outputs.*Received: 2 hidden layers and 4 outputs"
+        ValueError, match=r"with 1 hidden layers, 4 outputs and .*Received: 2 hidden layers, 4 outputs and"
     ):
         model.set_params(hidden_layer_sizes=(8, 8)).partial_fit(X, y)
     regressor = MLPRegressor(hidden_layer_sizes=8, max_iter=2, warm_start=True).fit(X, np.stack([y, -y], axis=1))
     before = regressor.predict(X)
-    with pytest.raises(ValueError, match="Received: 1 hidden layers and 1 outputs"):
+    with pytest.raises(ValueError, match="Received: 1 hidden layers, 1 outputs and"):
         regressor.fit(X, y)
     np.testing.assert_array_equal(regressor.predict(X), before)
 

@@ -90,13 +90,12 @@ class BaseMLP(NetworkEstimator):
             )
         self.n_outputs_ = y.shape[1]
         units = [X.shape[1], *sizes, self.n_outputs_]
+        self._check_settings(self._targets(y, dtype_of(X)), dtype_of(X), incremental)
         self._random_state = check_random_state(self.random_state)
         self._build(sizes)
         if first_pass:
             self._initialize(units, dtype_of(X))
         self._fitted_loss = self._loss()
-        if not isinstance(self.loss, str):
-            self._check_loss(self._targets(y, dtype_of(X)))
         if self.solver in STOCHASTIC:
             yield from self._stochastic_work(X, y, sample_weight, incremental, held_out, announce)
         else:
@@ -108,20 +107,23 @@ class BaseMLP(NetworkEstimator):
                 " contain large values and need to be preprocessed."
             )
 
-    def _check_loss(self, targets: np.ndarray) -> None:
-        loss = self.loss
-        rule = "loss must include its activation, as SoftmaxCrossEntropy and BinaryCrossEntropy do"
-        require(not loss.of_probabilities, rule, loss)
-        kind, wanted = ("classifier", "classes") if is_classifier(self) else ("regressor", "values")
-        require(loss.of_classes == is_classifier(self), f"A {kind} needs a loss of {wanted}", loss)
-        loss.check(targets, (self.n_outputs_,), self.coefs_[0].dtype)
-
-    def _fit_lbfgs(self, X: Any, y: np.ndarray, sample_weight: Any, units: list[int]) -> None:
-        if self.dropout or self.batch_norm:
+    def _check_settings(self, targets: np.ndarray, dtype: Any, incremental: bool) -> None:
+        """Raise ValueError if the settings do not fit together or to the targets, before the network changes."""
+        if not isinstance(loss := self.loss, str):
+            rule = "loss must include its activation, as SoftmaxCrossEntropy and BinaryCrossEntropy do"
+            require(not loss.of_probabilities, rule, loss)
+            kind, wanted = ("classifier", "classes") if is_classifier(self) else ("regressor", "values")
+            require(loss.of_classes == is_classifier(self), f"A {kind} needs a loss of {wanted}", loss)
+            loss.check(targets, (self.n_outputs_,), dtype)
+        if self.solver not in STOCHASTIC and (self.dropout or self.batch_norm):
             raise ValueError(
                 "solver='lbfgs' needs a loss that depends only on the parameters. Use 'adam' or 'sgd' with dropout and "
                 f"batch_norm. Received: dropout={self.dropout}, batch_norm={self.batch_norm}"
             )
+        if self.solver in STOCHASTIC and self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
+
+    def _fit_lbfgs(self, X: Any, y: np.ndarray, sample_weight: Any, units: list[int]) -> None:
         self._coef_indptr, self._intercept_indptr, start = [], [], 0
         for fan_in, fan_out in pairwise(units):
             end = start + fan_in * fan_out
@@ -150,8 +152,6 @@ class BaseMLP(NetworkEstimator):
     ) -> Work:
         if not incremental or not hasattr(self, "_optimizer"):
             self._optimizer = self._new_solver()
-        if self.early_stopping and incremental:
-            raise ValueError("partial_fit does not support early_stopping=True")
         held: Held | None = None
         if held_out is not None:
             held = self._checked_held_out(*held_out)

@@ -294,7 +294,7 @@ class MLPClassifier(Classifier, BaseMLP):
         return log_loss(self.out_activation_) if self.loss == "log_loss" else self.loss
 
     def _targets(self, y, dtype):
-        return y.argmax(axis=1) if self.out_activation_ == "softmax" else y.astype(dtype)
+        return y.argmax(axis=1) if self._output_activation() == "softmax" else y.astype(dtype)
 
     def _score(self, output, y, sample_weight):
         labels, expected = self._labels(output), self._label_binarizer.inverse_transform(y)
