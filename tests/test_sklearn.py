@@ -256,6 +256,29 @@ def test_mistakes(settings, message):
         small(**settings).fit(*digits())
 
 
+@pytest.mark.parametrize(
+    ("estimator", "wrong"),
+    [
+        (MLPRegressor("poisson"), {"loss": SoftmaxCrossEntropy()}),
+        (MLPRegressor("poisson"), {"loss": "huber", "activation": "tanh", "early_stopping": True}),
+        (MLPRegressor("poisson"), {"loss": "huber", "activation": "tanh", "solver": "lbfgs", "dropout": 0.5}),
+        (MLPClassifier(), {"loss": Huber(), "activation": "tanh"}),
+        (MLPClassifier(), {"loss": BinaryCrossEntropy(), "activation": "tanh"}),
+    ],
+    ids=repr,
+)
+def test_a_partial_fit_that_is_refused_changes_nothing(estimator, wrong):
+    X, y = digits()
+    model = clone(estimator).set_params(hidden_layer_sizes=8, max_iter=5, random_state=0).fit(X, y)
+    before = model.get_params() | {"outputs": model._outputs(X)}
+    with pytest.raises(ValueError, match=r"loss|early_stopping|lbfgs|outputs"):
+        model.set_params(**wrong).partial_fit(X, y)
+    model.set_params(**{name: before[name] for name in wrong})
+
+    np.testing.assert_array_equal(model._outputs(X), before["outputs"])
+    assert model.partial_fit(X, y).t_ == 6 * len(X)
+
+
 def test_poisson_needs_targets_that_are_not_negative():
     """scikit-learn's network trains until all is NaN; its `PoissonRegressor` raises this error."""
     rule = (

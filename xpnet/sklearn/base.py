@@ -82,12 +82,11 @@ class BaseMLP(NetworkEstimator):
         if y.ndim == 1:
             y = y.reshape((-1, 1))
         sample_weight = self._weights(sample_weight, y)
-        if not first_pass and (len(sizes), y.shape[1]) != (self.n_layers_ - 2, self.n_outputs_):
-            raise ValueError(
-                f"partial_fit and warm_start continue to train the same network, with {self.n_layers_ - 2} hidden layers and "
-                f"{self.n_outputs_} outputs. For another network, call fit with warm_start=False. "
-                f"Received: {len(sizes)} hidden layers and {y.shape[1]} outputs"
-            )
+        if not first_pass:
+            fitted = _described(self.n_layers_ - 2, self.n_outputs_, self._settings[-1])
+            received = _described(len(sizes), y.shape[1], self.batch_norm)
+            rule = f"partial_fit and warm_start continue to train the same network, with {fitted}"
+            require(received == fitted, f"{rule}. For another network, call fit with warm_start=False", received)
         self.n_outputs_ = y.shape[1]
         units = [X.shape[1], *sizes, self.n_outputs_]
         self._check_settings(self._targets(y, dtype_of(X)), dtype_of(X), incremental)
@@ -283,6 +282,10 @@ class BaseMLP(NetworkEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _described(hidden: int, outputs: int, batch_norm: bool) -> str:
+    return f"{hidden} hidden layers, {outputs} outputs and {'' if batch_norm else 'no '}batch normalization"
 
 
 def finite(values: np.ndarray) -> bool:
