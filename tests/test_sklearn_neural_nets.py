@@ -15,7 +15,7 @@ from sklearn.utils import compute_sample_weight
 import xpnet
 from xpnet import Adam, EarlyStopping, Model, RMSprop, Sequential, to_numpy
 from xpnet.layers import Conv2D, Dense, Dropout, Flatten, Reshape
-from xpnet.losses import SoftmaxCrossEntropy
+from xpnet.losses import BinaryCrossEntropy, GaussianNLL, SoftmaxCrossEntropy
 from xpnet.sklearn import MLPClassifier, MLPRegressor, NeuralNetClassifier, NeuralNetRegressor, from_model
 
 
@@ -196,6 +196,31 @@ def test_parameters_can_be_set_between_fits_that_continue():
     assert list(ours.history_.history) == ["loss", "accuracy"]
     warm = from_model(ours.model_).set_params(warm_start=True, epochs=1, optimizer__learning_rate=0.5).fit(X, y)
     assert warm.model_.optimizer == RMSprop(0.5)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "wrong"),
+    [
+        (NeuralNetClassifier(network), {"loss": BinaryCrossEntropy()}),
+        (NeuralNetClassifier(network), {"loss": "mse", "optimizer": "rmsprop"}),
+        (NeuralNetClassifier(network), {"loss": SoftmaxCrossEntropy(label_smoothing=0.2), "metrics": ["r3"]}),
+        (NeuralNetClassifier(network), {"optimizer": "rmsprop", "callbacks": [3]}),
+        (NeuralNetRegressor([Dense(3)]), {"loss": GaussianNLL()}),
+    ],
+)
+def test_a_partial_fit_that_is_refused_changes_nothing(estimator, wrong):
+    X, y = digits()
+    targets = X[:, :3] if isinstance(estimator, NeuralNetRegressor) else y
+    ours = clone(estimator).set_params(epochs=1, random_state=0).fit(X, targets)
+    before, model = ours.get_params(), ours.model_
+    parts = model.loss, model.optimizer, model.metrics
+    with pytest.raises((ValueError, TypeError)):
+        ours.set_params(**wrong).partial_fit(X, targets)
+
+    assert ours.model_ is model
+    assert (model.loss, model.optimizer, model.metrics) == parts
+    assert ours.set_params(**{name: before[name] for name in wrong}).partial_fit(X, targets).model_ is model
+    assert model.epoch == 2
 
 
 def test_another_network_is_another_fit():

@@ -115,9 +115,7 @@ class NeuralNet(Tasks, BaseEstimator):
         X, y = self._checked(X, y, reset=not continues)
         y = self._encode(y, first=not continues and not incremental)
         sample_weight = self._weights(checked_weights(sample_weight, X), y)
-        if continues:
-            self._apply_changes(y)
-        else:
+        if not continues:
             random = check_random_state(self.random_state)
             network = self.network
             if callable(network) and not isinstance(network, Layer):
@@ -126,9 +124,7 @@ class NeuralNet(Tasks, BaseEstimator):
             self._random_state = random
             model = Model(network, self._loss(y), self.optimizer, self.metrics, seed, self._backend(X))
             if is_classifier(self):
-                model.build(shape := tuple(X.shape[1:]))
-                outputs, needed = model.measured[shape].output_shape, (self._outputs(y),)
-                require(outputs == needed, f"The network needs outputs of shape {needed} for these targets", outputs)
+                self._require_outputs(model.build(tuple(X.shape[1:])), y)
             self.keep_model(model)
         held = None
         if held_out is not None:
@@ -147,6 +143,8 @@ class NeuralNet(Tasks, BaseEstimator):
             sample_weight = None if sample_weight is None else sample_weight[train]
         callbacks = [*check_callbacks(self.callbacks), *announce]
         verbose = self.verbose if isinstance(self.verbose, str) else int(self.verbose)
+        if continues:
+            self._apply_changes(X, y, sample_weight)
         self.history_ = self.model_.fit(
             X, y, self.batch_size, 1 if incremental else self.epochs, verbose, callbacks,
             validation_data=held, shuffle=self.shuffle, sample_weight=sample_weight,
@@ -161,18 +159,29 @@ class NeuralNet(Tasks, BaseEstimator):
         self.model_ = model
         self._made_of = {name: _settings(getattr(self, name)) for name in (*CHANGEABLE, *FIXED)}
 
-    def _apply_changes(self, y: np.ndarray) -> None:
+    def _require_outputs(self, model: Model, y: np.ndarray) -> None:
+        outputs, needed = model.measured[model.input_shape].output_shape, (self._outputs(y),)
+        require(outputs == needed, f"The network needs outputs of shape {needed} for these targets", outputs)
+
+    def _apply_changes(self, X: Any, y: np.ndarray, sample_weight: Any) -> None:
         """Give the model the parameters that were set since the last fit. Raises ValueError if they need another model."""
         changed = [name for name, old in self._made_of.items() if _settings(getattr(self, name)) != old]
         fixed = [name for name in FIXED if name in changed]
         rule = "partial_fit and warm_start continue to train the same model. For another one, call fit with warm_start=False"
         require(not fixed, rule, f"another {', '.join(fixed)} than in the last fit")
+        if not changed:
+            return
+        model = copy.copy(self.model_)  # so that nothing changes if one of the parameters is refused
         if "optimizer" in changed:
-            self.model_.optimizer = self.optimizer
+            model.optimizer = self.optimizer
         if "loss" in changed:
-            self.model_.loss = self._loss(y)
+            model.loss = self._loss(y)
         if "loss" in changed or "metrics" in changed:
-            self.model_.metrics = self.metrics
+            model.metrics = self.metrics
+        if is_classifier(self):
+            self._require_outputs(model, y)
+        model.prepare(X, y, sample_weight)
+        self.model_.optimizer, self.model_.loss, self.model_.metrics = model.optimizer, model.loss, model.metrics
         self.keep_model(self.model_)
 
     def _backend(self, X: Any) -> Backend:
