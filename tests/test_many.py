@@ -213,9 +213,25 @@ def test_networks_diverge_beside_others_that_stop(restores, xp):
     with pytest.warns(RuntimeWarning, match="1 of 3 networks diverged and stopped: 2"):
         ensemble = train_many(model, X, VALUES, learning_rates=rates, weight_decays=decays, rows=rows, **fit)
 
-    assert [(one.epoch, one.step) for one in ensemble] == [(2, 8), (2, 6), (0, ensemble.diverged[2].step)]
+    error = ensemble.diverged[2]
+    assert error.networks == (2,)
+    assert "of network 2 is not finite" in str(error)
+    assert [(one.epoch, one.step) for one in ensemble] == [(2, 8), (2, 6), (0, error.step)]
     assert [len(history.epoch) for history in ensemble.histories] == [2, 2, 1]
     assert all(np.isfinite(weight).all() for one in ensemble for weight in one.get_weights())
+
+
+def test_each_network_that_diverges_has_its_own_error(xp):
+    stop = EarlyStopping("loss", patience=99, restore_best_weights=True)
+    model = make(xp, layers=[Dense(1)], loss="mse", optimizer=SGD())
+    with pytest.warns(RuntimeWarning, match="2 of 3 networks diverged and stopped: 0, 2"):
+        ensemble = train_many(
+            model, X, VALUES, learning_rates=[0.5, 0.1, 0.5], weight_decays=[60.0, 0.0, 60.0], early_stopping=stop,
+            epochs=20, verbose=0,
+        )  # fmt: skip
+
+    assert ensemble[0].epoch > 0
+    assert all(error.networks == (0, 2) and len(error.__notes__) == 1 for error in ensemble.diverged.values())
 
 
 def test_a_divergence_of_all_networks_is_an_error(xp):
@@ -223,7 +239,7 @@ def test_a_divergence_of_all_networks_is_an_error(xp):
 
     with pytest.raises(DivergenceError, match=r"of networks 0, 1 is not finite.*learning rate \(it was 1e\+25\)"):
         train_many(model, X, VALUES, learning_rates=[1e25, 1e20], epochs=3, verbose=0)
-    with pytest.raises(DivergenceError):
+    with pytest.raises(DivergenceError, match="of network 1 is not finite"):
         train_many(model, X, VALUES, learning_rates=[1e25, 1e20], rows=ROWS[:2], epochs=3, verbose=0)
 
 

@@ -100,14 +100,12 @@ def diagnose(backend: Backend, chunk: Failed, finite: dict[str, Tree]) -> tuple[
         if part or not _is_finite(record["loss"]):
             unusual = [place for place in watch.places if place not in usual]
             where = unusual[0] if unusual else f"{part} after the update" if part else "loss"
-            networks, of = _networks(record["loss"][0, ...], state), ""
-            if networks:
-                of = f" of network{'s' * (len(networks) > 1)} {', '.join(map(str, networks))}"
-                if isinstance(chunk.step.optimizer, PerNetwork):
-                    rate *= float(before["optimizer"]["rate"][networks[0], 0, 0])
+            networks = _networks(record["loss"][0, ...], state)
+            if networks and isinstance(chunk.step.optimizer, PerNetwork):
+                rate *= float(before["optimizer"]["rate"][networks[0], 0, 0])
             return before, number, _error(
-                number, where, f"at step {number}: {where}{of} is not finite", "The model is as it was before that step",
-                REMEDY.format(rate), networks,
+                number, where, f"at step {number}: {where}{_of(networks)} is not finite",
+                "The model is as it was before that step", REMEDY.format(rate), networks,
             )  # fmt: skip
         usual.update(watch.places)
         watch.places.clear()
@@ -129,6 +127,17 @@ def _networks(loss: Array, state: dict[str, Tree]) -> list[int]:
             continue
         finite = finite & xp.all(xp.isfinite(xp.reshape(x, (loss.shape[0], -1))), axis=1)
     return [k for k in range(loss.shape[0]) if not bool(finite[k])]
+
+
+def renumbered(error: DivergenceError, numbers: Sequence[int]) -> DivergenceError:
+    """Return a copy of the error in which network k has the number `numbers[k]`."""
+    networks = tuple(numbers[k] for k in error.networks)
+    return DivergenceError(str(error).replace(_of(error.networks), _of(networks), 1), error.step, error.layer, networks)
+
+
+def _of(networks: Sequence[int]) -> str:
+    """Return the words that name the networks in a message, if it has any."""
+    return f" of network{'s' * (len(networks) > 1)} {', '.join(map(str, networks))}" if networks else ""
 
 
 def _error(step: int, where: str, what: str, model: str, remedy: str, networks: Sequence[int] = ()) -> DivergenceError:

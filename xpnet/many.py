@@ -98,7 +98,8 @@ def train_many(
         of_group = {name: [values[k] for k in group] for name, values in numbers.items()}
         own_rows, own_seeds = None if rows is None else [rows[k] for k in group], tuple(every_seed[k] for k in group)
         networks = Model(model.network, model.loss, model.optimizer, model.metrics, own_seeds, model.backend)
-        parts.append(_train(networks, x, y, optimizer, of_group, own_rows, chosen, validation_data, early_stopping))
+        stops = StopEach(early_stopping, group)
+        parts.append(_train(networks, x, y, optimizer, of_group, own_rows, chosen, validation_data, stops))
     ensemble = parts[0] if len(parts) == 1 else joined(parts, [k for group in groups for k in group])
     if lost := [*ensemble.diverged]:
         if len(lost) == count:
@@ -112,12 +113,11 @@ def train_many(
 
 def _train(
     networks: Model, x: Any, y: Any, optimizer: PerNetwork, numbers: dict[str, list[float]], rows: Sequence[Any] | None,
-    chosen: FitSettings, validation_data: Any, early_stopping: EarlyStopping | None,
+    chosen: FitSettings, validation_data: Any, stops: StopEach,
 ) -> Ensemble:  # fmt: skip
     """Train networks with equally many rows at once."""
     count = len(networks.seeds)
     intake = Intake(networks.backend, networks.network, networks.loss, networks.metrics, None, {})
-    stops = StopEach(early_stopping, count)
     with ExitStack() as opened, Progress(chosen.verbose) as progress:
         data, _ = intake.run(x, y, None, None, 0.0)
         require(

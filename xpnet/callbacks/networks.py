@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from xpnet.callbacks.base import Callback, Logs
 from xpnet.callbacks.stopping import EarlyStopping
+from xpnet.divergence import renumbered
 from xpnet.errors import DivergenceError
 from xpnet.tree import Array, Tree, map_leaves
 
@@ -19,16 +21,18 @@ class StopEach(Callback):
     Parameters
     ----------
     stopping : EarlyStopping, optional
-    networks : int
+    numbers : sequence of int
+        The number of each network in error messages.
 
     Attributes
     ----------
     diverged : dict of int to DivergenceError
-        The networks that diverged. They stopped with the parameters before that step.
+        The networks that diverged, by their positions. They stopped with the parameters from before that step, or those of
+        their best epoch with ``restore_best_weights=True``.
     """
 
-    def __init__(self, stopping: EarlyStopping | None, networks: int):
-        self.each = [copy.deepcopy(stopping or Callback()) for _ in range(networks)]
+    def __init__(self, stopping: EarlyStopping | None, numbers: Sequence[int]):
+        self.numbers, self.each = numbers, [copy.deepcopy(stopping or Callback()) for _ in numbers]
         self.diverged: dict[int, DivergenceError] = {}
         self.silent: set[int] = set()
 
@@ -56,13 +60,15 @@ class StopEach(Callback):
     def survive(self, error: DivergenceError, arrays: dict[str, Tree]) -> dict[str, Tree]:
         """Stop the networks that diverged; see `Plan.survive`. Their parameters and rates become 0, so all values are finite."""
         if not error.networks or self.silent.intersection(error.networks):
-            raise error
+            raise renumbered(error, self.numbers)
         self.silent.update(error.networks)
         for k in error.networks:
             if not (view := self.views[k]).stop_training:
-                self.diverged[k] = error
+                self.diverged[k] = renumbered(
+                    error, self.numbers
+                )  # a new object, because EarlyStopping adds a note to it
                 view.stop_training, view.state = True, view.state
-                self.each[k].on_train_interrupt(error)
+                self.each[k].on_train_interrupt(self.diverged[k])
         heard = self._factor([k not in self.silent for k in range(len(self.views))])
         silenced = {
             name: map_leaves(lambda x: x * heard if x.ndim == 3 else x, arrays[name])
