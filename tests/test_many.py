@@ -1,5 +1,6 @@
 """`train_many`: each network equals one that is trained alone."""
 
+import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,9 @@ from xpnet import (
     to_numpy,
     train_many,
 )
+from xpnet.callbacks.networks import StopEach
 from xpnet.layers import BatchNormalization, Dense, Dropout, LayerNormalization, ReLU, Tanh
+from xpnet.loop import Loop
 from xpnet.metrics import TopKAccuracy
 
 rng = np.random.default_rng(0)
@@ -232,6 +235,25 @@ def test_each_network_that_diverges_has_its_own_error(xp):
 
     assert ensemble[0].epoch > 0
     assert all(error.networks == (0, 2) and len(error.__notes__) == 1 for error in ensemble.diverged.values())
+
+
+def test_a_chunk_in_which_many_networks_diverge_is_not_a_recursion(monkeypatch):
+    depths, survive = [], StopEach.survive
+
+    def watched(self, error, arrays):
+        depths.append(len(inspect.stack(0)))
+        return survive(self, error, arrays)
+
+    monkeypatch.setattr(StopEach, "survive", watched)
+    monkeypatch.setattr(Loop, "_chunk_length", lambda self, steps: steps)
+    model = make("numpy", layers=[Dense(1)], loss="mse", optimizer=SGD())
+    with pytest.warns(RuntimeWarning, match="6 of 7 networks diverged"):
+        train_many(
+            model, X, VALUES, learning_rates=[10.0**k for k in range(-1, 18, 3)], batch_size=1, epochs=1, verbose=0
+        )
+
+    assert len(depths) > 3
+    assert len(set(depths)) == 1
 
 
 def test_a_divergence_of_all_networks_is_an_error(xp):

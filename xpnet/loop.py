@@ -206,6 +206,12 @@ class Loop:
 
     def train(self, chunk: Chunk) -> dict[str, Any]:
         """Take one step for each batch of the chunk. Return the records as host arrays, with one entry for each step."""
+        while (records := self._train(chunk)) is None:
+            pass  # train again without the networks that diverged
+        return records
+
+    def _train(self, chunk: Chunk) -> dict[str, Any] | None:
+        """Return the records of the chunk, or None if networks diverged and were removed."""
         state, numbers = self.state, self.state.step + np.arange(chunk.steps)
         batches = {"learning_rate": self._learning_rates(numbers)} | chunk.columns
         if self.network.needs_key:
@@ -221,7 +227,7 @@ class Loop:
                 seen = first_non_finite(arrays) or "loss"
                 step = self.step.with_network(self.plan.network)
                 self._diverged(Failed(step, state.arrays, batches, chunk.data, state.step, seen))
-                return self.train(chunk)
+                return None
         self.finite = state.arrays = arrays
         state.step += chunk.steps
         if self.network is not self.plan.network and not self.backend.compiles:  # compiled code contains no checks
