@@ -23,7 +23,7 @@ from xpnet.tree import Array, map_leaves
 class Ensemble:
     """Networks of one shape that predict together. They are the networks of a `Model` with several seeds.
 
-    ``ensemble[k]`` is network k as a `Model` of its own, and ``len(ensemble)`` the number of networks.
+    ``ensemble[k]`` is a separate `Model` with the parameters of network k, and ``len(ensemble)`` is the number of networks.
 
     Parameters
     ----------
@@ -37,8 +37,9 @@ class Ensemble:
     histories : list of History
         The records of each network in `train_many`. They end with its last epoch. Files do not hold them.
     diverged : dict of int to DivergenceError
-        The networks that diverged in `train_many`. They have the parameters before that step, and `predict`, `spread` and
-        `predict_classes` leave them out. Files do not hold this either.
+        The networks that diverged in `train_many`. Each keeps the parameters from before that step, or those of its best epoch
+        with ``restore_best_weights=True``. `predict`, `spread` and `predict_classes` leave them out. Files do not hold this
+        either.
     """
 
     def __init__(self, model: Model):
@@ -64,7 +65,7 @@ class Ensemble:
 
     @in_scope
     def __getitem__(self, k: int) -> Model:
-        """Return network k as a model with its seed and a copy of its parameters. Its optimizer begins anew."""
+        """Return network k as a model with its seed and a copy of its parameters. Its optimizer starts from its initial state."""
         model, seed = self.model, self.model.seeds[operator.index(k)]
         one = Model(model.network, model.loss, model.optimizer, model.metrics, seed, model.backend)
         one.build(model.input_shape)

@@ -54,7 +54,7 @@ class StopEach(Callback):
         self.model.stop_training = all(view.stop_training for view in self.views)
         if any(view.stop_training for view in self.views):
             optimizer = self.model.state["optimizer"]
-            running = self._factor([not view.stop_training for view in self.views])
+            running = self._ones_and_zeros([not view.stop_training for view in self.views])
             self.model.state = self.model.state | {"optimizer": optimizer | {"rate": optimizer["rate"] * running}}
 
     def survive(self, error: DivergenceError, arrays: dict[str, Tree]) -> dict[str, Tree]:
@@ -69,16 +69,17 @@ class StopEach(Callback):
                 )  # a new object, because EarlyStopping adds a note to it
                 view.stop_training, view.state = True, view.state
                 self.each[k].on_train_interrupt(self.diverged[k])
-        heard = self._factor([k not in self.silent for k in range(len(self.views))])
+        heard = self._ones_and_zeros([k not in self.silent for k in range(len(self.views))])
         silenced = {
             name: map_leaves(lambda x: x * heard if x.ndim == 3 else x, arrays[name])
             for name in ("params", "optimizer")
         }
         return arrays | silenced
 
-    def _factor(self, counts: list[bool]) -> Array:
+    def _ones_and_zeros(self, flags: list[bool]) -> Array:
+        """Return 1.0 or 0.0 for each network, with shape (networks, 1, 1)."""
         backend = self.model.backend
-        return backend.namespace.reshape(backend.asarray([float(one) for one in counts]), (-1, 1, 1))
+        return backend.namespace.reshape(backend.asarray([float(flag) for flag in flags]), (-1, 1, 1))
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         for stopping, view in zip(self.each, self.views, strict=True):
