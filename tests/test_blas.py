@@ -147,6 +147,7 @@ def test_other_threads_can_limit_the_number_before_and_after_a_run():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork")  # of Python 3.12 and JAX, because the process has threads
 def test_a_fork_during_runs_of_other_threads_leaves_a_child_that_works():
     """Another thread may hold the lock at the time of the fork, and its run never ends in the child."""
     begun, end = threading.Event(), threading.Event()
@@ -173,6 +174,7 @@ def test_a_fork_during_runs_of_other_threads_leaves_a_child_that_works():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork")  # of Python 3.12 and JAX, because the process has threads
 def test_a_fork_within_a_run_keeps_its_number():
     with blas.limited(0, 1):
         if not (child := os.fork()):
