@@ -1,12 +1,13 @@
 """Ranks equal the whole batch on every backend. Threads stand for the processes, which tests/test_distributed.py starts."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from tests.test_groups import NETWORKS, assert_same, trained
-from xpnet import SGD, Adam, Model, layers
+from xpnet import SGD, Adam, Model, groups, layers
 from xpnet.backend import make_backend, to_numpy
 from xpnet.groups import ALONE, Threads
 from xpnet.losses import SoftmaxCrossEntropy
@@ -244,7 +245,7 @@ def test_compiled_steps_cannot_wait_for_other_processes():
     pytest.importorskip("jax")
     jax = make_backend("jax")
 
-    with pytest.raises(ValueError, match=r'Use the backend "numpy" or "torch"\. Received: <xpnet backend jax'):
+    with pytest.raises(ValueError, match=r'"torch", or "cupy" without graphs\. Received: <xpnet backend jax'):
         Ranks(0, 2, None).require(jax, True)
 
 
@@ -331,3 +332,13 @@ def test_outputs_are_those_of_one_process():
     ranks, alone = (Inference(model.network, np.float32, group) for group in (Ranks(1, 3, None), ALONE))
 
     np.testing.assert_array_equal(ranks(model.state, {"x": x}), alone(model.state, {"x": x}))
+
+
+def test_a_thread_by_itself_leaves_the_group_of_others_as_it_is(monkeypatch):
+    ranks = Ranks(0, 2, None)
+    monkeypatch.setattr(groups, "_process", ranks)
+    with groups.by_itself():
+        assert groups.process() is ALONE
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(groups.process).result() is ranks
+    assert groups.process() is ranks

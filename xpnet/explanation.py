@@ -110,7 +110,7 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
     """Return every quantity of the training step that ``model.train_on_batch(x, y)`` would take. The model does not change.
 
     The step runs on a copy of the model, with an observer around every layer, so the arrays are those of the step itself. Two
-    things round differently in `fit`: a library that compiles, such as JAX, and a large batch that threads divide on NumPy.
+    things round differently in `fit`: a library that compiles, such as JAX, and a large batch, computed in parts on NumPy.
     With several ranks, each that calls it computes the whole batch.
 
     Parameters

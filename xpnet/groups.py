@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
@@ -121,11 +122,12 @@ class Threads:
 
 ALONE = Alone()
 _process: Alone | Ranks = ALONE
+_by_itself = ContextVar("xpnet_by_itself", default=False)  # in the current thread
 
 
 def process() -> Alone | Ranks:
     """Return the group of this process with others; see `xpnet.distributed.init`."""
-    return _process
+    return ALONE if _by_itself.get() else _process
 
 
 def enter(ranks: Ranks) -> None:
@@ -136,13 +138,12 @@ def enter(ranks: Ranks) -> None:
 
 @contextmanager
 def by_itself() -> Iterator[None]:
-    """A ``with`` block in which this process computes whole batches without the others."""
-    global _process
-    before, _process = _process, ALONE
+    """A ``with`` block in which this thread computes whole batches without the other processes."""
+    token = _by_itself.set(True)
     try:
         yield
     finally:
-        _process = before
+        _by_itself.reset(token)
 
 
 def collective(method: Method) -> Method:
@@ -168,7 +169,7 @@ def may_divide(measured: Any, params: Tree) -> bool:
 
 
 def pieces_of(backend: Backend, measured: Any, params: Tree, rows: int) -> int:
-    """Return in how many pieces, one after the other, to compute so many rows."""
+    """Return the number of pieces in which to compute `rows` rows, one after the other."""
     if not (backend.divides and measured.separable and may_divide(measured, params)):
         return 1
     return backend.pieces(rows * measured.activations, measured.parameters)

@@ -64,7 +64,7 @@ class Plan:
         return parts_of(self.backend, self._measured, params, self.source.batch_size) if saved is None else saved
 
     def pieces(self, params: Tree, parts: int) -> int:
-        """Return in how many pieces to compute each part."""
+        """Return the number of pieces in which to compute each part."""
         return pieces_of(self.backend, self._measured, params, self.source.batch_size // parts) if self._own_loss else 1
 
     @property

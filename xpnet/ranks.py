@@ -137,7 +137,7 @@ class Ranks:
         if not backend.exchanges:
             raise ValueError(
                 f"A step of {backend.name} is compiled or captured as a whole, and cannot wait for other processes. Use the "
-                f'backend "numpy" or "torch". Received: {backend}'
+                f'backend "numpy", "torch", or "cupy" without graphs. Received: {backend}'
             )
         if not divisible and self.rank == 0:
             warnings.warn(

@@ -25,7 +25,7 @@ from xpnet.backend.workers import cores, workers
 from xpnet.distributed import MpiExchange
 from xpnet.errors import optional_import
 from xpnet.groups import ALONE, Threads, pieces_of
-from xpnet.ranks import Ranks
+from xpnet.ranks import BLOCK, SMALL, Ranks
 from xpnet.step import Inference, training_step
 
 MPI = optional_import("mpi4py.MPI", "mpi")
@@ -35,7 +35,7 @@ RECORD = {"loss": np.float32(1), "accuracy": np.float32(1)}
 
 
 class Runner:
-    """Training steps with so many rows in a batch, which a group computes."""
+    """Training steps of a group, with `rows` rows in each batch."""
 
     def __init__(self, case: Case, rows: int, group: Any, blas_threads: int = 1):
         model = ours.model(case, "numpy").build(case.input_shape)
@@ -84,7 +84,7 @@ def on(ranks: int, function: Callable[[], float]) -> float:
 
 
 def in_turns(measured: dict[str, tuple[int, Callable[[int], float]]], turns: int) -> dict[str, float]:
-    """Return the median seconds of each function of a number of repetitions, which so many ranks call."""
+    """Return the median seconds of a repetition of each function. `measured` has the number of ranks that call it too."""
     times: dict[str, list[float]] = {name: [] for name in measured}
     steps = {}
     for name, (ranks, function) in measured.items():
@@ -154,7 +154,9 @@ def predicted(kind: str, n: int, part: float, size: int, batch: int, q: dict[str
         return q["c threads"] * part + q["t"] + ((n - 1) * size + (n - 1) / n * batch) / q["gamma"]
     crowd = math.ceil(n / cores())
     local = crowd * (q["c ranks"] * part + size / q["gamma"])
-    return local + 3 * q[f"alpha {n}"] + 2 * (n - 1) / n * size / q["beta"]
+    numbers = size // 4
+    exchanges = 2 if numbers <= SMALL else 1 + 2 * -(-numbers // BLOCK)
+    return local + exchanges * q[f"alpha {n}"] + 2 * (n - 1) / n * size / q["beta"]
 
 
 def rows(text: str, teams: dict[int, Ranks], q: dict[str, float], turns: int) -> tuple[str, list[str]]:

@@ -186,9 +186,9 @@ class Backend:
         return 1
 
     def pieces(self, activations: int, parameters: int) -> int:
-        """Return in how many pieces, one after the other, one thread computes rows with so many activations.
+        """Return the number of pieces in which one thread computes rows with `activations` activations in total.
 
-        Only NumPy's backend has several, because its arrays are the faster the less memory a piece takes.
+        Only NumPy's backend returns more than 1, because its operations are faster on arrays that fit into the cache.
         """
         return 1
 

@@ -51,7 +51,7 @@ class Measured:
     divisible : bool
         Whether parts of a batch can be computed at the same time. Layers from outside xpnet may mix the rows of a batch.
     separable : bool
-        Whether they can also be computed one after the other, because no layer, such as batch normalization, mixes rows.
+        Whether they can also be computed one after the other. Batch normalization prevents this: it needs all rows at once.
     """
 
     output_shape: Shape
