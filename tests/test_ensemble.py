@@ -1,5 +1,7 @@
 """`Ensemble`: its networks, its predictions and its file."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,18 @@ def test_the_networks_are_saved_and_train_on(xp, tmp_path):
         np.testing.assert_array_equal(one, other)
     assert np.any(loaded[-1].get_weights()[0] != before[0])
     assert ensemble[2].seed == 8
+
+
+@pytest.mark.filterwarnings("ignore:1 of 2 networks diverged")
+def test_a_loaded_ensemble_averages_all_networks_until_diverged_is_set(xp, tmp_path):
+    model = make(xp, layers=[Dense(1)], loss="mse", optimizer=xpnet.SGD())
+    ensemble = train_many(model, X, VALUES, learning_rates=[0.01, 1e20], epochs=3, verbose=0)
+    ensemble.save(tmp_path / "ensemble.xpnet")
+    loaded = Ensemble(xpnet.load_model(tmp_path / "ensemble.xpnet", xp))
+
+    assert np.any(to_numpy(loaded.predict(X)) != to_numpy(ensemble.predict(X)))
+    loaded.diverged = pickle.loads(pickle.dumps(ensemble.diverged))
+    np.testing.assert_array_equal(to_numpy(loaded.predict(X)), to_numpy(ensemble.predict(X)))
 
 
 def test_places_are_integers(xp):

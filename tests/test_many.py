@@ -259,16 +259,30 @@ def test_a_chunk_in_which_many_networks_diverge_is_not_a_recursion(monkeypatch):
 def test_a_divergence_of_all_networks_is_an_error(xp):
     model = make(xp, layers=[Dense(1)], loss="mse", optimizer=SGD())
 
-    with pytest.raises(DivergenceError, match=r"of networks 0, 1 is not finite.*learning rate \(it was 1e\+25\)"):
+    with pytest.raises(
+        DivergenceError, match=r"of networks 0, 1 is not finite.*learning rate \(it was 1e\+25, 1e\+20\)"
+    ):
         train_many(model, X, VALUES, learning_rates=[1e25, 1e20], epochs=3, verbose=0)
     with pytest.raises(DivergenceError, match="of network 1 is not finite"):
         train_many(model, X, VALUES, learning_rates=[1e25, 1e20], rows=ROWS[:2], epochs=3, verbose=0)
+
+
+def test_the_warning_lists_the_networks_in_ascending_order(xp):
+    model = make(xp, layers=[Dense(1)], loss="mse", optimizer=SGD())
+
+    with pytest.warns(RuntimeWarning, match="2 of 3 networks diverged and stopped: 0, 2"):
+        ensemble = train_many(model, X, VALUES, learning_rates=[1e10, 0.01, 1e30], epochs=9, verbose=0)
+    assert [*ensemble.diverged] == [2, 0]  # as they diverged
+    assert "(it was 1e+10)" in str(ensemble.diverged[0])
+    assert "(it was 1e+30)" in str(ensemble.diverged[2])
 
 
 BAD = {
     "no networks": ({}, {}, "needs one value for each network"),
     "other lengths": ({}, {"seeds": [1, 2], "learning_rates": [0.1]}, "needs one value for each network"),
     "a negative rate": ({}, {"learning_rates": [0.1, -1.0]}, "learning_rates must be a number in"),
+    "an infinite rate": ({}, {"learning_rates": [1e39, 0.01]}, r"learning_rates must be .*Received: learning_rates=1e\+39"),
+    "an infinite decay": ({}, {"weight_decays": [1e39, 0.01]}, r"weight_decays must be .*Received: weight_decays=1e\+39"),
     "a negative decay": ({}, {"weight_decays": [-1.0]}, "weight_decays must be a number in"),
     "a bad seed": ({}, {"seeds": [0.5]}, "seed must be an integer"),
     "a mask": ({}, {"rows": [X[:, 0] > 0]}, "np.flatnonzero"),

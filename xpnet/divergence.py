@@ -16,7 +16,7 @@ from xpnet.optimizers.networks import PerNetwork
 from xpnet.tree import Array, Tree, leaves, named_leaves
 
 REMEDY = (
-    "Lower the learning rate (it was {:g}), clip gradients (global_clipnorm=1.0 in the optimizer), scale x and y and look "
+    "Lower the learning rate (it was {}), clip gradients (global_clipnorm=1.0 in the optimizer), scale x and y and look "
     "for extreme values in them, or choose another weight initializer (He for ReLU, LeCun for tanh)."
 )
 
@@ -100,19 +100,19 @@ def diagnose(backend: Backend, chunk: Failed, finite: dict[str, Tree]) -> tuple[
         if part or not _is_finite(record["loss"]):
             unusual = [place for place in watch.places if place not in usual]
             where = unusual[0] if unusual else f"{part} after the update" if part else "loss"
-            networks = _networks(record["loss"][0, ...], state)
+            networks, own = _networks(record["loss"][0, ...], state), [rate]
             if networks and isinstance(chunk.step.optimizer, PerNetwork):
-                rate *= float(before["optimizer"]["rate"][networks[0], 0, 0])
+                own = [rate * float(before["optimizer"]["rate"][k, 0, 0]) for k in networks]
             return before, number, _error(
                 number, where, f"at step {number}: {where}{_of(networks)} is not finite",
-                "The model is as it was before that step", REMEDY.format(rate), networks,
+                "The model is as it was before that step", _remedy(*own), networks,
             )  # fmt: skip
         usual.update(watch.places)
         watch.places.clear()
     return chunk.state, first, _error(
         first, chunk.seen, f"in the {len(rates)} steps from step {first}: {chunk.seen} was not finite at the end, but was "
         "finite when these steps were run again one at a time, without compilation. The cause may be rounding, a layer that is "
-        "not a pure function, or a hardware fault", f"The model is as it was before step {first}", REMEDY.format(rates[0]),
+        "not a pure function, or a hardware fault", f"The model is as it was before step {first}", _remedy(rates[0]),
     )  # fmt: skip
 
 
@@ -127,6 +127,10 @@ def _networks(loss: Array, state: dict[str, Tree]) -> list[int]:
             continue
         finite = finite & xp.all(xp.isfinite(xp.reshape(x, (loss.shape[0], -1))), axis=1)
     return [k for k in range(loss.shape[0]) if not bool(finite[k])]
+
+
+def _remedy(*rates: float) -> str:
+    return REMEDY.format(", ".join(dict.fromkeys(f"{rate:g}" for rate in rates)))
 
 
 def renumbered(error: DivergenceError, numbers: Sequence[int]) -> DivergenceError:

@@ -39,7 +39,7 @@ class Ensemble:
     diverged : dict of int to DivergenceError
         The networks that diverged in `train_many`. Each keeps the parameters from before that step, or those of its best epoch
         with ``restore_best_weights=True``. `predict`, `spread` and `predict_classes` leave them out. Files do not hold this
-        either.
+        either, so a loaded ensemble averages all networks until it is set.
     """
 
     def __init__(self, model: Model):

@@ -90,7 +90,7 @@ def train_many(
     given = {"seeds": seeds, "learning_rates": learning_rates, "weight_decays": weight_decays, "rows": rows}
     count = _count(given)
     every_seed: Any = (model.seeds[0],) * count if seeds is None else settings.check_seed(seeds)
-    optimizer, numbers = _per_network(model.optimizer, learning_rates, weight_decays)
+    optimizer, numbers = _per_network(model.optimizer, learning_rates, weight_decays, model.backend.float_name)
     chosen = FitSettings(batch_size, epochs, verbose=verbose, shuffle=shuffle)
     groups = [[*range(count)]] if rows is None else _equally_long(rows)
     parts = []
@@ -105,7 +105,7 @@ def train_many(
         if len(lost) == count:
             raise ensemble.diverged[lost[-1]]
         warnings.warn(
-            f"{len(lost)} of {count} networks diverged and stopped: {str(lost)[1:-1]}. The others are trained. "
+            f"{len(lost)} of {count} networks diverged and stopped: {str(sorted(lost))[1:-1]}. The others are trained. "
             "Ensemble.diverged holds the errors.", RuntimeWarning, stacklevel=3,
         )  # fmt: skip
     return ensemble
@@ -191,18 +191,21 @@ def _checked_rows(rows: Any, n: int) -> np.ndarray:
     return values
 
 
-def _per_network(optimizer: Optimizer, rates: Any, decays: Any) -> tuple[PerNetwork, dict[str, list[float]]]:
-    """Return an optimizer for several networks, and the numbers for its state."""
+def _per_network(
+    optimizer: Optimizer, rates: Any, decays: Any, float_name: str
+) -> tuple[PerNetwork, dict[str, list[float]]]:
+    """Return an optimizer for several networks, and the numbers for its state, which are finite in its floating type."""
+    interval = f"[0, {float(np.finfo(float_name).max)}]"
     numbers: dict[str, list[float]] = {}
     rate = optimizer.learning_rate
     if rates is not None:
         rule = "learning_rates replace a constant. Use an optimizer with a number as its learning rate"
         require(not callable(rate), rule, f"{rate!r}")
-        numbers["rate"], rate = [number("learning_rates", one, "[0, inf)") for one in rates], 1.0
+        numbers["rate"], rate = [number("learning_rates", one, interval) for one in rates], 1.0
     if decays is not None:
         rule = "weight_decays cannot be combined with the optimizer's l1 or l2. Set them to 0"
         require(not (optimizer.l1 or optimizer.l2), rule, f"{optimizer!r}")
-        numbers["decay"] = [number("weight_decays", one, "[0, inf)") for one in decays]
+        numbers["decay"] = [number("weight_decays", one, interval) for one in decays]
         optimizer = replace(optimizer, weight_decay=0.0)
     return PerNetwork(rate, optimizer=replace(optimizer, learning_rate=0.0), decays=decays is not None), numbers
 
