@@ -229,7 +229,12 @@ def test_another_network_is_another_fit():
     again = pickle.loads(pickle.dumps(ours)).set_params(network__width=30).partial_fit(X, y)
 
     assert again.model_.epoch == 2
-    for change in ({"network__width": 9}, {"dtype": "float32"}, {"backend": "strict"}, {"network": [Dense(4)]}):
+    for change in (
+        {"network__width": 9},
+        {"dtype": "float32"},
+        {"backend": "array_api_strict"},
+        {"network": [Dense(4)]},
+    ):
         with pytest.raises(
             ValueError, match=r"continue to train the same model.*Received: another (network|dtype|backend)"
         ):
@@ -258,6 +263,22 @@ def test_class_weights_are_sample_weights():
     given = NeuralNetClassifier(network, **settings).fit(X, y, sample_weight=compute_sample_weight("balanced", y))
 
     np.testing.assert_array_equal(weighted.predict_proba(X), given.predict_proba(X))
+
+
+@pytest.mark.parametrize("estimator", [NeuralNetClassifier, NeuralNetRegressor])
+def test_the_default_loss_has_no_settings(estimator):
+    with pytest.raises(ValueError, match=r'loss__delta needs a loss .*such as loss="\w+"\. Received: loss=None'):
+        estimator([Dense(3)]).set_params(loss__delta=0.1)
+
+
+def test_the_same_backend_by_another_name_is_no_change():
+    X, y = digits()
+    with xpnet.use_backend("numpy"):
+        model = NeuralNetClassifier(network, random_state=0).partial_fit(X, y, classes=range(4))
+        for backend in ("numpy", xpnet.get_backend(), None):
+            model.set_params(backend=backend).partial_fit(X, y)
+        with pytest.raises(ValueError, match="another backend than in the last fit"):
+            model.set_params(backend="array_api_strict").partial_fit(X, y)
 
 
 def test_mistakes():

@@ -96,6 +96,11 @@ class NeuralNet(Tasks, BaseEstimator):
         super().set_params(**own)
         for key in params.keys() - own.keys():
             name, _, path = key.partition("__")
+            usual = "softmax_cross_entropy" if is_classifier(self) else "huber"
+            given = getattr(self, name) is not None
+            require(
+                given, f'{key} needs a loss with this setting. Set the loss first, such as loss="{usual}"', "loss=None"
+            )
             setattr(self, name, with_setting(_resolved(name, getattr(self, name)), path, params[key]))
         return self
 
@@ -166,6 +171,9 @@ class NeuralNet(Tasks, BaseEstimator):
     def _apply_changes(self, X: Any, y: np.ndarray, sample_weight: Any) -> None:
         """Give the model the parameters that were set since the last fit. Raises ValueError if they need another model."""
         changed = [name for name, old in self._made_of.items() if _settings(getattr(self, name)) != old]
+        same = self.model_.backend
+        if "backend" in changed and backend_of(self, X, same.float_name) == same:  # another name for it
+            changed.remove("backend")
         fixed = [name for name in FIXED if name in changed]
         rule = "partial_fit and warm_start continue to train the same model. For another one, call fit with warm_start=False"
         require(not fixed, rule, f"another {', '.join(fixed)} than in the last fit")
