@@ -264,6 +264,8 @@ def test_mistakes(settings, message):
         (MLPRegressor("poisson"), {"loss": "huber", "activation": "tanh", "solver": "lbfgs", "dropout": 0.5}),
         (MLPClassifier(), {"loss": Huber(), "activation": "tanh"}),
         (MLPClassifier(), {"loss": BinaryCrossEntropy(), "activation": "tanh"}),
+        (MLPClassifier(), {"callbacks": [3], "activation": "tanh"}),
+        (MLPClassifier(), {"backend": "theano", "activation": "tanh"}),
     ],
     ids=repr,
 )
@@ -271,7 +273,7 @@ def test_a_partial_fit_that_is_refused_changes_nothing(estimator, wrong):
     X, y = digits()
     model = clone(estimator).set_params(hidden_layer_sizes=8, max_iter=5, random_state=0).fit(X, y)
     before = model.get_params() | {"outputs": model._outputs(X)}
-    with pytest.raises(ValueError, match=r"loss|early_stopping|lbfgs|outputs"):
+    with pytest.raises((ValueError, TypeError), match=r"loss|early_stopping|lbfgs|outputs|callbacks|backend"):
         model.set_params(**wrong).partial_fit(X, y)
     model.set_params(**{name: before[name] for name in wrong})
 

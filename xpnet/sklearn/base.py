@@ -83,13 +83,14 @@ class BaseMLP(NetworkEstimator):
             y = y.reshape((-1, 1))
         sample_weight = self._weights(sample_weight, y)
         if not first_pass:
-            fitted = _described(self.n_layers_ - 2, self.n_outputs_, self._settings[-1])
+            batch_norm = self._settings[-1] if hasattr(self, "_settings") else self.batch_norm
+            fitted = _described(self.n_layers_ - 2, self.n_outputs_, batch_norm)
             received = _described(len(sizes), y.shape[1], self.batch_norm)
             rule = f"partial_fit and warm_start continue to train the same network, with {fitted}"
             require(received == fitted, f"{rule}. For another network, call fit with warm_start=False", received)
         self.n_outputs_ = y.shape[1]
         units = [X.shape[1], *sizes, self.n_outputs_]
-        self._check_settings(self._targets(y, dtype_of(X)), dtype_of(X), incremental)
+        self._check_settings(X, self._targets(y, dtype_of(X)), incremental)
         self._random_state = check_random_state(self.random_state)
         self._build(sizes)
         if first_pass:
@@ -106,14 +107,16 @@ class BaseMLP(NetworkEstimator):
                 " contain large values and need to be preprocessed."
             )
 
-    def _check_settings(self, targets: np.ndarray, dtype: Any, incremental: bool) -> None:
+    def _check_settings(self, X: Any, targets: np.ndarray, incremental: bool) -> None:
         """Raise ValueError if the settings do not fit together or to the targets, before the network changes."""
+        backend_of(self, X, dtype_of(X))
+        check_callbacks(self.callbacks)
         if not isinstance(loss := self.loss, str):
             rule = "loss must include its activation, as SoftmaxCrossEntropy and BinaryCrossEntropy do"
             require(not loss.of_probabilities, rule, loss)
             kind, wanted = ("classifier", "classes") if is_classifier(self) else ("regressor", "values")
             require(loss.of_classes == is_classifier(self), f"A {kind} needs a loss of {wanted}", loss)
-            loss.check(targets, (self.n_outputs_,), dtype)
+            loss.check(targets, (self.n_outputs_,), dtype_of(X))
         if self.solver not in STOCHASTIC and (self.dropout or self.batch_norm):
             raise ValueError(
                 "solver='lbfgs' needs a loss that depends only on the parameters. Use 'adam' or 'sgd' with dropout and "
