@@ -110,11 +110,13 @@ def test_three_ranks_compute_the_bits_of_three_threads(weighted):
     assert_same(ranks, trained(xp, *network, Threads(3), weighted=weighted), exactly=not weighted)
 
 
-def test_two_ranks_compute_their_rows_in_pieces_as_two_threads_do():
-    xp, network = make_backend("numpy"), NETWORKS["random"]
+@pytest.mark.parametrize("name", ["dense", "random"])
+def test_two_ranks_compute_their_rows_in_pieces_as_two_threads_do(name):
+    """Exactly, but for noise: NumPy may compute the logarithms of the same numbers by other instructions."""
+    xp, network = make_backend("numpy"), NETWORKS[name]
     ranks = in_ranks(xp, 2, *network, pieces=2)
 
-    assert_same(ranks, trained(xp, *network, Threads(2), pieces=2), exactly=True)
+    assert_same(ranks, trained(xp, *network, Threads(2), pieces=2), exactly=name == "dense")
     assert_same(ranks, trained(xp, *network, ALONE))
 
 
