@@ -177,9 +177,10 @@ def test_networks_that_diverge_stop_alone(optimizer, xp):
         alone.fit(X, VALUES, **fit)
         assert_same(ensemble[k], alone)
         assert (ensemble[k].epoch, ensemble[k].step) == (alone.epoch, alone.step)
+    undivided = xp.eager() if xp.divides else xp  # the losses of parts overflow earlier, multiplied by their rows
     for k in (1, 3):
         own = replace(optimizer, learning_rate=rates[k], weight_decay=decays[k])
-        alone = make(xp, layers=[Dense(1)], loss="mse", optimizer=own, metrics=["mae"])
+        alone = make(undivided, layers=[Dense(1)], loss="mse", optimizer=own, metrics=["mae"])
         with pytest.raises(DivergenceError) as error:
             alone.fit(X, VALUES, **fit)
         one, ours = ensemble[k], ensemble.diverged[k]

@@ -160,7 +160,7 @@ class Orthogonal(Initializer):
         rows, columns = math.prod(shape[:-1]), shape[-1]
         Q, R = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
         Q *= self.gain * np.copysign(1.0, np.diag(R))  # a positive diagonal of R makes all Q equally likely
-        return (Q if rows >= columns else Q.T).reshape(shape)
+        return np.ascontiguousarray(Q if rows >= columns else Q.T).reshape(shape)  # in the order that files have
 
 
 @dataclass(frozen=True)
