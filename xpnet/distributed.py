@@ -110,8 +110,8 @@ class MpiExchange:
     def sum(self, values: Array) -> Array:
         """Return the sum: each rank adds one slice of all values, always in the order of the ranks, and sends it to the others.
 
-        `MPI.Allreduce` may add in another order in each run. This moves as many bytes, 2 (n - 1) / n of the values. In blocks
-        that fit into the cache, a sum of 6 million numbers takes 0.7 of the time.
+        `MPI.Allreduce` may add in another order in each run. This moves as many bytes, 2 (n - 1) / n of the values. The blocks
+        fit into the cache, so a large sum takes less time.
         """
         if self.gpus is not None and self.gpus.owns(values):
             return self.gpus(values)

@@ -32,12 +32,6 @@ class BlasThreads:
         # threadpoolctl 3.8 obeys the thread that has set a number until it is released, and ignores the others
         releases = [getattr(library, "clear_controlling_thread", None) for library in self.libraries]
         self._release = next(filter(None, releases), None)  # for all libraries
-        self._own = threading.local()  # its `runs` are those of the current thread
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forked)
-        self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
-        # threadpoolctl 3.8 obeys the thread that has set a number until it is released, and ignores the others
-        self._releases = [getattr(library, "clear_controlling_thread", dict) for library in self.libraries]
 
     def begin(self, threads: int | None) -> None:
         """Set the number. None means the number before any run."""
@@ -91,7 +85,7 @@ process = BlasThreads()
 class LimitedThreads:
     """A ``with`` block whose matrix products use `threads` threads. None means the number outside the block.
 
-    It is a class because a class is faster than a generator. It costs 3 µs, while the prediction of one row takes 30 µs.
+    It is a class because a class is faster than a generator, which the prediction of one row would notice.
     """
 
     def __init__(self, threads: int | None):

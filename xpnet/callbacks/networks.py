@@ -64,11 +64,9 @@ class StopEach(Callback):
         self.silent.update(error.networks)
         for k in error.networks:
             if not (view := self.views[k]).stop_training:
-                self.diverged[k] = renumbered(
-                    error, self.numbers
-                )  # a new object, because EarlyStopping adds a note to it
+                own = self.diverged[k] = renumbered(error, self.numbers)  # to which EarlyStopping may add a note
                 view.stop_training, view.state = True, view.state
-                self.each[k].on_train_interrupt(self.diverged[k])
+                self.each[k].on_train_interrupt(own)
         heard = self._ones_and_zeros([k not in self.silent for k in range(len(self.views))])
         silenced = {
             name: map_leaves(lambda x: x * heard if x.ndim == 3 else x, arrays[name])
