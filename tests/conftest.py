@@ -11,7 +11,8 @@ import os
 import re
 import signal
 import sys
-from collections import Counter
+import weakref
+from collections import Counter, defaultdict
 from contextlib import contextmanager
 
 import array_api_strict
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 from array_api_strict._array_object import Array
 
-from xpnet import datasets
+from xpnet import datasets, workshop
 from xpnet.backend import make_backend
 from xpnet.backend.numpy import NumpyBackend
 from xpnet.errors import BackendNotAvailableError, DatasetError
@@ -178,6 +179,15 @@ def xp64(xp):
             yield dataclasses.replace(xp, dtype=xp.namespace.float64)
     else:
         yield dataclasses.replace(xp, dtype=xp.namespace.float64)
+
+
+@pytest.fixture
+def fresh_jax(monkeypatch):
+    """The module of the JAX backend, in which models share no compiled code with those of other tests."""
+    jax = pytest.importorskip("xpnet.backend.jax")
+    monkeypatch.setattr(workshop, "_alive", defaultdict(weakref.WeakKeyDictionary))
+    monkeypatch.setattr(jax, "compiled_functions", weakref.WeakKeyDictionary())
+    return jax
 
 
 @pytest.fixture

@@ -522,16 +522,14 @@ def test_early_stopping_passes_over_epochs_without_validation(xp):
         fit(make_model(xp), callbacks=[EarlyStopping()])
 
 
-def test_jax_compiles_a_step_once_whatever_the_learning_rate():
+def test_jax_compiles_a_step_once_whatever_the_learning_rate(fresh_jax):
     """Only on JAX; the other backends do not compile."""
-    jax = pytest.importorskip("xpnet.backend.jax")
-    pytest.importorskip("jax")
     models = [
         make_model(make_backend("jax"), optimizer=SGD(rate)) for rate in (0.1, 0.2, schedules.CosineDecay(0.1, 100))
     ]
     for model in models:
         fit(model, epochs=2)
-    (scan,) = jax.compiled_functions[models[0].training_step].values()
+    (scan,) = fresh_jax.compiled_functions[models[0].training_step].values()
 
     assert scan._cache_size() == 1
 

@@ -92,15 +92,13 @@ def jax_backend():
     return make_backend("jax")
 
 
-def test_compiled_steps_are_released_with_their_model(jax_backend):
+def test_compiled_steps_are_released_with_their_model(fresh_jax):
     """Only JAX compiles."""
-    from xpnet.backend.jax import compiled_functions
-
-    model = make_model(jax_backend)
+    model = make_model(make_backend("jax"))
     fit(model, validation_data=(X, Y))
     model.predict(X)
     functions = [weakref.ref(f) for f in model.workshop.functions.values()]
-    compiled = [weakref.ref(f) for function in functions for f in compiled_functions[function()].values()]
+    compiled = [weakref.ref(f) for function in functions for f in fresh_jax.compiled_functions[function()].values()]
     assert len(compiled) == len(functions) == 4
     del model
     gc.collect()
