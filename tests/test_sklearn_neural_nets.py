@@ -256,6 +256,17 @@ def test_weights_of_classes_are_numbers(wrong):
         assert not hasattr(estimator, "n_iter_") or estimator.n_iter_ == 0
 
 
+@pytest.mark.parametrize("estimator", [NeuralNetClassifier([Dense(4)]), MLPClassifier(), MLPClassifier(solver="lbfgs")])
+def test_at_least_one_sample_has_a_weight(estimator):
+    """scikit-learn raises for sample weights that are all 0."""
+    X, y = digits()
+    rule = r"At least one sample must have a weight above 0\. Change class_weight or sample_weight\. Received: weights that are"
+    with pytest.raises(ValueError, match=rule + r" all 0, with class_weight=\{0: 0\.0, 1: 0"):
+        clone(estimator).set_params(class_weight={0: 0.0, 1: 0, 2: 0, 3: 0}).fit(X, y)
+    with pytest.raises(ValueError, match=rule):
+        clone(estimator).set_params(class_weight={0: 0}).fit(X, y, sample_weight=y == 0)
+
+
 def test_class_weights_are_sample_weights():
     X, y = digits()
     settings = {"epochs": 2, "random_state": 0}

@@ -66,7 +66,10 @@ def weights_of_classes(class_weight: Any, labels: np.ndarray, sample_weight: Any
         else:
             require(weights is None or str(weights) == "balanced", rule, f"class_weight={class_weight!r:.200}")
     weight = compute_sample_weight(class_weight, labels)
-    return weight if sample_weight is None else weight * sample_weight
+    weight = weight if sample_weight is None else weight * sample_weight
+    rule = "At least one sample must have a weight above 0. Change class_weight or sample_weight"
+    require(bool(np.any(weight > 0)), rule, f"weights that are all 0, with class_weight={class_weight!r:.200}")
+    return weight
 
 
 def held_out(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any] | None:
