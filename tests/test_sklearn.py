@@ -12,7 +12,7 @@ pytest.importorskip("sklearn", "1.9", reason="xpnet.sklearn needs scikit-learn 1
 
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_multilabel_classification, make_regression
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -279,6 +279,56 @@ def test_a_partial_fit_that_is_refused_changes_nothing(estimator, wrong):
 
     np.testing.assert_array_equal(model._outputs(X), before["outputs"])
     assert model.partial_fit(X, y).t_ == 6 * len(X)
+
+
+@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"X_val": np.ones((5, 3)), "y_val": np.ones(5)},
+        {"X_val": np.full((5, 64), np.nan), "y_val": np.ones(5)},
+        {"X_val": np.ones((5, 64)), "y_val": np.ones(4)},
+        {"X_val": np.ones((5, 64)), "y_val": np.full((5, 2), 7)},
+        {"X_val": np.ones((5, 64)), "y_val": np.ones(5), "sample_weight_val": -np.ones(5)},
+    ],
+    ids=["features", "NaN", "rows", "targets", "weights"],
+)
+@pytest.mark.parametrize(
+    ("estimator", "change"),
+    [
+        (MLPClassifier(8, max_iter=3), {"activation": "tanh"}),
+        (MLPRegressor(hidden_layer_sizes=8, max_iter=3), {"activation": "tanh", "loss": Huber()}),
+        (NeuralNetClassifier([Dense(4)], epochs=1), {"optimizer": "rmsprop", "metrics": ["accuracy"]}),
+        (NeuralNetRegressor([Dense(1)], epochs=1), {"optimizer": "rmsprop", "loss": "huber"}),
+    ],
+    ids=repr,
+)
+def test_a_fit_with_wrong_validation_samples_changes_nothing(estimator, change, wrong, warm):
+    X, y = digits()
+    model = clone(estimator).set_params(warm_start=warm).fit(X, y)
+    before, net = vars(model.set_params(**change)).copy(), getattr(model, "model_", None)
+    parts = net and vars(net) | vars(net.training_state)
+    with pytest.raises(
+        ValueError,
+        match=r"features|NaN|inconsistent|one entry|outputs|classes|1d|[wW]eights|targets|Negative|multilabel",
+    ):
+        model.fit(X, y, **wrong)
+
+    assert vars(model).keys() == before.keys()
+    assert all(vars(model)[name] is value for name, value in before.items())
+    if net:
+        assert all((vars(net) | vars(net.training_state))[name] is value for name, value in parts.items())
+    assert model.fit(X, y, X_val=X, y_val=y).n_iter_ == (1 if net else 3)
+
+
+def test_a_first_fit_that_is_refused_leaves_no_network():
+    X, y = digits()
+    for estimator in (MLPClassifier(), MLPRegressor(), NeuralNetClassifier([Dense(4)]), NeuralNetRegressor([Dense(1)])):
+        with pytest.raises(ValueError, match="X has 3 features"):
+            estimator.fit(X, y, X_val=X[:, :3], y_val=y)
+
+        with pytest.raises(NotFittedError):
+            estimator.predict(X)
 
 
 def test_poisson_needs_targets_that_are_not_negative():

@@ -27,7 +27,7 @@ from xpnet.sklearn.arrays import checked_weights, dtype_of, on_host, rows
 from xpnet.sklearn.engine import Engine
 from xpnet.sklearn.estimator import NetworkEstimator
 from xpnet.sklearn.events import Events
-from xpnet.sklearn.parameters import STOCHASTIC, backend_of, hidden_sizes
+from xpnet.sklearn.parameters import STOCHASTIC, backend_of, hidden_sizes, intact
 from xpnet.sklearn.rates import Solver
 from xpnet.sklearn.step import EfficientAdam
 from xpnet.sklearn.together import Together
@@ -75,6 +75,23 @@ class BaseMLP(NetworkEstimator):
     def _work(
         self, X: Any, y: Any, sample_weight: Any, incremental: bool, held_out: Any, announce: Sequence[Callback]
     ) -> Work:
+        with intact(self):
+            X, y, sample_weight, held = self._prepare(X, y, sample_weight, incremental, held_out)
+        if self.solver in STOCHASTIC:
+            yield from self._stochastic_work(X, y, sample_weight, incremental, held, announce)
+        else:
+            yield None
+            self._fit_lbfgs(X, y, sample_weight)
+        if not all(np.isfinite(w).all() for w in [*self.coefs_, *self.intercepts_]):
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may"
+                " contain large values and need to be preprocessed."
+            )
+
+    def _prepare(
+        self, X: Any, y: Any, sample_weight: Any, incremental: bool, held_out: Any
+    ) -> tuple[Any, np.ndarray, Any, Held | None]:
+        """Check the data and the settings, and set the attributes of a new fit. Return the data for training and validation."""
         sizes = hidden_sizes(self)
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
         X, y = self._validate_input(X, y, incremental, reset=first_pass)
@@ -89,23 +106,20 @@ class BaseMLP(NetworkEstimator):
             rule = f"partial_fit and warm_start continue to train the same network, with {fitted}"
             require(received == fitted, f"{rule}. For another network, call fit with warm_start=False", received)
         self.n_outputs_ = y.shape[1]
-        units = [X.shape[1], *sizes, self.n_outputs_]
         self._check_settings(X, self._targets(y, dtype_of(X)), incremental)
+        stochastic = self.solver in STOCHASTIC
+        held = self._checked_held_out(*held_out) if held_out is not None and stochastic else None
         self._random_state = check_random_state(self.random_state)
         self._build(sizes)
         if first_pass:
-            self._initialize(units, dtype_of(X))
+            self._initialize([X.shape[1], *sizes, self.n_outputs_], dtype_of(X))
         self._fitted_loss = self._loss()
-        if self.solver in STOCHASTIC:
-            yield from self._stochastic_work(X, y, sample_weight, incremental, held_out, announce)
-        else:
-            yield None
-            self._fit_lbfgs(X, y, sample_weight, units)
-        if not all(np.isfinite(w).all() for w in [*self.coefs_, *self.intercepts_]):
-            raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may"
-                " contain large values and need to be preprocessed."
-            )
+        if stochastic:
+            if not incremental or not hasattr(self, "_optimizer"):
+                self._optimizer = self._new_solver()
+            if held is None and self.early_stopping:
+                X, y, sample_weight, held = self._split(X, y, sample_weight)
+        return X, y, sample_weight, held
 
     def _check_settings(self, X: Any, targets: np.ndarray, incremental: bool) -> None:
         """Raise ValueError if the settings do not fit together or to the targets, before the network changes."""
@@ -125,7 +139,8 @@ class BaseMLP(NetworkEstimator):
         if self.solver in STOCHASTIC and self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
 
-    def _fit_lbfgs(self, X: Any, y: np.ndarray, sample_weight: Any, units: list[int]) -> None:
+    def _fit_lbfgs(self, X: Any, y: np.ndarray, sample_weight: Any) -> None:
+        units = [X.shape[1], *hidden_sizes(self), self.n_outputs_]
         self._coef_indptr, self._intercept_indptr, start = [], [], 0
         for fan_in, fan_out in pairwise(units):
             end = start + fan_in * fan_out
@@ -150,15 +165,9 @@ class BaseMLP(NetworkEstimator):
         self._keep_arrays(map_leaves(lambda x: x.astype(given, copy=False), host))
 
     def _stochastic_work(
-        self, X: Any, y: np.ndarray, sample_weight: Any, incremental: bool, held_out: Any, announce: Sequence[Callback]
-    ) -> Work:
-        if not incremental or not hasattr(self, "_optimizer"):
-            self._optimizer = self._new_solver()
-        held: Held | None = None
-        if held_out is not None:
-            held = self._checked_held_out(*held_out)
-        elif self.early_stopping:
-            X, y, sample_weight, held = self._split(X, y, sample_weight)
+        self, X: Any, y: np.ndarray, sample_weight: Any, incremental: bool, held: Held | None,
+        announce: Sequence[Callback],
+    ) -> Work:  # fmt: skip
         n_samples = X.shape[0]
         order = np.arange(n_samples, dtype=int)
         batch_size = self._clipped_batch_size(n_samples)
@@ -249,7 +258,12 @@ class BaseMLP(NetworkEstimator):
 
     def _checked_held_out(self, X: Any, y: Any, sample_weight: Any) -> Held:
         X, y = self._validate_held_out(X, y)
-        return X, y.reshape((-1, 1)) if y.ndim == 1 else y, checked_weights(sample_weight, X)
+        y = y.reshape((-1, 1)) if y.ndim == 1 else y
+        rule = f"y_val must have as many outputs as y, {self.n_outputs_}"
+        require(y.shape[1] == self.n_outputs_, rule, f"targets of shape {y.shape}")
+        if not isinstance(self.loss, str):
+            self.loss.check(self._targets(y, dtype_of(X)), (self.n_outputs_,), dtype_of(X))
+        return X, y, checked_weights(sample_weight, X)
 
     def _target_dict(self, y: np.ndarray, weight: Any, dtype: Any) -> dict[str, np.ndarray]:
         targets = {"y": self._targets(y, dtype)}

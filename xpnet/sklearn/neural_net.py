@@ -27,7 +27,7 @@ from xpnet.optimizers import Optimizer
 from xpnet.settings import check_callbacks
 from xpnet.sklearn.arrays import checked, checked_weights, dtype_of, in_kind_of, rows
 from xpnet.sklearn.nested import all_settings, settings_of, with_setting
-from xpnet.sklearn.parameters import backend_of
+from xpnet.sklearn.parameters import backend_of, intact
 from xpnet.sklearn.tasks import Tasks
 from xpnet.tree import Array
 from xpnet.workshop import keep_recent
@@ -117,6 +117,29 @@ class NeuralNet(Tasks, BaseEstimator):
         announce: Sequence[Callback] = (),
     ) -> NeuralNet:
         continues = hasattr(self, "model_") and (self.warm_start or incremental)
+        changing = (self, self.model_, self.model_.training_state) if continues else (self,)
+        with intact(*changing) as keep_changes:
+            X, y, sample_weight, held = self._prepare(X, y, sample_weight, incremental, held_out, continues)
+            callbacks = [*check_callbacks(self.callbacks), *announce]
+            verbose = self.verbose if isinstance(self.verbose, str) else int(self.verbose)
+            history = self.model_.history
+            try:
+                self.history_ = self.model_.fit(
+                    X, y, self.batch_size, 1 if incremental else self.epochs, verbose, callbacks,
+                    validation_data=held, shuffle=self.shuffle, sample_weight=sample_weight,
+                )  # fmt: skip
+            finally:
+                if self.model_.history is not history:  # the training has begun
+                    keep_changes()
+        self.n_iter_ = len(self.history_.epoch)
+        if self.model_.backend.compiles:
+            keep_recent(self.model_.workshop.functions.values())
+        return self
+
+    def _prepare(
+        self, X: Any, y: Any, sample_weight: Any, incremental: bool, held_out: Any, continues: bool
+    ) -> tuple[Any, Any, Any, Any]:
+        """Check the data, and make the model or give it changed parameters. Return the data for training and validation."""
         X, y = self._checked(X, y, reset=not continues)
         y = self._encode(y, first=not continues and not incremental)
         sample_weight = self._weights(checked_weights(sample_weight, X), y)
@@ -131,6 +154,8 @@ class NeuralNet(Tasks, BaseEstimator):
             if is_classifier(self):
                 self._require_outputs(model.build(tuple(X.shape[1:])), y)
             self.keep_model(model)
+        else:
+            self._apply_changes(X, y)
         held = None
         if held_out is not None:
             X_val, y_val, weight_val = held_out
@@ -146,18 +171,7 @@ class NeuralNet(Tasks, BaseEstimator):
             held = (rows(X, kept), y[kept], *([] if sample_weight is None else [sample_weight[kept]]))
             X, y = rows(X, train), y[train]
             sample_weight = None if sample_weight is None else sample_weight[train]
-        callbacks = [*check_callbacks(self.callbacks), *announce]
-        verbose = self.verbose if isinstance(self.verbose, str) else int(self.verbose)
-        if continues:
-            self._apply_changes(X, y, sample_weight)
-        self.history_ = self.model_.fit(
-            X, y, self.batch_size, 1 if incremental else self.epochs, verbose, callbacks,
-            validation_data=held, shuffle=self.shuffle, sample_weight=sample_weight,
-        )  # fmt: skip
-        self.n_iter_ = len(self.history_.epoch)
-        if self.model_.backend.compiles:
-            keep_recent(self.model_.workshop.functions.values())
-        return self
+        return X, y, sample_weight, held
 
     def keep_model(self, model: Model) -> None:
         """Keep the model, and the parameters that it was made of."""
@@ -168,7 +182,7 @@ class NeuralNet(Tasks, BaseEstimator):
         outputs, needed = model.measured[model.input_shape].output_shape, (self._outputs(y),)
         require(outputs == needed, f"The network needs outputs of shape {needed} for these targets", outputs)
 
-    def _apply_changes(self, X: Any, y: np.ndarray, sample_weight: Any) -> None:
+    def _apply_changes(self, X: Any, y: np.ndarray) -> None:
         """Give the model the parameters that were set since the last fit. Raises ValueError if they need another model."""
         changed = [name for name, old in self._made_of.items() if _settings(getattr(self, name)) != old]
         same = self.model_.backend
@@ -179,7 +193,7 @@ class NeuralNet(Tasks, BaseEstimator):
         require(not fixed, rule, f"another {', '.join(fixed)} than in the last fit")
         if not changed:
             return
-        model = copy.copy(self.model_)  # so that nothing changes if one of the parameters is refused
+        model = self.model_
         if "optimizer" in changed:
             model.optimizer = self.optimizer
         if "loss" in changed:
@@ -188,9 +202,7 @@ class NeuralNet(Tasks, BaseEstimator):
             model.metrics = self.metrics
         if is_classifier(self):
             self._require_outputs(model, y)
-        model.prepare(X, y, sample_weight)
-        self.model_.optimizer, self.model_.loss, self.model_.metrics = model.optimizer, model.loss, model.metrics
-        self.keep_model(self.model_)
+        self.keep_model(model)
 
     def _backend(self, X: Any) -> Backend:
         floating = self.dtype is not None or dtype_of(X).kind == "f"

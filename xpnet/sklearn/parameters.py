@@ -1,10 +1,11 @@
-"""The constructor parameters of the estimators: their allowed values and their meaning."""
+"""The constructor parameters of the estimators: their allowed values and their meaning. Refused calls change nothing."""
 
 from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
@@ -101,3 +102,16 @@ def input_types(estimator: Any) -> tuple[type, ...]:
 def keep(estimator: Any, arguments: dict[str, Any]) -> None:
     """Set the arguments of a constructor, its ``locals()``, as attributes without a change, as scikit-learn requires."""
     vars(estimator).update({name: value for name, value in arguments.items() if name not in ("self", "__class__")})
+
+
+@contextmanager
+def intact(*changing: Any) -> Iterator[Callable[[], None]]:
+    """Restore the attributes of these objects if the block raises an error, unless it called the function that this yields."""
+    before = [(vars(one), dict(vars(one))) for one in changing]
+    try:
+        yield before.clear
+    except BaseException:
+        for attributes, values in before:
+            attributes.clear()
+            attributes.update(values)
+        raise
