@@ -1,10 +1,22 @@
 """Unknown names: each error lists the known names and suggests one. No arrays, so no `xp` fixture."""
 
+import re
+
 import pytest
 
-from xpnet import initializers, losses, metrics, optimizers, set_backend
-from xpnet.checks import require_choice, unknown_name
-from xpnet.layers import GELU, Activation, Bidirectional, MaxPooling2D, RandomFlip, SimpleRNN
+from xpnet import Sequential, initializers, losses, metrics, optimizers, schedules, set_backend
+from xpnet.checks import require_choice, require_range, unknown_name
+from xpnet.layers import (
+    GELU,
+    Activation,
+    Bidirectional,
+    Dense,
+    LeakyReLU,
+    MaxPooling2D,
+    RandomFlip,
+    Residual,
+    SimpleRNN,
+)
 
 
 def metric(name):
@@ -76,3 +88,25 @@ def test_a_choice_that_is_no_name_is_refused(value):
 def test_a_function_is_answered_with_the_class_to_derive_from(get, remedy):
     with pytest.raises(ValueError, match=rf"(is|must be) a subclass of xpnet\.{remedy}.*Received: <function"):
         get(lambda y, z: y)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        (optimizers.SGD(1e39), "SGD.learning_rate"),
+        (optimizers.Adam(schedules.Linear(1e39, 3, 0.0)), "Linear.initial_learning_rate"),
+        (optimizers.SGD(l2={"0": 1e39}), "SGD.l2"),
+        (optimizers.Adam(epsilon=1e-46), "Adam.epsilon"),
+        (losses.Huber(1e-46), "Huber.delta"),
+        (Sequential([LeakyReLU(-1e39), Dense(2)]), "LeakyReLU.negative_slope"),
+        (Sequential([Residual(Dense(2, weight_initializer=initializers.RandomNormal(1e39)))]), "RandomNormal.mean"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_settings_are_in_the_range_of_the_float_type(wrong, name):
+    """In float32, 1e39 becomes infinite and 1e-46 becomes 0."""
+    with pytest.raises(
+        ValueError, match=rf"{re.escape(name)} must be 0 or between .* the range of float32\..*Received: {name}="
+    ):
+        require_range("float32", wrong)
+    require_range("float64", wrong)

@@ -1,6 +1,7 @@
 """Model: what fit, evaluate and predict guarantee, and what they refuse."""
 
 import pickle
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,6 +25,7 @@ from xpnet.layers import (
     RMSNormalization,
     Tanh,
 )  # fmt: skip
+from xpnet.losses import Huber
 from xpnet.tree import leaves, map_leaves, named_leaves
 
 
@@ -562,3 +564,33 @@ def test_loss_and_metrics_are_checked_where_they_are_set(xp):
     model.loss, model.metrics = "mse", ["mae"]
     history = model.fit(X, np.eye(3)[Y], batch_size=20, verbose=0).history
     assert set(history) == {"loss", "mae"} or set(history) == {"loss", "mean_absolute_error"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        ({"optimizer": Adam(1e39)}, "Adam.learning_rate"),
+        ({"layers": [Rescaling(1e39), Dense(3)]}, "Rescaling.scale"),
+        ({"layers": [Dense(3)], "loss": Huber(1e-46), "metrics": []}, "Huber.delta"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_numbers_outside_the_range_of_the_float_type_are_refused(xp, wrong, name):
+    """In float32, 1e39 is infinite, and 1e-46 is 0. Training would diverge with an error about the data, or learn nothing."""
+    single = writable(xp).computing_in("float32")
+    model = make_model(writable(xp).computing_in("float64"), **wrong)
+    for make in (lambda: make_model(single, **wrong), lambda: model.to(single)):
+        with pytest.raises(ValueError, match=rf"{re.escape(name)} must be 0 or between .*the range of float32"):
+            make()
+
+    assert model.backend.float_name == "float64"
+
+
+@pytest.mark.parametrize("rate", [1e39, 1e300])
+def test_a_rate_outside_the_range_of_the_float_type_is_refused(xp, rate):
+    model = make_model(writable(xp).computing_in("float32"), SGD(lambda step: rate if step else 1e-99))
+    with pytest.raises(ValueError, match=r"learning_rate\(1\) must be 0 or between .*the range of float32"):
+        model.fit(X.astype(np.float32), Y, 60, verbose=0)
+
+    model.optimizer = SGD(1e-99)
+    fit(model)

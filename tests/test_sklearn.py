@@ -249,6 +249,8 @@ def test_a_loss_of_classes():
         ({"loss": Huber()}, "A classifier needs a loss of classes"),
         ({"loss": CategoricalCrossEntropy()}, "loss must include its activation"),
         ({"loss": BinaryCrossEntropy()}, "BinaryCrossEntropy with 4 network outputs needs"),
+        ({"dtype": "float32", "learning_rate_init": 1e39}, "learning_rate_init must be 0 or between .* of float32"),
+        ({"dtype": "float32", "activation": ELU(1e39)}, "ELU.alpha must be 0 or between"),
     ],
 )
 def test_mistakes(settings, message):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from numbers import Integral, Real
 from types import MappingProxyType
@@ -170,3 +171,34 @@ def set_numbers(settings: Any, interval: str, *names: str) -> None:
     """Check these attributes of a frozen dataclass, and replace each by its `number`."""
     for name in names:
         object.__setattr__(settings, name, number(name, getattr(settings, name), interval))
+
+
+def require_range(float_name: str, *settings: Any) -> None:
+    """Raise ValueError if a number among the settings of these objects becomes infinite or 0 in this floating type.
+
+    A learning rate may become 0, as it does at the end of a decay.
+    """
+    limits = np.finfo(float_name)
+    smallest, largest = float(limits.smallest_subnormal), float(limits.max)
+    for name, value in _floats("", settings):
+        too_small = 0 < abs(value) < smallest and "learning_rate" not in name
+        if too_small or largest < abs(value) < math.inf:
+            raise ValueError(
+                f"{name} must be 0 or between {smallest:.2g} and {largest:.2g} in size, the range of {float_name}. For other "
+                f'numbers, compute in double precision with set_backend(..., dtype="float64"). Received: {name}={value!r}'
+            )
+
+
+def _floats(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Yield each float among the settings of an object, and of the objects among them, with its name."""
+    if isinstance(value, float):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _floats(key, one)
+    elif isinstance(value, (tuple, list)):
+        for one in value:
+            yield from _floats(name, one)
+    elif is_dataclass(value):
+        for setting in fields(value):
+            yield from _floats(f"{type(value).__name__}.{setting.name}", getattr(value, setting.name))

@@ -6,7 +6,6 @@ update is due, and its records come back in one transfer. The loop changes a `Tr
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -18,7 +17,7 @@ from xpnet import schedules
 from xpnet.averages import Averages
 from xpnet.callbacks import Callback
 from xpnet.callbacks.base import call, watching
-from xpnet.checks import number
+from xpnet.checks import number, require_range
 from xpnet.divergence import AllFinite, Failed, diagnose, first_non_finite
 from xpnet.errors import DivergenceError
 from xpnet.evaluation import evaluate, prefixed
@@ -57,6 +56,7 @@ class Loop:
     def __init__(self, state: TrainingState, plan: Plan, callbacks: Sequence[Callback], progress: Progress):
         self.state, self.plan, self.callbacks, self.progress = state, plan, callbacks, progress
         self.backend, self.settings, self.network = plan.backend, plan.settings, plan.checked
+        self.largest_rate = float(np.finfo(self.backend.float_name).max)
         self.every_step = watching(callbacks, "train")
         self.all_finite = plan.keep(AllFinite(plan.network))
         self.seed, self.parts = state.seeds[0], state.parts
@@ -239,9 +239,11 @@ class Loop:
         origin = self.epoch_start if getattr(self.rate, "restart_every_epoch", False) else 0
         asked = [int(step - origin) for step in steps]
         rates: list[Any] = [self.rate(step) for step in asked]
-        if not all(type(rate) is float and 0 <= rate < math.inf for rate in rates):
+        if not all(type(rate) is float and 0 <= rate <= self.largest_rate for rate in rates):
             values = [rate.item() if getattr(rate, "shape", None) == () else rate for rate in rates]
             rates = [number(f"learning_rate({i})", value, "[0, inf)") for i, value in zip(asked, values, strict=True)]
+            named = {f"learning_rate({i})": rate for i, rate in zip(asked, rates, strict=True)}
+            require_range(self.backend.float_name, named)
         return np.array(rates)
 
     def _report(self, records: dict[str, Any], steps: int, rows: int) -> None:

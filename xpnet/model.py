@@ -13,6 +13,7 @@ import numpy as np
 from xpnet import inputs, optimizers, settings
 from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quiet, to_numpy
 from xpnet.callbacks.base import Callbacks, attach
+from xpnet.checks import require_range
 from xpnet.evaluation import evaluate, in_target_form, named_values, predict
 from xpnet.files import StrPath
 from xpnet.groups import collective
@@ -107,8 +108,8 @@ class Model(metaclass=Settings):
     ):
         layers = [network] if isinstance(network, Layer) else network
         self.network = network if isinstance(network, Sequential) else Sequential(layers)
-        self.loss, self.metrics = loss, metrics
         self.backend = get_backend() if backend is None else make_backend(backend)
+        self.loss, self.metrics = loss, metrics
         self.workshop = Workshop()
         self.training_state = TrainingState(optimizers.get(optimizer), settings.check_seed(seed))
         self.optimizer = optimizer
@@ -149,6 +150,7 @@ class Model(metaclass=Settings):
     def loss(self, loss: str | Loss) -> None:
         chosen = settings.get_loss(loss, self.network)
         settings.require_fitting_end(self.network, chosen)
+        require_range(self.backend.float_name, self.network, chosen)
         self._loss = chosen
 
     @property
@@ -169,6 +171,7 @@ class Model(metaclass=Settings):
     def optimizer(self, optimizer: str | Optimizer) -> None:
         chosen = optimizers.get(optimizer)
         settings.require_paths(self.network, chosen)
+        require_range(self.backend.float_name, chosen)
         if self._batch_axis and (chosen.clipnorm or chosen.global_clipnorm):
             raise ValueError(
                 "clipnorm and global_clipnorm need a model with one seed, because they would compute one norm over all "
@@ -228,10 +231,8 @@ class Model(metaclass=Settings):
 
     @property
     def _intake(self) -> inputs.Intake:
-        built = self.state is not None
-        return inputs.Intake(
-            self.backend, self.network, self.loss, self.metrics, self.input_shape, self.measured if built else {}
-        )
+        measured = {} if self.state is None else self.measured
+        return inputs.Intake(self.backend, self.network, self.loss, self.metrics, self.input_shape, measured)
 
     def _keep(self, function: Any) -> Any:
         return self.workshop.keep(self.backend.name, function)
@@ -277,6 +278,7 @@ class Model(metaclass=Settings):
         """Move the model to another backend, in place, with the arguments of `set_backend`. Raises RuntimeError during `fit`."""
         self.workshop.require_idle("to")
         target = make_backend(backend, device=device, dtype=dtype, **options)
+        require_range(target.float_name, self.network, self.loss, self.optimizer)
         state = None if self.state is None else moved_copy(target, self.state)
         self.backend, self.state = target, state
         return self

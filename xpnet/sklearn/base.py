@@ -20,7 +20,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.optimize import _check_optimize_result
 
 from xpnet.callbacks import Callback
-from xpnet.checks import require
+from xpnet.checks import require, require_range
 from xpnet.optimizers import SGD
 from xpnet.settings import check_callbacks
 from xpnet.sklearn.arrays import checked_weights, dtype_of, on_host, rows
@@ -123,7 +123,8 @@ class BaseMLP(NetworkEstimator):
 
     def _check_settings(self, X: Any, targets: np.ndarray, incremental: bool) -> None:
         """Raise ValueError if the settings do not fit together or to the targets, before the network changes."""
-        backend_of(self, X, dtype_of(X))
+        numbers = {name: getattr(self, name) for name in ("alpha", "learning_rate_init", "epsilon")}
+        require_range(backend_of(self, X, dtype_of(X)).float_name, numbers, self.loss, self.activation)
         check_callbacks(self.callbacks)
         if not isinstance(loss := self.loss, str):
             rule = "loss must include its activation, as SoftmaxCrossEntropy and BinaryCrossEntropy do"
@@ -250,9 +251,8 @@ class BaseMLP(NetworkEstimator):
             stratify=y if is_classifier(self) and self.n_outputs_ == 1 else None,
         )
         if len(held) < 2:
-            raise ValueError(
-                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
-            )
+            rule = "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            raise ValueError(rule)
         weight = (None, None) if sample_weight is None else (sample_weight[train], sample_weight[held])
         return rows(X, train), y[train], weight[0], (rows(X, held), y[held], weight[1])
 
