@@ -10,6 +10,8 @@ from tests.test_model import X, Y, fit, make_model, writable
 from xpnet import SGD, Model
 from xpnet.backend import namespace, to_numpy
 from xpnet.layers import Dense, Dropout, Layer
+from xpnet.losses import mean_squared_error
+from xpnet.step import Scores
 
 
 def test_train_on_batch_is_one_step(xp):
@@ -52,3 +54,17 @@ def test_backward_is_given_the_gradient_of_the_loss(optimizer, xp):
 
     expected = start - 0.1 * x.T @ np.clip(2 / 10 * (x @ start - y), -0.05, 0.05)
     np.testing.assert_allclose(to_numpy(model.parameters[0]["weight"]), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [None, [30.0, 90.0], [0.0, 60.0]], ids=str)
+def test_the_loss_of_parts_overflows_only_where_that_of_the_batch_does(xp, weight):
+    """Most of the range of float32 is above 1e37, and the sum over 40 rows of 1e37 is infinite."""
+    losses = np.array([1e37, 3e37], np.float32)
+    records = [{"loss": xp.asarray(loss)} for loss in losses]
+    if weight:
+        records = [record | {"weight": xp.asarray(np.float32(w))} for record, w in zip(records, weight, strict=True)]
+    with xp.scope():
+        merged = Scores(mean_squared_error, ()).merge(tuple(records), [30, 90])
+
+    expected = np.average(losses.astype(float), weights=weight or [30, 90])
+    np.testing.assert_allclose(to_numpy(merged["loss"]), expected, rtol=1e-6)  # a few roundings of float32

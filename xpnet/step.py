@@ -16,7 +16,7 @@ from xpnet.layers import base
 from xpnet.layers.base import Layer
 from xpnet.layers.mapping import in_group
 from xpnet.losses import Loss
-from xpnet.metrics.base import BinnedMetric, Metric, means
+from xpnet.metrics.base import BinnedMetric, Metric, at_least_one, means
 from xpnet.optimizers import Optimizer
 from xpnet.tree import Array, Tree, graft, map_leaves, prune
 
@@ -73,14 +73,17 @@ class Scores:
         return record
 
     def merge(self, records: tuple[dict[str, Tree], ...], rows: list[int]) -> dict[str, Tree]:
-        """Join the records of the parts of a batch, which have these numbers of rows."""
+        """Join the records of the parts of a batch, which have these numbers of rows.
+
+        The loss is Σ share loss with shares that add up to 1, which overflows only where the mean does.
+        """
         xp = namespace(records[0]["loss"])
         parts = map_leaves(lambda *values: xp.stack(values, axis=-1), *records)
         weight = parts.pop("weight", None)
         merged: dict[str, Tree] = {} if weight is None else {"weight": xp.sum(weight)}
         if weight is None:
             weight = xp.asarray(rows, dtype=parts["loss"].dtype, device=device(parts["loss"]))
-        merged["loss"] = means((parts["loss"],), weight)[0]
+        merged["loss"] = means((parts["loss"],), weight / at_least_one(xp.sum(weight)))[0]
         return merged | {metric.name: metric.merge(parts[metric.name], weight) for metric in self.metrics}
 
     @property
