@@ -1,5 +1,6 @@
 """`Ensemble`: its networks, its predictions and its file."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 
 import xpnet
 from tests.test_many import LABELS, ROWS, SEEDS, VALUES, X, make
-from xpnet import Ensemble, to_numpy, train_many
+from xpnet import Ensemble, tensorfile, to_numpy, train_many
+from xpnet.errors import CheckpointError
 from xpnet.layers import Dense
 
 
@@ -38,15 +40,30 @@ def test_the_networks_are_saved_and_train_on(xp, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:1 of 2 networks diverged")
-def test_a_loaded_ensemble_averages_all_networks_until_diverged_is_set(xp, tmp_path):
+def test_a_loaded_ensemble_leaves_out_the_networks_that_diverged(xp, tmp_path):
     model = make(xp, layers=[Dense(1)], loss="mse", optimizer=xpnet.SGD())
     ensemble = train_many(model, X, VALUES, learning_rates=[0.01, 1e20], epochs=3, verbose=0)
     ensemble.save(tmp_path / "ensemble.xpnet")
     loaded = Ensemble(xpnet.load_model(tmp_path / "ensemble.xpnet", xp))
 
+    assert [(k, error.args) for k, error in loaded.diverged.items()] == [(1, ensemble.diverged[1].args)]
+    for same in (loaded, pickle.loads(pickle.dumps(ensemble)), copy.deepcopy(loaded)):
+        np.testing.assert_array_equal(to_numpy(same.predict(X)), to_numpy(ensemble.predict(X)))
+    loaded.diverged = {}
     assert np.any(to_numpy(loaded.predict(X)) != to_numpy(ensemble.predict(X)))
-    loaded.diverged = pickle.loads(pickle.dumps(ensemble.diverged))
-    np.testing.assert_array_equal(to_numpy(loaded.predict(X)), to_numpy(ensemble.predict(X)))
+
+
+@pytest.mark.parametrize(
+    "wrong", [3, [3], [[2, "", 0, "", []]], [[0, "", 0, "", [2]]], [[0, "", 0, ""]], [[0, 0, 0, "", []]]]
+)
+def test_a_file_with_wrong_networks_is_refused(wrong, tmp_path):
+    model = make("numpy", layers=[Dense(1)], loss="mse", seed=(0, 1)).build((X.shape[1],))
+    model.save(tmp_path / "ensemble.xpnet")
+    file = tensorfile.read(tmp_path / "ensemble.xpnet")
+    arrays = dict(zip(file.table, tensorfile.arrays(file, file.table), strict=True))
+    tensorfile.write(tmp_path / "ensemble.xpnet", arrays, file.description | {"diverged": wrong})
+    with pytest.raises(CheckpointError, match="Expected the networks that diverged, each with its error"):
+        xpnet.load_model(tmp_path / "ensemble.xpnet", "numpy")
 
 
 def test_places_are_integers(xp):

@@ -13,7 +13,7 @@ from xpnet import settings, tensorfile
 from xpnet.backend import Backend, to_numpy
 from xpnet.checks import boolean, is_integer
 from xpnet.description import Custom, describe, rebuild
-from xpnet.errors import CheckpointError
+from xpnet.errors import CheckpointError, DivergenceError
 from xpnet.files import StrPath
 from xpnet.history import History
 from xpnet.layers import base
@@ -53,6 +53,9 @@ def contents(
         "target_shape": state.target_shape,
         "validates": model.validates,
         "class_names": [str(name) for name in model.class_names],
+        "diverged": [
+            [int(k), str(e), int(e.step), e.layer, [*map(int, e.networks)]] for k, e in model.diverged.items()
+        ],
         "seed": state.seed,
         **{name: int(getattr(state, name)) for name in COUNTS},
         "history": list(columns),
@@ -116,20 +119,20 @@ def read(
         raise refusal("the names of the history's columns", names)
     entries = {} if forms is None else dict(_named(forms))
     columns = [HISTORY + name for name in names]
-    others = {name for name in file.table if name.startswith(RUN)} if "run" in about else set()
-    _require_alike(entries | {name: file.table.get(name) for name in {*columns, *others}}, file.table)
+    of_run = {name for name in file.table if name.startswith(RUN)} if "run" in about else set()
+    _require_alike(entries | {name: file.table.get(name) for name in {*columns, *of_run}}, file.table)
     if forms is not None:
         state.arrays = _on(backend, file, forms)
     state.history = _history(dict(zip(names, tensorfile.arrays(file, columns), strict=True)))
     classes = about.get("class_names")
     if not (isinstance(classes, list) and all(isinstance(one, str) for one in classes)):
         raise refusal("the names of classes", classes)
-    return (
-        parts,
-        state,
-        shape,
-        {"validates": boolean("validates", about.get("validates")), "class_names": tuple(classes)},
-    )
+    others = {
+        "validates": boolean("validates", about.get("validates")),
+        "class_names": tuple(classes),
+        "diverged": _diverged(about.get("diverged", []), len(state.seeds)),
+    }
+    return parts, state, shape, others
 
 
 def _host(state: dict[str, Tree], dtype: str) -> dict[str, np.ndarray]:
@@ -223,6 +226,16 @@ def _shape(file: TensorFile, name: str) -> Shape | None:
     if not isinstance(sizes, list) or not all(is_integer(n) and 0 <= n < 2**53 for n in sizes):
         raise refusal(f"{name} to be a shape", sizes)
     return tuple(sizes)
+
+
+def _diverged(saved: Any, networks: int) -> dict[int, DivergenceError]:
+    """Return the errors of the networks that diverged, from rows ``[network, message, step, layer, networks]``."""
+    numbers = range(networks)
+    for row in saved if isinstance(saved, list) else [saved]:
+        form = [int, str, int, str, list]
+        if not (isinstance(row, list) and [type(value) for value in row] == form and {row[0], *row[4]} <= {*numbers}):
+            raise refusal("the networks that diverged, each with its error", saved)
+    return {k: DivergenceError(message, step, layer, tuple(several)) for k, message, step, layer, several in saved}
 
 
 def _columns(history: History) -> dict[str, np.ndarray]:

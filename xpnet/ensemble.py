@@ -38,8 +38,8 @@ class Ensemble:
         The records of each network in `train_many`. They end with its last epoch. Files do not hold them.
     diverged : dict of int to DivergenceError
         The networks that diverged in `train_many`. Each keeps the parameters from before that step, or those of its best epoch
-        with ``restore_best_weights=True``. `predict`, `spread` and `predict_classes` leave them out. Files do not hold this
-        either, so a loaded ensemble averages all networks until it is set.
+        with ``restore_best_weights=True``. `predict`, `spread` and `predict_classes` leave them out. This is an attribute of the
+        model, and a file holds it.
     """
 
     def __init__(self, model: Model):
@@ -49,7 +49,6 @@ class Ensemble:
         model.built_state()
         self.model = model
         self.histories = [History() for _ in model.seeds]
-        self.diverged: dict[int, DivergenceError] = {}
         self.missed = [(0, 0) for _ in model.seeds]  # the epochs and steps of the model that each network did not make
 
     def __repr__(self) -> str:
@@ -62,6 +61,15 @@ class Ensemble:
     def backend(self) -> Backend:
         """The model's backend."""
         return self.model.backend
+
+    @property
+    def diverged(self) -> dict[int, DivergenceError]:
+        """The networks that diverged."""
+        return self.model.diverged
+
+    @diverged.setter
+    def diverged(self, diverged: dict[int, DivergenceError]) -> None:
+        self.model.diverged = diverged
 
     @in_scope
     def __getitem__(self, k: int) -> Model:

@@ -14,6 +14,7 @@ from xpnet import inputs, optimizers, settings
 from xpnet.backend import Backend, all_in_scope, get_backend, make_backend, quiet, to_numpy
 from xpnet.callbacks.base import Callbacks, attach
 from xpnet.checks import require_range
+from xpnet.errors import DivergenceError
 from xpnet.evaluation import evaluate, in_target_form, named_values, predict
 from xpnet.files import StrPath
 from xpnet.groups import collective
@@ -92,6 +93,8 @@ class Model(metaclass=Settings):
         Whether the last `fit` had validation data.
     class_names : tuple of str
         Names of the classes, if you set them. A model file keeps them, and the command line prints them.
+    diverged : dict of int to DivergenceError
+        The networks of an `Ensemble` that diverged. A model file keeps them, too.
     """
 
     state, seed, step, epoch = part("arrays"), part("seed"), part("step"), part("epoch")
@@ -116,7 +119,7 @@ class Model(metaclass=Settings):
         self.input_shape: Any = None
         self.measured: dict[Shape, Measured] = {}  # by the shape of samples
         self.checked: Layer = self.network  # the same network with checks of custom layers
-        self.validates, self.class_names = False, tuple[str, ...]()
+        self.validates, self.class_names, self.diverged = False, tuple[str, ...](), dict[int, DivergenceError]()
 
     def __repr__(self) -> str:
         names = ", ".join(type(layer).__name__ for layer in self.network.layers)
@@ -129,9 +132,8 @@ class Model(metaclass=Settings):
         if hasattr(type(self), name):
             return object.__getattribute__(self, name)  # a property failed; raise its error again
         remedy = settings.NOT_OF_MODEL.get(name)
-        raise AttributeError(
-            f"Model has no attribute {name!r}" + (f": {remedy}" if remedy else ""), name=name, obj=self
-        )
+        message = f"Model has no attribute {name!r}" + (f": {remedy}" if remedy else "")
+        raise AttributeError(message, name=name, obj=self)
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         """Move the arrays of a pickle or a deep copy, which are on the host, to the backend."""
@@ -269,9 +271,8 @@ class Model(metaclass=Settings):
         self.state = arrays
         self.training_state.begin_optimizer(self.network)
         self.input_shape, self.measured = shape, measured
-        self.target_shape = None
         self.checked = contracts.checked(self.network, shape)
-        self.step = self.epoch = 0
+        self.target_shape, self.step, self.epoch = None, 0, 0
 
     @alone
     def to(self, backend: str | Backend, *, device: Any = None, dtype: str | None = None, **options: Any) -> Model:
@@ -279,8 +280,7 @@ class Model(metaclass=Settings):
         self.workshop.require_idle("to")
         target = make_backend(backend, device=device, dtype=dtype, **options)
         require_range(target.float_name, self.network, self.loss, self.optimizer)
-        state = None if self.state is None else moved_copy(target, self.state)
-        self.backend, self.state = target, state
+        self.backend, self.state = target, None if self.state is None else moved_copy(target, self.state)
         return self
 
     @alone
