@@ -10,7 +10,7 @@ from tests.scripts import ROOT, run
 
 PACKAGE = ROOT / "xpnet"
 LADDER = [  # the modules of a line may import each other and the lines above
-    {"checks", "errors", "files", "keywords", "lazy", "signals", "tables", "tensorfile", "tree", "workshop"},
+    {"checks", "errors", "files", "keywords", "lazy", "signals", "tables", "tensorfile", "tree", "watcher", "workshop"},
     {"backend"},
     {"random", "functions", "groups", "initializers", "ranks", "schedules", "datasets"},
     {"layers"},

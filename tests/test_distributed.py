@@ -5,6 +5,7 @@ The jobs choose their backend: NumPy, where not otherwise said.
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -173,9 +174,12 @@ def test_a_failed_rank_ends_the_job_and_the_run_continues(action, unbroken, tmp_
     _, err = job(3, action, tmp_path, status=1)
 
     assert time.time() - (tmp_path / "failed").stat().st_mtime < MOST
-    if action != "kill":  # mpiexec itself reports the process that was killed
-        assert err.count("ended the job") == 1
-        assert "xpnet: rank 1 of 3" in err
+    named = re.findall(r"xpnet: rank (.*) of 3", err)
+    if action != "kill":
+        assert named == ["1"]
+    elif hasattr(os, "pidfd_open"):
+        assert len(named) == 1
+        assert "1" in named[0].split(" or ")  # more than one name on a busy machine
     job(3, "resume", tmp_path)
     found = np.load(tmp_path / "end.npz")
     for name in expected.files:

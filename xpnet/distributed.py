@@ -10,8 +10,11 @@ its rows of every batch; see docs/scaling.md. An error that not all processes ha
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import os
+import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -19,15 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from xpnet import groups
+from xpnet import groups, watcher
 from xpnet.backend import Backend, device, namespace, to_numpy
 from xpnet.errors import optional_import
 from xpnet.ranks import BLOCK, Ranks
 from xpnet.tree import Array
+from xpnet.watcher import PATIENCE
 
 __all__ = ["Ranks", "init"]
 
-PATIENCE = 10.0  # seconds that a process which has failed waits for the others to fail too
 LAUNCHED = (
     "PMI_SIZE",
     "OMPI_COMM_WORLD_SIZE",
@@ -59,7 +62,8 @@ def init() -> Ranks:
         return known
     mpi = optional_import("mpi4py.MPI", "mpi")
     world, here = mpi.COMM_WORLD, mpi.COMM_WORLD.Split_type(mpi.COMM_TYPE_SHARED)
-    ranks = Ranks(world.rank, world.size, MpiExchange(mpi, world), here.rank)
+    exchange = MpiExchange(mpi, world)
+    ranks = Ranks(world.rank, world.size, exchange, here.rank)
     started = max(int(os.environ.get(name, 1)) for name in LAUNCHED)
     if ranks.size == 1 and started > 1:
         raise RuntimeError(
@@ -67,28 +71,41 @@ def init() -> Ranks:
             f"Received: {started} processes, each of which is alone in {mpi.Get_library_version().splitlines()[0]}"
         )
     if ranks.size > 1:
-        sys.excepthook = lambda kind, error, trace: ranks.exchange.end(error)
-        atexit.register(_leave, ranks)
+        exchange.watch(here)
+        sys.excepthook = lambda kind, error, trace: exchange.end(error)
+        atexit.register(_leave, ranks, exchange)
         groups.enter(ranks)
     return ranks
 
 
-def _leave(ranks: Ranks) -> None:
+def _leave(ranks: Ranks, exchange: MpiExchange) -> None:
     """Wait for the others at the end of the program, so that they do not wait for this process elsewhere."""
     try:
         ranks.require_same({"call": "the end of the program"})
     except Exception as error:
-        ranks.exchange.end(error)
+        exchange.end(error)
+    exchange.leave()
 
 
 class MpiExchange:
     """Exchanges host arrays over MPI, and adds arrays on GPUs over NCCL if it can; see `xpnet.ranks.Exchange`."""
 
     def __init__(self, mpi: Any, world: Any):
-        self.mpi, self.world = mpi, world
+        self.world, self.host = world, mpi.Get_processor_name()
         self.comm, self.spare = world.Dup(), world.Dup()
         self.connected: dict[tuple[bytes, ...], Any] = {}  # by the GPUs of all ranks: a `Sum`, or None if NCCL failed
         self.gpus: Any = None  # the `Sum` of the current model
+        self.watcher: int | None = None  # the process that names a rank of this machine if it is killed
+
+    def watch(self, here: Any) -> None:
+        """Start the watcher of the ranks on this machine, which the communicator `here` joins, where the system offers it."""
+        processes = here.gather(f"{self.world.rank}:{os.getpid()}")
+        if processes and hasattr(os, "pidfd_open"):
+            command = [sys.executable, "-IS", watcher.__file__, str(self.world.size), self.host, *processes]
+            nothing = subprocess.DEVNULL
+            # a session of its own, so that it outlives the ranks
+            self.watcher = subprocess.Popen(command, stdin=nothing, stdout=nothing, start_new_session=True).pid
+        self.watcher = here.bcast(self.watcher)
 
     def prepare(self, backend: Backend) -> None:
         if backend.name != "cupy":
@@ -138,12 +155,20 @@ class MpiExchange:
                 self.end(error)
             time.sleep(0.01)
 
+    def leave(self) -> None:
+        """End the watcher, because this process is about to end."""
+        if self.watcher is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.watcher, signal.SIGTERM)
+
     def end(self, error: BaseException, text: str = "") -> None:
         rank, size = self.world.rank, self.world.size
         if rank:
             time.sleep(1.0)
+        self.leave()
         text = text or "".join(traceback.format_exception(error)).rstrip()
-        place = f"xpnet: rank {rank} of {size} on {self.mpi.Get_processor_name()} ended the job"
+        place = f"xpnet: rank {rank} of {size} on {self.host} ended the job"
         print(f"{text}\n{place}", file=sys.stderr, flush=True)
+        time.sleep(0.5)  # mpiexec must read the text before it ends
         self.world.Abort(1)
         time.sleep(PATIENCE)  # mpiexec ends this process, perhaps only after Abort has returned
