@@ -47,6 +47,7 @@ def cases(folder):
         "clipping": (dense, SGD(0.1, global_clipnorm=0.1), {"x": ROWS_X}),
         "one batch": (dense, momentum, {"x": ROWS_X, "batch_size": ROWS}),
         "steps": (dropout, momentum, {"x": ROWS_X, "steps_per_epoch": 4}),
+        "micro-batches": (dropout, momentum, {"x": ROWS_X, "micro_batch_size": 3, "sample_weight": WEIGHT}),
         "CNN": (cnn, momentum, {"x": IMAGES}),
         "LSTM": ([layers.LSTM(12), layers.Dense(3)], Adam(0.01), {"x": TEXTS}),
         "memory-mapped": (normalized, momentum, {"x": mapped(folder)}),

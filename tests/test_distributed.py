@@ -58,7 +58,7 @@ def results(request, folder):
     return request.param, np.load(folder / f"{request.param}.npz")
 
 
-CASES = ["dense", "dropout", "batch normalization", "weights", "clipping", "one batch", "steps", "CNN", "LSTM",
+CASES = ["dense", "dropout", "batch normalization", "weights", "clipping", "one batch", "steps", "micro-batches", "CNN", "LSTM",
          "memory-mapped", "memory-mapped, weights", "batches"]  # fmt: skip
 
 

@@ -13,11 +13,12 @@ those over the batch up to rounding, for any number of members.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 from xpnet.backend import Backend, namespace
@@ -109,7 +110,7 @@ class Threads:
             return step.gradients(state, batch)
         members = step.members
         results = workers(self.size).run(lambda rank: members[rank].gradients(state, parts[rank]))
-        return joined(step.scores, parts, results)
+        return joined(step.scores, rows_of(parts), results)
 
     def outputs(self, inference: Any, state: Tree, batch: dict[str, Any]) -> Array:
         """Return ``inference.outputs`` for the whole batch."""
@@ -190,26 +191,75 @@ def divide(batch: dict[str, Any], size: int) -> list[dict[str, Any]]:
     total = batch["x"].shape[0]
     if size == 1 or total < size:
         return [batch]
-    whole = None if batch.get("weight") is None else namespace(batch["weight"]).sum(batch["weight"])
-    parts = []
-    for begin, end in pairwise(edges(total, size)):
-        part = batch | {name: batch[name][begin:end, ...] for name in PER_ROW if name in batch}
-        if "key" in batch:
-            key = batch["key"] if isinstance(batch["key"], RowsKey) else RowsKey(batch["key"], 0, total, total)
-            part["key"] = key.part(begin, end)
-        part["share"] = (end - begin) / total if whole is None else share(part["weight"], whole)
-        if "share" in batch:
-            part["share"] *= batch["share"]
-        parts.append(part)
-    return parts
+    whole = whole_weight(batch)
+    arrays = {name: batch[name] for name in PER_ROW if name in batch}
+    return [
+        part_of(batch, {name: x[begin:end, ...] for name, x in arrays.items()}, begin, whole)
+        for begin, end in pairwise(edges(total, size))
+    ]
 
 
-def joined(scores: Any, parts: list[dict[str, Any]], results: list[Any]) -> tuple[Tree, Tree, dict[str, Tree]]:
-    """Return the gradients, statistics and record of a batch from those of its parts."""
-    if len(parts) == 1:
-        return results[0]
-    grads, statistics, records = zip(*results, strict=True)
-    return add(grads), statistics[0], scores.merge(records, [part["x"].shape[0] for part in parts])
+def whole_weight(batch: dict[str, Any]) -> Array | None:
+    """Return the sum of the weights of a batch."""
+    return None if batch.get("weight") is None else namespace(batch["weight"]).sum(batch["weight"])
+
+
+def part_of(batch: dict[str, Any], arrays: dict[str, Array], begin: Any, whole: Array | None) -> dict[str, Any]:
+    """Return the part of a batch whose rows are `arrays`, from row number `begin` on. `whole` is the batch's weight."""
+    total, rows = batch["x"].shape[0], arrays["x"].shape[0]
+    part = batch | arrays
+    if "key" in batch:
+        key = batch["key"] if isinstance(batch["key"], RowsKey) else RowsKey(batch["key"], 0, total, total)
+        part["key"] = key.part(begin, begin + rows)
+    part["share"] = rows / total if whole is None else share(arrays["weight"], whole)
+    if "share" in batch:
+        part["share"] *= batch["share"]
+    return part
+
+
+def accumulated(
+    gradients: Callable[[Any], Any], scores: Any, batch: dict[str, Any], size: int
+) -> tuple[Tree, Tree, Tree]:
+    """Return ``gradients(batch)``, computed in `size` pieces, or in one for each row, one after the other."""
+    xp, total = namespace(batch["x"]), batch["x"].shape[0]
+    size = min(size, total)
+    if size == 1:
+        return gradients(batch)
+    if not hasattr(xp, "accumulate"):
+        pieces = divide(batch, size)
+        return joined(scores, rows_of(pieces), map(gradients, pieces))
+    # a loop over pieces of equal size, and a smaller piece for the other rows
+    rows, whole = -(-total // size), whole_weight(batch)
+    count, begin = total // rows, total // rows * rows
+    arrays = {name: batch[name] for name in PER_ROW if name in batch}
+    equal = {name: xp.reshape(x[:begin, ...], (count, rows, *x.shape[1:])) for name, x in arrays.items()}
+    grads, others = xp.accumulate(lambda i, piece: gradients(part_of(batch, piece, i * rows, whole)), equal)
+    (statistics, *_), records = zip(*[map_leaves(itemgetter(i), others) for i in range(count)], strict=True)
+    loop = grads, statistics, scores.merge(records, [rows] * count)
+    if begin == total:
+        return loop
+    rest = {name: x[begin:, ...] for name, x in arrays.items()}
+    return joined(scores, [begin, total - begin], [loop, gradients(part_of(batch, rest, begin, whole))])
+
+
+def joined(scores: Any, rows: list[int], results: Iterable[Any]) -> tuple[Tree, Tree, Tree]:
+    """Return the gradients, statistics and record of a batch from those of its parts, which have these numbers of rows.
+
+    The gradients are new arrays. They are added up from first to last, in the memory of the first.
+    """
+    results = iter(results)
+    total, statistics, record = next(results)
+    records = [record]
+    for grads, _, record in results:
+        total = map_leaves(_plus, total, grads)
+        records.append(record)
+        del grads  # before the next part is computed
+    return total, statistics, scores.merge(records, rows)
+
+
+def rows_of(parts: list[dict[str, Any]]) -> list[int]:
+    """Return the number of rows in each part."""
+    return [part["x"].shape[0] for part in parts]
 
 
 def in_order(outputs: list[Array]) -> Array:
@@ -220,14 +270,6 @@ def in_order(outputs: list[Array]) -> Array:
 def share(weight: Array, whole: Array) -> Array:
     xp = namespace(weight)
     return xp.sum(weight) / xp.maximum(whole, TINY)
-
-
-def add(trees: tuple[Tree, ...]) -> Tree:
-    """Return the sum of trees of new arrays, from first to last, in the memory of the first."""
-    total = trees[0]
-    for tree in trees[1:]:
-        total = map_leaves(_plus, total, tree)
-    return total
 
 
 def _plus(a: Array, b: Array) -> Array:

@@ -23,20 +23,19 @@ from xpnet.keywords import Settings
 from xpnet.layers import contracts
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.frozen import freeze, unfreeze
-from xpnet.layers.parameters import trainable
 from xpnet.layers.sequential import Sequential
 from xpnet.layers.shapes import Measured, measure
 from xpnet.loop import Loop
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
-from xpnet.plan import Plan
+from xpnet.plan import Plan, require_trainable
 from xpnet.progress import Progress
 from xpnet.settings import FitSettings
 from xpnet.sources.choose import evaluation, training
 from xpnet.state import TrainingState, part
 from xpnet.step import Evaluation, Inference, Scores, TrainingStep, training_step
-from xpnet.tree import Array, Tree, leaves
+from xpnet.tree import Array, Tree
 from xpnet.weights import drawn, in_keras_order, in_order, moved_copy, named_weights, with_weights
 from xpnet.workshop import Workshop, alone
 
@@ -332,7 +331,7 @@ class Model(metaclass=Settings):
         steps_per_epoch: int | None = None, validation_steps: int | None = None,
         sample_with_replacement: bool = False, validation_freq: int | Collection[int] = 1,
         validation_batch_size: int | None = None, record_every: int | None = None, resume_from: StrPath | None = None,
-        **unknown: Any,
+        micro_batch_size: int | None = None, **unknown: Any,
     ) -> History:  # fmt: skip
         """Train on mini-batches. A second call continues where the first stopped: 5 epochs and 5 more are 10 epochs.
 
@@ -385,6 +384,9 @@ class Model(metaclass=Settings):
             A file of `ModelCheckpoint`, or a folder with such files, of which the newest is used. The run continues inside its
             epoch and ends as if it had not been interrupted. The model may be new: everything comes from the file. The other
             arguments must be the same again, but `epochs` may be larger.
+        micro_batch_size : int, optional
+            Compute each batch in micro-batches of at most so many rows, and add up their gradients (gradient accumulation). The
+            step is the same up to rounding. It needs less memory, because only one micro-batch has activations.
 
         Returns
         -------
@@ -413,7 +415,7 @@ class Model(metaclass=Settings):
         settings.require_no_arguments(unknown, self.fit)
         chosen = FitSettings(
             batch_size, epochs, initial_epoch, verbose, shuffle, sample_with_replacement, validation_split,
-            validation_freq, validation_batch_size, record_every, steps_per_epoch, validation_steps,
+            validation_freq, validation_batch_size, record_every, steps_per_epoch, validation_steps, micro_batch_size,
         )  # fmt: skip
         run = import_module("xpnet.run").Run(self, settings.check_callbacks(callbacks), resume_from)
         with ExitStack() as opened:
@@ -439,8 +441,7 @@ class Model(metaclass=Settings):
         intake = self._intake
         source, validation = training(opened, intake, x, y, sample_weight, class_weight, validation_data, chosen)
         arrays = drawn(self.backend, self.network, self.seed, source.shape) if self.state is None else self.state
-        if not leaves(trainable(self.network, arrays["params"])):
-            raise ValueError(f"The network has no parameters to train. Add a layer such as Dense. Received: {self!r}")
+        require_trainable(self, chosen, intake.measured[source.shape], arrays["params"])
         if self.state is None:
             self._begin(source.shape, arrays, intake.measured)
         self.target_shape = source.target_shape
@@ -468,9 +469,8 @@ class Model(metaclass=Settings):
         with ExitStack() as opened:
             data = evaluation(opened, self._intake, x, y, sample_weight, batch_size=batch_size, steps=steps)
             self.target_shape = data.target_shape if self.target_shape is None else self.target_shape
-            measured = self.measured[data.shape]
             chosen = attach(settings.check_callbacks(callbacks), self, verbose, 1, data.steps)
-            logs = evaluate(self.backend, function, state, data, verbose, measured, chosen)
+            logs = evaluate(self.backend, function, state, data, verbose, self.measured[data.shape], chosen)
         return logs if return_dict else named_values(logs)
 
     def predict_logits(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Array:

@@ -10,11 +10,13 @@ from xpnet.backend import Backend
 from xpnet.errors import DivergenceError
 from xpnet.groups import Alone, may_divide, parts_of, pieces_of, process
 from xpnet.layers.base import Layer, Shape
+from xpnet.layers.parameters import trainable
 from xpnet.layers.shapes import Measured
+from xpnet.losses import Loss
 from xpnet.settings import FitSettings
 from xpnet.sources import InOrder, Source
 from xpnet.step import Scores
-from xpnet.tree import Tree
+from xpnet.tree import Tree, leaves
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ class Plan:
 
     def pieces(self, params: Tree, parts: int) -> int:
         """Return the number of pieces in which to compute each part."""
-        return pieces_of(self.backend, self._measured, params, self.source.batch_size // parts) if self._own_loss else 1
+        rows, most = self.source.batch_size, self.settings.micro_batch_size
+        if most is not None:
+            return -(-rows // (parts * most))
+        return pieces_of(self.backend, self._measured, params, rows // parts) if self._own_loss else 1
 
     @property
     def _measured(self) -> Measured:
@@ -73,5 +78,22 @@ class Plan:
 
     @property
     def _own_loss(self) -> bool:
-        """Whether the loss is from xpnet, so that it does not mix the rows of a batch."""
-        return type(self.scores.loss.row_loss).__module__.startswith("xpnet.")
+        return is_own(self.scores.loss)
+
+
+def is_own(loss: Loss) -> bool:
+    """Whether the loss is from xpnet, so that it does not mix the rows of a batch."""
+    return type(loss.row_loss).__module__.startswith("xpnet.")
+
+
+def require_trainable(model: Any, settings: FitSettings, measured: Measured, params: Tree) -> None:
+    """Raise ValueError if there is nothing to train, or if the rows for micro-batches are not independent."""
+    if not leaves(trainable(model.network, params)):
+        raise ValueError(f"The network has no parameters to train. Add a layer such as Dense. Received: {model!r}")
+    size = settings.micro_batch_size
+    if size is not None and not (is_own(model.loss) and measured.separable and may_divide(measured, params)):
+        raise ValueError(
+            "micro_batch_size needs one seed, and layers and a loss from xpnet that compute each row by itself. Instead of "
+            "BatchNormalization, use LayerNormalization or GroupNormalization. "
+            f"Received: micro_batch_size={size} for {model!r}"
+        )

@@ -52,6 +52,7 @@ NOT_OF_MODEL = {  # attributes of Keras' and scikit-learn's models -> what to us
     "cpu": 'use model.to("numpy")',
     "count_params": "summary() shows them",
 }
+_MICRO = "pass micro_batch_size, the number of rows that fit into memory; batch_size counts the rows of a step"
 UNKNOWN_IN_FIT = {  # arguments of Keras and PyTorch -> what to use here
     "workers": "one thread reads ahead. For several processes, pass a DataLoader with num_workers",
     "use_multiprocessing": "one thread reads ahead. For several processes, pass a DataLoader with num_workers",
@@ -62,6 +63,8 @@ UNKNOWN_IN_FIT = {  # arguments of Keras and PyTorch -> what to use here
     "learning_rate": "pass it to the optimizer, Model(network, loss, Adam(0.01))",
     "lr": "pass it to the optimizer, Model(network, loss, Adam(0.01))",
     "seed": "pass it to Model(..., seed=...)",
+    "gradient_accumulation_steps": _MICRO,
+    "accumulate_grad_batches": _MICRO,
     "ckpt_path": "pass resume_from=path to continue from a training checkpoint",
     "resume_from_checkpoint": "pass resume_from=path to continue from a training checkpoint",
 }
@@ -216,6 +219,7 @@ class FitSettings:
     record_every: int | None = None
     steps_per_epoch: int | None = None
     validation_steps: int | None = None
+    micro_batch_size: int | None = None
 
     def __post_init__(self) -> None:
         require_positive(epochs=self.epochs)
@@ -234,7 +238,13 @@ class FitSettings:
                 f"Received: validation_freq={freq!r}"
             )
         check_verbose(self.verbose)
-        for name in ("record_every", "validation_batch_size", "steps_per_epoch", "validation_steps"):
+        for name in (
+            "record_every",
+            "validation_batch_size",
+            "steps_per_epoch",
+            "validation_steps",
+            "micro_batch_size",
+        ):
             if getattr(self, name) is not None:
                 require_positive(**{name: getattr(self, name)})
         if self.batch_size is not None:

@@ -6,12 +6,13 @@ They hold frozen settings and no arrays, so a backend can hash, compile and scan
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from xpnet.backend import device, namespace
-from xpnet.groups import ALONE, Group, divide, in_order, joined
+from xpnet.groups import ALONE, Group, accumulated, divide, in_order
 from xpnet.layers import base
 from xpnet.layers.base import Layer
 from xpnet.layers.mapping import in_group
@@ -72,7 +73,7 @@ class Scores:
             record[metric.name] = metric.state(y, prediction if metric.on_predictions else z, weight)
         return record
 
-    def merge(self, records: tuple[dict[str, Tree], ...], rows: list[int]) -> dict[str, Tree]:
+    def merge(self, records: Sequence[dict[str, Tree]], rows: list[int]) -> dict[str, Tree]:
         """Join the records of the parts of a batch, which have these numbers of rows.
 
         The loss is Σ share loss with shares that add up to 1, which overflows only where the mean does.
@@ -82,7 +83,8 @@ class Scores:
         weight = parts.pop("weight", None)
         merged: dict[str, Tree] = {} if weight is None else {"weight": xp.sum(weight)}
         if weight is None:
-            weight = xp.asarray(rows, dtype=parts["loss"].dtype, device=device(parts["loss"]))
+            like = records[0]["loss"]
+            weight = xp.stack([xp.full_like(like, count) for count in rows])  # on the device, as a graph needs it
         merged["loss"] = means((parts["loss"],), weight / at_least_one(xp.sum(weight)))[0]
         return merged | {metric.name: metric.merge(parts[metric.name], weight) for metric in self.metrics}
 
@@ -142,8 +144,7 @@ class TrainingStep:
         If the rows are a part of a batch, ``batch["share"]`` is their share of its weight. Their gradients are then terms of
         the gradients of the batch, which are the sum over its parts.
         """
-        pieces = divide(batch, self.inference.pieces)
-        return joined(self.scores, pieces, [self._gradients(state, piece) for piece in pieces])
+        return accumulated(partial(self._gradients, state), self.scores, batch, self.inference.pieces)
 
     def _gradients(self, state: dict[str, Tree], batch: dict[str, Array]) -> tuple[Tree, Tree, dict[str, Tree]]:
         network, x = self.inference.network, self.inference.floating(batch["x"])

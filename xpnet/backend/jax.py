@@ -33,7 +33,23 @@ def zeros_like(x, /, *, dtype=None, device=None):
     return jax.device_put(np.zeros(x.shape, dtype or x.dtype), device or x.sharding)
 
 
-xp = Namespace(jnp, zeros_like=zeros_like)
+def accumulate(function, arrays):
+    """Return the sum of ``function(i, rows)[0]`` over all i, and the stacks of its other results.
+
+    `rows` are the i-th entries of all arrays. The calls run one after the other in the same memory, and are compiled once.
+    """
+    first = {name: x[0] for name, x in arrays.items()}
+    count = len(arrays["x"])
+    total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, 0, first)[0])
+
+    def body(total, piece):
+        value, *others = function(*piece)
+        return jax.tree.map(jnp.add, total, value), others
+
+    return jax.lax.scan(body, total, (jnp.arange(count), arrays))
+
+
+xp = Namespace(jnp, zeros_like=zeros_like, accumulate=accumulate)
 
 
 @contextlib.contextmanager
@@ -192,7 +208,11 @@ def create(device: Any, dtype: str, devices: int | None = None) -> JaxBackend:
             f'The device must be one that JAX can use ({str(error).splitlines()[0]}). Use a name such as "cpu" or "cuda:0". '
             f"This machine has {jax.devices()}. Received: device={device!r}"
         ) from error
-    register_namespace(type(jax.device_put(np.zeros(0), chosen)), xp)
+    example = jax.device_put(np.zeros(0), chosen)
+    register_namespace(type(example), xp)
+    jax.eval_shape(
+        lambda x: register_namespace(type(x), xp), example
+    )  # what stands for an array in code that is compiled
     if devices is None:
         return JaxBackend("jax", xp, chosen, getattr(jnp, dtype))
     here = jax.devices(chosen.platform)

@@ -71,6 +71,7 @@ def _train(options: Any, rank: int) -> None:
         validation_data=None if held_out is None or options.validation_split else (held_out.x, held_out.y),
         callbacks=callbacks,
         resume_from=resume_from,
+        micro_batch_size=options.micro_batch_size,
     )
     if rank:
         return
