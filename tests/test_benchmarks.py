@@ -215,3 +215,64 @@ def test_sklearn_speed_covers_every_goal():
     assert goals[("fit", "numpy", False)] == 1.5
     assert goals[("fit", "jax", False)] == 2.0
     assert goals[("fit", "numpy", True)] == 3.0
+
+
+PROGRAMS = [
+    "__main__",
+    "big_data",
+    "gpu_check",
+    "launches",
+    "many",
+    "parts",
+    "profile",
+    "same_run",
+    "scaling",
+    "sklearn_speed",
+]
+
+
+def program(name):
+    if name == "scaling":
+        pytest.importorskip("mpi4py")
+    return importlib.import_module(f"tests.benchmarks.{name}").main
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_fits_a_narrow_terminal(name, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        program(name)(["--help"])
+
+    printed = capsys.readouterr().out
+    assert end.value.code == 0
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "python -m tests.benchmarks" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("__main__", ["--repeats=0"]),
+        ("__main__", ["--threads=-1"]),
+        ("big_data", ["--gigabytes=1,x"]),
+        ("gpu_check", ["--minutes=0"]),
+        ("many", ["--rounds=1.5"]),
+        ("parts", ["CNN", "--parts=0"]),
+        ("parts", ["CNN", "--turns=-1"]),
+        ("parts", ["CNN", "--rounds=two"]),
+        ("parts", ["CNN/0"]),
+        ("parts", ["CNN/x"]),
+        ("parts", ["CNM"]),
+        ("profile", ["--steps=0"]),
+        ("scaling", ["CNN/-4"]),
+        ("scaling", ["CNN", "--turns=0"]),
+        ("sklearn_speed", ["--rounds=0"]),
+    ],
+    ids=str,
+)
+def test_wrong_numbers_are_errors_of_the_command(name, wrong, capsys):
+    with pytest.raises(SystemExit) as end:
+        program(name)(wrong)
+
+    assert end.value.code == 2
+    assert re.search(r"error: argument .*(expected|choose from).*Received: '", capsys.readouterr().err)

@@ -1,22 +1,22 @@
 """Measure xpnet (with --peers, also other libraries), and print Markdown tables.
 
-    python -m tests.benchmarks --peers --json results.json        everything: about half an hour on two cores
+    python -m tests.benchmarks --peers --json results.json
     python -m tests.benchmarks --backends numpy --cases W2 --tables steps
     python -m tests.benchmarks --backends numpy --peers --tables busy
 
-Measurements run one at a time, each in a separate process. Each round measures every variant once, so that a noisy moment affects
-all variants alike. Run it on a machine that is otherwise idle.
+The first command measures everything, in about half an hour on two cores. Measurements run one at a time, each in a separate
+process. Each round measures every variant once, so that a noisy moment affects all variants alike. Run it on a machine that is
+otherwise idle.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import busy, install, ours, peers, report
+from tests.benchmarks import busy, cli, install, ours, peers, report
 from tests.benchmarks.cases import CASES, STANDARD, write_data
 from tests.benchmarks.inference import PREDICTORS
 from tests.benchmarks.worker import FLOOR, measure
@@ -25,17 +25,18 @@ TABLES = ("steps", "busy", "predict", "memory", "install")
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    names = lambda text: tuple(name.strip() for name in text.split(",") if name.strip())  # noqa: E731
-    parser.add_argument("--backends", type=names, default=ours.BACKENDS, help="default: numpy,torch,jax")
-    parser.add_argument("--cases", type=names, default=STANDARD, help=f"default: {','.join(STANDARD)}")
+    parser = cli.parser("tests.benchmarks", __doc__)
+    parser.add_argument("--backends", type=cli.names, default=ours.BACKENDS, help="default: numpy,torch,jax")
+    parser.add_argument("--cases", type=cli.names, default=STANDARD, help=f"default: {','.join(STANDARD)}")
     parser.add_argument("--peers", action="store_true", help="also measure the other libraries")
-    parser.add_argument("--tables", type=names, default=TABLES, help=f"default: {','.join(TABLES)}")
-    parser.add_argument("--repeats", type=int, default=5, help="the number of rounds; default: %(default)s")
-    parser.add_argument("--epochs", type=int, default=5, help="epochs timed in each process; default: %(default)s")
-    parser.add_argument("--threads", type=int, default=2, help="the threads of every library; default: %(default)s")
+    parser.add_argument("--tables", type=cli.names, default=TABLES, help=f"default: {','.join(TABLES)}")
+    parser.add_argument("--repeats", type=cli.count, default=5, help="the number of rounds; default: %(default)s")
+    parser.add_argument(
+        "--epochs", type=cli.count, default=5, help="epochs timed in each process; default: %(default)s"
+    )
+    parser.add_argument(
+        "--threads", type=cli.count, default=2, help="the threads of every library; default: %(default)s"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to FILE")
     args = parser.parse_args(arguments)
     for given, known in ((args.backends, ours.BACKENDS), (args.cases, tuple(CASES)), (args.tables, TABLES)):

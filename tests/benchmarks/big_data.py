@@ -12,7 +12,6 @@ training.
 
 from __future__ import annotations
 
-import argparse
 import re
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.benchmarks import cli
 from xpnet import SGD, Callback, Model
 from xpnet.layers import Dense, ReLU
 
@@ -109,17 +109,14 @@ def ahead(batches: int = 40, seconds: float = 0.05) -> float:
 
 
 def main(arguments=None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.big_data", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--gigabytes", default="", help="the sizes of the files, such as 2,20")
+    parser = cli.parser("tests.benchmarks.big_data", __doc__)
+    parser.add_argument("--gigabytes", type=cli.sizes, default=(), help="the sizes of the files, such as 2,20")
     parser.add_argument("--ahead", action="store_true", help="measure what reading ahead saves")
     chosen = parser.parse_args(arguments)
-    for size in filter(None, chosen.gigabytes.split(",")):
-        found = train(float(size))
+    for size in chosen.gigabytes:
+        found = train(size)
         print(
-            f"{float(size):g} GB: {found['peak']:.0f} MB of anonymous memory at the peak, {found['before']:.0f} MB before, "
+            f"{size:g} GB: {found['peak']:.0f} MB of anonymous memory at the peak, {found['before']:.0f} MB before, "
             f"{found['seconds']:.1f} s"
         )
     if chosen.ahead:

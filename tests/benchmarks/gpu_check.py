@@ -1,7 +1,10 @@
 """All checks of xpnet on a machine with a CUDA device: one command that needs no network connection and at most 8 minutes.
 
-    python -m tests.benchmarks.gpu_check --out results     needs NumPy, CuPy, PyTorch and JAX, and MNIST in $XPNET_DATA
-    python -m tests.benchmarks.gpu_check --dry-run         tests only the program, on NumPy with tiny sizes; ignore the figures
+    python -m tests.benchmarks.gpu_check --out results
+    python -m tests.benchmarks.gpu_check --dry-run
+
+The first command needs NumPy, CuPy, PyTorch and JAX, and MNIST in $XPNET_DATA. The second tests only the program, on NumPy with
+tiny sizes; ignore its figures.
 
 Each stage is a separate process with a time limit, so that a failure does not affect the other stages. After each stage,
 gpu_check.json and gpu_check.md are rewritten. gpu_check.log holds the output of all stages. The stages run one at a time, so
@@ -36,7 +39,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from tests.benchmarks import ours
+from tests.benchmarks import cli, ours
 from tests.benchmarks.cases import CASES, read_data, write_data
 from tests.benchmarks.gpu_probes import PROBES
 from tests.benchmarks.gpu_report import markdown
@@ -401,19 +404,17 @@ def work(args) -> dict:
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.gpu_check",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    names = lambda text: tuple(name.strip() for name in text.split(",") if name.strip())  # noqa: E731
+    parser = cli.parser("tests.benchmarks.gpu_check", __doc__)
     parser.add_argument(
         "--out", type=Path, default=Path(os.environ.get("OUT", "gpu_check")), help="the folder for the results"
     )
-    parser.add_argument("--stages", type=names, default=tuple(STAGES), help=f"default: {','.join(STAGES)}")
-    parser.add_argument("--cases", type=names, default=TIMED, help=f"default: {','.join(TIMED)}")
+    parser.add_argument("--stages", type=cli.names, default=tuple(STAGES), help=f"default: {','.join(STAGES)}")
+    parser.add_argument("--cases", type=cli.names, default=TIMED, help=f"default: {','.join(TIMED)}")
     parser.add_argument(
-        "--minutes", type=float, default=MINUTES, help="the time limit for all stages; default: %(default)s"
+        "--minutes",
+        type=cli.positive,
+        default=MINUTES,
+        help="the time limit for all stages; default: %(default)s",
     )
     parser.add_argument("--tf32", action="store_true", help="compute in TF32 instead of float32")
     parser.add_argument("--dry-run", action="store_true", help="test only the program, on NumPy with tiny sizes")

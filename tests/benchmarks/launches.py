@@ -6,14 +6,13 @@ those of 2n steps, which removes the work that occurs once in a chunk. A replaye
 
 from __future__ import annotations
 
-import argparse
 import importlib
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
-from tests.benchmarks import ours
+from tests.benchmarks import cli, ours
 from tests.benchmarks.cases import CASES, LEARNING_RATE, Case
 from tests.benchmarks.report import table
 from xpnet import SGD, Adam
@@ -86,14 +85,17 @@ def rows(cases: list[str]) -> list[list[str]]:
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.launches",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def main(arguments=None) -> None:
+    parser = cli.parser("tests.benchmarks.launches", __doc__)
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        default=list(COUNTED),
+        choices=list(CASES),
+        metavar="CASE",
+        help=f"some of {', '.join(CASES)}; default: {' '.join(COUNTED)}",
     )
-    parser.add_argument("--cases", nargs="+", default=list(COUNTED), choices=list(CASES), help="default: %(default)s")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     header = [
         "case",
         "optimizer",

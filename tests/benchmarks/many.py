@@ -9,7 +9,6 @@ Both ways of the same work run by turns. Values are medians of the time of the o
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 import warnings
@@ -21,6 +20,7 @@ import numpy as np
 from sklearn.datasets import load_digits, load_iris
 from sklearn.model_selection import GridSearchCV
 
+from tests.benchmarks import cli
 from tests.benchmarks.report import describe_machine, machine_text, table
 from xpnet import Adam, Model
 from xpnet.backend import blas
@@ -79,8 +79,8 @@ def searches(cases: list[tuple[str, int, int]], rounds: int) -> Iterator[list[st
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    parser = cli.parser("tests.benchmarks.many", __doc__)
+    parser.add_argument("--rounds", type=cli.count, default=3, help="default: 3")
     parser.add_argument("--quick", action="store_true", help="one row of each table, only for testing")
     options = parser.parse_args(arguments)
     most = 1 if options.quick else None

@@ -14,7 +14,6 @@ the processor time of all threads, the medians of the ratios to the whole batch,
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from dataclasses import replace
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks import ours, peers
+from tests.benchmarks import cli, ours, peers
 from tests.benchmarks.cases import CASES, LEARNING_RATE, Case
 from tests.benchmarks.worker import measure
 from xpnet.backend import blas, make_backend, workers
@@ -130,14 +129,18 @@ def row(text: str, variants: list[str], threads: int, rounds: int, turns: int) -
     return f"| {text} | {' | '.join(cells)} |"
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="+", metavar="CASE", help=f"one of {', '.join(CASES)}, perhaps with /BATCH")
-    parser.add_argument("--parts", type=int, default=make_backend("numpy").parts(10**12, 1), help="default: the cores")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--turns", type=int, default=TURNS, help="in each round; default: %(default)s")
+def main(arguments: list[str] | None = None) -> int:
+    parser = cli.parser("tests.benchmarks.parts", __doc__)
+    parser.add_argument(
+        "cases", nargs="+", type=cli.case, metavar="CASE", help=f"one of {', '.join(CASES)}, perhaps with /BATCH"
+    )
+    parser.add_argument(
+        "--parts", type=cli.count, default=make_backend("numpy").parts(10**12, 1), help="default: the cores"
+    )
+    parser.add_argument("--rounds", type=cli.count, default=3, help="default: %(default)s")
+    parser.add_argument("--turns", type=cli.count, default=TURNS, help="in each round; default: %(default)s")
     parser.add_argument("--torch", action="store_true", help="also measure PyTorch's eager step")
-    options = parser.parse_args(argv)
+    options = parser.parse_args(arguments)
     variants = ["whole", "parts", *["PyTorch"] * options.torch]
     print(f"{options.parts} parts; wall time, in parentheses processor time, in µs, and the ratio to the whole batch")
     print(f"| case | activations, millions | for each parameter | rule | pieces | {' | '.join(variants)} |")

@@ -6,7 +6,6 @@ a step is part of one compiled program, so use ``jax.profiler`` there.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks import ours
+from tests.benchmarks import cli, ours
 from tests.benchmarks.cases import CASES, LEARNING_RATE, floor_step, read_data, write_data
 from tests.benchmarks.report import table
 from xpnet.backend import to_numpy
@@ -131,17 +130,19 @@ def fit_times(case, backend, x, y, epochs: int = 7) -> tuple[float, float]:
     return min(seconds), statistics.median(seconds)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.profile",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def main(arguments=None) -> None:
+    parser = cli.parser("tests.benchmarks.profile", __doc__)
+    parser.add_argument(
+        "--case",
+        default="W2",
+        choices=list(CASES),
+        metavar="CASE",
+        help=f"one of {', '.join(CASES)}; default: %(default)s",
     )
-    parser.add_argument("--case", default="W2", choices=list(CASES), help="default: %(default)s")
     parser.add_argument("--backend", default="numpy", choices=["numpy", "torch"], help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=50, help="the steps in a chunk; default: %(default)s")
-    parser.add_argument("--chunks", type=int, default=20, help="default: %(default)s")
-    args = parser.parse_args()
+    parser.add_argument("--steps", type=cli.count, default=50, help="the steps in a chunk; default: %(default)s")
+    parser.add_argument("--chunks", type=cli.count, default=20, help="default: %(default)s")
+    args = parser.parse_args(arguments)
     case = CASES[args.case]
     with tempfile.TemporaryDirectory() as folder:
         write_data(Path(folder))

@@ -1,16 +1,16 @@
 """Checks whether a change keeps NumPy's results, bit for bit.
 
-    python -m tests.benchmarks.same_run > before.json          at the commit before the change
-    python -m tests.benchmarks.same_run --compare before.json  after it, on the same machine
+    python -m tests.benchmarks.same_run > before.json
+    python -m tests.benchmarks.same_run --compare before.json
 
-Each run trains a small network for a few epochs from a fixed seed. Its parameters, running statistics, optimizer state, history
-and predictions become one hash each. The hashes depend on the machine and on the versions of NumPy and BLAS, so they are not
-kept in the repository.
+The first command runs at the commit before the change, and the second one after it, on the same machine. Each run trains a
+small network for a few epochs from a fixed seed. Its parameters, running statistics, optimizer state, history and predictions
+become one hash each. The hashes depend on the machine and on the versions of NumPy and BLAS, so they are not kept in the
+repository.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.benchmarks import cli
 from xpnet import SGD, Adam, Model, layers
 from xpnet.backend import make_backend
 from xpnet.tree import named_leaves
@@ -93,15 +94,15 @@ def hashes(shape, network, optimizer) -> dict[str, str]:
     return state | {"history": digest(*map(np.array, values)), "predictions": digest(model.predict(x))}
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str] | None = None) -> int:
+    parser = cli.parser("tests.benchmarks.same_run", __doc__)
     parser.add_argument(
         "--compare",
         type=Path,
         metavar="FILE",
         help="the hashes of an earlier run; the exit status is 1 if any hash differs",
     )
-    before = parser.parse_args(argv).compare
+    before = parser.parse_args(arguments).compare
     found = {name: hashes(*run) for name, run in RUNS.items()}
     if before is None:
         print(json.dumps(found, indent=2))

@@ -9,7 +9,6 @@ work sleep. Each worker has one BLAS thread. Times are medians over the turns. W
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks import ours
+from tests.benchmarks import cli, ours
 from tests.benchmarks.cases import CASES, LEARNING_RATE, Case
 from tests.benchmarks.parts import TURN_SECONDS, case_of, data_of
 from xpnet.backend import blas, make_backend
@@ -184,11 +183,13 @@ def rows(text: str, teams: dict[int, Ranks], q: dict[str, float], turns: int) ->
     return first, others
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="+", metavar="CASE", help=f"one of {', '.join(CASES)}, perhaps with /BATCH")
-    parser.add_argument("--turns", type=int, default=9)
-    options = parser.parse_args(argv)
+def main(arguments: list[str] | None = None) -> int:
+    parser = cli.parser("tests.benchmarks.scaling", __doc__)
+    parser.add_argument(
+        "cases", nargs="+", type=cli.case, metavar="CASE", help=f"one of {', '.join(CASES)}, perhaps with /BATCH"
+    )
+    parser.add_argument("--turns", type=cli.count, default=9)
+    options = parser.parse_args(arguments)
     split = {n: WORLD.Split(int(WORLD.rank >= n), WORLD.rank) for n in range(1, WORLD.size + 1)}
     teams = {n: Ranks(comm.rank, n, MpiExchange(MPI, comm)) for n, comm in split.items()}
     q = constants(teams, options.turns)

@@ -1,18 +1,17 @@
 """Compares the time of xpnet.sklearn with scikit-learn's, and prints a Markdown table.
 
-    python -m tests.benchmarks.sklearn_speed                          less than five minutes on two cores
+    python -m tests.benchmarks.sklearn_speed
     python -m tests.benchmarks.sklearn_speed --only iris,digits
     python -m tests.benchmarks.sklearn_speed --json results.json
 
-Each case runs in a separate process, and there both libraries do the same work by turns. MNIST has float32 samples in batches of
-200, and the solver is "adam". All libraries, JAX too, are loaded before the first time is taken. A case with JAX runs in a new
-process for each round, so that every round compiles. In the busy cases, as many other processes as threads run without pause.
-Run it on a machine that is otherwise idle.
+The first command takes less than five minutes on two cores. Each case runs in a separate process, and there both libraries do
+the same work by turns. MNIST has float32 samples in batches of 200, and the solver is "adam". All libraries, JAX too, are
+loaded before the first time is taken. A case with JAX runs in a new process for each round, so that every round compiles. In
+the busy cases, as many other processes as threads run without pause. Run it on a machine that is otherwise idle.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.benchmarks import cli
 from tests.benchmarks.busy import other_work
 from tests.benchmarks.report import describe_machine, machine_text, table
 from tests.benchmarks.worker import measure
@@ -238,14 +238,14 @@ def _duration(seconds: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.sklearn_speed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("tests.benchmarks.sklearn_speed", __doc__)
     parser.add_argument("--only", default=",".join(CASES), help="cases, separated by commas; default: all")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s; short cases run 7 rounds or more")
-    parser.add_argument("--threads", type=int, default=2, help="the threads of both libraries; default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=cli.count, default=3, help="default: %(default)s; short cases run 7 rounds or more"
+    )
+    parser.add_argument(
+        "--threads", type=cli.count, default=2, help="the threads of both libraries; default: %(default)s"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to FILE")
     args = parser.parse_args(arguments)
     names = args.only.split(",")
