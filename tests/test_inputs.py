@@ -8,9 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from xpnet import SGD, Callback, Model
+from xpnet import SGD, Callback, Model, to_numpy
 from xpnet.backend.conversion import real_numbers
-from xpnet.inputs import require_finite, split
+from xpnet.inputs import prepare_targets, require_finite, split
 from xpnet.layers import (
     GRU,
     LSTM,
@@ -26,7 +26,7 @@ from xpnet.layers import (
     Softmax,
     TimeDistributed,
 )
-from xpnet.losses import BinaryCrossEntropy, CategoricalCrossEntropy
+from xpnet.losses import BinaryCrossEntropy, CategoricalCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 
 from .test_model import writable
 
@@ -357,3 +357,33 @@ def test_sizes_of_the_input_are_not_given(make, remedy):
 
     assert remedy in message
     assert "with the data" in message
+
+
+# ---------------------------------------------------------------------- where targets are checked
+
+
+@pytest.mark.parametrize("weight", [None, np.arange(8.0)], ids=["", "weights"])
+@pytest.mark.parametrize(
+    ("targets", "loss"),
+    [
+        (np.array([0, 1, 2, 0, 1, 2, 0, -100]), SoftmaxCrossEntropy()),
+        (np.eye(3)[np.arange(8) % 3], SoftmaxCrossEntropy()),
+        (X @ np.ones((2, 3)), MeanSquaredError()),
+    ],
+    ids=["labels", "rows", "values"],
+)
+def test_targets_are_checked_where_they_are(xp, targets, loss, weight, monkeypatch):
+    """Targets from the host are checked there, because JAX would compile each operation. The results are the same."""
+    backend, seen, check = writable(xp), [], type(loss).check
+    monkeypatch.setattr(type(loss), "check", lambda self, y, *others: seen.append(y) or check(self, y, *others))
+    with backend.scope():
+        x = backend.asarray(X)
+        given = [targets, backend.asarray(targets)]
+        host, device = (prepare_targets(backend, loss, (3,), x, y, weight) for y in given)
+
+    assert isinstance(seen[0], np.ndarray)
+    assert backend.owns(seen[1])
+    assert host.keys() == device.keys() == {"x", "y"} | ({"weight"} if len(host) > 2 else set())
+    for name, array in host.items():
+        assert (array.dtype, backend.owns(array)) == (device[name].dtype, True)
+        np.testing.assert_array_equal(to_numpy(array), to_numpy(device[name]))

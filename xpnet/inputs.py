@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backend import Backend, namespace, quiet, real_numbers, to_numpy
+from xpnet.backend import Backend, backend_of_array, make_backend, namespace, quiet, real_numbers, to_numpy
 from xpnet.checks import share_of
 from xpnet.errors import SourceError
 from xpnet.layers import base
@@ -119,12 +119,7 @@ def prepare_x(backend: Backend, x: Any) -> Array:
 
 
 def prepare_targets(
-    backend: Backend,
-    loss: Loss,
-    output_shape: Shape,
-    x: Array,
-    y: Any,
-    sample_weight: Any = None,
+    backend: Backend, loss: Loss, output_shape: Shape, x: Array, y: Any, sample_weight: Any = None
 ) -> dict[str, Array]:
     """Return the data of a training or evaluation run: ``"x"``, ``"y"``, and with sample weights ``"weight"``.
 
@@ -134,16 +129,21 @@ def prepare_targets(
         The numbers of samples, targets and weights differ; the targets do not fit the loss or the network's output; or a
         weight is negative or not finite.
     """
-    given, y = y, _moved(backend, y, "y")
+    from_host = (
+        backend.name != "numpy" and backend_of_array(y) is None
+    )  # JAX would compile each operation of the checks
+    place = make_backend("numpy", dtype=backend.float_name) if from_host else backend
+    given, y = y, _moved(place, y, "y")
     require_length("y", y, x)
     weight = None
     if sample_weight is not None:
-        weight = checked_weight(backend, loss, output_shape, x, sample_weight)
+        weight = checked_weight(place, loss, output_shape, x, sample_weight)
     try:
-        y, weight = loss.check(y, output_shape, backend.dtype, weight)
+        y, weight = loss.check(y, output_shape, place.dtype, weight)
     except ValueError as error:
         raise _overflow(backend, "y", y, given, weight) or error from None
-    return {"x": x, "y": y} | ({} if weight is None else {"weight": weight})
+    moved = {"x": x, "y": _moved(backend, y, "y")}
+    return moved if weight is None else moved | {"weight": backend.asarray(weight)}
 
 
 def checked_weight(backend: Backend, loss: Loss, output_shape: Shape, x: Array, sample_weight: Any) -> Array:
@@ -252,7 +252,7 @@ def require_finite(backend: Backend, data: dict[str, Array], given: Any, rows: s
     """Raise ValueError if a row of x that counts is not finite. `given` is x before conversion, and `data` holds its `rows`."""
     x = data["x"]
     xp = namespace(x)
-    if not xp.isdtype(x.dtype, "real floating") or bool(xp.isfinite(xp.sum(x))):  # a finite sum implies finite terms
+    if not xp.isdtype(x.dtype, "real floating") or math.isfinite(xp.sum(x)):  # a finite sum implies finite terms
         return
     if error := _overflow(backend, "x", x, given, data.get("weight"), rows):
         raise error
