@@ -129,9 +129,8 @@ def prepare_targets(
         The numbers of samples, targets and weights differ; the targets do not fit the loss or the network's output; or a
         weight is negative or not finite.
     """
-    from_host = (
-        backend.name != "numpy" and backend_of_array(y) is None
-    )  # JAX would compile each operation of the checks
+    # JAX would compile each operation of the checks, so targets from the host are checked there
+    from_host = backend.name != "numpy" and backend_of_array(y) is None
     place = make_backend("numpy", dtype=backend.float_name) if from_host else backend
     given, y = y, _moved(place, y, "y")
     require_length("y", y, x)
