@@ -221,10 +221,11 @@ def accumulated(
     gradients: Callable[[Any], Any], scores: Any, batch: dict[str, Any], size: int
 ) -> tuple[Tree, Tree, Tree]:
     """Return ``gradients(batch)``, computed in `size` pieces, or in one for each row, one after the other."""
-    xp, total = namespace(batch["x"]), batch["x"].shape[0]
+    total = batch["x"].shape[0]
     size = min(size, total)
     if size == 1:
-        return gradients(batch)
+        return gradients(batch)  # x may be sparse
+    xp = namespace(batch["x"])
     if not hasattr(xp, "accumulate"):
         pieces = divide(batch, size)
         return joined(scores, rows_of(pieces), map(gradients, pieces))
