@@ -8,6 +8,7 @@ from tests.distributed_jobs import IMAGES, ROWS_X, TEXTS, WEIGHT, Y
 from xpnet import SGD, Adam, Model, layers
 from xpnet.backend import make_backend, to_numpy
 from xpnet.backend.jax import compiled_functions
+from xpnet.step import TrainingStep
 from xpnet.tree import leaves
 
 NETWORKS = {
@@ -18,6 +19,8 @@ NETWORKS = {
                 SGD(0.05, momentum=0.9), ROWS_X, WEIGHT),
     "CNN": ([layers.Conv2D(4, 3, activation="relu"), layers.BatchNormalization(), layers.MaxPooling2D(),
              layers.SpatialDropout2D(0.2), layers.Flatten(), layers.Dense(3)], SGD(0.05, momentum=0.9), IMAGES, None),
+    "micro-batches": ([layers.Conv2D(4, 3, activation="relu"), layers.GroupNormalization(2), layers.Dropout(0.2),
+                       layers.Flatten(), layers.Dense(3)], Adam(0.01), IMAGES, None),
     "LSTM": ([layers.LSTM(12), layers.Dense(3)], Adam(0.01), TEXTS, None),
 }  # fmt: skip
 
@@ -27,7 +30,18 @@ def train(name, backend):
     network, optimizer, x, weight = NETWORKS[name]
     model = Model(network, "softmax_cross_entropy", optimizer, ["accuracy", "f1"], seed=3, backend=backend)
     validation = {"validation_data": (x, Y), "validation_batch_size": 20}
-    return model, model.fit(x, Y, 16, 2, sample_weight=weight, verbose=0, **validation)
+    micro = {"micro_batch_size": 8} if name == "micro-batches" else {}
+    return model, model.fit(x, Y, 16, 2, sample_weight=weight, verbose=0, **validation, **micro)
+
+
+def code(model):
+    """Return the compiled code of two steps with 16 rows."""
+    (step,) = [f for f in model.workshop.functions.values() if isinstance(f, TrainingStep)]
+    x = IMAGES if len(model.input_shape) == 3 else TEXTS
+    keys = {"key": np.zeros((2, 2), np.uint32)} if model.network.needs_key else {}
+    batches = {"learning_rate": np.full(2, 0.01, np.float32), "index": np.arange(32).reshape(2, 16) % 16} | keys
+    arguments = model.backend.copy(model.state), batches, model.prepare(x[:16], Y[:16])
+    return compiled_functions[step][model.backend].lower(*arguments).compile().as_text()
 
 
 if __name__ == "__main__":
@@ -37,10 +51,9 @@ if __name__ == "__main__":
         results |= {f"{name}/{i}": to_numpy(array) for i, array in enumerate(leaves(model.state))}
         results |= {f"{name}/{key}": values for key, values in history.history.items()}
         results[f"{name}/predict"] = to_numpy(model.predict(NETWORKS[name][2]))
-    code = compiled_functions[model._keep(model.training_step)][backend]
+        if name in ("micro-batches", "LSTM"):
+            results[f"{name}/code"] = code(model)
     data = model.prepare(TEXTS[:16], Y[:16])
-    batches = {"learning_rate": np.full(2, 0.01, np.float32), "index": np.arange(32).reshape(2, 16) % 16}
-    results["code"] = code.lower(backend.copy(model.state), batches, data).compile().as_text()
     results["repr"] = repr(backend)
     inference = compiled_functions[model._keep(model._inference)][backend, "call"]
     results["inference"] = inference.lower(model.state, {"x": data["x"]}).compile().as_text()

@@ -18,7 +18,7 @@ from xpnet.tree import leaves
 pytest.importorskip("jax")
 job = importlib.import_module("tests.jax_devices_job")
 pytestmark = pytest.mark.slow
-CASES = ["dense", "dropout", "weights", "CNN", "LSTM"]
+CASES = ["dense", "dropout", "weights", "CNN", "micro-batches", "LSTM"]
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,18 @@ def test_four_devices_train_as_one(case, results):
 
 def test_each_device_computes_a_quarter_of_the_rows(results):
     """The compiled step of an LSTM of 12 units, whose gates are (rows, 48) in each time step, and 16 rows in a batch."""
-    assert "all-reduce" in str(results["code"])
-    for code in (str(results["code"]), str(results["inference"])):
+    assert "all-reduce" in str(results["LSTM/code"])
+    for code in (str(results["LSTM/code"]), str(results["inference"])):
         assert re.search(r"f32\[4,48\]", code)
         assert not re.search(r"f32\[16,48\]", code)
+
+
+def test_each_device_computes_a_quarter_of_a_micro_batch(results):
+    """The compiled step of a convolution with 4 filters, whose outputs have 6 x 6 pixels, and 8 rows in a micro-batch."""
+    code = str(results["micro-batches/code"])
+
+    assert re.search(r"f32\[2,6,6,4\]", code)
+    assert not re.search(r"f32\[8,6,6,4\]", code)
 
 
 def test_the_backend_names_its_devices(results):

@@ -178,8 +178,9 @@ def test_a_failed_rank_ends_the_job_and_the_run_continues(action, unbroken, tmp_
     if action != "kill":
         assert named == ["1"]
     elif hasattr(os, "pidfd_open"):
-        assert len(named) == 1
-        assert "1" in named[0].split(" or ")  # more than one name on a busy machine
+        assert (
+            len(named) == 1
+        )  # which rank is tested in test_watcher.py, because mpiexec kills the others at the same time
     job(3, "resume", tmp_path)
     found = np.load(tmp_path / "end.npz")
     for name in expected.files:

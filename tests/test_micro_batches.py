@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.test_model import writable
-from xpnet import Adam, CheckpointError, Model, callbacks, layers
+from xpnet import SGD, Adam, CheckpointError, DivergenceError, Model, callbacks, layers
 from xpnet.backend import make_backend, to_numpy
 from xpnet.losses import SoftmaxCrossEntropy
 from xpnet.tree import leaves
@@ -25,7 +25,7 @@ def trained(xp, chosen=LAYERS, **options):
     model = Model(
         chosen, "softmax_cross_entropy", Adam(0.01, global_clipnorm=1.0), ["accuracy", "f1"], seed=3, backend=xp
     )
-    model.fit(X, Y, **{"batch_size": 20, "epochs": 2, "verbose": 0} | options)
+    model.fit(**{"x": X, "y": Y, "batch_size": 20, "epochs": 2, "verbose": 0} | options)
     return model
 
 
@@ -53,6 +53,23 @@ def test_no_more_rows_than_a_micro_batch_are_computed_at_once(monkeypatch):
         trained(make_backend("numpy", threads=threads), micro_batch_size=size)
         assert max(rows) <= size
         rows.clear()
+    uneven = [(X[i:j], Y[i:j]) for i, j in ((0, 4), (4, 40), (40, 46))]
+    trained(make_backend("numpy"), x=uneven, y=None, batch_size=None, micro_batch_size=8)
+
+    assert max(rows) == 8
+
+
+def test_numpy_still_chooses_pieces_that_fit_into_the_cache(monkeypatch):
+    """Only NumPy's backend chooses pieces."""
+    rows = []
+    forward = layers.Conv2D.forward
+    monkeypatch.setattr(
+        layers.Conv2D, "forward", lambda self, params, x: (rows.append(len(x)), forward(self, params, x))[1]
+    )
+    monkeypatch.setattr("xpnet.backend.workers.pieces", lambda activations, parameters: 4)
+    trained(make_backend("numpy", threads=1), micro_batch_size=20)
+
+    assert max(rows) == 5
 
 
 def test_memory_is_that_of_a_micro_batch():
@@ -98,22 +115,45 @@ class OwnLoss(SoftmaxCrossEntropy):
     pass
 
 
+class OwnLayer(layers.Layer):
+    def forward(self, params, x):
+        return x, lambda dy, need_dx=True: (dy, {})
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "found"),
     [
-        {"network": [layers.Dense(3), layers.BatchNormalization()]},
-        {"network": [layers.Dense(3), layers.BatchNormalization(synchronized=False)]},
-        {"loss": OwnLoss()},
-        {"seed": (0, 1)},
+        ({"network": [layers.Dense(3), layers.BatchNormalization()]}, "BatchNormalization"),
+        ({"network": [layers.Dense(3), layers.BatchNormalization(synchronized=False)]}, "BatchNormalization"),
+        ({"network": [OwnLayer(), layers.Dense(3)]}, "OwnLayer"),
+        ({"loss": OwnLoss()}, "the loss OwnLoss"),
+        ({"seed": (0, 1)}, r"seed=\(0, 1\)"),
     ],
-    ids=lambda change: next(iter(change)),
+    ids=["batch normalization", "not synchronized", "layer", "loss", "seed"],
 )
-def test_rows_that_are_not_computed_alone_are_refused(change, xp):
+def test_rows_that_are_not_computed_alone_are_refused(change, found, xp):
     model = Model(**{"network": [layers.Dense(3)], "loss": "softmax_cross_entropy", "backend": xp} | change)
-    with pytest.raises(ValueError, match=r"LayerNormalization or GroupNormalization.*Received: micro_batch_size=8"):
+    with pytest.raises(ValueError, match=f"LayerNormalization or.*Received: micro_batch_size=8 with {found}"):
         model.fit(X[:, 0, 0, :], Y, micro_batch_size=8, verbose=0)
 
     assert model.state is None
+
+
+def test_a_step_that_diverges_is_named(xp):
+    """The step is run again without compilation."""
+    model = Model([layers.Dense(8), layers.Dense(3)], "softmax_cross_entropy", SGD(1e30), backend=writable(xp))
+    with pytest.raises(DivergenceError, match="step"):
+        model.fit(X[:, 0, 0, :] * 1e9, Y, 20, 3, verbose=0, micro_batch_size=7)
+
+
+def test_frozen_batch_normalization_does_not_mix_rows(xp):
+    """It uses its running statistics."""
+    network = [layers.Frozen(layers.Sequential([layers.Dense(4), layers.BatchNormalization()])), layers.Dense(3)]
+    x, xp = X[:, 0, 0, :], writable(xp)
+    whole, model = trained(xp, network, x=x), trained(xp, network, x=x, micro_batch_size=7)
+
+    for array, expected in zip(leaves(model.state), leaves(whole.state), strict=True):
+        np.testing.assert_allclose(to_numpy(array), to_numpy(expected), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, "8", True])
@@ -127,6 +167,8 @@ def test_names_of_other_libraries_get_the_name():
     """Needs no arrays."""
     with pytest.raises(TypeError, match="gradient_accumulation_steps: pass micro_batch_size"):
         trained(make_backend("numpy"), gradient_accumulation_steps=4)
+    with pytest.raises(TypeError, match="Pass micro_batch_size to fit"):
+        Adam(gradient_accumulation_steps=4)
 
 
 def test_a_resumed_run_needs_the_same_size(tmp_path):

@@ -95,17 +95,22 @@ class MpiExchange:
         self.comm, self.spare = world.Dup(), world.Dup()
         self.connected: dict[tuple[bytes, ...], Any] = {}  # by the GPUs of all ranks: a `Sum`, or None if NCCL failed
         self.gpus: Any = None  # the `Sum` of the current model
-        self.watcher: int | None = None  # the process that names a rank of this machine if it is killed
+        self.watcher_process: int | None = None
 
     def watch(self, here: Any) -> None:
-        """Start the watcher of the ranks on this machine, which the communicator `here` joins, where the system offers it."""
-        processes = here.gather(f"{self.world.rank}:{os.getpid()}")
-        if processes and hasattr(os, "pidfd_open"):
-            command = [sys.executable, "-IS", watcher.__file__, str(self.world.size), self.host, *processes]
-            nothing = subprocess.DEVNULL
-            # a session of its own, so that it outlives the ranks
-            self.watcher = subprocess.Popen(command, stdin=nothing, stdout=nothing, start_new_session=True).pid
-        self.watcher = here.bcast(self.watcher)
+        """Start the watcher of the ranks on this machine, which the communicator `here` joins, if the system allows it."""
+        if not hasattr(os, "pidfd_open"):
+            return
+        processes = here.gather((f"{self.world.rank}:{os.getpid()}", os.stat("/proc/self/ns/pid").st_ino))
+        if processes and len({namespace for _, namespace in processes}) == 1:  # containers number their processes anew
+            arguments = [str(self.world.size), self.host, *[process for process, _ in processes]]
+            # a session of its own outlives the ranks
+            command = [sys.executable, "-IS", watcher.__file__, *arguments]
+            number = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
+            ).stdout
+            self.watcher_process = int(number) if number else None
+        self.watcher_process = here.bcast(self.watcher_process)
 
     def prepare(self, backend: Backend) -> None:
         if backend.name != "cupy":
@@ -157,9 +162,9 @@ class MpiExchange:
 
     def leave(self) -> None:
         """End the watcher, because this process is about to end."""
-        if self.watcher is not None:
+        if self.watcher_process is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.watcher, signal.SIGTERM)
+                os.kill(self.watcher_process, signal.SIGTERM)
 
     def end(self, error: BaseException, text: str = "") -> None:
         rank, size = self.world.rank, self.world.size

@@ -234,9 +234,11 @@ def accumulated(
     count, begin = total // rows, total // rows * rows
     arrays = {name: batch[name] for name in PER_ROW if name in batch}
     equal = {name: xp.reshape(x[:begin, ...], (count, rows, *x.shape[1:])) for name, x in arrays.items()}
-    grads, others = xp.accumulate(lambda i, piece: gradients(part_of(batch, piece, i * rows, whole)), equal)
-    (statistics, *_), records = zip(*[map_leaves(itemgetter(i), others) for i in range(count)], strict=True)
-    loop = grads, statistics, scores.merge(records, [rows] * count)
+    grads, (statistics, records) = xp.accumulate(
+        lambda i, piece: gradients(part_of(batch, piece, i * rows, whole)), equal
+    )
+    records = map_leaves(lambda x: xp.moveaxis(x, 0, -1), records)
+    loop = grads, map_leaves(itemgetter(0), statistics), scores.merge_stacked(records, xp.full((count,), rows))
     if begin == total:
         return loop
     rest = {name: x[begin:, ...] for name, x in arrays.items()}

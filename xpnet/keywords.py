@@ -50,6 +50,7 @@ REMEDIES = {  # their keywords without a counterpart here -> what to do instead
     "dtype": 'Set the type for all layers, as in set_backend("numpy", dtype="float64").',
     "device": 'Set the device for all layers, as in set_backend("torch", device="cuda").',
     "inplace": "Remove this keyword.",
+    "gradientaccumulationsteps": "Pass micro_batch_size to fit, whose batch_size counts the rows of a step.",
     "batchfirst": "The batch is always the first axis. Remove this keyword.",
 }
 

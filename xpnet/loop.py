@@ -166,7 +166,7 @@ class Loop:
     def _step(self) -> TrainingStep:
         group = group_of(self.parts) if isinstance(self.ranks, Alone) else self.ranks
         pieces = self.plan.pieces(self.state.arrays["params"], self.parts)
-        inference = Inference(self.network, self.backend.dtype, group, pieces)
+        inference = Inference(self.network, self.backend.dtype, group, pieces, self.settings.micro_batch_size)
         return self.plan.keep(training_step(inference, self.plan.scores, self.optimizer))
 
     def _validate(self) -> dict[str, Any]:

@@ -385,7 +385,7 @@ class Model(metaclass=Settings):
             epoch and ends as if it had not been interrupted. The model may be new: everything comes from the file. The other
             arguments must be the same again, but `epochs` may be larger.
         micro_batch_size : int, optional
-            Compute each batch in micro-batches of at most so many rows, and add up their gradients (gradient accumulation). The
+            Compute each batch in micro-batches of at most this many rows, and add up their gradients (gradient accumulation). The
             step is the same up to rounding. It needs less memory, because only one micro-batch has activations.
 
         Returns

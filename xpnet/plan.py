@@ -11,7 +11,7 @@ from xpnet.errors import DivergenceError
 from xpnet.groups import Alone, may_divide, parts_of, pieces_of, process
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.parameters import trainable
-from xpnet.layers.shapes import Measured
+from xpnet.layers.shapes import Measured, mixing
 from xpnet.losses import Loss
 from xpnet.settings import FitSettings
 from xpnet.sources import InOrder, Source
@@ -67,10 +67,7 @@ class Plan:
 
     def pieces(self, params: Tree, parts: int) -> int:
         """Return the number of pieces in which to compute each part."""
-        rows, most = self.source.batch_size, self.settings.micro_batch_size
-        if most is not None:
-            return -(-rows // (parts * most))
-        return pieces_of(self.backend, self._measured, params, rows // parts) if self._own_loss else 1
+        return pieces_of(self.backend, self._measured, params, self.source.batch_size // parts) if self._own_loss else 1
 
     @property
     def _measured(self) -> Measured:
@@ -87,13 +84,24 @@ def is_own(loss: Loss) -> bool:
 
 
 def require_trainable(model: Any, settings: FitSettings, measured: Measured, params: Tree) -> None:
-    """Raise ValueError if there is nothing to train, or if the rows for micro-batches are not independent."""
+    """Raise ValueError if there is nothing to train, or if there are micro-batches but rows that depend on each other."""
     if not leaves(trainable(model.network, params)):
         raise ValueError(f"The network has no parameters to train. Add a layer such as Dense. Received: {model!r}")
-    size = settings.micro_batch_size
-    if size is not None and not (is_own(model.loss) and measured.separable and may_divide(measured, params)):
-        raise ValueError(
-            "micro_batch_size needs one seed, and layers and a loss from xpnet that compute each row by itself. Instead of "
-            "BatchNormalization, use LayerNormalization or GroupNormalization. "
-            f"Received: micro_batch_size={size} for {model!r}"
-        )
+    if settings.micro_batch_size is not None:
+        _require_separable(model, settings.micro_batch_size, measured, params)
+
+
+def _require_separable(model: Any, size: int, measured: Measured, params: Tree) -> None:
+    if not is_own(model.loss):
+        found = f"the loss {type(model.loss.row_loss).__name__}"
+    elif not measured.separable:
+        found = ", ".join(sorted({type(layer).__name__ for layer in mixing(model.network)}))
+    elif not may_divide(measured, params):
+        found = f"seed={model.seed}"
+    else:
+        return
+    raise ValueError(
+        "micro_batch_size needs one seed, and layers and a loss from xpnet that compute each row by itself. Instead of "
+        "BatchNormalization, use LayerNormalization or GroupNormalization. "
+        f"Received: micro_batch_size={size} with {found}"
+    )

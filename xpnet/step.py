@@ -27,12 +27,14 @@ class Inference:
     """``z = inference(state, batch)``: the network's output.
 
     The members of `group` compute it, each for some rows of the batch. Each computes its rows in `pieces`, one after the other.
+    In training, a piece has at most `micro_batch_size` rows.
     """
 
     network: Layer
     dtype: Any
     group: Group = ALONE
     pieces: int = 1
+    micro_batch_size: int | None = None
 
     def __call__(self, state: dict[str, Tree], batch: dict[str, Array]) -> Array:
         return self.group.outputs(self, state, batch)
@@ -74,17 +76,23 @@ class Scores:
         return record
 
     def merge(self, records: Sequence[dict[str, Tree]], rows: list[int]) -> dict[str, Tree]:
-        """Join the records of the parts of a batch, which have these numbers of rows.
+        """Join the records of the parts of a batch, which have these numbers of rows."""
+        loss = records[0]["loss"]
+        xp = namespace(loss)
+        stacked = map_leaves(lambda *values: xp.stack(values, axis=-1), *records)
+        return self.merge_stacked(
+            stacked, xp.stack([xp.full_like(loss, count) for count in rows])
+        )  # a graph needs `full`
+
+    def merge_stacked(self, parts: dict[str, Tree], rows: Array) -> dict[str, Tree]:
+        """Join the records of parts of a batch, which are stacked along the last axis.
 
         The loss is Σ share loss with shares that add up to 1, which overflows only where the mean does.
         """
-        xp = namespace(records[0]["loss"])
-        parts = map_leaves(lambda *values: xp.stack(values, axis=-1), *records)
+        xp, parts = namespace(rows), dict(parts)
         weight = parts.pop("weight", None)
         merged: dict[str, Tree] = {} if weight is None else {"weight": xp.sum(weight)}
-        if weight is None:
-            like = records[0]["loss"]
-            weight = xp.stack([xp.full_like(like, count) for count in rows])  # on the device, as a graph needs it
+        weight = xp.astype(rows, parts["loss"].dtype, copy=False) if weight is None else weight
         merged["loss"] = means((parts["loss"],), weight / at_least_one(xp.sum(weight)))[0]
         return merged | {metric.name: metric.merge(parts[metric.name], weight) for metric in self.metrics}
 
@@ -144,7 +152,10 @@ class TrainingStep:
         If the rows are a part of a batch, ``batch["share"]`` is their share of its weight. Their gradients are then terms of
         the gradients of the batch, which are the sum over its parts.
         """
-        return accumulated(partial(self._gradients, state), self.scores, batch, self.inference.pieces)
+        pieces, most = self.inference.pieces, self.inference.micro_batch_size
+        if most is not None:
+            pieces = max(pieces, -(-batch["x"].shape[0] // most))
+        return accumulated(partial(self._gradients, state), self.scores, batch, pieces)
 
     def _gradients(self, state: dict[str, Tree], batch: dict[str, Array]) -> tuple[Tree, Tree, dict[str, Tree]]:
         network, x = self.inference.network, self.inference.floating(batch["x"])

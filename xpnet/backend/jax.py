@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, ClassVar
 
@@ -28,8 +29,6 @@ SMALL = 1 << 20  # bytes
 
 def zeros_like(x, /, *, dtype=None, device=None):
     """Zeros from the host, because JAX would compile `jnp.zeros_like` for each shape."""
-    if isinstance(x, jax.core.Tracer):  # inside code that JAX compiles
-        return jnp.zeros_like(x, dtype=dtype, device=device)
     return jax.device_put(np.zeros(x.shape, dtype or x.dtype), device or x.sharding)
 
 
@@ -43,13 +42,16 @@ def accumulate(function, arrays):
     total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, 0, first)[0])
 
     def body(total, piece):
-        value, *others = function(*piece)
+        i, rows = piece
+        value, *others = function(i, spread.get()(rows))
         return jax.tree.map(jnp.add, total, value), others
 
     return jax.lax.scan(body, total, (jnp.arange(count), arrays))
 
 
-xp = Namespace(jnp, zeros_like=zeros_like, accumulate=accumulate)
+xp = Namespace(jnp, zeros_like=zeros_like)
+compiled_xp = Namespace(jnp, accumulate=accumulate)  # inside code that JAX compiles
+spread: ContextVar[Callable] = ContextVar("spread")  # `JaxBackend.spread` of the backend that compiles
 
 
 @contextlib.contextmanager
@@ -130,6 +132,7 @@ class JaxBackend(Backend):
         def scan(state, batches, data):
             def body(state, batch):
                 batch = dict(batch)
+                spread.set(self.spread)
                 return step()(state, self.spread(batch | self.rows(data, batch.pop("index", None))))
 
             return jax.lax.scan(body, state, batches)
@@ -210,9 +213,8 @@ def create(device: Any, dtype: str, devices: int | None = None) -> JaxBackend:
         ) from error
     example = jax.device_put(np.zeros(0), chosen)
     register_namespace(type(example), xp)
-    jax.eval_shape(
-        lambda x: register_namespace(type(x), xp), example
-    )  # what stands for an array in code that is compiled
+    # the type of what stands for an array in code that is compiled
+    jax.eval_shape(lambda x: register_namespace(type(x), compiled_xp), example)
     if devices is None:
         return JaxBackend("jax", xp, chosen, getattr(jnp, dtype))
     here = jax.devices(chosen.platform)

@@ -115,9 +115,7 @@ def _train(train: argparse.ArgumentParser) -> None:
     network.add_argument("--learning-rate", type=_within("[0, inf)"), metavar="RATE", help="default: the optimizer's")
     network.add_argument("--epochs", type=_within("[1, inf)", int), default=10, help="default: %(default)s")
     network.add_argument("--batch-size", type=_within("[1, inf)", int), default=32, help="default: %(default)s")
-    micro = (
-        "compute a batch in micro-batches of at most so many rows, which need less memory (default: the batch at once)"
-    )
+    micro = "compute each batch in micro-batches of at most this many rows, which need less memory"
     network.add_argument("--micro-batch-size", type=_within("[1, inf)", int), metavar="ROWS", help=micro)
     network.add_argument(
         "--scale", type=_number, metavar="FACTOR", help="multiply values by this (default: bytes by 1/255)"

@@ -33,11 +33,12 @@ class Frozen(Wrapper):
         object.__setattr__(self, "layer", one_layer(self.layer))
 
     @cached_property
-    def _still(self) -> Layer:
+    def still(self) -> Layer:
+        """The layer inside, with frozen batch normalizations."""
         return map_layers(self.layer, lambda path, layer: layer.frozen())
 
     def forward(self, params, x, *, key=None, statistics=None):
-        y, layer_backward, _ = base.forward(self._still, params, x, key, statistics)
+        y, layer_backward, _ = base.forward(self.still, params, x, key, statistics)
 
         def backward(dy, need_dx=True):
             return (layer_backward(dy)[0] if need_dx else None), {}

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from xpnet.layers import base
 from xpnet.layers.base import Container, Layer, Shape, Wrapper
+from xpnet.layers.frozen import Frozen
+from xpnet.layers.mapping import map_layers
 from xpnet.layers.sequential import Sequential
 from xpnet.random import ShapesOnly
 from xpnet.tree import Array, Tree, join, leaves, named_leaves, subtree
@@ -70,17 +72,26 @@ def measure(network: Sequential, input_shape: Shape) -> Measured:
     params = network.filled(params)
     places = [place for place in walk_shapes(network, input_shape) if not isinstance(place.layer, Container)]
     pairs = [(place, subtree(params, place.path)) for place in places]
-    layers = [layer for _, layer in base.walk(network)]
-    divisible = all(type(layer).__module__.startswith("xpnet.") for layer in layers)
     return Measured(
         output_shape,
         form,
         sum(multiplications(*pair) for pair in pairs),
         sum(activations(*pair) for pair in pairs),
         sum(math.prod(shape) for shape in form.values()),
-        divisible,
-        divisible and not any(hasattr(layer, "in_group") for layer in layers),
+        all(_is_own(layer) for _, layer in base.walk(network)),
+        not mixing(network),
     )
+
+
+def mixing(network: Layer) -> list[Layer]:
+    """Return the layers that may mix the rows of a batch: batch normalization, and layers that are not from xpnet."""
+    still = map_layers(network, lambda path, layer: layer.still if isinstance(layer, Frozen) else layer)
+    layers = [layer for _, layer in base.walk(still)]
+    return [layer for layer in layers if hasattr(layer, "in_group") or not _is_own(layer)]
+
+
+def _is_own(layer: Layer) -> bool:
+    return type(layer).__module__.startswith("xpnet.")
 
 
 def measure_alike(network: Sequential, shape: Shape, known: Shape) -> Measured:
