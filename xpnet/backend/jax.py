@@ -29,6 +29,8 @@ SMALL = 1 << 20  # bytes
 
 def zeros_like(x, /, *, dtype=None, device=None):
     """Zeros from the host, because JAX would compile `jnp.zeros_like` for each shape."""
+    if isinstance(x, jax.core.Tracer):  # inside code that JAX compiles
+        return jnp.zeros_like(x, dtype=dtype, device=device)
     return jax.device_put(np.zeros(x.shape, dtype or x.dtype), device or x.sharding)
 
 
