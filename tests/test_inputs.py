@@ -373,7 +373,7 @@ def test_sizes_of_the_input_are_not_given(make, remedy):
     ids=["labels", "rows", "values"],
 )
 def test_targets_are_checked_where_they_are(xp, targets, loss, weight, monkeypatch):
-    """Targets from the host are checked there, because JAX would compile each operation. The results are the same."""
+    """JAX would compile each operation, so it gets targets from the host checked there. The results are the same."""
     backend, seen, check = writable(xp), [], type(loss).check
     monkeypatch.setattr(type(loss), "check", lambda self, y, *others: seen.append(y) or check(self, y, *others))
     with backend.scope():
@@ -381,7 +381,7 @@ def test_targets_are_checked_where_they_are(xp, targets, loss, weight, monkeypat
         given = [targets, backend.asarray(targets)]
         host, device = (prepare_targets(backend, loss, (3,), x, y, weight) for y in given)
 
-    assert isinstance(seen[0], np.ndarray)
+    assert isinstance(seen[0], np.ndarray) or not backend.compiles
     assert backend.owns(seen[1])
     assert host.keys() == device.keys() == {"x", "y"} | ({"weight"} if len(host) > 2 else set())
     for name, array in host.items():

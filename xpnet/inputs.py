@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backend import Backend, backend_of_array, make_backend, namespace, quiet, real_numbers, to_numpy
+from xpnet.backend import Backend, make_backend, namespace, quiet, real_numbers, to_numpy
 from xpnet.checks import share_of
 from xpnet.errors import SourceError
 from xpnet.layers import base
@@ -130,7 +130,7 @@ def prepare_targets(
         weight is negative or not finite.
     """
     # JAX would compile each operation of the checks, so targets from the host are checked there
-    from_host = backend.name != "numpy" and backend_of_array(y) is None
+    from_host = backend.compiles and isinstance(y, (np.ndarray, list, tuple))
     place = make_backend("numpy", dtype=backend.float_name) if from_host else backend
     given, y = y, _moved(place, y, "y")
     require_length("y", y, x)
