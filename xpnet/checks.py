@@ -173,6 +173,11 @@ def set_numbers(settings: Any, interval: str, *names: str) -> None:
         object.__setattr__(settings, name, number(name, getattr(settings, name), interval))
 
 
+def is_custom(part: Any) -> bool:
+    """Whether the class of a layer or loss is not from xpnet, so that it may mix the rows of a batch."""
+    return not type(part).__module__.startswith("xpnet.")
+
+
 def require_range(float_name: str, *settings: Any) -> None:
     """Raise ValueError if a number among the settings of these objects becomes infinite or 0 in this floating type.
 

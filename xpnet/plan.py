@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from xpnet.backend import Backend
+from xpnet.checks import is_custom
 from xpnet.errors import DivergenceError
 from xpnet.groups import Alone, may_divide, parts_of, pieces_of, process
 from xpnet.layers.base import Layer, Shape
 from xpnet.layers.parameters import trainable
 from xpnet.layers.shapes import Measured, mixing
-from xpnet.losses import Loss
 from xpnet.settings import FitSettings
 from xpnet.sources import InOrder, Source
 from xpnet.step import Scores
@@ -75,12 +75,7 @@ class Plan:
 
     @property
     def _own_loss(self) -> bool:
-        return is_own(self.scores.loss)
-
-
-def is_own(loss: Loss) -> bool:
-    """Whether the loss is from xpnet, so that it does not mix the rows of a batch."""
-    return type(loss.row_loss).__module__.startswith("xpnet.")
+        return not is_custom(self.scores.loss.row_loss)
 
 
 def require_trainable(model: Any, settings: FitSettings, measured: Measured, params: Tree) -> None:
@@ -92,7 +87,7 @@ def require_trainable(model: Any, settings: FitSettings, measured: Measured, par
 
 
 def _require_separable(model: Any, size: int, measured: Measured, params: Tree) -> None:
-    if not is_own(model.loss):
+    if is_custom(model.loss.row_loss):
         found = f"the loss {type(model.loss.row_loss).__name__}"
     elif not measured.separable:
         found = ", ".join(sorted({type(layer).__name__ for layer in mixing(model.network)}))

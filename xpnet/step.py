@@ -80,9 +80,8 @@ class Scores:
         loss = records[0]["loss"]
         xp = namespace(loss)
         stacked = map_leaves(lambda *values: xp.stack(values, axis=-1), *records)
-        return self.merge_stacked(
-            stacked, xp.stack([xp.full_like(loss, count) for count in rows])
-        )  # a graph needs `full`
+        counts = xp.stack([xp.full_like(loss, count) for count in rows])  # on the device, as a CUDA graph needs it
+        return self.merge_stacked(stacked, counts)
 
     def merge_stacked(self, parts: dict[str, Tree], rows: Array) -> dict[str, Tree]:
         """Join the records of parts of a batch, which are stacked along the last axis.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from xpnet.checks import is_custom
 from xpnet.layers.base import Container, Layer, Shape, walk
 from xpnet.layers.mapping import map_layers
 from xpnet.layers.observed import Observed
@@ -20,7 +21,7 @@ def checked(network: Layer, input_shape: Shape) -> Layer:
     return a tuple of the right form. It raises ValueError if an output does not match `output_shape`, a gradient does not match
     its parameter, or new statistics do not match the old ones. The message names the layer.
     """
-    if not any(_is_own(layer) for _, layer in walk(network)):
+    if not any(is_custom(layer) for _, layer in walk(network)):
         return network
     shapes = {(place.path, type(place.layer)): place.output_shape for place in walk_shapes(network, input_shape)}
 
@@ -30,13 +31,9 @@ def checked(network: Layer, input_shape: Shape) -> Layer:
                 f"{_name(path, layer)}: a layer with needs_key or has_statistics must define its inference, __call__, which "
                 "draws nothing and returns only the output. Received: a class without __call__"
             )
-        return Observed(layer, path, Contract(shapes[path, type(layer)])) if _is_own(layer) else layer
+        return Observed(layer, path, Contract(shapes[path, type(layer)])) if is_custom(layer) else layer
 
     return map_layers(network, change)
-
-
-def _is_own(layer: Layer) -> bool:
-    return not type(layer).__module__.startswith("xpnet.")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from xpnet.checks import is_custom
 from xpnet.layers import base
 from xpnet.layers.base import Container, Layer, Shape, Wrapper
 from xpnet.layers.frozen import Frozen
@@ -78,7 +79,7 @@ def measure(network: Sequential, input_shape: Shape) -> Measured:
         sum(multiplications(*pair) for pair in pairs),
         sum(activations(*pair) for pair in pairs),
         sum(math.prod(shape) for shape in form.values()),
-        all(_is_own(layer) for _, layer in base.walk(network)),
+        not any(is_custom(layer) for _, layer in base.walk(network)),
         not mixing(network),
     )
 
@@ -87,11 +88,7 @@ def mixing(network: Layer) -> list[Layer]:
     """Return the layers that may mix the rows of a batch: batch normalization, and layers that are not from xpnet."""
     still = map_layers(network, lambda path, layer: layer.still if isinstance(layer, Frozen) else layer)
     layers = [layer for _, layer in base.walk(still)]
-    return [layer for layer in layers if hasattr(layer, "in_group") or not _is_own(layer)]
-
-
-def _is_own(layer: Layer) -> bool:
-    return type(layer).__module__.startswith("xpnet.")
+    return [layer for layer in layers if hasattr(layer, "in_group") or is_custom(layer)]
 
 
 def measure_alike(network: Sequential, shape: Shape, known: Shape) -> Measured:
