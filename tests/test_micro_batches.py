@@ -54,7 +54,7 @@ def test_no_more_rows_than_a_micro_batch_are_computed_at_once(monkeypatch):
         assert max(rows) <= size
         rows.clear()
     uneven = [(X[i:j], Y[i:j]) for i, j in ((0, 4), (4, 40), (40, 46))]
-    trained(make_backend("numpy"), x=uneven, y=None, batch_size=None, micro_batch_size=8)
+    trained(make_backend("numpy", threads=1), x=uneven, y=None, batch_size=None, micro_batch_size=8)
 
     assert max(rows) == 8
 
